@@ -1,0 +1,20 @@
+"""Distillation of one cell: the base student fine-tuned on all of a teacher's responses, unfiltered.
+
+The paper trains on N x M pairs for 4 epochs with batch 64, cosine schedule, 5% warm-up and no weight decay (appendix
+B of the submission); wrong responses stay in, which is what makes a teacher's errors matter.
+"""
+
+from __future__ import annotations
+
+from gracelib.tasks import encode_example
+from gracelib.training import train_causal_lm
+
+
+def distill(model, tokenizer, rows: list[dict], *, epochs: float, lr: float, batch_size: int, seed: int) -> list[dict]:
+    """Fine-tune `model` in place on every response of `rows` (each with `question` and `responses`).
+
+    Returns the training log. The loss covers the response including EOS, averaged over the tokens of a batch, as
+    `transformers` does: a response weighs as |y|, not as log|y|.
+    """
+    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"]]
+    return train_causal_lm(model, examples, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)

@@ -1,0 +1,30 @@
+"""Accuracy of a model on a task: Average@k, best-of-k and greedy (paper, section 3 and appendix C)."""
+
+from __future__ import annotations
+
+from gracelib.answers import is_correct
+from gracelib.generate import sample_responses
+
+
+def grade(rows: list[dict]) -> list[dict]:
+    """The rows with `correct`, a list of booleans beside `responses`; rows need `answer`."""
+    return [{**row, "correct": [is_correct(r, row["answer"]) for r in row["responses"]]} for row in rows]
+
+
+def accuracy(rows: list[dict]) -> dict[str, float]:
+    """Average@k (mean share of correct responses) and best-of-k (share of prompts with any) of graded rows, in 0..1."""
+    shares = [sum(row["correct"]) / len(row["correct"]) for row in rows]
+    return {"average": sum(shares) / len(shares), "best_of": sum(s > 0 for s in shares) / len(shares)}
+
+
+def evaluate(model, tokenizer, prompts: list[dict], *, k: int = 16, temperature: float = 1.0, seed: int,
+             max_new_tokens: int, batch_size: int = 1024) -> dict[str, float]:
+    """Average@k and best-of-k at `temperature`, and greedy accuracy, all in 0..1, on held-out prompts.
+
+    Also `truncated`, the share of the sampled responses that did not end within max_new_tokens.
+    """
+    common = dict(seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    sampled = grade(sample_responses(model, tokenizer, prompts, m=k, temperature=temperature, **common))
+    greedy = grade(sample_responses(model, tokenizer, prompts, m=1, temperature=0.0, **common))
+    cut = sum(row["n_truncated"] for row in sampled) / (k * len(prompts))
+    return {**accuracy(sampled), "greedy": accuracy(greedy)["average"], "truncated": cut}

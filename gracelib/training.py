@@ -1,0 +1,80 @@
+"""One training loop for everything that is trained: base models, teachers and students, at every scale.
+
+It is the `transformers` Trainer with two savings that change no number beyond rounding: no attention mask is passed
+(with right padding a causal model never looks at the padding, and without a mask PyTorch takes its fast path), and a
+batch is cut into parts of similar length, so that one long response does not make 63 short ones pay for its padding.
+The loss is still the mean over all supervised tokens of the whole batch. Batches stay random: drawing them by length
+is quicker still but groups responses of one manner together, and models then learned far less (loss 1.4 for 0.7).
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+IGNORED = -100  # the label that is left out of the loss
+PART = 16  # examples a forward pass: padding to the longest of 16 neighbours in length wastes little
+
+
+def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+    """Right-padded `input_ids` and `labels`, (batch, longest), rows sorted by length."""
+    examples = sorted(examples, key=lambda e: len(e["input_ids"]))
+    longest = len(examples[-1]["input_ids"])
+    input_ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    labels = torch.full((len(examples), longest), IGNORED)
+    for row, e in enumerate(examples):
+        ids = torch.tensor(e["input_ids"])
+        input_ids[row, : len(ids)] = ids
+        labels[row, e["n_masked"] : len(ids)] = ids[e["n_masked"] :]
+    return {"input_ids": input_ids, "labels": labels}
+
+
+class _PartsTrainer(Trainer):
+    """A Trainer whose training step goes through a batch in parts of neighbouring lengths."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        n_tokens = (inputs["labels"][:, 1:] != IGNORED).sum()
+        total = torch.zeros((), device=n_tokens.device)
+        for ids, labels in zip(inputs["input_ids"].split(PART), inputs["labels"].split(PART), strict=True):
+            used = max(2, int((labels != IGNORED).any(0).nonzero().max()) + 1)  # padding beyond is cut off
+            logits = model(input_ids=ids[:, :used], use_cache=False).logits[:, :-1]  # (part, used - 1, vocab)
+            loss = cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:used].flatten(), ignore_index=IGNORED,
+                                 reduction="sum") / n_tokens
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        if not torch.isfinite(total):
+            raise ValueError(f"training loss is {total.item()} at step {self.state.global_step}; lower the learning rate")
+        return total
+
+
+def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epochs: float, lr: float,
+                    batch_size: int, seed: int, whole_sequence: bool = False, warmup: float = 0.05,
+                    progress: bool = False) -> list[dict]:
+    """Fine-tune `model` in place on (prompt ids, response ids) pairs.
+
+    AdamW (betas 0.9, 0.999), cosine schedule after a linear warm-up over the fraction `warmup` of the steps, no
+    weight decay, gradient norm clipped at 1, loss averaged over the supervised tokens of a batch (the response
+    including EOS, or every token if `whole_sequence`). The order of examples is fixed by `seed`.
+
+    Returns the Trainer's log history. Raises ValueError for an empty data set or a loss that is not finite.
+    """
+    if not examples:
+        raise ValueError("no training examples; the responses file may be empty")
+    data = [{"input_ids": [*p, *r], "n_masked": 0 if whole_sequence else len(p)} for p, r in examples]
+    cuda = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as scratch:
+        args = TrainingArguments(
+            output_dir=scratch, num_train_epochs=epochs, learning_rate=lr, per_device_train_batch_size=batch_size,
+            warmup_steps=warmup, lr_scheduler_type="cosine", weight_decay=0.0, max_grad_norm=1.0, seed=seed,
+            data_seed=seed, optim="adamw_torch", save_strategy="no", report_to=[], logging_steps=50,
+            disable_tqdm=not progress, log_level="error", remove_unused_columns=False, use_cpu=not cuda,
+            dataloader_pin_memory=cuda)
+        trainer = _PartsTrainer(model=model, args=args, train_dataset=data, data_collator=collate)
+        trainer.remove_callback(PrinterCallback)  # no log lines on stdout: notebooks keep theirs
+        trainer.train()
+        return trainer.state.log_history
