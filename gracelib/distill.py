@@ -6,7 +6,7 @@ B of the submission); wrong responses stay in, which is what makes a teacher's e
 
 from __future__ import annotations
 
-from gracelib.tasks import encode_example
+from gracelib.encoding import encode_example
 from gracelib.training import train_causal_lm
 
 

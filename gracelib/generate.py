@@ -15,16 +15,14 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 from tqdm import tqdm
 
-from gracelib.tasks import STUDENT_TEMPLATE, encode_prompt
-
-_M64 = np.uint64(0xFFFFFFFFFFFFFFFF)
+from gracelib.encoding import STUDENT_TEMPLATE, encode_prompt
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
     """The splitmix64 finaliser: 64 well-mixed bits from a 64-bit counter (wraps on purpose)."""
     with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9) & _M64
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB) & _M64
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 

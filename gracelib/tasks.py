@@ -1,17 +1,10 @@
-"""What a task is to the rest of the pipeline: a prompt template, and prompts and responses as JSONL.
-
-The student sees the same template when its gradients are taken, when it is trained and when it is evaluated (the
-authors' scripts add an instruction at evaluation only), and every supervised response ends with EOS, which counts as
-one of its |y| tokens. No BOS is added anywhere.
-"""
+"""Prompts and responses at rest: JSONL, one prompt a line, checked before any compute is spent on them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-
-STUDENT_TEMPLATE = "### Problem:\n{question}\n\n### Solution:\n"
 
 
 def question_id(question: str) -> str:
@@ -84,19 +77,3 @@ def read_responses(path: Path, n_prompts: int | None = None, m: int | None = Non
             if not response.strip() and not allow_empty:
                 raise ValueError(f"{path}: prompt {row['id']!r}: response {k} is empty; drop it or sample it again")
     return rows
-
-
-def encode_prompt(tokenizer, question: str, template: str = STUDENT_TEMPLATE) -> list[int]:
-    return tokenizer(template.format(question=question), add_special_tokens=False)["input_ids"]
-
-
-def encode_example(tokenizer, question: str, response: str, template: str = STUDENT_TEMPLATE
-                   ) -> tuple[list[int], list[int]]:
-    """(prompt ids, response ids + EOS). Prompt and response are tokenised apart: the boundary is exact.
-
-    Raises ValueError if the tokenizer has no EOS token: nothing would teach the student to stop.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no EOS token; set tokenizer.eos_token before scoring or training")
-    response_ids = tokenizer(response, add_special_tokens=False)["input_ids"]
-    return encode_prompt(tokenizer, question, template), [*response_ids, tokenizer.eos_token_id]

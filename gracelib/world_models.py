@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from gracelib import world
-from gracelib.tasks import encode_example
+from gracelib.encoding import encode_example
 
 
 @dataclass(frozen=True)

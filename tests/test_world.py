@@ -12,7 +12,7 @@ import pytest
 
 from gracelib import world
 from gracelib.answers import final_answer, is_correct
-from gracelib.tasks import STUDENT_TEMPLATE
+from gracelib.encoding import STUDENT_TEMPLATE
 from gracelib.world_models import build_tokenizer
 
 EXAMPLE = world.Problem(9, (1, -5, 7), "ann", "books", ("finds", "loses", "gets"))

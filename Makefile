@@ -1,0 +1,51 @@
+# One dial: SCALE=nano|smoke|mini|lab|paper (default mini). Two commands need nothing before them:
+#   make figures    trains, scores, distils and draws        make test    checks everything
+SCALE  ?= mini
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/gracelib
+
+.DEFAULT_GOAL := help
+.PHONY: help setup figures notebooks test bench notebook clean clean-env
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@echo "  SCALE=$(SCALE) now; nano and smoke are for tests, mini takes minutes, see README.md"
+
+# The environment is made once, and again when what it is made from changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gracelib needs Python >= 3.11; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+setup: $(VENV)/.installed  ## create .venv and install what `make figures` needs
+
+figures: $(VENV)/.installed  ## train teachers and students, score them, draw the figures of SCALE
+	$(RUN) figures --scale $(SCALE)
+
+notebooks: $(VENV)/.installed  ## the same at mini, and refresh the committed notebooks
+	$(RUN) figures --scale mini --save
+
+test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
+
+bench: $(VENV)/.installed  ## time the features against forward + backward + one matrix product
+	$(BIN)/python -m gracelib.bench
+
+notebook: $(VENV)/.installed  ## open JupyterLab in the environment
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+clean:  ## remove generated files: runs/, caches (committed figures and the environment stay)
+	rm -rf runs .pytest_cache .hypothesis *.egg-info
+	find gracelib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+clean-env: clean  ## remove the environment too
+	rm -rf $(VENV)

@@ -1,0 +1,83 @@
+"""Input checks shared by every score: one clear ValueError that names the value, the place and the remedy.
+
+Why apart: a NaN that slips into a matrix product turns a score into a plausible number or into NaN far from
+its cause. Every function that takes gradients passes them through here first, so each message is written
+once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ZERO_ROWS = ("refuse", "keep")
+
+
+def check_rows(h, name: str = "h") -> np.ndarray:
+    """`h` as float64 (rows, d), or a ValueError that names the shape or the first row that is not finite."""
+    h = np.asarray(h)
+    if h.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has dtype {h.dtype}: expected real numbers")
+    if h.ndim != 2:
+        raise ValueError(f"{name} has {h.ndim} dimension(s), shape {h.shape}: expected (responses, d)")
+    if h.shape[0] == 0 or h.shape[1] == 0:
+        raise ValueError(f"{name} is empty, shape {h.shape}: there is nothing to score")
+    h = h.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(h).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"{name} has NaN or Inf in {bad.size} row(s), first at row {bad[0]}: find the response that "
+            "produced it, a score over the rest would hide it"
+        )
+    return h
+
+
+def check_prompt_ids(prompt_id, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted unique prompt ids (n,) and the index of each row's prompt (n_rows,); ids are strings or
+    integers."""
+    ids = np.asarray(prompt_id)
+    if ids.shape != (n_rows,):
+        raise ValueError(f"prompt_id has shape {ids.shape}, expected ({n_rows},): one id per row")
+    if ids.dtype.kind == "O":
+        for kind, types in (("U", str), (None, (int, np.integer))):
+            if all(isinstance(v, types) and not isinstance(v, bool) for v in ids):
+                ids = np.array(ids.tolist(), dtype=kind)
+                break
+    if ids.dtype.kind not in "iuU":
+        raise ValueError(f"prompt_id has dtype {ids.dtype}: ids must be all strings or all integers")
+    return np.unique(ids, return_inverse=True)
+
+
+def as_int(name: str, value) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name} = {value!r}: expected a whole number")
+    return int(value)
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: choose one of {', '.join(allowed)}")
+
+
+def check_nu(nu: float) -> float:
+    nu = float(nu)
+    if not np.isfinite(nu) or nu < 0:
+        raise ValueError(f"nu = {nu}: the smoothing must be finite and >= 0")
+    return nu
+
+
+def find_zero_rows(h: np.ndarray, zero_rows: str) -> np.ndarray:
+    """Mask (rows,) of rows without direction; refuses them unless told to keep them, and always if all are
+    zero."""
+    check_choice("zero_rows", zero_rows, ZERO_ROWS)
+    zero = ~h.any(axis=1)
+    if zero.all():
+        raise ValueError(
+            f"all {len(h)} rows of h are zero: no response has a direction, so no score is defined"
+        )
+    if zero.any() and zero_rows == "refuse":
+        raise ValueError(
+            f"h has {zero.sum()} zero row(s), first at row {np.argmax(zero)}: a response of one token "
+            '(log|y| = 0) or a dead gradient; drop them, or pass zero_rows="keep" '
+            "to count them as responses that add nothing"
+        )
+    return zero

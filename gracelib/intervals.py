@@ -1,0 +1,94 @@
+"""Intervals for GRACE: the fold matrices are fitted once, then the prompts' contributions are resampled.
+
+Why not resample prompts and score again: a prompt drawn twice would sit on both sides of a fold, where its
+copy makes its own gradient look well supported, and only 63% of the prompts would be left to estimate the
+matrices. Every resampled score is shifted, down or up by which of the two wins, and the point can lie outside
+its own interval. GRACE is a mean over prompts of h^T Sigma-hat(D_-i)^-1 h given the matrices, so resampling
+those contributions is cheap and keeps the point inside. What it leaves out is the error of the matrices
+themselves, which all resamples share. On synthetic Gaussian gradients (n 60 to 128, d 4 to 128) nominal 95%
+intervals held the expected score in 75-91% of data sets, because the score's real spread is 1.1 to 1.6 times
+what they imply: read them as intervals given the matrices.
+
+Two teachers are compared on their common prompts with the same resample for both: a hard prompt raises both
+scores, and pairing removes that shared part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gracelib.scores import Grace
+from gracelib.stats import Interval
+
+CHUNK = 256  #: resamples at a time: (256, n) weights stay small however many prompts there are
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """GRACE of a minus GRACE of b on their common prompts; below zero means that a is preferred."""
+
+    difference: Interval
+    p_a_lower: float  #: share of resamples in which a has the lower (better) score, ties counted half
+    n_common: int
+    n_left_out: int  #: prompts that only one of the two has
+
+
+def grace_interval(result: Grace, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Percentile interval of `result.total` over resamples of prompts, with the fold matrices held fixed.
+
+    Prompts weigh as many responses as they have, as in the pooled total. Intervals of GRACE-Variance: pass a
+    result of `grace(..., centre="global")`, whose contributions are the centred ones.
+    """
+    weight = result.count.astype(np.float64)
+    draws = _resampled_means(np.stack([result.per_prompt]), np.stack([weight]), n_boot, seed, level)[0]
+    return _interval(result.total, draws, len(weight), level)
+
+
+def grace_difference(
+    a: Grace, b: Grace, n_boot: int = 2000, seed: int = 0, level: float = 0.95
+) -> PairedDifference:
+    """Interval of GRACE(a) - GRACE(b), each resample drawing the same common prompts for both teachers.
+
+    The value is the difference of the totals over the common prompts (each teacher's matrices as fitted on
+    all of its own prompts). At least two common prompts are needed.
+    """
+    common, at_a, at_b = np.intersect1d(a.prompt_ids, b.prompt_ids, return_indices=True)
+    if len(common) < 2:
+        raise ValueError(
+            f"{len(common)} common prompt(s): a comparison needs at least 2 prompts that both answered"
+        )
+    values = np.stack([a.per_prompt[at_a], b.per_prompt[at_b]])  # (2, n)
+    weights = np.stack([a.count[at_a], b.count[at_b]]).astype(np.float64)
+    draws = _resampled_means(values, weights, n_boot, seed, level)  # (2, n_boot)
+    difference = draws[0] - draws[1]
+    point = np.average(values[0], weights=weights[0]) - np.average(values[1], weights=weights[1])
+    p_lower = float((difference < 0).mean() + 0.5 * (difference == 0).mean())
+    left_out = len(a.prompt_ids) + len(b.prompt_ids) - 2 * len(common)
+    return PairedDifference(_interval(point, difference, len(common), level), p_lower, len(common), left_out)
+
+
+def _resampled_means(
+    values: np.ndarray, weights: np.ndarray, n_boot: int, seed: int, level: float
+) -> np.ndarray:
+    """Weighted means (teachers, n_boot) of values (teachers, n), every teacher under the same resamples of
+    prompts."""
+    if isinstance(n_boot, bool) or not isinstance(n_boot, (int, np.integer)) or n_boot < 1:
+        raise ValueError(f"n_boot = {n_boot!r}: expected a whole number >= 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: expected a number between 0 and 1")
+    n = values.shape[1]
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, n_boot, CHUNK):
+        times = rng.multinomial(
+            n, np.full(n, 1 / n), size=min(CHUNK, n_boot - start)
+        )  # (b, n) draws per prompt
+        means.append((weights * values) @ times.T / (weights @ times.T))  # (t, n) @ (n, b)
+    return np.concatenate(means, axis=1)
+
+
+def _interval(value: float, draws: np.ndarray, n: int, level: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high), level, n, len(draws), 0)

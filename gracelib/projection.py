@@ -1,0 +1,172 @@
+"""Random projection of gradients by signs that are computed, never stored.
+
+Why: the paper projects a gradient of D numbers to d numbers by Pi in {+-1/sqrt(D)}^(d x D) (paper, section 2), so
+that E||Pi g||^2 = (d/D) ||g||^2. Stored, Pi would be far larger than the model. Here every sign is a pure
+function of (seed, parameter name, element, row), so that any piece of Pi can be made anywhere, in any order,
+in any chunk, on any device, always with the same bits; and because rows are independent, the first d' columns
+of a projection to d numbers are the projection to d' numbers.
+
+The sign layout (fixed for ever: every stored feature depends on it)
+--------------------------------------------------------------------
+All numbers are unsigned 32-bit, all arithmetic is modulo 2^32, `^` is exclusive or, `>>` shifts zeros in.
+    mix(x)    x ^= x >> 17; x *= 0xED5AD4BB; x ^= x >> 11; x *= 0xAC4C1B51; x ^= x >> 15; x *= 0x31848BAB;
+              x ^= x >> 14  (a bijection; the three-round finaliser "triple32" found by C. Wellons' hash
+              prospector)
+    k0, k1    the two little-endian halves of blake2b(f"{seed}\\0{name}" in UTF-8, digest_size=8,
+              person=b"gracelib.signs")
+    hi_key(e) mix(mix((e >> 32) ^ k1) ^ k0)
+    row_key(b) mix(mix(b + 0x9E3779B9) ^ k1)
+    word(e,b) mix(mix(mix((e mod 2^32) ^ k0) ^ hi_key(e)) ^ row_key(b))
+    sign      +1 if bit (row mod 32) of word(e, row // 32) is 1, else -1
+where `name` is the parameter's name in `model.named_parameters()` (a tied tensor has one name), e its
+element's index in the flattened (row-major) tensor, and row the row of Pi, 0 <= row < d. Within one parameter
+and one row block distinct elements (of the same e >> 32) have distinct words, because every step is a
+bijection of the element.
+
+The factor 1/sqrt(D) is left to the caller (`gradients.py`), so that integer gradients project to exact
+integers.
+"""
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+_U32 = 0xFFFFFFFF
+_ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))  # (shift, multiplier)
+_LAST_SHIFT = 14
+_GOLDEN = 0x9E3779B9
+_ONE_BITS = 0x3F800000    # float32 +1.0
+_SIGN_BIT = -(1 << 31)    # int32 with the top bit set
+
+MIB = 1 << 20
+
+
+def _i32(x: int) -> int:
+    """The signed number with the same 32 bits: torch's int32 scalars are signed."""
+    x &= _U32
+    return x - (1 << 32) if x >> 31 else x
+
+
+def _mix_int(x: int) -> int:
+    for shift, factor in _ROUNDS:
+        x ^= x >> shift
+        x = (x * factor) & _U32
+    return x ^ (x >> _LAST_SHIFT)
+
+
+def _mix_(x: torch.Tensor) -> torch.Tensor:
+    """`mix` of the module head, in place on an int32 tensor. int32 products wrap on CPU and CUDA alike;
+    torch's >> keeps the sign, so the copied sign bits are masked off."""
+    for shift, factor in _ROUNDS:
+        x ^= (x >> shift).bitwise_and_((1 << (32 - shift)) - 1)
+        x *= _i32(factor)
+    x ^= (x >> _LAST_SHIFT).bitwise_and_((1 << (32 - _LAST_SHIFT)) - 1)
+    return x
+
+
+def _keys(seed: int, name: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8, person=b"gracelib.signs").digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
+               device: str | torch.device = "cpu") -> torch.Tensor:
+    """Words of elements start..stop-1 for row blocks 0..blocks-1: int32, (blocks, stop - start); layout:
+    module head.
+
+    seed: any integer; name: the parameter's name; start, stop: flattened element indices, may exceed 2^32.
+    Raises ValueError unless 0 <= start <= stop and blocks >= 1.
+    """
+    if not 0 <= start <= stop or blocks < 1:
+        raise ValueError(f"sign_words({name!r}): need 0 <= start <= stop and blocks >= 1, "
+                         f"got start={start}, stop={stop}, blocks={blocks}")
+    k0, k1 = _keys(seed, name)
+    row_keys = [_i32(_mix_int(_mix_int((b + _GOLDEN) & _U32) ^ k1)) for b in range(blocks)]
+    row_keys = torch.tensor(row_keys, dtype=torch.int32, device=device)[:, None]     # (blocks, 1)
+    pieces, at = [], start
+    while at < stop or not pieces:    # one piece per value of e >> 32: nearly always one
+        end = min(stop, ((at >> 32) + 1) << 32)
+        hi_key = _mix_int(_mix_int((at >> 32) ^ k1) ^ k0)
+        low = at & _U32
+        e = torch.arange(low, low + (end - at), dtype=torch.int64, device=device)
+        # wrapped by hand: what a cast out of range gives is not promised
+        e = torch.where(e > 0x7FFFFFFF, e - (1 << 32), e).to(torch.int32)
+        e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))    # (n,)
+        pieces.append(_mix_(e[None, :] ^ row_keys))      # (1, n) ^ (blocks, 1) -> (blocks, n)
+        at = end
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+
+def _expand(words: torch.Tensor, d: int, dtype: torch.dtype) -> torch.Tensor:
+    """(blocks, n) words -> (d, n) signs. The float's sign bit is the inverted bit of the word, everything
+    else is the pattern of 1.0: three integer passes over memory that is still in the cache, no
+    multiplication."""
+    blocks, n = words.shape
+    shifts = 31 - torch.arange(32, dtype=torch.int32, device=words.device)
+    bits = (~words)[:, None, :] << shifts[None, :, None]                   # (blocks, 1, n) << (1, 32, 1)
+    bits.bitwise_and_(_SIGN_BIT).bitwise_or_(_ONE_BITS)
+    return bits.view(torch.float32).reshape(blocks * 32, n)[:d].to(dtype)
+
+
+def signs(seed: int, name: str, start: int, stop: int, d: int, dtype: torch.dtype = torch.float32,
+          device: str | torch.device = "cpu") -> torch.Tensor:
+    """sqrt(D) * Pi^T for elements start..stop-1 of parameter `name`: (stop - start, d) of +-1 (a transposed
+    view).
+
+    `signs(..., d=d1)` equals the first d1 columns of `signs(..., d=d2)` for d1 <= d2. Raises ValueError for d
+    < 1.
+    """
+    if d < 1:
+        raise ValueError(f"signs({name!r}): the projection needs d >= 1 rows, got d={d}")
+    return _expand(sign_words(seed, name, start, stop, -(-d // 32), device), d, dtype).T
+
+
+class SignProjection:
+    """Adds `gradient block @ signs` to running projections, a chunk of elements at a time.
+
+    Signs are expanded `chunk_bytes` at a time (default 4 MiB on CPU so that a chunk is multiplied while in
+    the cache, 64 MiB elsewhere). The first chunks met are kept as floats until `cache_bytes` (default 256
+    MiB) are used, which covers the built-in students whole; the others are made again at each visit. (Visits
+    are cyclic, where evicting would throw out exactly what is needed next. Making a sign costs about a tenth
+    of multiplying it by 128 gradients.) Anything with this class's `accumulate` can stand in for it, e.g. a
+    fused GPU kernel.
+    """
+
+    def __init__(self, d: int, seed: int = 0, device: str | torch.device = "cpu",
+                 cache_bytes: int = 256 * MIB, chunk_bytes: int | None = None):
+        if d < 1:
+            raise ValueError(f"SignProjection: the projection needs d >= 1 rows, got d={d}")
+        self.d, self.seed, self.device, self.cache_bytes = d, seed, torch.device(device), cache_bytes
+        if chunk_bytes is None:
+            chunk_bytes = (4 if self.device.type == "cpu" else 64) * MIB
+        self.chunk = max(1, chunk_bytes // (4 * d))    # elements per chunk
+        self.cached_bytes = 0
+        self._cache: dict[tuple, torch.Tensor] = {}
+
+    def accumulate(self, out: torch.Tensor, name: str, start: int, grad_block: torch.Tensor) -> None:
+        """out (B, d) += grad_block (B, k) @ signs of elements start..start+k-1 of parameter `name` (k, d), in
+        out's dtype.
+
+        Not scaled by 1/sqrt(D). Raises ValueError if the shapes do not fit.
+        """
+        if grad_block.ndim != 2 or out.shape != (grad_block.shape[0], self.d):
+            raise ValueError(f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
+                             f"{tuple(out.shape)} and {tuple(grad_block.shape)}")
+        grad_block = grad_block.to(out.dtype)
+        for at in range(0, grad_block.shape[1], self.chunk):
+            piece = grad_block[:, at:at + self.chunk]                                 # (B, c)
+            s = self._signs(name, start + at, start + at + piece.shape[1], out.dtype)  # (d, c)
+            out.addmm_(piece, s.T)                                                    # (B, c) @ (c, d)
+
+    def _signs(self, name: str, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
+        key = (name, start, stop, dtype)
+        s = self._cache.get(key)
+        if s is None:
+            s = signs(self.seed, name, start, stop, self.d, dtype, self.device).T
+            size = s.shape[0] * s.shape[1] * s.element_size()
+            if self.cached_bytes + size <= self.cache_bytes:
+                # clone: a slice [:d] of 32-row blocks would otherwise keep the rows beyond d alive
+                self._cache[key] = s = s.clone() if self.d % 32 else s
+                self.cached_bytes += size
+        return s

@@ -1,0 +1,56 @@
+"""Which figures and tables of the paper there are, and which notebook makes each: one producer, no more.
+
+Why a list of its own: the README table, the test that nothing is missing and the check of the sidecars are
+all made from it, so a figure that is dropped or renamed cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure or table: its notebook, its place in the paper, a one-line title, whether it has a picture."""
+
+    notebook: str
+    paper_item: str
+    title: str
+    picture: bool = True
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Files beside the sidecar."""
+        return (".svg", ".png", ".csv") if self.picture else (".csv",)
+
+
+_05 = "05_which_teacher"
+FIGURES: dict[str, Item] = {
+    "fig01_correlations": Item(_05, "figure 1", "Which scores foretell a student's accuracy"),
+    "fig02_scatter": Item(_05, "figure 2", "Three scores against the accuracy of the student"),
+    "fig04_all_scores": Item(_05, "figure 4", "Signed Spearman correlation of every score"),
+    "fig05_one_temperature": Item(_05, "figure 5", "The teacher each score selects at one temperature"),
+    "table_main": Item(
+        _05, "main table", "Signed Spearman correlation and regret of each score", picture=False
+    ),
+}
+
+
+def registered(name: str) -> Item:
+    """The registry's entry. ValueError for a name it does not have."""
+    if name not in FIGURES:
+        raise ValueError(
+            f"figure {name!r} is not registered: choose one of {', '.join(FIGURES)}, or add it to FIGURES in "
+            "gracelib/registry.py"
+        )
+    return FIGURES[name]
+
+
+def readme_table(scale: str) -> str:
+    """Markdown: every registered figure with the notebook that makes it and its place in the paper."""
+    lines = ["| file | paper | notebook | what it shows |", "|---|---|---|---|"]
+    for name, item in FIGURES.items():
+        target = f"figures/{scale}/{name}{'.png' if item.picture else '.csv'}"
+        notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
+        lines.append(f"| [{name}]({target}) | {item.paper_item} | {notebook} | {item.title} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,114 @@
+"""The stages of the pipeline: what each kind of job writes into its folder, and from what.
+
+prompts -> responses -> features (-> scores), and responses -> student -> accuracy. Every stage reads finished folders
+and plain parameters and writes plain files; `pipeline` says which jobs a scale consists of. Torch is imported inside
+the stages, in the worker processes: a notebook that only reads tables never loads it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from gracelib import world
+from gracelib.answers import is_correct
+from gracelib.encoding import encode_example
+from gracelib.store import Stage
+from gracelib.tasks import read_jsonl, read_responses, write_jsonl
+from gracelib.world_models import ModelSpec, PretrainSpec, TeacherSpec, pretrain, train_teacher
+
+
+def _load(folder: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32"), AutoTokenizer.from_pretrained(folder)
+
+
+def _spec(cls, record: dict):
+    """A frozen spec back from its JSON record (lists become the tuples they were)."""
+    tuples = {"shares"}
+    return cls(**{f.name: tuple(map(tuple, record[f.name])) if f.name in tuples else record[f.name] for f in fields(cls)})
+
+
+def run_pretrain(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    pretrain(out, _spec(ModelSpec, params["model"]), _spec(PretrainSpec, params["data"]), params["seed"])
+
+
+def run_teacher(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    train_teacher(out, inputs["base"], _spec(TeacherSpec, params["teacher"]), params["seed"])
+
+
+def run_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    problems = world.draw_problems(params["n"], params["split"], params["seed"], params["min_steps"], params["max_steps"])
+    write_jsonl(out / "prompts.jsonl", [{"id": f"{params['split']}-{i:05d}", "question": p.question,
+                                         "answer": str(p.answer)} for i, p in enumerate(problems)])
+
+
+def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.evaluate import grade
+    from gracelib.generate import sample_responses
+
+    model, tokenizer = _load(inputs["teacher"])
+    rows = sample_responses(model, tokenizer, read_jsonl(inputs["prompts"] / "prompts.jsonl"), m=params["m"],
+                            temperature=params["temperature"], seed=params["seed"],
+                            max_new_tokens=params["max_new_tokens"])
+    write_jsonl(out / "responses.jsonl", grade(rows))
+
+
+def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.evaluate import evaluate
+
+    model, tokenizer = _load(inputs["model"])
+    prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
+    result = evaluate(model, tokenizer, prompts, k=params["k"], temperature=params["temperature"], seed=params["seed"],
+                      max_new_tokens=params["max_new_tokens"])
+    (out / "accuracy.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from gracelib.gradients import response_features
+
+    model, tokenizer = _load(inputs["student"])
+    rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
+    examples, names, correct, prompt = [], [], [], []
+    for i, row in enumerate(rows):
+        for k, response in enumerate(row["responses"]):
+            examples.append(encode_example(tokenizer, row["question"], response))
+            names.append(f"prompt {row['id']}, sample {k} of {inputs['responses'].name}")
+            correct.append(is_correct(response, row["answer"]))
+            prompt.append(i)
+    features = response_features(model, examples, d=params["d"], seed=params["projection_seed"], names=names,
+                                 device=params["device"], dtype=params["dtype"], progress=False)
+    features |= {"prompt": np.array(prompt), "correct": np.array(correct, dtype=np.uint8)}
+    save_file({name: np.ascontiguousarray(values) for name, values in features.items()}, out / "features.safetensors",
+              metadata={"params": json.dumps(params), "prompt_ids": json.dumps([row["id"] for row in rows])})
+
+
+def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.distill import distill
+
+    model, tokenizer = _load(inputs["student"])
+    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
+    distill(model, tokenizer, rows, epochs=params["epochs"], lr=params["lr"], batch_size=params["batch_size"],
+            seed=params["seed"])
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+# A stage's own code counts too: how it reads and writes is part of what it does.
+_WORLD = ("gracelib.world", "gracelib.world_models", "gracelib.encoding", "gracelib.training")
+_SAMPLING = ("gracelib.generate", "gracelib.evaluate", "gracelib.answers", "gracelib.encoding")
+_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.answers", "gracelib.encoding")
+PRETRAIN = Stage("pretrain", run_pretrain, _WORLD)
+TEACHER = Stage("teacher", run_teacher, _WORLD)
+PROMPTS = Stage("prompts", run_prompts, ("gracelib.world",))
+RESPONSES = Stage("responses", run_responses, _SAMPLING)
+EVALUATE = Stage("evaluate", run_evaluate, _SAMPLING)
+FEATURES = Stage("features", run_features, _GRADIENTS)
+DISTILL = Stage("distill", run_distill, ("gracelib.distill", "gracelib.training", "gracelib.encoding"))

@@ -1,0 +1,193 @@
+"""How well each score picks teachers, as a table: the numbers that the figures draw and the notebooks print.
+
+Why apart from the plots: a number shown in a figure, in its caption and in the main table is computed once,
+here, so that the three cannot differ. Each row says how many cells and teachers it stands on; where a
+correlation is undefined (two cells, a constant column) the row says why instead of holding a number.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from gracelib.baselines import SCORES
+from gracelib.paper import STUDENT, TASK, paper_values
+from gracelib.stats import FEW_CLUSTERS, DegenerateError, cluster_bootstrap, regret, spearman
+from gracelib.style import family
+
+MAIN_SCORES = (
+    "grace",
+    "grace_variance",
+    "grace_bias",
+    "g_vendi",
+    "g_var",
+    "g_norm",
+    "student_loss",
+    "teacher_accuracy",
+)
+ACCURACIES = {"average_at_k": "Average@{k}", "best_of": "best-of-{k}", "greedy": "greedy accuracy"}
+N_BOOT, SEED = 1000, 0
+_KEYS = ("student", "teacher", "manner", "temperature")
+PAPER_SPEARMAN = f"paper spearman |rho| ({STUDENT}, {TASK})"
+PAPER_REGRET = f"paper regret (points) ({STUDENT}, {TASK})"
+
+
+def select(
+    cells: pd.DataFrame,
+    student: str,
+    scores: Sequence[str],
+    *,
+    temperature: float | None = None,
+    leave_out: str | None = None,
+    accuracy: str = "average_at_k",
+) -> pd.DataFrame:
+    """The cells of one student, checked and sorted by teacher and temperature, with the columns that are
+    needed.
+
+    `cells` as `pipeline.cells` gives it; `temperature` keeps one; `leave_out` drops a family (a known family
+    that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
+    """
+    for name in scores:
+        if name not in SCORES:
+            raise ValueError(f"unknown score {name!r}: choose from {', '.join(SCORES)}")
+    missing = [c for c in (*_KEYS, accuracy, *scores) if c not in cells]
+    if missing:
+        raise ValueError(
+            f"the table of cells lacks the column(s) {', '.join(missing)}: use the table that "
+            "pipeline.cells(scale) returns"
+        )
+    for name in (*dict.fromkeys(cells["manner"]), *([leave_out] if leave_out is not None else [])):
+        family(name)
+    rows = cells[cells["student"] == student]
+    if rows.empty:
+        raise ValueError(
+            f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}"
+        )
+    if leave_out is not None:
+        rows = rows[rows["manner"] != leave_out]
+        if rows.empty:
+            raise ValueError(f"student {student!r} has no cell left without the family {leave_out!r}")
+    if temperature is not None:
+        there = sorted(set(rows["temperature"]))
+        rows = rows[np.isclose(rows["temperature"], temperature)]
+        if rows.empty:
+            raise ValueError(
+                f"no cell at temperature {temperature}: choose one of {', '.join(map(str, there))}"
+            )
+    twice = rows.duplicated(["teacher", "temperature"])
+    if twice.any():
+        first = rows[twice].iloc[0]
+        raise ValueError(
+            f"{first['teacher']} at T={first['temperature']:g} is there twice for student {student!r}: "
+            "one row a cell is expected"
+        )
+    bad = rows[~rows[accuracy].between(0, 1)]
+    if len(bad):
+        raise ValueError(
+            f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in "
+            "[0, 1]"
+        )
+    return rows.sort_values(["teacher", "temperature"])[[*_KEYS, accuracy, *scores]].reset_index(drop=True)
+
+
+def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "average_at_k") -> pd.DataFrame:
+    """One row a score: signed Spearman and regret with 95% intervals over teachers, and what the score
+    selects.
+
+    `rows` from `select`. Columns: score, label, direction, spearman, low, high, regret_points, regret_low,
+    regret_high, selected, cells, teachers, note. A score that is undefined in some cells (NaN) is correlated
+    over the others and cannot select them; `cells` and `note` say so. An undefined statistic is NaN with the
+    reason in `note`.
+    """
+    made = []
+    for name in scores:
+        score = SCORES[name]
+        value, y = rows[name].to_numpy(float), rows[accuracy].to_numpy(float)
+        if np.isinf(value).any():
+            at = rows.iloc[int(np.flatnonzero(np.isinf(value))[0])]
+            raise ValueError(
+                f"{name} of {at['teacher']} at T={at['temperature']:g} is infinite: look at how it was made"
+            )
+        there = ~np.isnan(value)
+        notes = [] if there.all() else [f"defined in {there.sum()} of {len(there)} cells"]
+        teachers = rows["teacher"].to_numpy(str)[there]
+        rho, points, reasons = _statistics(
+            tuple(value[there]), tuple(y[there]), tuple(teachers), score.direction, N_BOOT
+        )
+        lost = (
+            100 * float(y.max() - y[there].max()) if there.any() else np.nan
+        )  # cells the score cannot select
+        picked = rows[there].iloc[list(points[3])] if there.any() else rows[:0]
+        made.append(
+            {
+                "score": name,
+                "label": score.label,
+                "direction": score.direction,
+                "spearman": rho[0],
+                "low": rho[1],
+                "high": rho[2],
+                "regret_points": points[0] + lost,
+                "regret_low": points[1] + lost,
+                "regret_high": points[2] + lost,
+                "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
+                "cells": int(there.sum()),
+                "teachers": len(set(teachers)),
+                "note": "; ".join([*notes, *reasons]),
+            }
+        )
+    return pd.DataFrame(made)
+
+
+@lru_cache(maxsize=512)  # the same correlation stands in several figures and in the main table
+def _statistics(
+    score: tuple, y: tuple, teacher: tuple, direction: str, n_boot: int
+) -> tuple[tuple, tuple, list[str]]:
+    """(spearman, low, high), (regret, low, high, selected rows), reasons for what is undefined."""
+    nan, reasons = (np.nan, np.nan), []
+    if not score:
+        return (np.nan, *nan), (np.nan, *nan, ()), ["the score is undefined in every cell"]
+    found, spread = regret(score, y, direction), len(set(teacher)) > 1
+
+    def interval(statistic) -> tuple[float, float]:
+        if not spread:
+            return nan
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # few clusters: said in `note`
+            result = cluster_bootstrap([score, y], teacher, statistic, n_boot, SEED)
+        return result.low, result.high
+
+    if not spread:
+        reasons.append("one teacher: no interval")
+    elif len(set(teacher)) < FEW_CLUSTERS:
+        reasons.append(f"{len(set(teacher))} teachers: read the intervals as ranges")
+    rho = (np.nan, *nan)
+    if len(score) < 3:
+        reasons.append(f"Spearman undefined: {len(score)} cell{'s' * (len(score) > 1)}")
+    else:
+        try:
+            rho = (spearman(score, y, direction), *interval(lambda a, b: spearman(a, b, direction)))
+        except DegenerateError as error:
+            reasons.append(f"Spearman undefined: {error}")
+    points = (found.points, *interval(lambda a, b: regret(a, b, direction).points), found.selected)
+    return rho, points, reasons
+
+
+def main_table(
+    cells: pd.DataFrame, student: str, *, leave_out: str | None = None, scores: Sequence[str] = MAIN_SCORES
+) -> pd.DataFrame:
+    """The main table: `score_rows` for the scores of the paper's main table, with the paper's numbers beside
+    ours.
+
+    `leave_out` names a family to do without (the terse one decides much of a correlation by itself). The
+    paper's two columns are text, as reported: magnitudes for its Llama-3.2-1B on GSM8K, empty where it prints
+    none; they belong to all its teachers, so they stay empty when a family is left out.
+    """
+    table = score_rows(select(cells, student, scores, leave_out=leave_out), scores)
+    for column, quantity in ((PAPER_SPEARMAN, "spearman_abs"), (PAPER_REGRET, "regret_points")):
+        known = {} if leave_out is not None else paper_values("main table", quantity)
+        table[column] = [known[s].text if s in known else "" for s in table["score"]]
+    return table

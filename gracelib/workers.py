@@ -1,0 +1,94 @@
+"""Running jobs in parallel: one-thread worker processes, longest first, as soon as their inputs are there.
+
+The models are small, so two processes of one thread do more than one process of two threads. Workers are spawned,
+not forked (a forked torch can deadlock), and die with their parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gracelib.store import Job, compute, with_upstream
+
+# What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
+WORKER_VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                    "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def n_workers() -> int:
+    """`GRACELIB_WORKERS`, or the number of usable cores. Raises ValueError if the variable is no positive number."""
+    asked = os.environ.get("GRACELIB_WORKERS", "").strip()
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"GRACELIB_WORKERS={asked!r} is not a number of processes; use 1 or more, or unset it")
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _die_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # nobody is left to take a result; what is half-written is not renamed
+
+
+def _prepare_worker() -> None:
+    # A killed parent (kill -9, out of memory) takes no leave: without this, its workers would wait for work forever.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    sys.stdout = sys.stderr  # stdout is for results, and a notebook compares its own with the committed one
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _compute(job: Job, root: Path) -> str:
+    compute(job, root)
+    return job.key
+
+
+def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
+    """Finish `jobs` and all they depend on; finished ones cost a file look-up.
+
+    Raises RuntimeError naming the job that failed (the cause is chained) or, if a worker process died, those that
+    were in flight. What was finished stays finished: calling again resumes.
+    """
+    todo = {job.key: job for job in with_upstream(jobs, unfinished_in=root)}
+    if not todo:
+        return
+    at_once, spent = min(n_workers(), len(todo)), 0.0
+    bar = tqdm(total=max(1, round(sum(job.cost for job in todo.values()))), desc=description, unit="s of work",
+               smoothing=0.05)
+    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
+    os.environ.update(WORKER_VARIABLES)
+    pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    running, finished = {}, set()
+    try:
+        while todo or running:
+            ready = [job for job in todo.values() if all(up.key in finished or up.done(root) for up in job.inputs.values())]
+            for job in sorted(ready, key=lambda job: -job.cost)[: at_once + 1 - len(running)]:
+                running[pool.submit(_compute, todo.pop(job.key), root)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                try:
+                    finished.add(future.result())
+                except BrokenProcessPool as error:
+                    lost = [f"{j.stage.name} {j.label}" for j in [job, *running.values()]]
+                    raise RuntimeError(f"a worker process died (out of memory?) while computing {lost}; finished work "
+                                       "is kept, run the same command again") from error
+                except Exception as error:
+                    raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
+                spent += job.cost
+                bar.update(min(bar.total, round(spent)) - bar.n)
+    finally:
+        bar.close()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for name, value in saved.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,51 @@
+"""The commands behind the Makefile: a wrong name is one clear line and exit status 2, not a traceback."""
+
+import pytest
+from typer.testing import CliRunner
+
+from gracelib import notebooks
+from gracelib.cli import app
+
+runner = CliRunner()
+
+
+def test_an_unknown_scale_is_one_clear_line():
+    result = runner.invoke(app, ["figures", "--scale", "nope"])
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and "Traceback" not in result.output
+    assert lines[0].startswith("error: scale 'nope' is not known; choose one of ['nano', 'smoke', 'mini'")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"),
+                                   ValueError("n_folds = 1")])
+def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
+    def fails(scale, recompute):
+        raise error
+
+    monkeypatch.setattr(notebooks, "run", fails)
+    result = runner.invoke(app, ["figures", "--scale", "nano"])
+    assert result.exit_code == 2 and result.stderr == f"error: {error}\n"
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    def fails(scale, recompute):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(notebooks, "run", fails)
+    assert isinstance(runner.invoke(app, ["figures"]).exception, KeyError)
+
+
+def test_options_reach_the_notebooks(monkeypatch):
+    calls = []
+    monkeypatch.setattr(notebooks, "run", lambda scale, recompute: calls.append(("run", scale, recompute)))
+    monkeypatch.setattr(notebooks, "commit_outputs", lambda scale: calls.append(("save", scale)))
+    assert runner.invoke(app, ["figures"]).exit_code == 0
+    assert runner.invoke(app, ["figures", "--scale", "nano", "--no-recompute", "--save"]).exit_code == 0
+    assert calls == [("run", "mini", True), ("run", "nano", False), ("save", "nano")]
+
+
+def test_help_lists_the_command_and_wrong_commands_are_refused():
+    assert "figures" in runner.invoke(app, ["--help"]).output
+    assert runner.invoke(app, ["figurs"]).exit_code == 2

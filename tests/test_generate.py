@@ -1,0 +1,216 @@
+"""What a prompt gets depends on (seed, prompt, sample, step) and on nothing else: not on the batch, not on the order.
+Each token is drawn from softmax(logits / T). Resuming, splitting over processes and comparing temperatures all rest
+on the first; every score and accuracy on the second.
+"""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from gracelib import world
+from gracelib.generate import keyed_uniforms, sample_responses
+from gracelib.encoding import encode_example, encode_prompt
+from gracelib.training import train_causal_lm
+from gracelib.world_models import ModelSpec, build_model, build_tokenizer
+
+PROMPTS = [{"id": f"p{i}", "question": p.question, "kept": i} for i, p in enumerate(world.draw_problems(144, "test", 0))]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """A small Llama after a few steps on short answers: it knows how to end, and little else."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    network = build_model(ModelSpec(32, 1, 2), len(tokenizer), 0)
+    pairs = world.mixture_texts(512, 0, {"terse": 1.0, "equations": 0.3}, 0.2, 1, 5)
+    examples = [encode_example(tokenizer, q, a) for q, a in pairs]
+    train_causal_lm(network, examples, epochs=2, lr=1e-2, batch_size=32, seed=0)
+    torch.set_num_threads(threads)
+    return network.eval()
+
+
+def sample(model, tokenizer, prompts=PROMPTS, **changes):
+    settings = {"m": 8, "temperature": 0.9, "seed": 1, "max_new_tokens": 16} | changes
+    return sample_responses(model, tokenizer, prompts, **settings)
+
+
+@pytest.fixture(scope="module")
+def reference(model, tokenizer):
+    return sample(model, tokenizer)
+
+
+def next_token_distribution(model, tokenizer, prompt, temperature):
+    ids = torch.tensor([encode_prompt(tokenizer, prompt["question"])])
+    with torch.inference_mode():
+        logits = model(ids).logits[0, -1].double()  # (vocab,)
+    return torch.softmax(logits / temperature, -1).numpy()
+
+
+# --- what the randomness depends on ------------------------------------------------------------------------------
+
+
+def test_rows_come_back_in_order_with_m_responses(reference):
+    assert [row["id"] for row in reference] == [p["id"] for p in PROMPTS]
+    assert all(row["kept"] == i and len(row["responses"]) == 8 for i, row in enumerate(reference))
+    assert not any("<" in text for row in reference for text in row["responses"])  # no special tokens
+    assert len({text for row in reference for text in row["responses"]}) > 500  # not one text over and over
+
+
+@pytest.mark.parametrize("batch_size, n_prompts, m, least", [(33, 144, 8, 1000), (1, 20, 1, 20)])
+def test_the_batch_size_does_not_change_the_responses(model, tokenizer, reference, batch_size, n_prompts, m, least):
+    """At least 99.9% of the responses are identical; float rounding may flip the rest."""
+    rows = sample(model, tokenizer, PROMPTS[:n_prompts], batch_size=batch_size, m=m)
+    pairs = [pair for row, other in zip(reference, rows, strict=False)
+             for pair in zip(row["responses"], other["responses"], strict=False)]
+    assert len(pairs) == n_prompts * m >= least
+    assert sum(a == b for a, b in pairs) >= 0.999 * len(pairs)
+
+
+def test_neighbours_order_and_m_do_not_change_the_responses(model, tokenizer, reference):
+    """A prompt alone gets what it got in company; the first m samples are the first m of more (rounding: see above)."""
+    company = {row["id"]: row["responses"] for row in reference}
+    some = PROMPTS[50:10:-1]
+    alone = sample(model, tokenizer, some, m=5)
+    pairs = [pair for row in alone for pair in zip(row["responses"], company[row["id"]], strict=False)]
+    assert len(pairs) == 200 and sum(a != b for a, b in pairs) <= 1
+
+
+def test_seed_sample_and_prompt_each_change_the_responses(model, tokenizer, reference):
+    other = sample(model, tokenizer, PROMPTS[:20], seed=2)
+    same = sum(a == b for x, y in zip(reference, other, strict=False)
+               for a, b in zip(x["responses"], y["responses"], strict=True))
+    assert same < 0.2 * 160
+    assert np.mean([len(set(row["responses"])) for row in reference]) > 6  # of 8 samples
+    twins = sample(model, tokenizer, [{"id": i, "question": PROMPTS[0]["question"]} for i in range(2)])
+    assert sum(a == b for a, b in zip(twins[0]["responses"], twins[1]["responses"], strict=True)) < 4
+
+
+def test_uniforms_are_uniform_and_unrelated():
+    ids = [f"p{i}" for i in range(500)]
+    steps = np.stack([keyed_uniforms(0, ids * 4, [k for k in range(4) for _ in ids], t) for t in range(10)])
+    assert steps.shape == (10, 2000) and steps.min() >= 0 and steps.max() < 1
+    assert scipy.stats.kstest(steps.ravel(), "uniform").pvalue > 1e-3
+    assert all(scipy.stats.kstest(row, "uniform").pvalue > 1e-4 for row in steps)
+    assert len(np.unique(steps)) == steps.size
+    bound = 4.5 / np.sqrt(2000)
+    assert np.abs(np.corrcoef(steps)[~np.eye(10, dtype=bool)]).max() < bound  # between steps
+    by_sample = np.corrcoef(steps[0].reshape(4, 500))[~np.eye(4, dtype=bool)]  # between samples
+    by_seed = np.corrcoef(steps[0], keyed_uniforms(1, ids * 4, [k for k in range(4) for _ in ids], 0))[0, 1]
+    assert np.abs(by_sample).max() < 4.5 / np.sqrt(500) and abs(by_seed) < bound
+
+
+def test_uniforms_are_frozen():
+    """These numbers decide every sampled text: a change here silently changes all results."""
+    first = keyed_uniforms(0, ["distill-00000", "distill-00001"], [0, 3], 5)
+    assert first.tolist() == [0.5340413237809755, 0.9106518695883579]
+
+
+# --- what is drawn -----------------------------------------------------------------------------------------------
+
+
+def chi_square(counts, probability):
+    """p-value of counts (vocab,) under probability (vocab,), words with few expected counts pooled."""
+    expected = probability * counts.sum()
+    often = expected >= 5
+    observed = [*counts[often], counts[~often].sum()]
+    wanted = [*expected[often], expected[~often].sum()]
+    if wanted[-1] < 1e-9:
+        assert observed[-1] == 0
+        observed, wanted = observed[:-1], wanted[:-1]
+    return scipy.stats.chisquare(observed, wanted).pvalue
+
+
+def first_words(model, tokenizer, **changes):
+    """How often each token opened 4,000 responses to one prompt; special tokens, which leave no text, count as one."""
+    rows = sample(model, tokenizer, PROMPTS[:1], m=4000, max_new_tokens=1, **changes)
+    special = tokenizer.eos_token_id
+    ids = [tokenizer.convert_tokens_to_ids(text) if text else special for text in rows[0]["responses"]]
+    return np.bincount(ids, minlength=len(tokenizer))
+
+
+def merge_special(tokenizer, probability):
+    merged, others = probability.copy(), [tokenizer.pad_token_id, tokenizer.unk_token_id]
+    merged[tokenizer.eos_token_id] += merged[others].sum()
+    merged[others] = 0
+    return merged
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.6])
+def test_tokens_follow_the_tempered_softmax(model, tokenizer, temperature):
+    expected = merge_special(tokenizer, next_token_distribution(model, tokenizer, PROMPTS[0], temperature))
+    counts = first_words(model, tokenizer, temperature=temperature)
+    assert (counts > 0).sum() > 5
+    assert chi_square(counts, expected) > 1e-3
+    wrong = merge_special(tokenizer, next_token_distribution(model, tokenizer, PROMPTS[0], 1.3 * temperature))
+    assert chi_square(counts, wrong) < 1e-3  # the test would notice another temperature
+
+
+def test_top_p_keeps_the_nucleus_and_only_that(model, tokenizer):
+    p = next_token_distribution(model, tokenizer, PROMPTS[0], 1.0)
+    order = np.argsort(-p)
+    size = int(np.searchsorted(np.cumsum(p[order]), 0.6)) + 1  # the smallest set that holds 0.6
+    nucleus = np.zeros_like(p)
+    nucleus[order[:size]] = p[order[:size]] / p[order[:size]].sum()
+    counts = first_words(model, tokenizer, temperature=1.0, top_p=0.6)
+    assert size < len(p) and counts[nucleus == 0].sum() == 0
+    assert chi_square(counts, nucleus) > 1e-3
+
+
+def test_a_word_of_probability_zero_is_never_drawn():
+    """u just below 1 must not fall off the end of a cumulative sum that rounding left short of one."""
+    from gracelib.generate import KeyedSampler
+
+    scores = torch.full((1, 50), -torch.inf)
+    scores[0, 10:40] = torch.randn(30, generator=torch.Generator().manual_seed(0))
+    for u, allowed in ((1 - 2**-53, 39), (0.0, 10)):
+        sampler = KeyedSampler(np.zeros(1, dtype=np.uint64), 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gracelib.generate._uniforms", lambda keys, step, u=u: np.array([u]))
+            out = sampler(torch.zeros(1, 1, dtype=torch.long), scores)
+        assert out.argmax().item() == allowed and torch.isfinite(out).sum() == 1
+
+
+def test_greedy_is_the_library_s_greedy(model, tokenizer):
+    rows = sample(model, tokenizer, PROMPTS[:24], m=1, temperature=0.0)
+    for row in rows:
+        ids = torch.tensor([encode_prompt(tokenizer, row["question"])])
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16,
+                             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
+        assert row["responses"] == [tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)]
+
+
+def test_truncated_responses_are_counted_and_are_prefixes(model, tokenizer, reference):
+    """A response cut at 4 tokens is the beginning of the longer one, because each step has its own number."""
+    cut, full = sample(model, tokenizer, PROMPTS[:30], max_new_tokens=4), reference[:30]
+    n_cut = 0
+    for short, long in zip(cut, full, strict=True):
+        for a, b in zip(short["responses"], long["responses"], strict=True):
+            assert a.split() == b.split()[:4]
+        assert short["n_truncated"] == sum(len(text.split()) >= 4 for text in long["responses"])
+        n_cut += short["n_truncated"]
+    assert 0 < n_cut <= 240
+    ended = sum(8 - row["n_truncated"] for row in reference)
+    assert 0 < ended < 8 * len(reference)  # both kinds occur
+
+
+# --- bad arguments -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"m": 0}, "m=0: at least one response a prompt is needed"),
+    ({"temperature": -0.5}, r"temperature=-0\.5 with m=8: use a positive temperature"),
+    ({"temperature": 0.0}, r"temperature=0\.0 with m=8: use a positive temperature, or m=1 for greedy"),
+    ({"top_p": 0.0}, r"top_p=0\.0 is outside \(0, 1\]"),
+    ({"top_p": 1.5}, r"top_p=1\.5 is outside \(0, 1\]"),
+    ({"prompts": []}, "no prompts to sample for"),
+])
+def test_bad_arguments_are_refused(model, tokenizer, changes, message):
+    prompts = changes.pop("prompts", PROMPTS[:2])
+    with pytest.raises(ValueError, match=message):
+        sample(model, tokenizer, prompts, **changes)

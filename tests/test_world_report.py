@@ -1,0 +1,46 @@
+"""The committed `mini` world does its job: the statements that were fixed before any score was computed on it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from gracelib import paths, pipeline
+from gracelib.figures import check_sidecars
+from gracelib.scales import get_scale
+from gracelib.world_report import world_report
+
+
+@pytest.fixture(scope="module")
+def report():
+    config = get_scale("mini")
+    return world_report(pipeline.cells("mini"), pipeline.base_students("mini", recompute=False),
+                        min(config.d, config.n_prompts * config.m))
+
+
+def test_every_statement_about_the_world_itself_holds(report):
+    world = report[report.kind == "world"]
+    assert len(world) >= 5
+    assert world.holds.all(), world[~world.holds].to_string()
+
+
+def test_statements_about_scores_are_reported_with_numbers(report):
+    reported = report[report.kind == "reported"]
+    assert len(reported) == 4
+    assert reported.measured.str.contains(r"\d").all()
+
+
+def test_a_failing_world_is_seen():
+    """The check can fail: teachers of one strength, a student that learns nothing."""
+    cells = pd.DataFrame([{"student": "s", "teacher": f"t{i}", "manner": "algebra", "temperature": t, "teacher_accuracy": 0.9,
+                           "average_at_k": 0.2, "g_norm": 1.0, "g_vendi": 0.1} for i in range(3) for t in (0.6, 1.0)])
+    base = pd.DataFrame([{"student": "s", "average": 0.2}])
+    held = world_report(cells, base, 64).set_index("statement").holds
+    assert not held.filter(like="spans").any() and not held.filter(like="lifts").any() and not held.filter(like="lowers").any()
+    with pytest.raises(ValueError, match="no cells at temperature 0.5"):
+        world_report(cells, base, 64, temperature=0.5)
+
+
+def test_committed_mini_figures_match_their_tables_and_sidecars():
+    assert (paths.results("mini") / "scores.csv").is_file()
+    assert check_sidecars("mini") == []
