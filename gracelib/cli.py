@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
-ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini, lab or paper")]
+ScaleOption = Annotated[str, typer.Option(help="nano, smoke or mini")]
 
 
 @app.callback()

@@ -212,11 +212,10 @@ def _commit_to_record(path: Path, sidecar: dict) -> dict | None:
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
         git = old.pop("git")
-        if old == sidecar and git["dirty"] is False:
-            return git
+        unchanged = old == sidecar and git["dirty"] is False
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none there, or not a sidecar of ours: it is about to be replaced
-    return git_state()
+        unchanged = False  # none there, or not a sidecar of ours: it is about to be replaced
+    return git if unchanged else git_state()
 
 
 def git_state() -> dict | None:

@@ -9,10 +9,11 @@ still flip a token that sits on a boundary; measured in the tests, it does so in
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 from tqdm import tqdm
 
 from gracelib.encoding import STUDENT_TEMPLATE, encode_prompt
@@ -79,17 +80,34 @@ def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperatu
     Raises
     ------
     ValueError
-        m < 1, a negative temperature, temperature 0 with m > 1, top_p outside (0, 1], no prompts.
+        m < 1, a negative temperature, temperature 0 with m > 1, top_p outside (0, 1], batch_size < 1, no prompts, a
+        tokenizer without EOS.
     """
     if not prompts:
         raise ValueError("no prompts to sample for")
     if m < 1:
         raise ValueError(f"m={m}: at least one response a prompt is needed")
-    if temperature < 0 or (temperature == 0 and m > 1):
+    if not 0 <= temperature < math.inf or (temperature == 0 and m > 1):
         raise ValueError(f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} is outside (0, 1]")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least one sequence at a time is needed")
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no EOS token: no response could end; set tokenizer.eos_token")
     model.eval()
+    own_config, model.generation_config = model.generation_config, GenerationConfig()  # no penalty we did not ask for
+    try:
+        texts = _sample(model, tokenizer, prompts, m, temperature, seed, max_new_tokens, top_p, batch_size, template, progress)
+    finally:
+        model.generation_config = own_config
+    return [{**row, "responses": [texts[i, k][0] for k in range(m)],
+             "n_truncated": sum(texts[i, k][1] for k in range(m))} for i, row in enumerate(prompts)]
+
+
+def _sample(model, tokenizer, prompts, m, temperature, seed, max_new_tokens, top_p, batch_size, template, progress
+            ) -> dict[tuple[int, int], tuple[str, bool]]:
+    """(prompt, sample) -> (text, whether it was cut off)."""
     encoded = [encode_prompt(tokenizer, row["question"], template) for row in prompts]
     jobs = [(i, k) for i in range(len(prompts)) for k in range(m)]
     # Prompts of one length share a batch: nothing is padded, so no attention mask is needed.
@@ -118,5 +136,4 @@ def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperatu
             texts[job] = (tokenizer.decode(ids, skip_special_tokens=True), not ended)
         bar.update(len(batch))
     bar.close()
-    return [{**row, "responses": [texts[i, k][0] for k in range(m)],
-             "n_truncated": sum(texts[i, k][1] for k in range(m))} for i, row in enumerate(prompts)]
+    return texts

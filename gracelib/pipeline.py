@@ -158,8 +158,10 @@ def load_features(folder: Path) -> dict:
 
     with safe_open(folder / "features.safetensors", framework="numpy") as f:
         features = {name: f.get_tensor(name) for name in f.keys()}
-        ids = json.loads(f.metadata()["prompt_ids"])
+        ids = json.loads(f.metadata()["about"])["prompt_ids"]
     features["prompt_id"] = pd.Series(ids).to_numpy(dtype=str)[features["prompt"]]
+    if "correct" in features:
+        features["correct"] = features["correct"].astype(bool)
     return features
 
 
@@ -190,7 +192,7 @@ def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
     A score that no prompt of a teacher allows (the probability of wrong responses of a teacher that is never wrong)
     is NaN: an empty cell of the table.
     """
-    scored = compute_scores(features | {"correct": features["correct"].astype(bool)}, n_folds=n_folds, nu=nu)
+    scored = compute_scores(features, n_folds=n_folds, nu=nu)
     return {"grace_cross": scored.grace.cross, **scored.values, **dict.fromkeys(scored.undefined, float("nan"))}
 
 

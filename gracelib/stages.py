@@ -81,13 +81,17 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
         for k, response in enumerate(row["responses"]):
             examples.append(encode_example(tokenizer, row["question"], response))
             names.append(f"prompt {row['id']}, sample {k} of {inputs['responses'].name}")
-            correct.append(is_correct(response, row["answer"]))
+            correct.append("answer" in row and is_correct(response, row["answer"]))
             prompt.append(i)
     features = response_features(model, examples, d=params["d"], seed=params["projection_seed"], names=names,
                                  device=params["device"], dtype=params["dtype"], progress=False)
-    features |= {"prompt": np.array(prompt), "correct": np.array(correct, dtype=np.uint8)}
+    features["prompt"] = np.array(prompt)
+    if all("answer" in row for row in rows):  # GRACE itself needs no verifier
+        features["correct"] = np.array(correct, dtype=np.uint8)
+    # One metadata entry: several would be written in random order, and the same run must give the same bytes.
+    about = json.dumps({"params": params, "prompt_ids": [row["id"] for row in rows]}, sort_keys=True)
     save_file({name: np.ascontiguousarray(values) for name, values in features.items()}, out / "features.safetensors",
-              metadata={"params": json.dumps(params), "prompt_ids": json.dumps([row["id"] for row in rows])})
+              metadata={"about": about})
 
 
 def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:

@@ -27,13 +27,15 @@ def read_jsonl(path: Path, required: tuple[str, ...] = ("question",)) -> list[di
         id that stands twice.
     """
     path, rows, seen = Path(path), [], {}
-    with open(path, encoding="utf-8") as f:
+    with open(path, "rb") as f:
         for number, line in enumerate(f, 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
             except json.JSONDecodeError as error:
                 raise ValueError(f"{where}: not valid JSON ({error}); write one object a line") from error
             if not isinstance(row, dict):
@@ -44,6 +46,8 @@ def read_jsonl(path: Path, required: tuple[str, ...] = ("question",)) -> list[di
             if not isinstance(row["question"], str) or not row["question"].strip():
                 raise ValueError(f"{where}: question {row['question']!r} is not text")
             row.setdefault("id", question_id(row["question"]))
+            if not isinstance(row["id"], str | int):
+                raise ValueError(f"{where}: id {row['id']!r} is neither text nor a whole number")
             if row["id"] in seen:
                 raise ValueError(f"{where}: id {row['id']!r} stands already on line {seen[row['id']]}; "
                                  "put all responses of a prompt on one line")

@@ -77,4 +77,7 @@ def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epoch
         trainer = _PartsTrainer(model=model, args=args, train_dataset=data, data_collator=collate)
         trainer.remove_callback(PrinterCallback)  # no log lines on stdout: notebooks keep theirs
         trainer.train()
-        return trainer.state.log_history
+    bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    if bad:  # the loss before the last step was finite, its gradient was not
+        raise ValueError(f"training left values that are not finite in {bad[:3]}; lower the learning rate")
+    return trainer.state.log_history

@@ -61,9 +61,9 @@ def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
     todo = {job.key: job for job in with_upstream(jobs, unfinished_in=root)}
     if not todo:
         return
-    at_once, spent = min(n_workers(), len(todo)), 0.0
-    bar = tqdm(total=max(1, round(sum(job.cost for job in todo.values()))), desc=description, unit="s of work",
-               smoothing=0.05)
+    n_jobs, at_once = len(todo), min(n_workers(), len(todo))
+    bar = tqdm(total=sum(job.cost for job in todo.values()), desc=description, smoothing=0.05, postfix=f"0/{n_jobs} jobs",
+               bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}")
     saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
     os.environ.update(WORKER_VARIABLES)
     pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
@@ -83,8 +83,8 @@ def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
                                        "is kept, run the same command again") from error
                 except Exception as error:
                     raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
-                spent += job.cost
-                bar.update(min(bar.total, round(spent)) - bar.n)
+                bar.set_postfix_str(f"{len(finished)}/{n_jobs} jobs", refresh=False)
+                bar.update(job.cost)
     finally:
         bar.close()
         pool.shutdown(wait=False, cancel_futures=True)

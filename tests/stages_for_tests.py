@@ -1,8 +1,8 @@
-"""Stages small enough to test the store and the workers with. In a module of their own, so that spawned workers can
-import them (pytest puts this folder on sys.path, and a spawned process inherits it).
+"""Stages small enough to test the store and the workers with. In a module of their own, so that spawned
+workers can import them (pytest puts this folder on sys.path, and a spawned process inherits it).
 
-Every stage appends a line to params["log"] when it runs; params["fault"] names a file whose presence makes it fail in
-the way written in that file, so that the same job (same key) can fail first and succeed later.
+Every stage appends a line to params["log"] when it runs; params["fault"] names a file whose presence makes it
+fail in the way written in that file, so that the same job (same key) can fail first and succeed later.
 """
 
 import os
@@ -39,10 +39,6 @@ def add(out: Path, params: dict, inputs: dict) -> None:
     print("a stage that prints")  # a result on stdout is not the business of a stage
     total = params["value"] + sum(int((folder / "value.txt").read_text()) for folder in inputs.values())
     (out / "value.txt").write_text(str(total))
-
-
-def never(out: Path, params: dict, inputs: dict) -> None:
-    raise AssertionError(f"ran again with {params}")
 
 
 ADD = Stage("add", add, ("gracelib.paths",))

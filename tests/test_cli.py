@@ -18,8 +18,10 @@ def test_an_unknown_scale_is_one_clear_line():
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("error", [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"),
-                                   ValueError("n_folds = 1")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"), ValueError("n_folds = 1")],
+)
 def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
     def fails(scale, recompute):
         raise error

@@ -1,5 +1,6 @@
-"""One environment however it is made, and a house whose floors hold: conda users get what pip users get, the pinned
-set fits the bounds, a lower floor never imports a higher one, scores need no torch, and drawing a figure loads none.
+"""One environment however it is made, and a house whose floors hold: conda users get what pip users get, the
+pinned set fits the bounds, a lower floor never imports a higher one, scores need no torch, and drawing a
+figure loads none.
 """
 
 import ast
@@ -18,8 +19,11 @@ from gracelib.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-               if line.strip() and not line.startswith("#")]
+CONSTRAINTS = [
+    line
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    if line.strip() and not line.startswith("#")
+]
 MODULES = {path.stem: path for path in (ROOT / "gracelib").glob("*.py")}
 
 
@@ -27,7 +31,7 @@ def name(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)
 
 
-# --- packages ----------------------------------------------------------------------------------------------------
+# --- packages -----------------------------------------------------------------------------------------------
 
 
 def test_conda_users_get_the_same_environment():
@@ -43,7 +47,17 @@ def test_conda_users_get_the_same_environment():
 
 def test_the_packages_of_the_design_are_all_there():
     have = {name(r) for r in PROJECT["dependencies"]} | {name(r) for r in EXTRAS["test"]}
-    assert {"jupyterlab", "papermill", "torch", "transformers", "datasets", "numpy", "scipy", "seaborn", "nbval"} <= have
+    assert {
+        "jupyterlab",
+        "papermill",
+        "torch",
+        "transformers",
+        "datasets",
+        "numpy",
+        "scipy",
+        "seaborn",
+        "nbval",
+    } <= have
     assert "vllm" in {name(r) for r in EXTRAS["gpu"]} and "vllm" not in have  # it brings its own torch
 
 
@@ -66,14 +80,14 @@ def test_the_pinned_set_names_no_place():
         assert not re.search(r"https?://|--index|--find-links|file:", (ROOT / file).read_text("utf-8"))
 
 
-# --- floors ------------------------------------------------------------------------------------------------------
+# --- floors -------------------------------------------------------------------------------------------------
 
-FLOORS = {
+FLOORS = {  # scales is on floor 1: it lists the cast of the world
     0: "paths store workers",  # the ground
-    1: "world world_models scales tasks answers generate training distill evaluate",  # data; scales lists the cast
+    1: "world world_models scales encoding tasks answers generate training distill evaluate",  # data
     2: "projection per_response gradients",  # torch
     3: "checks moments scores grid baselines cmi",  # arrays in, numbers out
-    4: "stats intervals paper tables style plots figures paper_figures",  # reading
+    4: "stats intervals paper registry tables style plots figures paper_figures world_report",  # reading
     5: "__init__ stages pipeline notebooks bench cli",  # what puts them together
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
@@ -105,11 +119,25 @@ def test_a_lower_floor_never_imports_a_higher_one(module):
 @pytest.mark.parametrize("module", FLOORS[3].split())
 def test_scores_are_pure_numpy(module):
     """No torch, no tables, no files: a score is a function of its arrays."""
-    allowed = {"__future__", "collections", "dataclasses", "functools", "itertools", "math", "typing", "warnings",
-               "numpy", "scipy", "gracelib"}
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "functools",
+        "itertools",
+        "math",
+        "typing",
+        "warnings",
+        "numpy",
+        "scipy",
+        "gracelib",
+    }
     assert {found.split(".")[0] for found in imports(module)} <= allowed
-    calls = {node.func.id for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
-             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     assert not calls & {"open", "print"}
 
 
@@ -120,8 +148,10 @@ def test_reading_needs_no_torch(module):
 
 def test_reading_tables_and_drawing_load_no_torch():
     """A figure notebook imports no torch, not even by way of something else."""
-    code = ("import sys, gracelib, gracelib.pipeline, gracelib.plots, gracelib.figures, gracelib.notebooks; "
-            "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))")
+    code = (
+        "import sys, gracelib, gracelib.pipeline, gracelib.plots, gracelib.figures, gracelib.notebooks; "
+        "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
@@ -136,17 +166,25 @@ def test_public_names_are_there_and_an_unknown_one_is_refused():
         gracelib.graze  # noqa: B018
 
 
-# --- house rules -------------------------------------------------------------------------------------------------
+# --- house rules --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_house_rules(module):
     """Thin, explained, and nothing that runs what a file says."""
     source = MODULES[module].read_text("utf-8")
-    assert len(source.splitlines()) <= 300, f"{module}: more than 300 lines; look for the second thing it does"
+    assert len(source.splitlines()) <= 300, (
+        f"{module}: more than 300 lines; look for the second thing it does"
+    )
     tree = ast.parse(source)
     assert ast.get_docstring(tree), f"{module}: no docstring at its head"
-    assert not {found.split(".")[0] for found in imports(module)} & {"pickle", "dill", "joblib", "shelve", "marshal"}
+    assert not {found.split(".")[0] for found in imports(module)} & {
+        "pickle",
+        "dill",
+        "joblib",
+        "shelve",
+        "marshal",
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             assert getattr(node.func, "id", "") not in ("eval", "exec"), f"{module}, line {node.lineno}"

@@ -1,20 +1,26 @@
-"""What a prompt gets depends on (seed, prompt, sample, step) and on nothing else: not on the batch, not on the order.
-Each token is drawn from softmax(logits / T). Resuming, splitting over processes and comparing temperatures all rest
-on the first; every score and accuracy on the second.
+"""What a prompt gets depends on (seed, prompt, sample, step) and on nothing else: not on the batch, not on
+the order. Each token is drawn from softmax(logits / T). Resuming, splitting over processes and comparing
+temperatures all rest on the first; every score and accuracy on the second.
 """
+
+import copy
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from transformers import GenerationConfig
 
 from gracelib import world
-from gracelib.generate import keyed_uniforms, sample_responses
 from gracelib.encoding import encode_example, encode_prompt
+from gracelib.generate import keyed_uniforms, sample_responses
 from gracelib.training import train_causal_lm
 from gracelib.world_models import ModelSpec, build_model, build_tokenizer
 
-PROMPTS = [{"id": f"p{i}", "question": p.question, "kept": i} for i, p in enumerate(world.draw_problems(144, "test", 0))]
+PROMPTS = [
+    {"id": f"p{i}", "question": p.question, "kept": i}
+    for i, p in enumerate(world.draw_problems(144, "test", 0))
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def next_token_distribution(model, tokenizer, prompt, temperature):
     return torch.softmax(logits / temperature, -1).numpy()
 
 
-# --- what the randomness depends on ------------------------------------------------------------------------------
+# --- what the randomness depends on -------------------------------------------------------------------------
 
 
 def test_rows_come_back_in_order_with_m_responses(reference):
@@ -63,17 +69,24 @@ def test_rows_come_back_in_order_with_m_responses(reference):
 
 
 @pytest.mark.parametrize("batch_size, n_prompts, m, least", [(33, 144, 8, 1000), (1, 20, 1, 20)])
-def test_the_batch_size_does_not_change_the_responses(model, tokenizer, reference, batch_size, n_prompts, m, least):
+def test_the_batch_size_does_not_change_the_responses(
+    model, tokenizer, reference, batch_size, n_prompts, m, least
+):
     """At least 99.9% of the responses are identical; float rounding may flip the rest."""
     rows = sample(model, tokenizer, PROMPTS[:n_prompts], batch_size=batch_size, m=m)
-    pairs = [pair for row, other in zip(reference, rows, strict=False)
-             for pair in zip(row["responses"], other["responses"], strict=False)]
+    pairs = [
+        pair
+        for row, other in zip(reference, rows, strict=False)
+        for pair in zip(row["responses"], other["responses"], strict=False)
+    ]
     assert len(pairs) == n_prompts * m >= least
     assert sum(a == b for a, b in pairs) >= 0.999 * len(pairs)
 
 
 def test_neighbours_order_and_m_do_not_change_the_responses(model, tokenizer, reference):
-    """A prompt alone gets what it got in company; the first m samples are the first m of more (rounding: see above)."""
+    """A prompt alone gets what it got in company; the first m samples are the first m of more (rounding: see
+    above).
+    """
     company = {row["id"]: row["responses"] for row in reference}
     some = PROMPTS[50:10:-1]
     alone = sample(model, tokenizer, some, m=5)
@@ -83,8 +96,11 @@ def test_neighbours_order_and_m_do_not_change_the_responses(model, tokenizer, re
 
 def test_seed_sample_and_prompt_each_change_the_responses(model, tokenizer, reference):
     other = sample(model, tokenizer, PROMPTS[:20], seed=2)
-    same = sum(a == b for x, y in zip(reference, other, strict=False)
-               for a, b in zip(x["responses"], y["responses"], strict=True))
+    same = sum(
+        a == b
+        for x, y in zip(reference, other, strict=False)
+        for a, b in zip(x["responses"], y["responses"], strict=True)
+    )
     assert same < 0.2 * 160
     assert np.mean([len(set(row["responses"])) for row in reference]) > 6  # of 8 samples
     twins = sample(model, tokenizer, [{"id": i, "question": PROMPTS[0]["question"]} for i in range(2)])
@@ -111,7 +127,7 @@ def test_uniforms_are_frozen():
     assert first.tolist() == [0.5340413237809755, 0.9106518695883579]
 
 
-# --- what is drawn -----------------------------------------------------------------------------------------------
+# --- what is drawn ------------------------------------------------------------------------------------------
 
 
 def chi_square(counts, probability):
@@ -127,7 +143,9 @@ def chi_square(counts, probability):
 
 
 def first_words(model, tokenizer, **changes):
-    """How often each token opened 4,000 responses to one prompt; special tokens, which leave no text, count as one."""
+    """How often each token opened 4,000 responses to one prompt; special tokens, which leave no text, count
+    as one.
+    """
     rows = sample(model, tokenizer, PROMPTS[:1], m=4000, max_new_tokens=1, **changes)
     special = tokenizer.eos_token_id
     ids = [tokenizer.convert_tokens_to_ids(text) if text else special for text in rows[0]["responses"]]
@@ -180,9 +198,15 @@ def test_greedy_is_the_library_s_greedy(model, tokenizer):
     rows = sample(model, tokenizer, PROMPTS[:24], m=1, temperature=0.0)
     for row in rows:
         ids = torch.tensor([encode_prompt(tokenizer, row["question"])])
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16,
-                             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
-        assert row["responses"] == [tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)]
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=16,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        assert row["responses"] == [tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)]
 
 
 def test_truncated_responses_are_counted_and_are_prefixes(model, tokenizer, reference):
@@ -199,18 +223,42 @@ def test_truncated_responses_are_counted_and_are_prefixes(model, tokenizer, refe
     assert 0 < ended < 8 * len(reference)  # both kinds occur
 
 
-# --- bad arguments -----------------------------------------------------------------------------------------------
+# --- bad arguments ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"m": 0}, "m=0: at least one response a prompt is needed"),
-    ({"temperature": -0.5}, r"temperature=-0\.5 with m=8: use a positive temperature"),
-    ({"temperature": 0.0}, r"temperature=0\.0 with m=8: use a positive temperature, or m=1 for greedy"),
-    ({"top_p": 0.0}, r"top_p=0\.0 is outside \(0, 1\]"),
-    ({"top_p": 1.5}, r"top_p=1\.5 is outside \(0, 1\]"),
-    ({"prompts": []}, "no prompts to sample for"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"m": 0}, "m=0: at least one response a prompt is needed"),
+        ({"temperature": -0.5}, r"temperature=-0\.5 with m=8: use a positive temperature"),
+        ({"temperature": 0.0}, r"temperature=0\.0 with m=8: use a positive temperature, or m=1 for greedy"),
+        ({"top_p": 0.0}, r"top_p=0\.0 is outside \(0, 1\]"),
+        ({"top_p": 1.5}, r"top_p=1\.5 is outside \(0, 1\]"),
+        ({"prompts": []}, "no prompts to sample for"),
+        ({"temperature": float("nan")}, "temperature=nan with m=8: use a positive temperature"),
+        ({"batch_size": 0}, "batch_size=0: at least one sequence at a time"),
+    ],
+)
 def test_bad_arguments_are_refused(model, tokenizer, changes, message):
     prompts = changes.pop("prompts", PROMPTS[:2])
     with pytest.raises(ValueError, match=message):
         sample(model, tokenizer, prompts, **changes)
+
+
+def test_a_tokenizer_that_cannot_end_is_refused(model, tokenizer):
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(ValueError, match="the tokenizer has no EOS token: no response could end"):
+        sample(model, endless, PROMPTS[:2])
+
+
+def test_a_checkpoints_own_generation_defaults_are_not_applied(model, tokenizer):
+    """A hub model may ship a repetition penalty; what is sampled is the model at the stated temperature alone."""
+    plain = sample(model, tokenizer, PROMPTS[:10])
+    own = model.generation_config
+    model.generation_config = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=2)
+    try:
+        assert sample(model, tokenizer, PROMPTS[:10]) == plain
+        assert model.generation_config.repetition_penalty == 5.0
+    finally:
+        model.generation_config = own

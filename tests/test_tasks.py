@@ -1,5 +1,6 @@
-"""Prompts and responses are refused with file, line and reason before any compute is spent, ids are stable, and the
-boundary between prompt and response is exact: one token to the left or right would change every gradient.
+"""Prompts and responses are refused with file, line and reason before any compute is spent, ids are stable,
+and the boundary between prompt and response is exact: one token to the left or right would change every
+gradient.
 """
 
 import json
@@ -14,7 +15,9 @@ GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 
 
 def write(path, *lines):
-    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), "utf-8")
+    path.write_text(
+        "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), "utf-8"
+    )
     return path
 
 
@@ -24,7 +27,10 @@ def tokenizer():
 
 
 def test_rows_survive_writing_and_reading(tmp_path):
-    rows = [{"id": "a", "question": "wie viele Bücher ?", "extra": [1, 2]}, {"id": 7, "question": "line\nbreak"}]
+    rows = [
+        {"id": "a", "question": "wie viele Bücher ?", "extra": [1, 2]},
+        {"id": 7, "question": "line\nbreak"},
+    ]
     write_jsonl(tmp_path / "x.jsonl", rows)
     assert read_jsonl(tmp_path / "x.jsonl") == rows
 
@@ -37,24 +43,37 @@ def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
     assert read_jsonl(write(tmp_path / "c.jsonl", {**GOOD, "id": "mine"}))[0]["id"] == "mine"
 
 
-@pytest.mark.parametrize("lines, message", [
-    ([GOOD, "{broken\n"], r"x\.jsonl, line 2: not valid JSON .*write one object a line"),
-    ([GOOD, "\n", "[1, 2]\n"], r"x\.jsonl, line 3: holds a list, not an object with \['question'\]"),
-    ([{"answer": "3"}], r"x\.jsonl, line 1: field 'question' is missing; it has \['answer'\]"),
-    ([GOOD, {"question": "  "}], r"x\.jsonl, line 2: question '  ' is not text"),
-    ([{"question": 5}], r"x\.jsonl, line 1: question 5 is not text"),
-    ([{**GOOD, "id": "a"}, {"question": "another ?", "id": "a"}], r"line 2: id 'a' stands already on line 1; put all"),
-    ([GOOD, {**GOOD, "answer": "9"}], r"line 2: id '\w+' stands already on line 1"),  # the same question twice
-    ([], r"x\.jsonl: no prompts in it; expected one JSON object a line"),
-    (["\n", "  \n"], r"x\.jsonl: no prompts in it"),
-])
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ([GOOD, "{broken\n"], r"x\.jsonl, line 2: not valid JSON .*write one object a line"),
+        ([GOOD, "\n", "[1, 2]\n"], r"x\.jsonl, line 3: holds a list, not an object with \['question'\]"),
+        ([{"answer": "3"}], r"x\.jsonl, line 1: field 'question' is missing; it has \['answer'\]"),
+        ([GOOD, {"question": "  "}], r"x\.jsonl, line 2: question '  ' is not text"),
+        ([{"question": 5}], r"x\.jsonl, line 1: question 5 is not text"),
+        (
+            [{**GOOD, "id": "a"}, {"question": "another ?", "id": "a"}],
+            r"line 2: id 'a' stands already on line 1; put all",
+        ),
+        (
+            [GOOD, {**GOOD, "answer": "9"}],
+            r"line 2: id '\w+' stands already on line 1",
+        ),  # the same question twice
+        ([], r"x\.jsonl: no prompts in it; expected one JSON object a line"),
+        (["\n", "  \n"], r"x\.jsonl: no prompts in it"),
+        ([GOOD, {"question": "another ?", "id": ["a"]}], r"x\.jsonl, line 2: id \['a'\] is neither text nor a whole number"),
+    ],
+)
 def test_bad_prompts_are_refused_with_file_and_line(tmp_path, lines, message):
     with pytest.raises(ValueError, match=message):
         read_jsonl(write(tmp_path / "x.jsonl", *lines))
 
 
 def test_responses_are_cut_to_the_first_n_and_m(tmp_path):
-    rows = [{"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]} for i in range(4)]
+    rows = [
+        {"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]}
+        for i in range(4)
+    ]
     path = write(tmp_path / "r.jsonl", *rows)
     assert read_responses(path) == rows
     cut = read_responses(path, n_prompts=2, m=1)
@@ -99,3 +118,10 @@ def test_a_tokenizer_without_eos_is_refused():
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="the tokenizer has no EOS token; set tokenizer.eos_token"):
         encode_example(tokenizer, "q ?", "a")
+
+
+def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "caf\xe9 ?"}\n')
+    with pytest.raises(ValueError, match=r"latin\.jsonl, line 2: not UTF-8"):
+        read_jsonl(path)

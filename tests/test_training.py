@@ -1,6 +1,6 @@
-"""The trainer goes through a batch in parts and without an attention mask, and must still do what a textbook loop does:
-AdamW on the mean loss over the supervised tokens of the whole batch, warm-up, cosine, clipping. The same seed gives
-the same bits, and a run that blows up says so instead of saving a broken model.
+"""The trainer goes through a batch in parts and without an attention mask, and must still do what a textbook
+loop does: AdamW on the mean loss over the supervised tokens of the whole batch, warm-up, cosine, clipping.
+The same seed gives the same bits, and a run that blows up says so instead of saving a broken model.
 """
 
 import copy
@@ -34,7 +34,7 @@ def examples(tokenizer):
 
 
 def network(tokenizer, seed=0):
-    """Larger initial weights than usual: gradients then exceed norm 1, so that clipping has something to do."""
+    """Larger initial weights than usual: gradients then exceed norm 1, so clipping has something to do."""
     model = build_model(ModelSpec(16, 1, 2), len(tokenizer), seed)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(SCALE)
@@ -42,7 +42,9 @@ def network(tokenizer, seed=0):
 
 
 def train(model, examples, **changes):
-    return train_causal_lm(model, examples, **({"epochs": 4, "lr": LR, "batch_size": 64, "seed": 0} | changes))
+    return train_causal_lm(
+        model, examples, **({"epochs": 4, "lr": LR, "batch_size": 64, "seed": 0} | changes)
+    )
 
 
 def plain_loop(model, examples, n_steps, whole_sequence=False, clip=1.0):
@@ -59,7 +61,9 @@ def plain_loop(model, examples, n_steps, whole_sequence=False, clip=1.0):
         for prompt, response in examples:
             ids = torch.tensor([prompt + response])
             first = 1 if whole_sequence else len(prompt)  # the first token that is a target
-            logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, first - 1 : -1]  # (targets, vocab)
+            logits = model(ids, attention_mask=torch.ones_like(ids)).logits[
+                0, first - 1 : -1
+            ]  # (targets, vocab)
             (cross_entropy(logits, ids[0, first:], reduction="sum") / n_tokens).backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item())
         optimiser.step()
@@ -93,7 +97,7 @@ def test_the_logged_loss_is_the_mean_over_supervised_tokens(tokenizer, examples)
         for prompt, response in examples:
             ids = torch.tensor([prompt + response])
             logits = model(ids).logits[0, len(prompt) - 1 : -1]
-            total += cross_entropy(logits, ids[0, len(prompt):], reduction="sum").item()
+            total += cross_entropy(logits, ids[0, len(prompt) :], reduction="sum").item()
             n_tokens += len(response)
     log = train(model, examples, epochs=1)
     assert log[-1]["train_loss"] == pytest.approx(total / n_tokens, rel=1e-5)

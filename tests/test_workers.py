@@ -1,5 +1,5 @@
-"""Jobs run in spawned worker processes, inputs first; an error names the job and keeps what was finished; a worker that
-is killed, or whose parent is killed, leaves a state from which the same command simply goes on.
+"""Jobs run in spawned worker processes, inputs first; an error names the job and keeps what was finished; a
+worker that is killed, or whose parent is killed, leaves a state from which the same command simply goes on.
 """
 
 import os
@@ -19,7 +19,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def job(log, value, inputs=None, **params):
-    return Job(ADD, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value)
+    return Job(
+        ADD, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value
+    )
 
 
 def ran(log) -> list[int]:
@@ -67,7 +69,9 @@ def test_inputs_come_first_and_nothing_is_done_twice(tmp_path, capfd, monkeypatc
     assert "adding" in captured.err and "a stage that prints" in captured.err
     assert "OMP_NUM_THREADS" not in os.environ  # set for the workers only
 
-    monkeypatch.setattr("gracelib.workers.ProcessPoolExecutor", None)  # a second run does not even start a pool
+    monkeypatch.setattr(
+        "gracelib.workers.ProcessPoolExecutor", None
+    )  # a second run does not even start a pool
     run_jobs([d], tmp_path / "runs", "adding")
     assert ran(log) == order and capfd.readouterr().err == ""
 
@@ -93,8 +97,11 @@ def test_a_worker_that_dies_is_reported_and_the_run_resumes(tmp_path, monkeypatc
     a = job(log, 1)
     b = job(log, 20, {"a": a}, fault=str(fault))
     fault.write_text(way)
-    with pytest.raises(RuntimeError, match=r"a worker process died \(out of memory\?\) while computing \['add job 20'\]; "
-                                           "finished work is kept, run the same command again"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"a worker process died \(out of memory\?\) while computing \['add job 20'\]; "
+        "finished work is kept, run the same command again",
+    ):
         run_jobs([b], tmp_path / "runs", "adding")
     assert a.done(tmp_path / "runs") and not b.done(tmp_path / "runs")
     fault.unlink()
@@ -113,10 +120,13 @@ def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
         "log, fault, root = sys.argv[1:]\n"
         "if __name__ == '__main__':\n"
         "    jobs = [Job(ADD, {'value': v, 'log': log, 'fault': fault}, {}) for v in (1, 2)]\n"
-        "    run_jobs(jobs, Path(root), 'adding')\n")
+        "    run_jobs(jobs, Path(root), 'adding')\n"
+    )
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    main = subprocess.Popen([sys.executable, str(script), str(log), str(fault), str(root)],
-                            env={**os.environ, "PYTHONPATH": path, "GRACELIB_WORKERS": "2"})
+    main = subprocess.Popen(
+        [sys.executable, str(script), str(log), str(fault), str(root)],
+        env={**os.environ, "PYTHONPATH": path, "GRACELIB_WORKERS": "2"},
+    )
     try:
         wait_until(lambda: len(ran(log)) == 2)
     finally:
@@ -140,5 +150,7 @@ def test_the_number_of_workers_can_be_set(monkeypatch):
     assert n_workers() == 3
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("GRACELIB_WORKERS", wrong)
-        with pytest.raises(ValueError, match=rf"GRACELIB_WORKERS='{wrong}' is not a number of processes; use 1 or more"):
+        with pytest.raises(
+            ValueError, match=rf"GRACELIB_WORKERS='{wrong}' is not a number of processes; use 1 or more"
+        ):
             n_workers()

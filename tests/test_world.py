@@ -1,7 +1,7 @@
-"""Invariants of the built-in world: the splits share no arithmetic, every manner's clean solution is right in every
-step, noise is what it says it is, paraphrase slots really vary, and the tokenizer has a word for everything. The
-world is the ground truth of every figure: a wrong clean solution would look like an incompetent teacher, a leak
-between the splits like a good one.
+"""Invariants of the built-in world: the splits share no arithmetic, every manner's clean solution is right in
+every step, noise is what it says it is, paraphrase slots really vary, and the tokenizer has a word for
+everything. The world is the ground truth of every figure: a wrong clean solution would look like an
+incompetent teacher, a leak between the splits like a good one.
 """
 
 import re
@@ -33,7 +33,7 @@ def test_a_problem_reads_as_documented():
     assert EXAMPLE.answer == 12
 
 
-# --- splits ------------------------------------------------------------------------------------------------------
+# --- splits -------------------------------------------------------------------------------------------------
 
 
 def test_splits_are_disjoint_and_cover_everything():
@@ -60,8 +60,13 @@ def test_the_split_ignores_names_and_words():
 
 def test_split_shares_are_as_stated():
     """60 / 25 / 15 percent of all chains of two steps, counted (not sampled)."""
-    chains = [(a, (s, t)) for a in range(21) for s in range(-9, 10) for t in range(-9, 10)
-              if s and t and 0 <= a + s <= 20 and 0 <= a + s + t <= 20]
+    chains = [
+        (a, (s, t))
+        for a in range(21)
+        for s in range(-9, 10)
+        for t in range(-9, 10)
+        if s and t and 0 <= a + s <= 20 and 0 <= a + s + t <= 20
+    ]
     share = Counter(world.split_of(*chain) for chain in chains)
     for split, expected in (("pretrain", 0.60), ("distill", 0.25), ("test", 0.15)):
         sigma = (expected * (1 - expected) / len(chains)) ** 0.5
@@ -81,15 +86,19 @@ def test_draws_are_deterministic_distinct_and_in_range():
 
 
 def test_bad_draws_are_refused():
-    with pytest.raises(ValueError, match=r"split='validation' is not one of \['distill', 'pretrain', 'test'\]"):
+    with pytest.raises(
+        ValueError, match=r"split='validation' is not one of \['distill', 'pretrain', 'test'\]"
+    ):
         world.draw_problems(3, "validation", 0)
-    with pytest.raises(ValueError, match=r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer"):
+    with pytest.raises(
+        ValueError, match=r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer"
+    ):
         world.draw_problems(500, "test", 0, 1, 1)
     with pytest.raises(ValueError, match=r"manner='poem' is not one of \['algebra'"):
         world.solve(EXAMPLE, "poem", Random(0))
 
 
-# --- manners -----------------------------------------------------------------------------------------------------
+# --- manners ------------------------------------------------------------------------------------------------
 
 _OP = r"(\d+) ([+-]) (\d)"
 
@@ -102,7 +111,16 @@ def claims(text: str, manner: str, problem: world.Problem) -> list[tuple[int, in
         return [signed(*found) for found in re.findall(rf"\b{_OP} = (\d+)", body)]
     if manner == "check":
         found = re.findall(rf"\b{_OP} = (\d+) (?:since|as|because) (\d+) ([+-]) (\d) = (\d+)", body)
-        for a, sign, s, b, b_again, sign_back, s_back, a_again in found:  # the check is the exact inverse of its step
+        for (
+            a,
+            sign,
+            s,
+            b,
+            b_again,
+            sign_back,
+            s_back,
+            a_again,
+        ) in found:  # the check is the exact inverse of its step
             assert (a, s, b) == (a_again, s_back, b_again) and {sign, sign_back} == {"+", "-"}
         return [signed(*f[:4]) for f in found]
     if manner == "reversed":
@@ -119,7 +137,9 @@ def claims(text: str, manner: str, problem: world.Problem) -> list[tuple[int, in
         return found
     if manner in ("narration", "digressing"):
         value, found = int(re.search(r"(?:are|with) (\d+) ", body)[1]), []
-        for verb, s, b in re.findall(rf"{problem.name} (\w+) (\d) , (?:that leaves|this makes|and we have) (\d+)", body):
+        for verb, s, b in re.findall(
+            rf"{problem.name} (\w+) (\d) , (?:that leaves|this makes|and we have) (\d+)", body
+        ):
             found.append((value, int(s) if verb in world.GAINS else -int(s), int(b)))
             value = int(b)
         return found
@@ -142,8 +162,11 @@ def test_clean_solutions_are_right_in_every_step(manner):
     for problem in problems(150, seed=3):
         text = world.solve(problem, manner, rng)
         steps = claims(text, manner, problem)
-        expected = problem.steps if manner != "gains_first" else tuple(
-            [s for s in problem.steps if s > 0] + [s for s in problem.steps if s < 0])
+        expected = (
+            problem.steps
+            if manner != "gains_first"
+            else tuple([s for s in problem.steps if s > 0] + [s for s in problem.steps if s < 0])
+        )
         assert tuple(s for _, s, _ in steps) == expected, text
         assert steps[0][0] == problem.start and steps[-1][2] == problem.answer, text
         assert all(a + s == b for a, s, b in steps), text
@@ -155,14 +178,19 @@ def test_gains_come_first_in_the_told_order():
     """Gains keep their order, then losses theirs: running totals then leave 0..20, hence numbers up to 65."""
     text = world.solve(EXAMPLE, "gains_first", Random(0))
     assert claims(text, "gains_first", EXAMPLE) == [(9, 1, 10), (10, 7, 17), (17, -5, 12)]
-    most = max(b for p in problems(3000, seed=1) for _, _, b in
-               claims(world.solve(p, "gains_first", Random(1)), "gains_first", p))
+    most = max(
+        b
+        for p in problems(3000, seed=1)
+        for _, _, b in claims(world.solve(p, "gains_first", Random(1)), "gains_first", p)
+    )
     assert world.MAX_VALUE < most <= world.MAX_NUMBER
 
 
 @pytest.mark.parametrize("noise", [0.25, 0.6])
 def test_noise_spoils_the_stated_share_of_steps(noise):
-    """Each step is wrong with probability `noise`, independently, by 1..3, and the chain goes on from the wrong value."""
+    """Each step is wrong with probability `noise`, independently, by 1..3, and the chain goes on from the
+    wrong value.
+    """
     rng, wrong, total, answers_wrong = Random(7), 0, 0, 0
     drawn = problems(1500, seed=4)
     for problem in drawn:
@@ -203,18 +231,27 @@ def test_mixture_follows_its_shares():
     pairs = world.mixture_texts(1200, 0, shares, 0.0, 1, 5)
     tables = sum("|" in text for _, text in pairs) / len(pairs)
     assert tables == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 1200) ** 0.5)
-    assert pairs == world.mixture_texts(1200, 0, shares, 0.0, 1, 5) != world.mixture_texts(1200, 1, shares, 0.0, 1, 5)
+    assert (
+        pairs
+        == world.mixture_texts(1200, 0, shares, 0.0, 1, 5)
+        != world.mixture_texts(1200, 1, shares, 0.0, 1, 5)
+    )
 
 
-# --- words -------------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.6])
 def test_the_tokenizer_knows_every_word_and_round_trips(tokenizer, noise):
-    """No text of any manner, however wrong its arithmetic, has an unknown word, and decoding gives the very text back."""
+    """No text of any manner, however wrong its arithmetic, has an unknown word, and decoding gives the very
+    text back.
+    """
     rng, unknown = Random(11), tokenizer.unk_token_id
     for problem in problems(400, seed=6):
-        for text in [problem.question, *(world.solve(problem, manner, rng, noise) for manner in world.MANNERS)]:
+        for text in [
+            problem.question,
+            *(world.solve(problem, manner, rng, noise) for manner in world.MANNERS),
+        ]:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert unknown not in ids, text
             assert tokenizer.decode(ids) == text
@@ -231,7 +268,9 @@ def test_the_tokenizer_saves_and_loads_like_any_other(tokenizer, tmp_path):
     for problem in problems(20, seed=8):
         prompt = STUDENT_TEMPLATE.format(question=problem.question)
         ids = loaded(prompt, add_special_tokens=False)["input_ids"]
-        assert ids == tokenizer(prompt, add_special_tokens=False)["input_ids"] and loaded.unk_token_id not in ids
+        assert (
+            ids == tokenizer(prompt, add_special_tokens=False)["input_ids"] and loaded.unk_token_id not in ids
+        )
         text = world.solve(problem, "table", Random(0))
         assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
 
