@@ -20,19 +20,28 @@ def _main() -> None:
 @app.command()
 def figures(scale: ScaleOption = "mini",
             recompute: Annotated[bool, typer.Option(help="run the pipeline; otherwise redraw from committed tables")] = True,
-            save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False) -> None:
+            save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False,
+            parameter: Annotated[list[str], typer.Option(help="a notebook parameter, NAME=VALUE, such as device=cuda")] = [],
+            ) -> None:
     """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
     from gracelib import notebooks
     from gracelib.scales import get_scale
 
     try:
         get_scale(scale)
-        notebooks.run(scale, recompute)
+        notebooks.run(scale, recompute, parameters=dict(_split(text) for text in parameter))
         if save:
             notebooks.commit_outputs(scale)
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"--parameter {text!r} is not of the form NAME=VALUE")
+    return name, value
 
 
 if __name__ == "__main__":

@@ -104,17 +104,24 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         logger.removeHandler(echo)
 
 
-def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None) -> list[Path]:
+def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None, parameters: dict | None = None
+        ) -> list[Path]:
     """Run the numbered notebooks at a scale; returns those that were executed (others were up to date).
 
-    Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. Two calls at once: the second
-    waits, then finds everything done.
+    Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters` (such as device)
+    go to every notebook that declares them. Two calls at once: the second waits, then finds everything done.
+    Raises ValueError for a parameter that no notebook declares.
     """
+    dial = {"scale": scale, "recompute": recompute, **(parameters or {})}  # a notebook takes of it what it declares
+    known = {name for notebook in notebooks or numbered() for name in parameters_of(notebook)}
+    for name in parameters or {}:
+        if name not in known or name in ("scale", "recompute"):
+            raise ValueError(f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
+                             f"they declare {sorted(known - {'scale', 'recompute'})}")
     folder = paths.runs() / "notebooks" / scale
     folder.mkdir(parents=True, exist_ok=True)
     figures = paths.figures(scale)
     figures.mkdir(parents=True, exist_ok=True)
-    dial = {"scale": scale, "recompute": recompute}  # a notebook without data (00) declares neither
     executed, previous = [], None
     with FileLock(folder / ".lock"):
         for notebook in notebooks or numbered():

@@ -9,6 +9,20 @@ from gracelib.cli import app
 runner = CliRunner()
 
 
+@pytest.mark.parametrize("text, message", [
+    ("devise=cuda", "no notebook takes the parameter 'devise' (value 'cuda'); they declare"),
+    ("scale=mini", "no notebook takes the parameter 'scale'"),
+    ("device", "--parameter 'device' is not of the form NAME=VALUE"),
+])
+def test_a_misspelled_parameter_is_refused_before_anything_runs(text, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    result = runner.invoke(app, ["figures", "--scale", "nano", "--parameter", text])
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_scale_is_one_clear_line():
     result = runner.invoke(app, ["figures", "--scale", "nope"])
     assert result.exit_code == 2
@@ -23,7 +37,7 @@ def test_an_unknown_scale_is_one_clear_line():
     [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"), ValueError("n_folds = 1")],
 )
 def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
-    def fails(scale, recompute):
+    def fails(scale, recompute, parameters):
         raise error
 
     monkeypatch.setattr(notebooks, "run", fails)
@@ -32,7 +46,7 @@ def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
 
 
 def test_bugs_keep_their_traceback(monkeypatch):
-    def fails(scale, recompute):
+    def fails(scale, recompute, parameters):
         raise KeyError("a bug")
 
     monkeypatch.setattr(notebooks, "run", fails)
@@ -41,7 +55,7 @@ def test_bugs_keep_their_traceback(monkeypatch):
 
 def test_options_reach_the_notebooks(monkeypatch):
     calls = []
-    monkeypatch.setattr(notebooks, "run", lambda scale, recompute: calls.append(("run", scale, recompute)))
+    monkeypatch.setattr(notebooks, "run", lambda scale, recompute, parameters: calls.append(("run", scale, recompute)))
     monkeypatch.setattr(notebooks, "commit_outputs", lambda scale: calls.append(("save", scale)))
     assert runner.invoke(app, ["figures"]).exit_code == 0
     assert runner.invoke(app, ["figures", "--scale", "nano", "--no-recompute", "--save"]).exit_code == 0
