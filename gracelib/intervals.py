@@ -5,8 +5,9 @@ copy makes its own gradient look well supported, and only 63% of the prompts wou
 matrices. Every resampled score is shifted, down or up by which of the two wins, and the point can lie outside
 its own interval. GRACE is a mean over prompts of h^T Sigma-hat(D_-i)^-1 h given the matrices, so resampling
 those contributions is cheap and keeps the point inside. What it leaves out is the error of the matrices
-themselves, which all resamples share: COVERAGE. Passing `influence` (see `gracelib.influence`) puts a
-first-order version of it back.
+themselves, which all resamples share: where d is comparable to n, nominal 95% intervals then hold the expected
+score in about half of the data sets. Passing `influence` (see `gracelib.influence`) puts that error back, and
+`gracelib.coverage` measures both kinds.
 
 Two teachers are compared on their common prompts with the same resample for both: a hard prompt raises both
 scores, and pairing removes that shared part.
