@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gracelib.figures import Drawn
 from gracelib.score_tables import cmi_at
 from gracelib.style import DOUBLE, EDGE, SMALL, family, family_handles, frame, scale_note, styled
 
 CLAIMED = (5.0, 10.0)  #: "5-10 times smaller" (submission, appendix A), never shown
-TERMS = {"gradient": ("o", "#0173b2"), "stability": ("s", "#de8f05"), "cross": ("D", "#029e73")}
+# Greys and shapes that no family has: colour and marker belong to the families, here as in every figure.
+TERMS = {"gradient": ("H", "#333333"), "stability": ("H", "#d0d0d0"), "cross": ("8", "white")}
 SMALLEST = 1e-3  #: a cross term below this share of the gradient term is drawn at the edge
 
 
@@ -32,7 +33,7 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
     default = cmi_at(own, n, nu).sort_values("gradient", kind="stable").reset_index(drop=True)
     swept = own[(own.n == n) & (own.preconditioner == "smoothed") & (own.space == "h")].sort_values("nu")
     handles = [Line2D([], [], linestyle="none", marker=mark, color=colour, markeredgecolor=EDGE, markeredgewidth=0.5,
-                      markersize=5, label=f"{name} term") for name, (mark, colour) in TERMS.items()]
+                      markersize=6, label=f"{name} term") for name, (mark, colour) in TERMS.items()]
     band = Patch(facecolor="#dddddd", label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}")
     note = scale_note(scale, len(default), len(default), f" at T = {temperature:g}")
     with styled():
@@ -41,7 +42,7 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
         y = np.arange(len(default))
         for name, (mark, colour) in TERMS.items():
             shown = np.maximum(default[name], SMALLEST * default.gradient)
-            left.scatter(shown, y, marker=mark, s=24, c=colour, edgecolors=EDGE, linewidths=0.5, zorder=3)
+            left.scatter(shown, y, marker=mark, s=30, c=colour, edgecolors=EDGE, linewidths=0.5, zorder=3)
         left.set_xscale("log")
         left.set_yticks(y, default.teacher)
         left.set_ylim(len(default) - 0.5, -0.5)
@@ -53,6 +54,7 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
                        markeredgewidth=0.5, linewidth=1)
         right.set_xscale("log")
         right.set_yscale("log")
+        right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         right.yaxis.set_minor_formatter(NullFormatter())
         right.set_xlabel("smoothing nu")
