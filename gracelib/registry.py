@@ -33,6 +33,7 @@ FIGURES: dict[str, Item] = {
     "table_main": Item(
         _05, "main table", "Signed Spearman correlation and regret of each score", picture=False
     ),
+    "cmi_terms": Item("09_cmi", "(none: lemma B.1, measured)", "The terms of the CMI bound, and their claimed ratio"),
 }
 
 

@@ -218,7 +218,7 @@ def g_vendi(h: np.ndarray, zero_rows: str = "refuse") -> float:
     small = unit.T @ unit if d <= k else unit @ unit.T  # both have the non-zero eigenvalues
     lam = np.clip(eigvalsh(small / k), 0.0, None)
     # The clamp only removes rounding: the entropy of min(k, d) numbers that sum to 1 lies in this range.
-    return float(np.clip(-xlogy(lam, lam).sum(), 0.0, np.log(min(k, d))))
+    return float(np.clip(-xlogy(lam, lam).sum(), 0.0, np.log(min(k, d)))) + 0.0  # never prints as -0.0
 
 
 def g_norm(h: np.ndarray, zero_rows: str = "refuse") -> float:

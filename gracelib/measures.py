@@ -1,0 +1,195 @@
+"""Result tables beyond the scores themselves: variants, intervals, the ablation grid, the CMI bound, odd teachers.
+
+Each function is one table of a scale, as in `pipeline`: it finishes its jobs, writes `results/<name>.csv` and returns
+what the file says; with `recompute=False` it reads the committed file. None of them runs a model except the two of the
+pathological teachers.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from gracelib import paths, score_stages
+from gracelib.coverage import DESIGNS
+from gracelib.intervals import grace_difference, grace_interval
+from gracelib.pathological import KINDS, PathologicalPlan
+from gracelib.pipeline import Plan, _accuracy, _table, cell_scores, load_features
+from gracelib.scales import Scale, get_scale
+from gracelib.scores import Grace
+from gracelib.store import Job
+from gracelib.tasks import read_responses
+from gracelib.workers import run_jobs
+
+KEY = ["student", "teacher", "temperature"]
+COMPARED_AT = 0.6  #: the temperature at which teachers are compared (the paper's figure 5)
+
+
+def compared_at(scale: Scale) -> float:
+    """The scale's temperature closest to the one at which teachers are compared."""
+    return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
+
+
+def _per_cell(scale: Scale, stage, params, description: str, at: float | None = None, cost: float = 1.0) -> dict:
+    """Rows of a stage for every cell (or those at one temperature); `params` is a dict or a function of the cell."""
+    root = paths.runs()
+    jobs = {key: Job(stage, params(key) if callable(params) else params, {"features": job}, job.label, cost)
+            for key, job in Plan(scale).features.items() if at is None or key[2] == at}
+    run_jobs([*jobs.values()], root, description)
+    return {key: json.loads((job.folder(root) / score_stages.ROWS).read_text(encoding="utf-8"))
+            for key, job in jobs.items()}
+
+
+def _frame(rows: dict) -> pd.DataFrame:
+    return pd.DataFrame([dict(zip(KEY, key, strict=True)) | row for key, own in rows.items() for row in own])
+
+
+def variants(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Every variant of `variants.VARIANTS` (and what it is compared with) in every cell, one column each."""
+    config = get_scale(scale)
+    params = {"n_folds": config.n_folds, "nu": config.nu}
+    return _table(scale, "variants", recompute,
+                  lambda: _frame(_per_cell(config, score_stages.VARIANTS, params, "variants")))
+
+
+def few_prompts(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """The released code on all prompts and on 4, per teacher at one temperature: see `variants.few_prompts`."""
+    config = get_scale(scale)
+    return _table(scale, "few_prompts", recompute, lambda: _frame(
+        _per_cell(config, score_stages.FEW_PROMPTS, {"n_kept": 4}, "few prompts", compared_at(config))))
+
+
+def _contributions(config: Scale) -> dict[tuple, tuple[Grace, np.ndarray]]:
+    """GRACE's per-prompt contributions and influences of every cell."""
+    found = {}
+    params = {"n_folds": config.n_folds, "nu": config.nu}
+    for key, rows in _per_cell(config, score_stages.CONTRIBUTIONS, params, "intervals").items():
+        prompt, value, count, moved = (np.array([row[k] for row in rows])
+                                       for k in ("prompt", "contribution", "count", "influence"))
+        total, nan = float((count * value).sum() / count.sum()), float("nan")
+        found[key] = Grace(total, nan, nan, nan, nan, prompt, value, count, np.zeros(0), 0), moved
+    return found
+
+
+def intervals(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """GRACE of every cell with 95% intervals: low, high; low_fixed, high_fixed with the fold matrices held fixed."""
+    def make():
+        rows = []
+        for key, (result, moved) in _contributions(get_scale(scale)).items():
+            full, fixed = grace_interval(result, influence=moved), grace_interval(result)
+            rows.append(dict(zip(KEY, key, strict=True)) | {
+                "grace": result.total, "low": full.low, "high": full.high, "low_fixed": fixed.low,
+                "high_fixed": fixed.high})
+        return pd.DataFrame(rows)
+
+    return _table(scale, "intervals", recompute, make)
+
+
+def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Teachers next to each other in GRACE's ranking of one student and temperature: paired differences with intervals.
+
+    Columns: student, temperature, rank (of the better), better, worse, ratio (worse / better), difference, low, high,
+    p_better (share of resamples that keep the order), apart (the 95% interval excludes zero). Empty with one teacher.
+    """
+    columns = ["student", "temperature", "rank", "better", "worse", "ratio", "difference", "low", "high", "p_better", "apart"]
+
+    def make():
+        found, rows = _contributions(get_scale(scale)), []
+        for student, t in sorted({(s, t) for s, _, t in found}):
+            ranked = sorted((key for key in found if key[0] == student and key[2] == t), key=lambda k: found[k][0].total)
+            for rank, (a, b) in enumerate(zip(ranked, ranked[1:], strict=False), 1):
+                pair = grace_difference(found[b][0], found[a][0], influence=(found[b][1], found[a][1]))
+                d = pair.difference
+                rows.append((student, t, rank, a[1], b[1], found[b][0].total / found[a][0].total, d.value, d.low, d.high,
+                             1 - pair.p_a_lower, bool(d.low > 0)))
+        return pd.DataFrame(rows, columns=columns)
+
+    return _table(scale, "neighbours", recompute, make)
+
+
+def coverage(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Coverage of the intervals on synthetic data, one row a design; 20 data sets at nano, 200 elsewhere."""
+    n_sets = 20 if scale == "nano" else 200
+
+    def make():
+        jobs = [Job(score_stages.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0) for name in DESIGNS]
+        run_jobs(jobs, paths.runs(), "coverage")
+        return pd.DataFrame([row for job in jobs for row in json.loads(
+            (job.folder(paths.runs()) / score_stages.ROWS).read_text(encoding="utf-8"))])
+
+    return _table(scale, "coverage", recompute, make)
+
+
+def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """`score_grid` of every cell: sizes n, d (the scale's, halved twice; from 64 at large scales), m, C; and nu x power.
+
+    Columns as `score_grid`, six significant digits. The rows with another nu or power are at full n, m, d and C.
+    """
+    config = get_scale(scale)
+
+    def halves(size: int) -> list[int]:
+        return sorted({size // k for k in (1, 2, 4, *([8] if size >= 512 else []))})
+
+    params = {"n": halves(config.n_prompts), "m": sorted({m for m in (1, 2, 4) if m <= config.m}), "d": halves(config.d),
+              "n_folds": [2, 4, 5, 8, 10, 20], "nu": config.nu, "default_folds": config.n_folds,
+              "nus": sorted({1e-4, config.nu, 1e-2, 1e-1}), "powers": [0.0, 1.0, 2.0]}
+
+    def make():
+        table = _frame(_per_cell(config, score_stages.GRID, params, "ablation grid", cost=3.0))
+        numbers = table.select_dtypes("float").columns
+        return table.assign(**{c: table[c].map(lambda x: float(f"{x:.6g}")) for c in numbers})
+
+    return _table(scale, "grid", recompute, make)
+
+
+def cmi(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Terms of the CMI bound of every cell with eta = sigma = 1 (multiply by eta^2/sigma^2), one row a setting.
+
+    Columns: space ("g", "h"), preconditioner, nu, n, then the terms of `cmi.CmiBound`. Other nu and n than the scale's
+    only at the temperature where teachers are compared.
+    """
+    config = get_scale(scale)
+    base = {"space": "h", "preconditioner": "smoothed", "nu": config.nu, "n": config.n_prompts}
+
+    def params(key: tuple) -> dict:
+        settings = [base, base | {"preconditioner": "identity"}, base | {"space": "g"}]
+        if key[2] == compared_at(config):
+            settings += [base | {"nu": nu} for nu in (1e-4, 1e-2, 1e-1)]
+            settings += [base | {"n": config.n_prompts // k} for k in (2, 4)]
+        return {"settings": settings}
+
+    return _table(scale, "cmi", recompute, lambda: _frame(_per_cell(config, score_stages.CMI, params, "CMI bound")))
+
+
+def pathological_scores(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Every score of the three pathological teachers; columns student, teacher (the kind), correct (share), scores."""
+    config, root = get_scale(scale), paths.runs()
+
+    def make():
+        odd, rows = PathologicalPlan(Plan(config)), []
+        run_jobs([*odd.features.values()], root, "odd teachers")
+        for (student, kind), job in odd.features.items():
+            data = read_responses(odd.responses[student, kind].folder(root) / "responses.jsonl", allow_empty=True)
+            right = [c for row in data for c in row["correct"]]
+            rows.append({"student": student, "teacher": kind, "what": KINDS[kind], "correct": sum(right) / len(right),
+                         **cell_scores(load_features(job.folder(root)), config.n_folds, config.nu)})
+        return pd.DataFrame(rows)
+
+    return _table(scale, "pathological_scores", recompute, make)
+
+
+def pathological(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """`pathological_scores` with the accuracy of the students that these teachers make."""
+    config, root = get_scale(scale), paths.runs()
+
+    def make():
+        odd = PathologicalPlan(Plan(config))
+        run_jobs([*odd.student_accuracy.values()], root, "odd students")
+        trained = pd.DataFrame([{"student": s, "teacher": kind, **_accuracy(job, root)}
+                                for (s, kind), job in odd.student_accuracy.items()])
+        return pathological_scores(scale, recompute=False).merge(
+            trained.rename(columns={"average": "average_at_k"}), on=["student", "teacher"], validate="1:1")
+
+    return _table(scale, "pathological", recompute, make)

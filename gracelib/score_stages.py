@@ -1,0 +1,120 @@
+"""Stages that need no model: what is measured on finished features, one folder of rows a cell, and made-up responses.
+
+Why jobs at all: a grid of 160 settings or 30 variants takes seconds a cell, and cells are independent, so they run in
+the worker processes and are kept like any other result. Each writes `rows.json`, a list of records.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+from gracelib.store import Stage
+
+ROWS = "rows.json"
+
+
+def _write(out: Path, rows: list[dict]) -> None:
+    (out / ROWS).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _features(inputs: dict[str, Path]) -> dict:
+    from gracelib.pipeline import load_features
+
+    return load_features(inputs["features"])
+
+
+def _quiet():
+    """That nu decides is a column (or a row) of the table where it matters, not a line per setting on stderr."""
+    warnings.filterwarnings("ignore", message="nu = ")
+
+
+def run_variants(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.variants import variant_values
+
+    with warnings.catch_warnings():
+        _quiet()
+        _write(out, [variant_values(_features(inputs), params["n_folds"], params["nu"])])
+
+
+def run_few_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.variants import few_prompts
+
+    _write(out, [few_prompts(_features(inputs), params["n_kept"])])
+
+
+def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.influence import grace_influence
+    from gracelib.scores import grace, recalibrate
+
+    f = _features(inputs)
+    h, keys = recalibrate(f["g"], f["length"]), params | {"zero_rows": "keep"}
+    with warnings.catch_warnings():
+        _quiet()
+        result = grace(h, f["prompt_id"], **keys)
+    moved = grace_influence(h, f["prompt_id"], **keys)
+    columns = (result.prompt_ids.tolist(), result.per_prompt.tolist(), result.count.tolist(), moved.tolist())
+    _write(out, [dict(zip(("prompt", "contribution", "count", "influence"), row, strict=True))
+                 for row in zip(*columns, strict=True)])
+
+
+def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.grid import score_grid
+
+    features, rows = _features(inputs), []
+    for n in params["n"]:  # folds that a small n has too few prompts for are left out
+        folds = [c for c in params["n_folds"] if c <= n]
+        rows += score_grid(features, [n], params["m"], params["d"], folds, [params["nu"]])
+    # The second grid: nu and the length power at full size.
+    more = score_grid(features, [max(params["n"])], [max(params["m"])], [max(params["d"])], [params["default_folds"]],
+                      params["nus"], params["powers"])
+    _write(out, rows + [r for r in more if (r["nu"], r["power"]) != (params["nu"], 1.0)])
+
+
+def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    import numpy as np
+
+    from gracelib.checks import check_prompt_ids
+    from gracelib.cmi import cmi_bound
+    from gracelib.scores import recalibrate
+
+    f, rows = _features(inputs), []
+    prompt_ids, code = check_prompt_ids(f["prompt_id"], len(f["g"]))
+    taken_as = np.argsort(np.random.default_rng(0).permutation(len(prompt_ids)))[code]  # nested subsets, as in the grid
+    for setting in params["settings"]:
+        x = recalibrate(f["g"], f["length"], 1.0 if setting["space"] == "h" else 0.0)
+        kept = taken_as < setting["n"]
+        keys = {k: setting[k] for k in ("space", "preconditioner", "nu")}
+        bound = cmi_bound(x[kept], code[kept], eta=1.0, sigma=1.0, zero_rows="keep", **keys)
+        terms = ("gradient", "stability", "stability_proof", "cross", "lemma", "proof", "tight")
+        rows.append({**setting, **{t: getattr(bound, t) for t in terms}, "log_n": bound.log_n})
+    _write(out, rows)
+
+
+def run_coverage(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.coverage import DESIGNS, coverage
+
+    _write(out, [{"design": params["design"], **coverage(DESIGNS[params["design"]], params["n_sets"])}])
+
+
+def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib import world
+    from gracelib.evaluate import grade
+    from gracelib.pathological import random_responses, repeated_response
+    from gracelib.tasks import read_responses, write_jsonl
+
+    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
+    made = (repeated_response(rows) if params["kind"] == "repeated"
+            else random_responses(rows, world.vocabulary(), params["seed"]))
+    write_jsonl(out / "responses.jsonl", grade(made))
+
+
+_SCORES = ("gracelib.scores", "gracelib.moments", "gracelib.checks")
+VARIANTS = Stage("variants", run_variants, (*_SCORES, "gracelib.variants", "gracelib.cmi"))
+FEW_PROMPTS = Stage("few_prompts", run_few_prompts, (*_SCORES, "gracelib.variants"))
+CONTRIBUTIONS = Stage("contributions", run_contributions, (*_SCORES, "gracelib.influence"))
+GRID = Stage("grid", run_grid, (*_SCORES, "gracelib.grid"))
+CMI = Stage("cmi", run_cmi, (*_SCORES, "gracelib.cmi"))
+COVERAGE = Stage("coverage", run_coverage, (*_SCORES, "gracelib.coverage", "gracelib.influence", "gracelib.intervals"))
+MADE = Stage("made_responses", run_made, ("gracelib.world", "gracelib.pathological", "gracelib.answers"))

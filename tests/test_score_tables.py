@@ -1,0 +1,97 @@
+"""Summaries are pure functions of the tables: what they print can be checked on tables made up for the purpose, and a
+cell or setting that is missing is an error, not a gap.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import synthetic_cells
+
+from gracelib import score_tables
+from gracelib.variants import REFERENCES, VARIANTS
+
+KEY = ["student", "teacher", "temperature"]
+
+
+def variants_of(cells: pd.DataFrame) -> pd.DataFrame:
+    table = cells[KEY].copy()
+    for i, name in enumerate(dict.fromkeys([*VARIANTS, *REFERENCES])):
+        table[name] = cells["grace"] * (i + 1)  # every variant orders the cells as GRACE does
+    table["nu_1e-1"] = -table["grace"]  # and one exactly the other way round
+    return table
+
+
+def test_ratios_and_agreement_against_the_reference():
+    cells = synthetic_cells()
+    variants = variants_of(cells)
+    summary = score_tables.variant_summary(variants).set_index("variant")
+    assert "grace" not in summary.index and set(summary.index) == set(VARIANTS) - {"grace"}
+    assert summary.loc["nu_1e-1", "rank_agreement"] == -1 and summary.loc["nu_1e-1", "median_ratio"] == -1
+    ratio = variants["second_half"][0] / variants["first_half"][0]  # its own reference, not GRACE
+    assert summary.loc["second_half", ["lowest", "median_ratio", "highest"]].astype(float).tolist() == pytest.approx([ratio] * 3)
+    assert (summary.drop("nu_1e-1").rank_agreement == 1).all()
+    assert score_tables.variant_summary(variants[:2]).rank_agreement.isna().all()  # two cells have no order to speak of
+
+
+def test_inconsistencies_have_a_decision_and_a_measured_difference():
+    table = score_tables.inconsistencies(variants_of(synthetic_cells()))
+    assert len(table) == sum(bool(v.sources) for v in VARIANTS.values()) >= 15
+    assert table[["sources", "ours", "alternative"]].map(bool).all(axis=None)
+    assert table[["median_change", "largest_change", "rank_agreement"]].notna().all(axis=None)
+
+
+def test_agreement_with_accuracy_is_signed_by_the_direction():
+    cells = synthetic_cells()
+    table = score_tables.variant_accuracy(variants_of(cells), cells).set_index("variant")
+    assert table.loc["grace", "spearman"] > 0.8 and table.loc["nu_1e-1", "spearman"] == -table.loc["grace", "spearman"]
+    assert table.loc["g_vendi_bits", "spearman"] == -table.loc["grace", "spearman"]  # higher is better there
+    assert table.loc["grace", "without_terse"] != table.loc["grace", "spearman"]
+    with pytest.raises(ValueError, match="no variants of equations-48 at T=0.4"):
+        score_tables.variant_accuracy(variants_of(cells)[1:], cells)
+
+
+def test_the_sentence_names_neighbours_that_are_not_told_apart():
+    table = pd.DataFrame({"student": "first", "temperature": 0.6, "better": ["a", "b"], "worse": ["b", "c"],
+                          "p_better": [0.71, 1.0], "apart": [False, True]})
+    assert score_tables.neighbours_sentence(table, "first", 0.6) == (
+        "At T = 0.6 the data cannot tell apart 1 of 2 neighbours: a and b (71% of resamples keep this order).")
+    assert "all 1 neighbours in the ranking are told apart" in score_tables.neighbours_sentence(table[1:], "first", 0.6)
+    assert "nothing to compare" in score_tables.neighbours_sentence(table, "first", 1.0)
+
+
+def test_flags_are_shares_of_real_cells_that_a_score_prefers():
+    real = pd.DataFrame({"student": "first", "grace": [1.0, 2.0, 3.0, 4.0], "grace_bias": [0.1] * 4, "g_vendi": [1.0, 2, 3, np.nan]})
+    odd = pd.DataFrame({"student": "first", "teacher": ["self", "random"], "grace": [2.5, 9.0], "grace_bias": [1.0, 0.0],
+                        "g_vendi": [0.5, np.nan]})
+    table = score_tables.flags(odd, real).set_index("score")
+    assert table.loc["GRACE"].tolist() == [0.5, 1.0]  # lower is better
+    assert table.loc["G-Vendi", "self"] == 1.0 and np.isnan(table.loc["G-Vendi", "random"])
+    assert table.loc["bias share"].tolist() == [1.0, 0.0]
+
+
+def cmi_table():
+    terms = dict.fromkeys(score_tables.CMI_TERMS, 1.0)
+    rows = [{"student": "s", "teacher": t, "temperature": 0.6, "space": "h", "preconditioner": p, "nu": 1e-3, "n": 8,
+             "log_n": np.log(8), **terms, "gradient": 6.0, "stability": 0.0 if p == "identity" else 2.0}
+            for t in ("a", "b") for p in ("smoothed", "identity")]
+    return pd.DataFrame(rows)
+
+
+def test_noise_scales_every_term_and_no_ratio():
+    one, two = score_tables.with_noise(cmi_table(), 1, 1), score_tables.with_noise(cmi_table(), 2, 1)
+    for term in score_tables.CMI_TERMS:
+        np.testing.assert_allclose(two[term], 4 * one[term])
+    smoothed = one.preconditioner == "smoothed"
+    assert (one.ratio[smoothed] == 3).all() and one.ratio[~smoothed].isna().all()
+    assert not one.vacuous_tight.any() and two.vacuous_tight.all()  # 1 and 4 against log 8 = 2.08
+    assert len(score_tables.cmi_at(one, 8, 1e-3)) == 2
+    with pytest.raises(ValueError, match="no bound for n = 9"):
+        score_tables.cmi_at(one, 9, 1e-3)
+    for eta, sigma in ((0, 1), (1, float("nan"))):
+        with pytest.raises(ValueError, match="expected a finite number > 0"):
+            score_tables.with_noise(cmi_table(), eta, sigma)
+
+
+def test_constants_of_the_lemma():
+    table = score_tables.cmi_constants(cmi_table()[:1], eta=0.5).set_index("ratio")["median"]
+    assert table.iloc[0] == 2 and table.iloc[1] == 1 and table.iloc[2] == 4 and table.iloc[3] == 2 and table.iloc[5] == 4
