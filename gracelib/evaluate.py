@@ -12,9 +12,16 @@ def grade(rows: list[dict]) -> list[dict]:
 
 
 def accuracy(rows: list[dict]) -> dict[str, float]:
-    """Average@k (mean share of correct responses) and best-of-k (share of prompts with any) of graded rows, in 0..1."""
+    """Average@k (mean share of correct responses) and best-of-k (share of prompts with any) of graded rows, in 0..1.
+
+    `average_se` is the standard error of Average@k over prompts: samples of one prompt resemble each other, so it is
+    the spread of the prompts' shares that counts, not the number of samples.
+    """
     shares = [sum(row["correct"]) / len(row["correct"]) for row in rows]
-    return {"average": sum(shares) / len(shares), "best_of": sum(s > 0 for s in shares) / len(shares)}
+    mean = sum(shares) / len(shares)
+    spread = sum((s - mean) ** 2 for s in shares) / max(1, len(shares) - 1)
+    return {"average": mean, "average_se": (spread / len(shares)) ** 0.5,
+            "best_of": sum(s > 0 for s in shares) / len(shares)}
 
 
 def evaluate(model, tokenizer, prompts: list[dict], *, k: int = 16, temperature: float = 1.0, seed: int,

@@ -43,118 +43,56 @@ class Drawn:
     ours: dict = field(default_factory=dict)
     paper: dict = field(default_factory=dict)
 
-    def save(
-        self, scale: str, name: str, *, inputs: Iterable[str], parameters: Mapping, seed: int
-    ) -> list[Path]:
-        """`save_figure` (or `save_table`) under the notebook the registry names."""
-        keys = {
-            "notebook": registered(name).notebook,
-            "caption": self.caption,
-            "inputs": inputs,
-            "parameters": parameters,
-            "seed": seed,
-            "ours": self.ours,
-            "paper": self.paper,
-        }
-        if registered(name).picture:
-            return save_figure(self.fig, scale, name, self.table, alt=self.alt, **keys)
-        return save_table(scale, name, self.table, **keys)
+    def line(self, *columns: str) -> str:
+        """Those columns of the table in one line of rounded numbers: what a notebook prints above a picture, so that a
+        comparison of its outputs compares something. ValueError for a column that is not there."""
+        parts = []
+        for name in columns:
+            if name not in self.table:
+                raise ValueError(f"column {name!r} is not in the table drawn: it has {', '.join(self.table)}")
+            values = self.table[name].dropna()
+            numbers = f"{values.min():.3g} to {values.max():.3g}, mean {values.mean():.3g}" if len(values) else "none"
+            parts.append(f"{name} ({len(values)}): {numbers}")
+        return "drawn: " + "; ".join(parts)
+
+    def save(self, scale: str, name: str, **record) -> list[Path]:
+        """`save_figure` under the notebook the registry names; `record` is inputs, parameters and seed."""
+        about = {"notebook": registered(name).notebook, "caption": self.caption, "ours": self.ours, "paper": self.paper}
+        return save_figure(self.fig, scale, name, self.table, alt=self.alt, **about, **record)
 
 
 def save_figure(
-    fig: Figure,
+    fig: Figure | None,
     scale: str,
     name: str,
     table: pd.DataFrame,
     *,
     notebook: str,
     caption: str,
-    alt: str,
     inputs: Iterable[str],
     parameters: Mapping,
     seed: int,
+    alt: str = "",
     ours: Mapping | None = None,
     paper: Mapping | None = None,
     title: str | None = None,
 ) -> list[Path]:
     """Write `figures/<scale>/<name>.svg`, `.png`, `.csv` and last the `.json` sidecar; the paths, in that
-    order.
+    order. A table of the paper has no picture: `fig` None, `.csv` and `.json` only.
 
     `table` holds the numbers drawn. `inputs` names the result tables behind it ("scores", ...: files
     `results/<input>.csv` of the scale). `parameters`, `ours` and `paper` must be JSON-ready (numpy numbers
     are converted, NaN becomes null). The commit is that of the code at the first drawing: the sidecar keeps
-    it while all else stays the same. ValueError for an unregistered name, another notebook than the
-    registry's, an empty caption, alt text or table; FileNotFoundError for an input that is not there.
+    it while all else stays the same. ValueError for an unregistered name, a figure where the registry has a
+    table or the other way round, another notebook than the registry's, an empty caption, alt text or table;
+    FileNotFoundError for an input that is not there.
     """
-    if not registered(name).picture:
-        raise ValueError(f"{name} is registered as a table without picture: use save_table")
-    if not alt.strip():
-        raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
-    about = {"Title": title or registered(name).title}
-    # Without a salt the SVG's ids are random; text as outlines does not depend on a reader's fonts.
-    salt = {"svg.hashsalt": name, "svg.fonttype": "path", "savefig.bbox": None}
-
-    def picture(part: Path, kind: str, metadata: dict) -> None:
-        with mpl.rc_context(salt):
-            fig.savefig(part, format=kind, dpi=DPI, metadata=metadata)
-
-    writers = {
-        ".svg": partial(picture, kind="svg", metadata=about | {"Date": None}),
-        ".png": partial(picture, kind="png", metadata=about | {"Software": None}),
-    }
-    return _save(
-        scale,
-        name,
-        table,
-        writers,
-        notebook=notebook,
-        caption=caption,
-        alt=alt,
-        inputs=inputs,
-        parameters=parameters,
-        seed=seed,
-        ours=ours,
-        paper=paper,
-        title=about["Title"],
-    )
-
-
-def save_table(
-    scale: str,
-    name: str,
-    table: pd.DataFrame,
-    *,
-    notebook: str,
-    caption: str,
-    inputs: Iterable[str],
-    parameters: Mapping,
-    seed: int,
-    ours: Mapping | None = None,
-    paper: Mapping | None = None,
-    title: str | None = None,
-) -> list[Path]:
-    """`save_figure` for a table of the paper: `.csv` and `.json` only."""
-    if registered(name).picture:
-        raise ValueError(f"{name} is registered as a figure: use save_figure")
-    return _save(
-        scale,
-        name,
-        table,
-        {},
-        notebook=notebook,
-        caption=caption,
-        alt=None,
-        inputs=inputs,
-        parameters=parameters,
-        seed=seed,
-        ours=ours,
-        paper=paper,
-        title=title or registered(name).title,
-    )
-
-
-def _save(scale, name, table, writers, *, notebook, caption, inputs, parameters, **record) -> list[Path]:
     item, folder = registered(name), paths.figures(scale)
+    if item.picture != (fig is not None):
+        kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
+        raise ValueError(f"{name} is registered as {kind}")
+    if item.picture and not alt.strip():
+        raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
     if notebook != item.notebook:
         raise ValueError(
             f"{name} is made by notebook {item.notebook}, not {notebook}: one declared producer a figure"
@@ -174,9 +112,9 @@ def _save(scale, name, table, writers, *, notebook, caption, inputs, parameters,
         hashes[f"results/{path.name}"] = file_hash(path)
     if not hashes:
         raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
-    writers = writers | {
-        ".csv": lambda part: table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
-    }
+    title = title or item.title
+    writers = _picture_writers(fig, name, title) if item.picture else {}
+    writers[".csv"] = partial(table.to_csv, index=False, float_format="%.10g", lineterminator="\n")
     written = []
     for ending, write in writers.items():
         written.append(folder / f"{name}{ending}")
@@ -187,12 +125,16 @@ def _save(scale, name, table, writers, *, notebook, caption, inputs, parameters,
             "scale": scale,
             "notebook": notebook,
             "paper_item": item.paper_item,
+            "title": title,
             "caption": caption,
+            "alt": alt if item.picture else None,
             "parameters": dict(parameters),
+            "seed": seed,
+            "ours": ours,
+            "paper": paper,
             "inputs": hashes,
             "files": {path.name: file_hash(path) for path in written},
             "versions": versions() | {p: importlib.metadata.version(p) for p in ("matplotlib", "seaborn")},
-            **record,
         }
     )
     path = folder / f"{name}.json"
@@ -200,6 +142,21 @@ def _save(scale, name, table, writers, *, notebook, caption, inputs, parameters,
     text = json.dumps(sidecar, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
     return [*written, path]
+
+
+def _picture_writers(fig: Figure, name: str, title: str) -> dict:
+    """Ending -> function that writes the picture to a path, without dates or random ids."""
+    # Without a salt the SVG's ids are random; text as outlines does not depend on a reader's fonts.
+    salt = {"svg.hashsalt": name, "svg.fonttype": "path", "savefig.bbox": None}
+
+    def picture(part: Path, kind: str, metadata: dict) -> None:
+        with mpl.rc_context(salt):
+            fig.savefig(part, format=kind, dpi=DPI, metadata=metadata | {"Title": title})
+
+    return {
+        ".svg": partial(picture, kind="svg", metadata={"Date": None}),
+        ".png": partial(picture, kind="png", metadata={"Software": None}),
+    }
 
 
 def _commit_to_record(path: Path, sidecar: dict) -> dict | None:

@@ -8,6 +8,7 @@ pathological teachers.
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from gracelib.intervals import grace_difference, grace_interval
 from gracelib.pathological import KINDS, PathologicalPlan
 from gracelib.pipeline import Plan, _accuracy, _table, cell_scores, load_features
 from gracelib.scales import Scale, get_scale
-from gracelib.scores import Grace
+from gracelib.scores import Grace, grace, recalibrate
 from gracelib.store import Job
 from gracelib.tasks import read_responses
 from gracelib.workers import run_jobs
@@ -85,6 +86,50 @@ def intervals(scale: str, recompute: bool = True) -> pd.DataFrame:
         return pd.DataFrame(rows)
 
     return _table(scale, "intervals", recompute, make)
+
+
+def concentration(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """How few prompts carry GRACE, and how much of it the smoothing decides: one row a cell.
+
+    Columns: grace, grace_low, grace_high (as `intervals`), top3_share (of the sum over prompts, the part of the three
+    with the largest contributions), grace_without_top3 (the mean over the other prompts, matrices as fitted on all),
+    nu_share (`Grace.nu_share`), largest_response (to the prompt with the largest contribution, the text with the
+    longest gradient). Needs the features.
+    """
+    config, root = get_scale(scale), paths.runs()
+
+    def make():
+        rows, plan = [], Plan(config)
+        for key, (result, moved) in _contributions(config).items():
+            f, bounds = load_features(plan.features[key].folder(root)), grace_interval(result, influence=moved)
+            h = recalibrate(f["g"], f["length"])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="nu = ")  # here it is a column
+                nu_share = grace(h, f["prompt_id"], config.n_folds, config.nu, zero_rows="keep").nu_share
+            top = result.prompt_ids[np.argmax(result.count * result.per_prompt)]
+            number = np.argmax((h[f["prompt_id"] == top] ** 2).sum(1))  # features keep a prompt's responses in order
+            texts = read_responses(plan.responses[key[1:]].folder(root) / "responses.jsonl", allow_empty=True)
+            text = next(row["responses"][number] for row in texts if str(row["id"]) == str(top))
+            share, rest = top_share(result)
+            rows.append(dict(zip(KEY, key, strict=True)) | {
+                "grace": result.total, "grace_low": bounds.low, "grace_high": bounds.high, "top3_share": share,
+                "grace_without_top3": rest, "nu_share": nu_share,
+                "largest_response": text})
+        return pd.DataFrame(rows)
+
+    return _table(scale, "concentration", recompute, make)
+
+
+def top_share(result: Grace, k: int = 3) -> tuple[float, float]:
+    """The share of GRACE's sum over prompts that the k largest contributions make, and the mean over the other prompts.
+
+    The matrices stay as fitted on all prompts. ValueError if no prompt would be left.
+    """
+    if not 0 < k < len(result.per_prompt):
+        raise ValueError(f"k = {k}: expected 1 to {len(result.per_prompt) - 1}, with {len(result.per_prompt)} prompts")
+    part = result.count * result.per_prompt
+    top, rest = np.split(np.argsort(-part, kind="stable"), [k])
+    return float(part[top].sum() / part.sum()), float(part[rest].sum() / result.count[rest].sum())
 
 
 def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:

@@ -15,15 +15,17 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import papermill
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib import paths
 from gracelib.store import digest, file_hash, fingerprint, versions, write_atomically
+from gracelib.workers import n_workers
 
 KERNEL = "python3"
 
@@ -70,8 +72,10 @@ class _KernelEcho(logging.Handler):
     """Lets a notebook's progress bars through to our stderr while it runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.WARNING:  # papermill logs what a kernel writes on stderr at this level
-            sys.stderr.write(record.getMessage())
+        text = record.getMessage()
+        # papermill logs what a kernel writes on stderr at this level; the kernel's own complaints help nobody
+        if record.levelno == logging.WARNING and not text.startswith("[IPKernelApp]"):
+            sys.stderr.write(text)
             sys.stderr.flush()
 
 
@@ -97,7 +101,8 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         failed.unlink(missing_ok=True)
     except PapermillExecutionError as error:
         os.replace(part, failed)
-        raise RuntimeError(f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+        number = error.exec_count - bool(parameters)  # as a reader counts: without the cell that papermill adds
+        raise RuntimeError(f"{notebook.name}, code cell {number}: {error.ename}: {error.evalue}\n"
                            f"(the notebook up to there: {failed})") from error
     finally:
         part.unlink(missing_ok=True)
@@ -113,6 +118,7 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
     Raises ValueError for a parameter that no notebook declares.
     """
     dial = {"scale": scale, "recompute": recompute, **(parameters or {})}  # a notebook takes of it what it declares
+    n_workers()  # a bad GRACELIB_WORKERS is refused now, not after the first notebook
     known = {name for notebook in notebooks or numbered() for name in parameters_of(notebook)}
     for name in parameters or {}:
         if name not in known or name in ("scale", "recompute"):
@@ -123,19 +129,21 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
     figures = paths.figures(scale)
     figures.mkdir(parents=True, exist_ok=True)
     executed, previous = [], None
-    with FileLock(folder / ".lock"):
+    package_data = {path.name: file_hash(path) for path in sorted(Path(__file__).parent.glob("*.csv"))}
+    settings = {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")}
+    with _alone(folder / ".lock"):
+        # Without recomputation the result tables are inputs; with it, the notebooks write them.
+        tables = {} if recompute else {path.name: file_hash(path) for path in sorted(paths.results(scale).glob("*.csv"))}
         for notebook in notebooks or numbered():
             declared = parameters_of(notebook)
             given = {name: value for name, value in dial.items() if name in declared}
             key = digest({"cells": _sources(notebook), "parameters": given, "code": fingerprint(_package()),
-                          "versions": versions(), "previous": previous})
+                          "versions": versions(), "previous": previous, "data": package_data, "tables": tables,
+                          "settings": settings})
             previous, stamp, out = key, folder / f"{notebook.stem}.json", folder / notebook.name
-            if out.is_file() and stamp.is_file():
-                record = json.loads(stamp.read_text(encoding="utf-8"))
-                if record["key"] == key and all((figures / name).is_file() and file_hash(figures / name) == hashed
-                                                for name, hashed in record["wrote"].items()):
-                    print(f"{notebook.name}: up to date", file=sys.stderr)
-                    continue
+            if out.is_file() and _up_to_date(stamp, key, figures):
+                print(f"{notebook.name}: up to date", file=sys.stderr)
+                continue
             print(f"{notebook.name}: running at scale {scale}", file=sys.stderr)
             before, started = _snapshot(figures), time.perf_counter()
             execute(notebook, out, given)
@@ -145,6 +153,31 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
             print(f"{notebook.name}: done in {record['seconds']} s", file=sys.stderr)
             executed.append(notebook)
     return executed
+
+
+def _up_to_date(stamp: Path, key: str, figures: Path) -> bool:
+    """Whether a stamp says that this very notebook wrote what is there now."""
+    try:
+        record = json.loads(stamp.read_text(encoding="utf-8"))
+        return record["key"] == key and all((figures / name).is_file() and file_hash(figures / name) == hashed
+                                            for name, hashed in record["wrote"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # no stamp, or not one of ours: run the notebook
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock; if another run has it, say so and wait."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print("another run of this scale is at work; waiting for it", file=sys.stderr)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

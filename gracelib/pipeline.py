@@ -9,6 +9,8 @@ not train anything. Figures are drawn from those tables alone.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -24,11 +26,16 @@ from gracelib.world_models import spec_record
 
 
 class Plan:
-    """All jobs of a scale, as attributes and dictionaries keyed by (student, teacher, temperature)."""
+    """All jobs of a scale, as attributes and dictionaries keyed by (student, teacher, temperature).
 
-    def __init__(self, scale: Scale, device: str = "auto", dtype: str = "float32"):
+    Where and in which precision gradients are taken is a setting of the whole run, not of one notebook, because every
+    later one must find the same features: GRACELIB_DEVICE (auto: CUDA when present) and GRACELIB_DTYPE (float32).
+    """
+
+    def __init__(self, scale: Scale):
         self.scale = scale
         seed = scale.seed
+        device, dtype = resolve_device(os.environ.get("GRACELIB_DEVICE", "auto")), os.environ.get("GRACELIB_DTYPE", "float32")
         self.students = {
             name: Job(stages.PRETRAIN, {"model": spec_record(model), "data": spec_record(data), "seed": seed + 1},
                       label=f"base student {name}", cost=data.n_texts * data.epochs * model.width / 9e4)
@@ -72,6 +79,17 @@ class Plan:
                     stages.EVALUATE, test | {"temperature": 1.0},
                     {"model": self.distilled[student, teacher, t], "prompts": self.test_prompts},
                     name, scale.n_test * scale.k / 400)
+
+
+def resolve_device(name: str) -> str:
+    """"auto" as the device it stands for. Loads torch only where an NVIDIA driver suggests that there is a GPU."""
+    if name != "auto":
+        return name
+    if not (Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
@@ -138,8 +156,9 @@ def examples(scale: str, recompute: bool = True) -> pd.DataFrame:
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        rows = []
-        for (teacher, t), job in Plan(config).responses.items():
+        plan, rows = Plan(config), []
+        run_jobs([*plan.responses.values()], root, "teachers")
+        for (teacher, t), job in plan.responses.items():
             if t in (config.temperatures[0], config.temperatures[-1]):
                 row = read_jsonl(job.folder(root) / "responses.jsonl")[0]
                 rows.append({"teacher": teacher, "temperature": t, "question": row["question"], "answer": row["answer"],
@@ -165,7 +184,7 @@ def load_features(folder: Path) -> dict:
     return features
 
 
-def student_features(scale: str, recompute: bool = True, device: str = "auto", dtype: str = "float32") -> pd.DataFrame:
+def student_features(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Project every response's gradient; one row a cell with what needs no score: lengths, losses, norms.
 
     Columns: student, teacher, temperature, n_prompts, m, d, length, loss, mean_prob, grad_norm (means over responses).
@@ -173,7 +192,7 @@ def student_features(scale: str, recompute: bool = True, device: str = "auto", d
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan = Plan(config, device, dtype)
+        plan = Plan(config)
         run_jobs([*plan.features.values()], root, "features")
         rows = []
         for (student, teacher, t), job in plan.features.items():
@@ -197,12 +216,13 @@ def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
 
 
 def score_table(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Every score of every cell (lower floors' results; needs `student_features` to have run)."""
+    """Every score of every cell, from the features of `student_features`."""
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        rows = []
-        for (student, teacher, t), job in Plan(config).features.items():
+        plan, rows = Plan(config), []
+        run_jobs([*plan.features.values()], root, "features")
+        for (student, teacher, t), job in plan.features.items():
             features = load_features(job.folder(root))
             rows.append({"student": student, "teacher": teacher, "temperature": t,
                          **cell_scores(features, config.n_folds, config.nu)})

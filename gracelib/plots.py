@@ -30,7 +30,7 @@ _ONE_SIZE = 40.0  #: marker area where all cells have one temperature
 
 def number(value: float) -> str:
     """A correlation as printed: two decimals, always a sign, a true minus."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0: what rounds to zero has no minus
 
 
 def spearman_text(row: Mapping) -> str:

@@ -90,6 +90,8 @@ SCALES = {scale.name: scale for scale in (NANO, SMOKE, MINI)}
 
 def get_scale(name: str) -> Scale:
     """The scale of that name. Raises ValueError listing the known ones."""
+    if name in ("lab", "paper"):
+        raise ValueError(f"scale {name!r} is planned and not there yet; choose one of {list(SCALES)}")
     if name not in SCALES:
         raise ValueError(f"scale {name!r} is not known; choose one of {list(SCALES)} (SCALE=... of make)")
     return SCALES[name]

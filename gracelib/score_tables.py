@@ -93,6 +93,17 @@ def neighbours_sentence(neighbours: pd.DataFrame, student: str, temperature: flo
     return f"At T = {temperature:g} the data cannot tell apart {len(close)} of {len(own)} neighbours: {pairs}."
 
 
+def concentration_sentence(concentration: pd.DataFrame, student: str) -> str:
+    """Which cell's GRACE rests most on its three largest prompts, and what is left without them, in a sentence."""
+    own = concentration[concentration.student == student]
+    if own.empty:
+        raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(concentration.student)))}")
+    row = own.loc[own.top3_share.idxmax()]
+    return (f"Most concentrated: {row.teacher} at T = {row.temperature:g}, where three prompts carry {row.top3_share:.0%} of "
+            f"GRACE ({row.grace:.4g}, interval {row.grace_low:.4g} to {row.grace_high:.4g}; {row.grace_without_top3:.4g} "
+            f"without them). Median over {len(own)} cells: {own.top3_share.median():.0%}.")
+
+
 def flags(odd: pd.DataFrame, cells_scores: pd.DataFrame) -> pd.DataFrame:
     """For each score and odd teacher, the share of real cells that the score prefers to it (1.0: flagged outright).
 

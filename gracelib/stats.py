@@ -16,11 +16,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 DIRECTIONS = ("lower", "higher")
-FEW_CLUSTERS = 6  #: below this a percentile interval over clusters is more a range than an interval
+#: Up to this many clusters a percentile interval is a fifth or more too narrow even for a mean: for k clusters its
+#: half-width is 1.96 sqrt((k - 1) / k) standard errors where Student's t asks for 2.26 (k = 10) or 2.57 (k = 6).
+FEW_CLUSTERS = 10
 
 
 class DegenerateError(ValueError):
-    """The statistic is undefined on this sample (a constant column), as opposed to the input being wrong."""
+    """The statistic is undefined on this sample (too few cells, a constant column), as opposed to the input being
+    wrong."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) 
     """Signed Spearman correlation of a score with accuracy, positive when the score ranks as it should.
 
     `score`, `accuracy` (cells,), `direction` "lower" or "higher" (which end of the score is better). Ties get
-    average ranks. Raises DegenerateError (a ValueError) when a column is constant: rank correlation is then
-    undefined.
+    average ranks. Raises DegenerateError (a ValueError) for fewer than three cells or a constant column: rank
+    correlation is then undefined.
     """
     score, accuracy = _pair(score, accuracy, direction, at_least=3)
     ranks = []
@@ -101,9 +104,9 @@ def cluster_bootstrap(
     Parameters: `columns`, a sequence of equally long arrays (passed to `statistic` by position) or a mapping
     of names to arrays, such as a data frame's columns (passed by keyword); `cluster` (cells,) labels;
     `statistic` -> float. A resample on which the statistic is undefined (DegenerateError or a non-finite
-    value) is redrawn and counted in `n_degenerate`; if more than 10 n_boot draws are needed, a ValueError
-    says so. Warns when there are few clusters. Comparing two scores: let the statistic return their
-    difference, so both see the same resample.
+    value) is redrawn and counted in `n_degenerate`; if more than 10 n_boot draws are needed, a DegenerateError
+    says so. Warns when there are few clusters: the interval is then too narrow. Comparing two
+    scores: let the statistic return their difference, so both see the same resample.
     """
     named = hasattr(columns, "keys")
     names = list(columns.keys()) if named else list(range(len(columns)))
@@ -123,8 +126,8 @@ def cluster_bootstrap(
     labels, code = np.unique(cluster, return_inverse=True)
     if len(labels) < 2:
         raise ValueError(f"only one cluster ({labels[0]}): resampling clusters cannot show any spread")
-    if len(labels) < FEW_CLUSTERS:
-        warnings.warn(f"only {len(labels)} clusters: read the interval as a rough range", stacklevel=2)
+    if len(labels) <= FEW_CLUSTERS:
+        warnings.warn(f"only {len(labels)} clusters: the interval is too narrow, read it as a rough range", stacklevel=2)
 
     def evaluate(rows: np.ndarray) -> float:
         picked = [array[rows] for array in arrays]
@@ -148,7 +151,7 @@ def cluster_bootstrap(
         else:
             n_degenerate += 1
             if n_degenerate > 9 * n_boot:
-                raise ValueError(
+                raise DegenerateError(
                     f"{n_degenerate} of {n_degenerate + len(draws)} resamples of {len(labels)} clusters "
                     "are degenerate: there are too few distinct clusters for an interval"
                 )
@@ -166,7 +169,7 @@ def _pair(score, accuracy, direction: str, at_least: int) -> tuple[np.ndarray, n
             f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell"
         )
     if len(score) < at_least:
-        raise ValueError(f"{len(score)} cell(s): at least {at_least} are needed")
+        raise DegenerateError(f"{len(score)} cell(s): at least {at_least} are needed")
     for name, column in (("score", score), ("accuracy", accuracy)):
         bad = np.flatnonzero(~np.isfinite(column))
         if bad.size:

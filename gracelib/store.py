@@ -1,10 +1,11 @@
 """Where results are kept and how a finished one is recognised.
 
 A job is a stage, its parameters and the jobs it depends on. Its key is a hash of exactly that, with a fingerprint of
-the stage's source code, all the way up the chain; its result is a folder named after the key. A folder is written
-under a temporary name and renamed when complete, so one that exists is finished: a killed run loses only the jobs
-that were in flight, the same command twice does no work twice, and a changed stage makes new keys instead of
-returning stale results.
+the stage's source code and the versions of the packages that compute, all the way up the chain; its result is a
+folder named after the key. A folder is written under a temporary name and renamed when complete, so one that exists
+is finished: a killed run loses only the jobs that were in flight, the same command twice does no work twice, and a
+changed stage makes new keys instead of returning stale results. A finished folder is checked against its checksums
+before it is used: a damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable
@@ -28,7 +30,8 @@ from pathlib import Path
 from filelock import FileLock
 
 META = "meta.json"
-VERSIONED = ("gracelib", "torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "pandas")
+DECISIVE = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy")  # another version, another result
+VERSIONED = ("gracelib", *DECISIVE, "pandas", "matplotlib", "seaborn")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Stage:
 
     @property
     def code(self) -> str:
-        """A fingerprint of what the stage does: its modules, and the function itself."""
-        return digest([fingerprint(self.modules), _behaviour(textwrap.dedent(inspect.getsource(self.run)))])
+        """A fingerprint of what the stage does: its modules, the function itself and its neighbours that it calls."""
+        return digest([fingerprint(self.modules), *sorted(_sources(self.run, set()))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,7 @@ class Job:
     def key(self) -> str:
         if "_key" not in self.__dict__:
             record = {"stage": self.stage.name, "code": self.stage.code, "params": self.params,
+                      "versions": {name: versions()[name] for name in DECISIVE},
                       "inputs": {name: job.key for name, job in self.inputs.items()}}
             object.__setattr__(self, "_key", digest(record))
         return self.__dict__["_key"]
@@ -68,7 +72,31 @@ class Job:
         return Path(root) / self.stage.name / self.key
 
     def done(self, root: Path) -> bool:
-        return (self.folder(root) / META).is_file()
+        """Whether the result is there and undamaged. A damaged one is named on stderr and thrown away."""
+        meta = self.folder(root) / META
+        if not meta.is_file():
+            return False
+        if (fault := _fault(self.folder(root), meta.stat().st_mtime_ns)) is None:
+            return True
+        print(f"{self.stage.name} {self.label}: {fault}; it is computed again", file=sys.stderr)
+        shutil.rmtree(self.folder(root), ignore_errors=True)
+        return False
+
+
+@cache
+def _fault(folder: Path, stamp: int) -> str | None:
+    """What is wrong with a finished folder, or None. Read once a process for each version (`stamp`) of its meta file."""
+    try:
+        files = json.loads((folder / META).read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError, TypeError):
+        return f"{folder.name}/{META} cannot be read"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{folder.name}/{name} is missing"
+        if file_hash(path) != expected:
+            return f"{folder.name}/{name} is damaged (its checksum changed)"
+    return None
 
 
 def digest(record) -> str:
@@ -87,6 +115,17 @@ def fingerprint(modules: tuple[str, ...]) -> str:
     """A hash of what modules *do*, the same for the same code wherever it lies."""
     return digest([f"{name}:{_behaviour(Path(importlib.util.find_spec(name).origin).read_text(encoding='utf-8'))}"
                    for name in sorted(modules)])
+
+
+def _sources(function: Callable, seen: set[Callable]) -> set[str]:
+    """What a function and the functions of its own module that it calls do."""
+    seen.add(function)
+    found = {_behaviour(textwrap.dedent(inspect.getsource(function)))}
+    for name in function.__code__.co_names:
+        called = function.__globals__.get(name)
+        if inspect.isfunction(called) and called.__module__ == function.__module__ and called not in seen:
+            found |= _sources(called, seen)
+    return found
 
 
 def _behaviour(source: str) -> str:

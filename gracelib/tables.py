@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +31,7 @@ MAIN_SCORES = (
     "teacher_accuracy",
 )
 ACCURACIES = {"average_at_k": "Average@{k}", "best_of": "best-of-{k}", "greedy": "greedy accuracy"}
+ACCURACY_SE = {"average_at_k": "average_se"}  #: the column with the standard error of an accuracy, where there is one
 N_BOOT, SEED = 1000, 0
 _KEYS = ("student", "teacher", "manner", "temperature")
 PAPER_SPEARMAN = f"paper spearman |rho| ({STUDENT}, {TASK})"
@@ -54,11 +56,12 @@ def select(
     for name in scores:
         if name not in SCORES:
             raise ValueError(f"unknown score {name!r}: choose from {', '.join(SCORES)}")
-    missing = [c for c in (*_KEYS, accuracy, *scores) if c not in cells]
+    noise = [ACCURACY_SE[accuracy]] if accuracy in ACCURACY_SE else []
+    missing = [c for c in (*_KEYS, accuracy, *noise, *scores) if c not in cells]
     if missing:
         raise ValueError(
             f"the table of cells lacks the column(s) {', '.join(missing)}: use the table that "
-            "pipeline.cells(scale) returns"
+            "pipeline.cells(scale) returns, and run `make figures` again if results/students.csv is older than the code"
         )
     for name in (*dict.fromkeys(cells["manner"]), *([leave_out] if leave_out is not None else [])):
         family(name)
@@ -91,7 +94,7 @@ def select(
             f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in "
             "[0, 1]"
         )
-    return rows.sort_values(["teacher", "temperature"])[[*_KEYS, accuracy, *scores]].reset_index(drop=True)
+    return rows.sort_values(["teacher", "temperature"])[[*_KEYS, accuracy, *noise, *scores]].reset_index(drop=True)
 
 
 def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "average_at_k") -> pd.DataFrame:
@@ -99,9 +102,10 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
     selects.
 
     `rows` from `select`. Columns: score, label, direction, spearman, low, high, regret_points, regret_low,
-    regret_high, selected, cells, teachers, note. A score that is undefined in some cells (NaN) is correlated
-    over the others and cannot select them; `cells` and `note` say so. An undefined statistic is NaN with the
-    reason in `note`.
+    regret_high, regret_se_points, selected, cells, teachers, note. A score that is undefined in some cells (NaN)
+    is correlated over the others and cannot select them; `cells` and `note` say so. An undefined statistic is NaN
+    with the reason in `note`. `regret_se_points` is the noise of the test problems, see `regret_se`; NaN for an
+    accuracy without a standard error (`ACCURACY_SE`).
     """
     made = []
     for name in scores:
@@ -133,6 +137,7 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
                 "regret_points": points[0] + lost,
                 "regret_low": points[1] + lost,
                 "regret_high": points[2] + lost,
+                "regret_se_points": regret_se(rows, picked, accuracy),
                 "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
                 "cells": int(there.sum()),
                 "teachers": len(set(teachers)),
@@ -140,6 +145,21 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
             }
         )
     return pd.DataFrame(made)
+
+
+def regret_se(rows: pd.DataFrame, selected: pd.DataFrame, accuracy: str = "average_at_k") -> float:
+    """Standard error, in points, of the accuracy difference between a selected cell and the best of the others.
+
+    100 sqrt(se_selected^2 + se_other^2) with the standard errors over held-out problems; the largest of the selected
+    where several tie. Conservative: both cells answer the same problems, and what these share cancels in the
+    difference. The best of the *others*, so that the regret of a selection that happens to be the best cell (zero)
+    does not look exact. NaN without a selection, without another cell, or for an accuracy without standard errors.
+    """
+    others = rows[~rows.index.isin(selected.index)]
+    if selected.empty or others.empty or accuracy not in ACCURACY_SE:
+        return np.nan
+    noise = ACCURACY_SE[accuracy]
+    return 100 * float(np.hypot(selected[noise].max(), others.loc[others[accuracy].idxmax(), noise]))
 
 
 @lru_cache(maxsize=512)  # the same correlation stands in several figures and in the main table
@@ -155,25 +175,99 @@ def _statistics(
     def interval(statistic) -> tuple[float, float]:
         if not spread:
             return nan
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # few clusters: said in `note`
-            result = cluster_bootstrap([score, y], teacher, statistic, n_boot, SEED)
-        return result.low, result.high
+        try:
+            return _interval([score, y], teacher, statistic, n_boot)
+        except DegenerateError as error:
+            reasons.append(f"no interval: {error}")
+            return nan
 
     if not spread:
         reasons.append("one teacher: no interval")
-    elif len(set(teacher)) < FEW_CLUSTERS:
-        reasons.append(f"{len(set(teacher))} teachers: read the intervals as ranges")
+    elif len(set(teacher)) <= FEW_CLUSTERS:
+        reasons.append(f"{len(set(teacher))} teachers: intervals are too narrow, read them as ranges")
     rho = (np.nan, *nan)
-    if len(score) < 3:
-        reasons.append(f"Spearman undefined: {len(score)} cell{'s' * (len(score) > 1)}")
-    else:
-        try:
-            rho = (spearman(score, y, direction), *interval(lambda a, b: spearman(a, b, direction)))
-        except DegenerateError as error:
-            reasons.append(f"Spearman undefined: {error}")
+    try:
+        value = spearman(score, y, direction)
+        rho = (value, *interval(lambda a, b: spearman(a, b, direction)))
+    except DegenerateError as error:
+        reasons.append(f"Spearman undefined: {error}")
     points = (found.points, *interval(lambda a, b: regret(a, b, direction).points), found.selected)
     return rho, points, reasons
+
+
+def _interval(columns: Sequence, teacher: Sequence, statistic, n_boot: int) -> tuple[float, float]:
+    """The bootstrap interval over teachers; that they are few is said in a note or caption instead of a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        result = cluster_bootstrap(columns, teacher, statistic, n_boot, SEED)
+    return result.low, result.high
+
+
+@dataclass(frozen=True)
+class PairedSpearman:
+    """Two scores on the same cells: how alike they order them, and which one orders the students better."""
+
+    a: str
+    b: str
+    agreement: float  #: Spearman of the two scores over cells, each oriented by its direction
+    spearman_a: float  #: signed, with accuracy
+    spearman_b: float
+    difference: float  #: spearman_a - spearman_b
+    low: float  #: 95% interval of the difference, both scores on the same resample of teachers
+    high: float
+    cells: int  #: in which both scores are defined
+    teachers: int
+    note: str = ""  #: why the numbers are NaN, where they are
+
+    @property
+    def apart(self) -> bool:
+        """The interval of the difference excludes zero."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        a, b = SCORES[self.a].label, SCORES[self.b].label
+        if self.note:
+            return f"{a} and {b} cannot be compared on these cells: {self.note}."
+        verdict = (
+            f"{a if self.difference > 0 else b} orders the students better here"
+            if self.apart
+            else "these data cannot tell which one orders the students better"
+        )
+        return (
+            f"{a} and {b} order the cells with rank agreement {self.agreement:.2f} ({self.cells} cells of "
+            f"{self.teachers} teachers). Signed Spearman with accuracy: {a} {self.spearman_a:+.2f}, {b} "
+            f"{self.spearman_b:+.2f}; difference {self.difference:+.2f}, 95% interval over teachers "
+            f"[{self.low:+.2f}, {self.high:+.2f}]: {verdict}."
+        )
+
+
+def paired_spearman_difference(
+    cells: pd.DataFrame, student: str, a: str, b: str, *, leave_out: str | None = None, n_boot: int | None = None
+) -> PairedSpearman:
+    """Signed Spearman of score `a` minus that of `b` with Average@k, with an interval that resamples teachers.
+
+    Both scores see the same resample, so what a resample does to both cancels. Over the cells where both are defined.
+    `n_boot` None: as in the tables. NaN with the reason in `note` where a correlation is undefined or there is one
+    teacher only.
+    """
+    rows = select(cells, student, (a, b), leave_out=leave_out).dropna(subset=[a, b])
+    teachers = rows["teacher"].to_numpy(str)
+    size, undefined = (len(rows), len(set(teachers))), (np.nan,) * 6
+    if size[1] < 2:
+        return PairedSpearman(a, b, *undefined, *size, f"{size[1]} teacher(s), nothing to resample")
+    columns = [rows[name].to_numpy(float) for name in (a, b, "average_at_k")]
+    x, y, accuracy = columns
+
+    def difference(p, q, target) -> float:
+        return spearman(p, target, SCORES[a].direction) - spearman(q, target, SCORES[b].direction)
+
+    same = 1 if SCORES[a].direction == SCORES[b].direction else -1
+    try:
+        rho = [spearman(s, accuracy, SCORES[name].direction) for s, name in ((x, a), (y, b))]
+        interval = _interval(columns, teachers, difference, N_BOOT if n_boot is None else n_boot)
+        return PairedSpearman(a, b, same * spearman(x, y, "higher"), *rho, rho[0] - rho[1], *interval, *size)
+    except DegenerateError as error:
+        return PairedSpearman(a, b, *undefined, *size, str(error))
 
 
 def main_table(

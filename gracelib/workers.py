@@ -42,9 +42,6 @@ def _prepare_worker() -> None:
     # A killed parent (kill -9, out of memory) takes no leave: without this, its workers would wait for work forever.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # stdout is for results, and a notebook compares its own with the committed one
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _compute(job: Job, root: Path) -> str:

@@ -41,6 +41,7 @@ def synthetic_cells(
                         "g_vendi": rng.normal(4, 0.3),
                         "student_loss": rng.uniform(0.3, 0.8),
                         "average_at_k": accuracy,
+                        "average_se": 0.01 + 0.002 * i,
                         "best_of": min(1.0, accuracy + 0.3),
                         "greedy": accuracy,
                         "teacher_accuracy": rng.uniform(0.8, 1.0),

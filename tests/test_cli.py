@@ -5,6 +5,8 @@ from typer.testing import CliRunner
 
 from gracelib import notebooks
 from gracelib.cli import app
+from gracelib.pipeline import Plan
+from gracelib.scales import get_scale
 
 runner = CliRunner()
 
@@ -58,10 +60,49 @@ def test_options_reach_the_notebooks(monkeypatch):
     monkeypatch.setattr(notebooks, "run", lambda scale, recompute, parameters: calls.append(("run", scale, recompute)))
     monkeypatch.setattr(notebooks, "commit_outputs", lambda scale: calls.append(("save", scale)))
     assert runner.invoke(app, ["figures"]).exit_code == 0
-    assert runner.invoke(app, ["figures", "--scale", "nano", "--no-recompute", "--save"]).exit_code == 0
-    assert calls == [("run", "mini", True), ("run", "nano", False), ("save", "nano")]
+    assert runner.invoke(app, ["figures", "--scale", "nano", "--no-recompute"]).exit_code == 0
+    assert runner.invoke(app, ["figures", "--scale", "mini", "--save"]).exit_code == 0
+    assert calls == [("run", "mini", True), ("run", "nano", False), ("run", "mini", True), ("save", "mini")]
 
 
 def test_help_lists_the_command_and_wrong_commands_are_refused():
     assert "figures" in runner.invoke(app, ["--help"]).output
     assert runner.invoke(app, ["figurs"]).exit_code == 2
+
+
+def test_only_the_committed_scale_is_saved():
+    result = runner.invoke(app, ["figures", "--scale", "smoke", "--save"])
+    assert result.exit_code == 2 and "which show scale mini, not 'smoke'" in result.stderr
+
+
+def test_planned_scales_say_that_they_are_not_there_yet():
+    result = runner.invoke(app, ["figures", "--scale", "lab"])
+    assert result.exit_code == 2 and "scale 'lab' is planned and not there yet" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "file"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    result = runner.invoke(app, ["figures", "--scale", "nano"])
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and str(tmp_path / "file") in result.stderr
+
+
+def test_stopping_says_how_to_go_on(monkeypatch):
+    def stopped(scale, recompute, parameters):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "run", stopped)
+    result = runner.invoke(app, ["figures", "--scale", "nano"])
+    assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
+
+
+def test_device_and_precision_are_settings_of_the_whole_run(monkeypatch):
+    """Every notebook after the one that takes gradients must look for the same features."""
+    for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE"):
+        monkeypatch.setenv(name, "")  # restored afterwards
+    seen = []
+    monkeypatch.setattr(notebooks, "run", lambda scale, recompute, parameters: seen.append(
+        next(iter(Plan(get_scale(scale)).features.values())).params))
+    assert runner.invoke(app, ["figures", "--scale", "nano", "--device", "cpu", "--dtype", "float64"]).exit_code == 0
+    assert (seen[0]["device"], seen[0]["dtype"]) == ("cpu", "float64")

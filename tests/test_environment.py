@@ -86,9 +86,9 @@ FLOORS = {  # scales is on floor 1: it lists the cast of the world
     0: "paths store workers",  # the ground
     1: "world world_models scales encoding tasks answers generate training distill evaluate",  # data
     2: "projection per_response gradients",  # torch
-    3: "checks moments scores grid baselines cmi",  # arrays in, numbers out
-    4: "stats intervals paper registry tables style plots figures paper_figures world_report",  # reading
-    5: "__init__ stages pipeline notebooks bench cli",  # what puts them together
+    3: "checks moments scores grid baselines cmi influence variants",  # arrays in, numbers out
+    4: "stats intervals coverage paper registry tables score_tables style plots figures paper_figures cmi_figures world_report",  # reading
+    5: "__init__ stages score_stages pipeline pathological measures protocol notebooks bench cli",  # what puts them together
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
 

@@ -5,6 +5,7 @@ drift apart.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -18,10 +19,9 @@ from synthetic import synthetic_cells
 
 from gracelib import cmi_figures, figures, paper, paper_figures, paths, score_tables, tables
 from gracelib.baselines import SCORES
-from gracelib.figures import check_sidecars, save_figure, save_table
-from gracelib.registry import FIGURES, readme_table
+from gracelib.figures import Drawn, check_sidecars, save_figure
+from gracelib.registry import FIGURES, README_MARKS, readme_table
 from gracelib.store import write_atomically
-
 
 
 def cmi_terms(cells, student, scale):
@@ -84,9 +84,28 @@ def test_the_registry_is_what_can_be_drawn(folder):
     assert check_sidecars("mini") == []
     expected = {f"{name}{ending}" for name, item in FIGURES.items() for ending in (*item.endings, ".json")}
     assert set(contents(folder)) == expected  # and no temporary file is left
-    readme = readme_table("mini")
+
+
+def test_the_readme_holds_the_table_made_from_the_registry():
+    """A figure that is dropped, renamed or drawn elsewhere must not linger in the README."""
+    table = readme_table("mini")
+    assert len(table.splitlines()) == 2 + len(FIGURES)
     for name, item in FIGURES.items():
-        assert f"[{name}](figures/mini/{name}" in readme and f"notebooks/{item.notebook}.ipynb" in readme
+        assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file()
+        assert f"[{name}](figures/mini/{name}{item.endings[-1] if not item.picture else '.png'})" in table
+        module, function = item.drawn_by.split(".")
+        assert DRAW[name] is cmi_terms or DRAW[name] is getattr(importlib.import_module(f"gracelib.{module}"), function)
+    begin, end = README_MARKS
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count(begin) == readme.count(end) == 1
+    assert readme.split(begin)[1].split(end)[0].strip() == table.strip(), "paste readme_table('mini') between the markers"
+
+
+def test_the_line_of_numbers_is_rounded_and_names_its_columns():
+    drawn = Drawn(None, pd.DataFrame({"x": [1 / 3, np.nan, 2.0], "empty": [np.nan] * 3}), "c", "")
+    assert drawn.line("x", "empty") == "drawn: x (2): 0.333 to 2, mean 1.17; empty (0): none"
+    with pytest.raises(ValueError, match="column 'y' is not in the table drawn: it has x, empty"):
+        drawn.line("y")
 
 
 def test_drawing_again_gives_the_same_bytes(folder):
@@ -144,7 +163,8 @@ def test_a_sidecar_says_everything(folder):
 
 def test_tables_have_a_fixed_number_format_and_line_end(folder):
     table = pd.DataFrame({"x": [1 / 3, np.nan], "what": ["a, b", "c"]})
-    written = save_table(
+    written = save_figure(
+        None,
         "mini",
         "table_main",
         table,
@@ -205,7 +225,7 @@ def test_a_changed_input_is_noticed_and_drawing_again_repairs_it(folder):
         (
             {"name": "table_main"},
             ValueError,
-            "table_main is registered as a table without picture: use save_table",
+            "table_main is registered as a table without picture: pass fig=None",
         ),
         (
             {"notebook": "03_scores"},
@@ -241,9 +261,10 @@ def test_bad_calls_are_refused_and_leave_no_sidecar(folder, change, error, messa
     assert not list(folder.glob("*.json")) and not list(folder.glob(".*"))
 
 
-def test_save_table_refuses_a_figure():
-    with pytest.raises(ValueError, match="fig02_scatter is registered as a figure: use save_figure"):
-        save_table(
+def test_a_figure_without_its_picture_is_refused(folder):
+    with pytest.raises(ValueError, match="fig02_scatter is registered as a figure: it needs a picture"):
+        save_figure(
+            None,
             "mini",
             "fig02_scatter",
             pd.DataFrame({"x": [1]}),
@@ -284,7 +305,8 @@ def test_the_commit_is_that_of_the_first_clean_drawing(tmp_path, monkeypatch):
         return figures.git_state()["commit"]
 
     def drawn_at(value: int) -> dict:
-        written = save_table(
+        written = save_figure(
+            None,
             "mini",
             "table_main",
             pd.DataFrame({"x": [value]}),

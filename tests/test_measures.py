@@ -14,12 +14,13 @@ import pytest
 from gracelib import measures, pipeline, workers
 from gracelib.pathological import KINDS, PathologicalPlan, random_responses, repeated_response
 from gracelib.scales import get_scale
+from gracelib.scores import grace
 from gracelib.variants import VARIANTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = ("variants", "few_prompts", "intervals", "neighbours", "coverage", "grid", "cmi", "pathological_scores",
-          "pathological")
+TABLES = ("variants", "few_prompts", "intervals", "concentration", "neighbours", "coverage", "grid", "cmi",
+          "pathological_scores", "pathological")
 SCRIPT = f"""
 from gracelib import measures, pipeline
 if __name__ == "__main__":
@@ -47,6 +48,21 @@ def test_the_repeated_response_is_the_first_real_one():
     assert [row["responses"] for row in repeated_response(ROWS)] == [["one two three"] * 2] * 2
     with pytest.raises(ValueError, match="every response is empty"):
         repeated_response([{"id": "a", "question": "q", "responses": [" "]}])
+
+
+def test_the_share_of_the_largest_prompts_is_of_the_sum():
+    """One prompt a hundred times as large as the others; prompts weigh as many responses as they have."""
+    rng = np.random.default_rng(0)
+    h, ids = rng.normal(size=(30, 3)), np.repeat(np.arange(10), 3)
+    h[ids == 4] *= 10
+    result = grace(h, ids, n_folds=5)
+    part = result.count * result.per_prompt
+    share, rest = measures.top_share(result, 1)
+    assert share == part[4] / part.sum() > 0.7
+    assert rest == pytest.approx(np.delete(result.per_prompt, 4).mean())
+    assert measures.top_share(result)[0] > share
+    with pytest.raises(ValueError, match="k = 10: expected 1 to 9, with 10 prompts"):
+        measures.top_share(result, 10)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +101,17 @@ def test_the_tables_agree_with_each_other_and_with_the_scores(here):
     assert set(VARIANTS) <= set(variants) and len(variants) == len(scores)
     np.testing.assert_allclose(variants.grace, scores.grace, rtol=1e-9)
     np.testing.assert_allclose(measures.intervals("nano", recompute=False).grace, scores.grace, rtol=1e-9)
+    few = measures.concentration("nano", recompute=False)
+    np.testing.assert_allclose(few.grace, scores.grace, rtol=1e-9)
+    assert few.top3_share.between(0, 1).all() and (few.grace_without_top3 <= few.grace).all()
+    plan = pipeline.Plan(scale)
+    for row in few.itertuples():
+        texts = (plan.responses[row.teacher, row.temperature].folder(here / "runs") / "responses.jsonl").read_text()
+        assert str(row.largest_response) in texts
     full = grid[(grid.n == scale.n_prompts) & (grid.m == scale.m) & (grid.d == scale.d) & (grid.n_folds == scale.n_folds)
                 & (grid.nu == scale.nu) & (grid.power == 1)]
     np.testing.assert_allclose(full.grace, scores.grace, rtol=1e-5)
+    np.testing.assert_allclose(full.nu_share, few.nu_share, rtol=1e-4)
     assert not grid.duplicated([*measures.KEY, "n", "m", "d", "n_folds", "nu", "power"]).any()
     assert grid.notna().all(axis=None)
     cmi = measures.cmi("nano", recompute=False)

@@ -5,9 +5,12 @@ everything volatile, so that a second run of the same numbers changes no byte.
 
 import ast
 import json
+import threading
+import time
 
 import nbformat
 import pytest
+from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib import notebooks, paths
@@ -17,8 +20,8 @@ WRITE = """\
 import os
 from pathlib import Path
 folder = Path(os.environ["GRACELIB_FIGURES"]) / scale
-(folder / "results").mkdir(parents=True, exist_ok=True)
-(folder / "results" / "{name}.csv").write_text(f"{text},{{recompute}}")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "{name}.csv").write_text(f"{text},{{recompute}}")
 with open(os.environ["GRACELIB_RUNS"] + "/log", "a") as log:
     log.write("{name} ")
 print("written")"""
@@ -61,7 +64,7 @@ def test_a_notebook_runs_again_when_and_only_when_something_changed(place, capfd
     notebook(folder, "00_first", WRITE.format(name="first", text="a"))
     notebook(folder, "scratch", "raise SystemError('not numbered: not run')")
     (folder / "notes.txt").write_text("no notebook")
-    results = place / "figures" / "nano" / "results"
+    results = place / "figures" / "nano"
 
     assert names(notebooks.run("nano")) == ["00", "01"] and log(place) == ["first", "second"]
     assert (results / "first.csv").read_text() == "a,True" and (
@@ -123,7 +126,7 @@ def test_a_failing_cell_is_reported_and_the_partial_copy_kept(place):
     notebook(folder, "00_first", WRITE.format(name="first", text="a"))
     path = notebook(folder, "01_fails", "print('so far')", "raise KeyError('teacher')", "print('never')")
     notebook(folder, "02_after", WRITE.format(name="after", text="c"))
-    with pytest.raises(RuntimeError, match=r"01_fails\.ipynb, cell \d+: KeyError: 'teacher'") as caught:
+    with pytest.raises(RuntimeError, match=r"01_fails\.ipynb, code cell 3: KeyError: 'teacher'") as caught:
         notebooks.run("nano")
     failed = place / "runs" / "notebooks" / "nano" / "01_fails.failed.ipynb"
     assert str(failed) in str(caught.value)
@@ -253,4 +256,49 @@ def test_the_stamp_of_a_run_is_plain_json(place):
     notebook(place / "notebooks", "00_only", WRITE.format(name="only", text="a"))
     notebooks.run("nano")
     record = json.loads((place / "runs" / "notebooks" / "nano" / "00_only.json").read_text())
-    assert set(record) == {"key", "wrote", "seconds"} and list(record["wrote"]) == ["results/only.csv"]
+    assert set(record) == {"key", "wrote", "seconds"} and list(record["wrote"]) == ["only.csv"]
+
+
+def test_redrawing_looks_at_the_tables_it_draws_from(place):
+    """Without recomputation the committed tables are the input: an edited one must not pass as up to date."""
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    table = place / "figures" / "nano" / "results" / "other.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("1")
+    notebooks.run("nano", recompute=False)
+    assert notebooks.run("nano", recompute=False) == []
+    table.write_text("2")
+    assert names(notebooks.run("nano", recompute=False)) == ["01"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}'])
+def test_an_unreadable_stamp_means_run_again(place, text):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    notebooks.run("nano")
+    (place / "runs" / "notebooks" / "nano" / "01_first.json").write_text(text)
+    assert names(notebooks.run("nano")) == ["01"]
+
+
+def test_a_second_run_says_that_it_waits(place, capfd):
+    notebook(place / "notebooks", "01_first", "1 + 1")
+    lock = place / "runs" / "notebooks" / "nano" / ".lock"
+    lock.parent.mkdir(parents=True)
+    taken = threading.Event()
+
+    def other_run():
+        with FileLock(lock):
+            taken.set()
+            time.sleep(1)
+
+    threading.Thread(target=other_run).start()
+    assert taken.wait(10)
+    assert names(notebooks.run("nano")) == ["01"]
+    assert "another run of this scale is at work; waiting for it" in capfd.readouterr().err
+
+
+def test_a_bad_number_of_workers_is_refused_before_anything_runs(place, monkeypatch):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    monkeypatch.setenv("GRACELIB_WORKERS", "two")
+    with pytest.raises(ValueError, match="GRACELIB_WORKERS='two' is not a number"):
+        notebooks.run("nano")
+    assert log(place) == []

@@ -166,6 +166,11 @@ def test_a_family_looks_the_same_in_every_figure_and_subset():
             )
 
 
+@pytest.mark.parametrize("value, text", [(-0.001, "+0.00"), (0.004, "+0.00"), (-0.006, "−0.01"), (0.5, "+0.50")])
+def test_what_rounds_to_zero_has_no_minus(value, text):
+    assert plots.number(value) == text
+
+
 def test_temperature_is_shown_by_size_the_same_in_every_figure():
     areas = [style.temperature_area(t) for t in LAB]
     assert all(b > a for a, b in itertools.pairwise(areas))
@@ -272,7 +277,7 @@ def test_undefined_correlations_say_so():
     left, right = drawn.fig.axes
     assert [t.get_text() for t in left.texts] == ["undefined"] * 4 and not left.patches
     assert right.get_title(loc="left") == "Spearman undefined"
-    assert drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell"
+    assert drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell(s): at least 3 are needed"
 
 
 # --- the table behind them ---
@@ -309,7 +314,7 @@ def test_a_family_can_be_left_out():
     without = cells[cells.manner != "terse"]
     assert table.spearman["grace"] == stats.spearman(without.grace, without.average_at_k, "lower")
     assert set(table.cells) == {20} and set(table[tables.PAPER_SPEARMAN]) == {""}
-    assert "5 teachers: read the intervals as ranges" in table.note["grace"]
+    assert "5 teachers: intervals are too narrow, read them as ranges" in table.note["grace"]
     both = paper_figures.table_main(cells, "first", "mini").table
     assert list(both.groupby("cells_used", sort=False).size().items()) == [
         ("all families", 8),
@@ -334,7 +339,7 @@ def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
     assert row.spearman == stats.spearman(rest.g_vendi, rest.average_at_k, "higher")
     chosen = rest.average_at_k[rest.g_vendi.idxmax()]
     assert row.regret_points == pytest.approx(100 * (cells.average_at_k[best] - chosen))
-    assert row.cells == 23 and row.note == "defined in 23 of 24 cells"
+    assert row.cells == 23 and row.note.startswith("defined in 23 of 24 cells; 6 teachers")
     (ax,) = paper_figures.figure4(cells, "first", "mini").fig.axes
     assert "G-Vendi (23 cells)" in [t.get_text() for t in ax.get_yticklabels()]
     cells["g_vendi"] = np.nan

@@ -59,6 +59,17 @@ def test_the_sentence_names_neighbours_that_are_not_told_apart():
     assert "nothing to compare" in score_tables.neighbours_sentence(table, "first", 1.0)
 
 
+def test_the_sentence_names_the_most_concentrated_cell():
+    table = pd.DataFrame({"student": "first", "teacher": ["a", "b", "c"], "temperature": [0.6, 1.0, 0.6],
+                          "grace": [30.0, 200.0, 40.0], "grace_low": [28.0, 35.0, 38.0], "grace_high": [31.0, 450.0, 42.0],
+                          "top3_share": [0.05, 0.8, 0.1], "grace_without_top3": [29.0, 40.0, 37.0], "nu_share": 0.1})
+    assert score_tables.concentration_sentence(table, "first") == (
+        "Most concentrated: b at T = 1, where three prompts carry 80% of GRACE (200, interval 35 to 450; 40 without them). "
+        "Median over 3 cells: 10%.")
+    with pytest.raises(ValueError, match="no cell of student 'second': choose one of first"):
+        score_tables.concentration_sentence(table, "second")
+
+
 def test_flags_are_shares_of_real_cells_that_a_score_prefers():
     real = pd.DataFrame({"student": "first", "grace": [1.0, 2.0, 3.0, 4.0], "grace_bias": [0.1] * 4, "g_vendi": [1.0, 2, 3, np.nan]})
     odd = pd.DataFrame({"student": "first", "teacher": ["self", "random"], "grace": [2.5, 9.0], "grace_bias": [1.0, 0.0],

@@ -4,6 +4,8 @@ sign or counts eight temperatures as eight facts would look better than it is: t
 against.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -113,7 +115,7 @@ def test_bootstrap_covers_the_truth():
 
 def test_bootstrap_takes_columns_by_name_and_is_reproducible():
     cells = {"score": np.arange(24.0), "accuracy": np.arange(24.0)[::-1] / 24}
-    teacher = np.repeat(list("abcdefgh"), 3)
+    teacher = np.repeat(list("abcdefghijkl"), 2)
 
     def rho(score, accuracy):
         return spearman(score, accuracy, "lower")
@@ -121,7 +123,7 @@ def test_bootstrap_takes_columns_by_name_and_is_reproducible():
     first = cluster_bootstrap(cells, teacher, rho, n_boot=50, seed=3)
     assert first == cluster_bootstrap(cells, teacher, rho, n_boot=50, seed=3)
     assert (first.value, first.low, first.high) == pytest.approx((1.0, 1.0, 1.0))
-    assert first.n_clusters == 8 and first.n_boot == 50
+    assert first.n_clusters == 12 and first.n_boot == 50
 
 
 def test_degenerate_resamples_are_redrawn_and_counted():
@@ -138,12 +140,31 @@ def test_degenerate_resamples_are_redrawn_and_counted():
     assert 0.06 < result.n_degenerate / (400 + result.n_degenerate) < 0.17
 
 
+@pytest.mark.parametrize("clusters, warned", [(6, True), (10, True), (11, False)])
+def test_few_clusters_are_warned_of(clusters, warned):
+    """At six, a percentile interval even of a mean is a quarter too narrow: it must not pass for an exact one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cluster_bootstrap([np.arange(float(clusters))], np.arange(clusters), mean, n_boot=20)
+    assert bool(caught) is warned
+
+
+@pytest.mark.filterwarnings("ignore:only")
+def test_a_resample_with_too_few_cells_is_redrawn():
+    """Cluster 0 has one cell: a resample of it alone has two, of which no correlation is known."""
+    columns = [np.array([0.3, 0.2, 0.1]), np.array([0.5, 0.1, 0.2])]
+    result = cluster_bootstrap(columns, [0, 1, 1], lambda a, b: spearman(a, b, "lower"), n_boot=200)
+    assert np.isfinite([result.low, result.high]).all() and 40 < result.n_degenerate < 100  # a third of those kept
+    with pytest.raises(DegenerateError, match=r"2 cell\(s\): at least 3"):
+        spearman([1.0, 2.0], [0.1, 0.2], "lower")
+
+
 @pytest.mark.filterwarnings("ignore:only")
 def test_bootstrap_gives_up_with_a_reason_when_almost_nothing_is_defined():
     def needs_all_clusters(x):  # a resample of 8 draws all 8 with probability 8!/8^8 = 0.0024
         return mean(x) if len(set(x)) == 8 else np.nan
 
-    with pytest.raises(ValueError, match="are degenerate: there are too few distinct clusters"):
+    with pytest.raises(DegenerateError, match="are degenerate: there are too few distinct clusters"):
         cluster_bootstrap([np.arange(8.0)], np.arange(8), needs_all_clusters, n_boot=20)
     with pytest.raises(DegenerateError, match="the statistic is nan on the data itself"):
         cluster_bootstrap([np.arange(5.0)], np.arange(5), lambda x: np.nan, n_boot=20)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from stages_for_tests import ADD, OTHER, add
 
+from gracelib import store
 from gracelib.store import (
     META,
     VERSIONED,
@@ -293,3 +294,43 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 def run_script(source: str, *argv: str) -> None:
     sys.argv = ["script", *argv]
     exec(compile(source, "script", "exec"), {})
+
+
+@pytest.mark.parametrize("harm, what", [
+    (lambda path: path.write_bytes(path.read_bytes()[:-1]), "value.txt is damaged"),
+    (lambda path: path.write_text("8"), "value.txt is damaged"),
+    (lambda path: path.unlink(), "value.txt is missing"),
+    (lambda path: path.with_name(META).write_text("{"), "meta.json cannot be read"),
+], ids=["truncated", "changed", "missing", "meta"])
+def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, capsys):
+    """A flipped bit in a finished folder must not reach a score: every file is compared with its checksum."""
+    log = tmp_path / "log"
+    one = job(log, 7)
+    path = compute(one, tmp_path) / "value.txt"
+    assert one.done(tmp_path)
+    harm(path)
+    os.utime(path.with_name(META), ns=(1, 1))  # a new process reads it afresh; this one must see a new file
+    compute(one, tmp_path)
+    assert what in capsys.readouterr().err
+    assert path.read_text() == "7" and runs(log) == 2
+
+
+def test_the_key_depends_on_the_packages_that_compute(tmp_path, monkeypatch):
+    before = job(tmp_path / "log").key
+    found = store.versions()
+    monkeypatch.setattr(store, "versions", lambda: found | {"torch": "9.9.9"})
+    assert job(tmp_path / "log").key != before
+    monkeypatch.setattr(store, "versions", lambda: found | {"seaborn": "9.9.9"})  # draws, does not compute
+    assert job(tmp_path / "log").key == before
+
+
+def test_the_key_depends_on_the_functions_a_stage_calls_in_its_own_module(tmp_path, monkeypatch):
+    """Loading a model in another precision is a helper's business, and changes every result."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def code(name, helper):
+        (tmp_path / f"{name}.py").write_text(
+            f"def helper():\n    return {helper}\n\n\ndef stage(out, params, inputs):\n    return helper()\n")
+        return store.Stage("s", importlib.import_module(name).stage, ()).code
+
+    assert code("with_one", 1) == code("with_one_again", 1) != code("with_two", 2)

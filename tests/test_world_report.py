@@ -33,12 +33,30 @@ def test_statements_about_scores_are_reported_with_numbers(report):
 def test_a_failing_world_is_seen():
     """The check can fail: teachers of one strength, a student that learns nothing."""
     cells = pd.DataFrame([{"student": "s", "teacher": f"t{i}", "manner": "algebra", "temperature": t, "teacher_accuracy": 0.9,
-                           "average_at_k": 0.2, "g_norm": 1.0, "g_vendi": 0.1} for i in range(3) for t in (0.6, 1.0)])
+                           "average_at_k": 0.2, "average_se": 0.01, "g_norm": 1.0, "g_vendi": 0.1} for i in range(3) for t in (0.6, 1.0)])
     base = pd.DataFrame([{"student": "s", "average": 0.2}])
     held = world_report(cells, base, 64).set_index("statement").holds
     assert not held.filter(like="spans").any() and not held.filter(like="lifts").any() and not held.filter(like="lowers").any()
     with pytest.raises(ValueError, match="no cells at temperature 0.5"):
         world_report(cells, base, 64, temperature=0.5)
+
+
+@pytest.mark.parametrize("accuracy, holds, measured", [
+    ((0.50, 0.504), True, "a is strongest, b teaches best by 0.4 points, SE 1.4 (within noise)"),
+    ((0.40, 0.504), True, "a is strongest, b teaches best by 10.4 points, SE 1.4"),
+    ((0.50, 0.500), False, "a is strongest and teaches best"),  # a tie: the first of the best is the strongest teacher
+    ((0.504, 0.50), False, "a is strongest and teaches best"),
+])
+def test_the_gap_is_compared_as_a_number_and_with_its_noise(accuracy, holds, measured):
+    cells = pd.DataFrame([{"student": "s", "teacher": n, "manner": "algebra", "temperature": t, "teacher_accuracy": strength,
+                           "average_at_k": a, "average_se": 0.01, "g_norm": 1.0, "g_vendi": 0.1}
+                          for n, a, strength in zip("ab", accuracy, (0.99, 0.9), strict=True) for t in (0.6, 1.0)])
+    base = pd.DataFrame([{"student": "s", "average": 0.2}])
+    row = world_report(cells, base, 64).set_index("statement").filter(like="strongest teacher is not", axis=0).iloc[0]
+    assert row.holds == holds
+    assert row.measured == f"s: {measured}"
+    with pytest.raises(ValueError, match="lack the column average_se: run `make figures` again"):
+        world_report(cells.drop(columns="average_se"), base, 64)
 
 
 def test_committed_mini_figures_match_their_tables_and_sidecars():
