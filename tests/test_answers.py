@@ -58,4 +58,6 @@ def test_average_and_best_of():
         ]
     )
     assert rows[0]["correct"] == [True, False, True, False] and rows[1]["correct"] == [False] * 4
-    assert accuracy(rows) == {"average": 0.25, "best_of": 0.5}
+    # The prompts' shares are 1/2 and 0: variance 1/8, so the mean of two has a standard error of sqrt(1/16).
+    assert accuracy(rows) == {"average": 0.25, "average_se": 0.25, "best_of": 0.5}
+    assert accuracy(rows[:1])["average_se"] == 0  # one prompt shows no spread
