@@ -9,7 +9,6 @@ test instead of a claim.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import subprocess
@@ -134,7 +133,7 @@ def save_figure(
             "paper": paper,
             "inputs": hashes,
             "files": {path.name: file_hash(path) for path in written},
-            "versions": versions() | {p: importlib.metadata.version(p) for p in ("matplotlib", "seaborn")},
+            "versions": versions(),
         }
     )
     path = folder / f"{name}.json"

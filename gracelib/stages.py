@@ -105,6 +105,31 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     tokenizer.save_pretrained(out)
 
 
+def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Average@k of a student under a template of its own."""
+    from gracelib.evaluate import accuracy, grade
+    from gracelib.generate import sample_responses
+
+    model, tokenizer = _load(inputs["model"])
+    prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
+    rows = sample_responses(model, tokenizer, prompts, m=params["k"], temperature=params["temperature"],
+                            seed=params["seed"], max_new_tokens=params["max_new_tokens"], template=params["template"])
+    (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
+
+
+def run_distill_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """A student trained with a warm-up of its own, too."""
+    from gracelib.training import train_causal_lm
+
+    model, tokenizer = _load(inputs["student"])
+    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
+    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"]]
+    train_causal_lm(model, examples, epochs=params["epochs"], lr=params["lr"], batch_size=params["batch_size"],
+                    seed=params["seed"], warmup=params["warmup"])
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
 # A stage's own code counts too: how it reads and writes is part of what it does.
 _WORLD = ("gracelib.world", "gracelib.world_models", "gracelib.encoding", "gracelib.training")
 _SAMPLING = ("gracelib.generate", "gracelib.evaluate", "gracelib.answers", "gracelib.encoding")
@@ -116,3 +141,5 @@ RESPONSES = Stage("responses", run_responses, _SAMPLING)
 EVALUATE = Stage("evaluate", run_evaluate, _SAMPLING)
 FEATURES = Stage("features", run_features, _GRADIENTS)
 DISTILL = Stage("distill", run_distill, ("gracelib.distill", "gracelib.training", "gracelib.encoding"))
+EVALUATE_AS = Stage("evaluate_as", run_evaluate_as, _SAMPLING)
+DISTILL_AS = Stage("distill_as", run_distill_as, ("gracelib.training", "gracelib.encoding"))
