@@ -8,7 +8,6 @@ pathological teachers.
 from __future__ import annotations
 
 import json
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from gracelib.intervals import grace_difference, grace_interval
 from gracelib.pathological import KINDS, PathologicalPlan
 from gracelib.pipeline import Plan, _accuracy, _table, cell_scores, load_features
 from gracelib.scales import Scale, get_scale
-from gracelib.scores import Grace, grace, recalibrate
+from gracelib.scores import Grace, recalibrate
 from gracelib.store import Job
 from gracelib.tasks import read_responses
 from gracelib.workers import run_jobs
@@ -70,7 +69,7 @@ def _contributions(config: Scale) -> dict[tuple, tuple[Grace, np.ndarray]]:
         prompt, value, count, moved = (np.array([row[k] for row in rows])
                                        for k in ("prompt", "contribution", "count", "influence"))
         total, nan = float((count * value).sum() / count.sum()), float("nan")
-        found[key] = Grace(total, nan, nan, nan, nan, prompt, value, count, np.zeros(0), 0), moved
+        found[key] = Grace(total, nan, nan, nan, rows[0]["nu_share"], prompt, value, count, np.zeros(0), 0), moved
     return found
 
 
@@ -103,9 +102,6 @@ def concentration(scale: str, recompute: bool = True) -> pd.DataFrame:
         for key, (result, moved) in _contributions(config).items():
             f, bounds = load_features(plan.features[key].folder(root)), grace_interval(result, influence=moved)
             h = recalibrate(f["g"], f["length"])
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="nu = ")  # here it is a column
-                nu_share = grace(h, f["prompt_id"], config.n_folds, config.nu, zero_rows="keep").nu_share
             top = result.prompt_ids[np.argmax(result.count * result.per_prompt)]
             number = np.argmax((h[f["prompt_id"] == top] ** 2).sum(1))  # features keep a prompt's responses in order
             texts = read_responses(plan.responses[key[1:]].folder(root) / "responses.jsonl", allow_empty=True)
@@ -113,7 +109,7 @@ def concentration(scale: str, recompute: bool = True) -> pd.DataFrame:
             share, rest = top_share(result)
             rows.append(dict(zip(KEY, key, strict=True)) | {
                 "grace": result.total, "grace_low": bounds.low, "grace_high": bounds.high, "top3_share": share,
-                "grace_without_top3": rest, "nu_share": nu_share,
+                "grace_without_top3": rest, "nu_share": result.nu_share,
                 "largest_response": text})
         return pd.DataFrame(rows)
 

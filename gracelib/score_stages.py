@@ -56,7 +56,7 @@ def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     moved = grace_influence(h, f["prompt_id"], **keys)
     columns = (result.prompt_ids.tolist(), result.per_prompt.tolist(), result.count.tolist(), moved.tolist())
     _write(out, [dict(zip(("prompt", "contribution", "count", "influence"), row, strict=True))
-                 for row in zip(*columns, strict=True)])
+                 | {"nu_share": result.nu_share} for row in zip(*columns, strict=True)])
 
 
 def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
