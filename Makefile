@@ -1,5 +1,6 @@
-# One dial: SCALE=nano|smoke|mini (default mini; lab and paper are to come). Two commands need nothing before them:
+# One dial: SCALE=nano|smoke|mini|lab (default mini; paper is to come). Two commands need nothing before them:
 #   make figures    trains, scores, distils and draws        make test    checks everything
+# At lab, which takes hours, `make figures` redraws from the committed tables and `make recompute` trains.
 SCALE  ?= mini
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,11 +8,11 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/gracelib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures notebooks test bench notebook clean clean-env
+.PHONY: help setup figures recompute gallery notebooks test bench notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
-	@echo "  SCALE=$(SCALE) now; nano and smoke are for tests, mini takes minutes, see README.md"
+	@echo "  SCALE=$(SCALE) now; nano and smoke are for tests, mini takes minutes, lab hours, see README.md"
 
 # The environment is made once, and again when what it is made from changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,8 +28,14 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 setup: $(VENV)/.installed  ## create .venv and install what `make figures` needs
 
-figures: $(VENV)/.installed  ## train teachers and students, score them, draw the figures of SCALE
-	$(RUN) figures --scale $(SCALE)
+figures: $(VENV)/.installed  ## train, score and draw SCALE (lab: draw); FIG=19 draws one from the tables
+	$(RUN) figures --scale $(SCALE) $(if $(FIG),--fig "$(FIG)")
+
+recompute: $(VENV)/.installed  ## train and score all of SCALE, also lab; PART=teachers for one part of it
+	$(RUN) recompute --scale $(SCALE) $(if $(PART),--part "$(PART)")
+
+gallery: $(VENV)/.installed  ## one HTML page with every figure of SCALE: build/gallery-SCALE.html
+	$(RUN) gallery --scale $(SCALE)
 
 notebooks: $(VENV)/.installed  ## the same at mini, and refresh the committed notebooks
 	$(RUN) figures --scale mini --save

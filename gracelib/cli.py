@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
-ScaleOption = Annotated[str, typer.Option(help="nano, smoke or mini")]
+ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini or lab")]
 
 
 @app.callback()
@@ -19,33 +22,75 @@ def _main() -> None:
     """Keeps sub-commands even while there are few."""
 
 
-@app.command()
-def figures(scale: ScaleOption = "mini",
-            recompute: Annotated[bool, typer.Option(help="run the pipeline; otherwise redraw from committed tables")] = True,
-            save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False,
-            parameter: Annotated[list[str], typer.Option(help="a notebook parameter, NAME=VALUE, such as sigma=0.01")] = [],
-            device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
-            dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "") -> None:
-    """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
-    from gracelib import notebooks
-    from gracelib.scales import get_scale
-
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What a user can mend is one line and exit status 2; a bug keeps its traceback."""
     try:
-        get_scale(scale)
-        if save and scale != "mini":
-            raise ValueError(f"--save writes the committed notebooks, which show scale mini, not {scale!r}")
-        for name, value in (("GRACELIB_DEVICE", device), ("GRACELIB_DTYPE", dtype)):
-            if value:
-                os.environ[name] = value  # the notebooks' kernels inherit it
-        notebooks.run(scale, recompute, parameters=dict(_split(text) for text in parameter))
-        if save:
-            notebooks.commit_outputs(scale)
+        yield
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
         print("\nstopped; what was finished is kept: run the same command again to go on", file=sys.stderr)
         raise typer.Exit(130) from stop
+
+
+@app.command()
+def figures(scale: ScaleOption = "mini",
+            fig: Annotated[str, typer.Option(help="only these, comma-separated: 19, table01, main, ...")] = "",
+            recompute: Annotated[bool | None, typer.Option(
+                "--recompute/--no-recompute", help="train what is not there; otherwise redraw from the result tables, "
+                "which is the default at lab and with --fig")] = None,
+            save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False,
+            parameter: Annotated[list[str], typer.Option(help="a notebook parameter, NAME=VALUE, such as sigma=0.01")] = [],
+            device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
+            dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "") -> None:
+    """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
+    from gracelib import commands, notebooks
+    from gracelib.scales import get_scale
+
+    with _one_line_errors():
+        get_scale(scale)
+        if save and (scale != "mini" or fig):
+            raise ValueError("--save writes the committed notebooks, all of them, "
+                             f"which show scale mini, not {fig or scale!r}")
+        _set_device(device, dtype)
+        names = commands.figures_named(fig) if fig else []
+        for path in commands.figures(scale, recompute, names, dict(_split(text) for text in parameter)):
+            print(path)
+        if save:
+            notebooks.commit_outputs(scale)
+
+
+@app.command()
+def recompute(scale: ScaleOption = "mini",
+              part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
+              device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
+              dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "") -> None:
+    """Train, score, distil and draw everything of a scale, part by part; finished work is reused."""
+    from gracelib import commands
+
+    with _one_line_errors():
+        _set_device(device, dtype)
+        seconds = commands.recompute(scale, part)
+        print(f"{', '.join([scale, *part])}: finished; this call took {commands.in_words(seconds)}")
+
+
+@app.command()
+def gallery(scale: ScaleOption = "mini",
+            out: Annotated[Path | None, typer.Option(help="the page; default build/gallery-SCALE.html")] = None
+            ) -> None:
+    """Write one self-contained HTML page with every figure of a scale."""
+    from gracelib import gallery as page
+
+    with _one_line_errors():
+        print(page.write(scale, out))
+
+
+def _set_device(device: str, dtype: str) -> None:
+    for name, value in (("GRACELIB_DEVICE", device), ("GRACELIB_DTYPE", dtype)):
+        if value:
+            os.environ[name] = value  # the notebooks' kernels and the worker processes inherit it
 
 
 def _split(text: str) -> tuple[str, object]:

@@ -23,12 +23,13 @@ SMALLEST = 1e-3  #: a cross term below this share of the gradient term is drawn 
 
 
 def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: str, temperature: float, n: int,
-              nu: float) -> Drawn:
+              nu: float, task: str | None = None) -> Drawn:
     """Left: the three terms of each teacher at one temperature. Right: gradient / stability against nu, claim shaded.
 
-    `cmi` as `score_tables.with_noise` gives it, `manner` the family of each teacher. ValueError if the setting is not
-    there.
+    `cmi` as `score_tables.with_noise` gives it, `manner` the family of each teacher; `task` keeps the rows of one (None:
+    the table is of one task). ValueError if the setting is not there.
     """
+    cmi = cmi if task is None else cmi[cmi.task == task]
     own = cmi[(cmi.student == student) & np.isclose(cmi.temperature, temperature)]
     default = cmi_at(own, n, nu).sort_values("gradient", kind="stable").reset_index(drop=True)
     swept = own[(own.n == n) & (own.preconditioner == "smoothed") & (own.space == "h")].sort_values("nu")
@@ -65,7 +66,8 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
     caption = (f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
                f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "
                f"that edge). Right: gradient term over stability term as nu varies; the band is the paper's claim, which "
-               f"no table of it shows. {spans}. Scale {scale}, student {student}, {len(default)} teachers.")
+               f"no table of it shows. {spans}. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "
+               f"{len(default)} teacher{'s' * (len(default) > 1)}.")
     table = pd.concat([default.assign(panel="left"), swept.assign(panel="right")], ignore_index=True)
     ours = {"ratio_lowest": low, "ratio_highest": high, "teachers": len(default)}
     return Drawn(fig, table, caption, f"Points on a logarithmic axis, and lines over nu. {spans}.", ours,

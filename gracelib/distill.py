@@ -10,11 +10,15 @@ from gracelib.encoding import encode_example
 from gracelib.training import train_causal_lm
 
 
-def distill(model, tokenizer, rows: list[dict], *, epochs: float, lr: float, batch_size: int, seed: int) -> list[dict]:
-    """Fine-tune `model` in place on every response of `rows` (each with `question` and `responses`).
+def distill(model, tokenizer, rows: list[dict], *, M: int | None = None, epochs: float, lr: float, batch_size: int,
+            seed: int, warmup: float = 0.05) -> list[dict]:
+    """Fine-tune `model` in place on the first `M` responses (None: all) of every row, with `question` and `responses`.
 
     Returns the training log. The loss covers the response including EOS, averaged over the tokens of a batch, as
-    `transformers` does: a response weighs as |y|, not as log|y|.
+    `transformers` does: a response weighs as |y|, not as log|y|. ValueError if a row has fewer than M responses.
     """
-    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"]]
-    return train_causal_lm(model, examples, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+    short = next((row for row in rows if M is not None and len(row["responses"]) < M), None)
+    if short is not None:
+        raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M}")
+    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"][:M]]
+    return train_causal_lm(model, examples, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup)

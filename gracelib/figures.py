@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from gracelib import paths
 from gracelib.registry import FIGURES, registered
+from gracelib.scales import command_for
 from gracelib.store import file_hash, versions, write_atomically
 
 DPI = 200
@@ -106,7 +107,7 @@ def save_figure(
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name}: input {table_name!r} is not there (results/{path.name} of scale {scale}): run "
-                f"`make figures SCALE={scale}`"
+                f"`{command_for(scale)}`"
             )
         hashes[f"results/{path.name}"] = file_hash(path)
     if not hashes:

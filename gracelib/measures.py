@@ -23,7 +23,7 @@ from gracelib.store import Job
 from gracelib.tasks import read_responses
 from gracelib.workers import run_jobs
 
-KEY = ["student", "teacher", "temperature"]
+KEY = ["task", "student", "teacher", "temperature"]
 COMPARED_AT = 0.6  #: the temperature at which teachers are compared (the paper's figure 5)
 
 
@@ -32,11 +32,22 @@ def compared_at(scale: Scale) -> float:
     return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
 
 
-def _per_cell(scale: Scale, stage, params, description: str, at: float | None = None, cost: float = 1.0) -> dict:
-    """Rows of a stage for every cell (or those at one temperature); `params` is a dict or a function of the cell."""
-    root = paths.runs()
-    jobs = {key: Job(stage, params(key) if callable(params) else params, {"features": job}, job.label, cost)
-            for key, job in Plan(scale).features.items() if at is None or key[2] == at}
+def _per_cell(scale: Scale, stage, params, description: str, at: float | None = None, cost: float = 1.0,
+              everywhere: bool = False) -> dict:
+    """Rows of a stage for the cells of the first task and student (or all), or those at one temperature, by `KEY`.
+
+    `params` is a dict or a function of the cell's key that may give None for cells to leave out. The scale's m and d
+    are added to it.
+    """
+    root, jobs = paths.runs(), {}
+    for plan in (Plan(scale, task.name) for task in scale.tasks):
+        for cell, features in plan.features.items():
+            key = (plan.task.name, *cell)
+            first = plan.first_task and cell[0] == scale.student
+            own = params(key) if callable(params) else params
+            if own is not None and (everywhere or first) and at in (None, cell[2]):
+                own = {"m": scale.m, "d": scale.d} | own
+                jobs[key] = Job(stage, own, {"features": features}, features.label, cost)
     run_jobs([*jobs.values()], root, description)
     return {key: json.loads((job.folder(root) / score_stages.ROWS).read_text(encoding="utf-8"))
             for key, job in jobs.items()}
@@ -93,18 +104,19 @@ def concentration(scale: str, recompute: bool = True) -> pd.DataFrame:
     Columns: grace, grace_low, grace_high (as `intervals`), top3_share (of the sum over prompts, the part of the three
     with the largest contributions), grace_without_top3 (the mean over the other prompts, matrices as fitted on all),
     nu_share (`Grace.nu_share`), largest_response (to the prompt with the largest contribution, the text with the
-    longest gradient). Needs the features.
+    longest gradient).
     """
     config, root = get_scale(scale), paths.runs()
 
     def make():
         rows, plan = [], Plan(config)
+        run_jobs([*plan.features.values()], root, "features")
         for key, (result, moved) in _contributions(config).items():
-            f, bounds = load_features(plan.features[key].folder(root)), grace_interval(result, influence=moved)
-            h = recalibrate(f["g"], f["length"])
+            f = load_features(plan.features[key[1:]].folder(root), config.m, config.d)
+            h, bounds = recalibrate(f["g"], f["length"]), grace_interval(result, influence=moved)
             top = result.prompt_ids[np.argmax(result.count * result.per_prompt)]
             number = np.argmax((h[f["prompt_id"] == top] ** 2).sum(1))  # features keep a prompt's responses in order
-            texts = read_responses(plan.responses[key[1:]].folder(root) / "responses.jsonl", allow_empty=True)
+            texts = read_responses(plan.responses[key[2:]].folder(root) / "responses.jsonl", allow_empty=True)
             text = next(row["responses"][number] for row in texts if str(row["id"]) == str(top))
             share, rest = top_share(result)
             rows.append(dict(zip(KEY, key, strict=True)) | {
@@ -138,12 +150,12 @@ def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     def make():
         found, rows = _contributions(get_scale(scale)), []
-        for student, t in sorted({(s, t) for s, _, t in found}):
-            ranked = sorted((key for key in found if key[0] == student and key[2] == t), key=lambda k: found[k][0].total)
+        for student, t in sorted({(s, t) for _, s, _, t in found}):
+            ranked = sorted((key for key in found if key[1] == student and key[3] == t), key=lambda k: found[k][0].total)
             for rank, (a, b) in enumerate(zip(ranked, ranked[1:], strict=False), 1):
                 pair = grace_difference(found[b][0], found[a][0], influence=(found[b][1], found[a][1]))
                 d = pair.difference
-                rows.append((student, t, rank, a[1], b[1], found[b][0].total / found[a][0].total, d.value, d.low, d.high,
+                rows.append((student, t, rank, a[2], b[2], found[b][0].total / found[a][0].total, d.value, d.low, d.high,
                              1 - pair.p_a_lower, bool(d.low > 0)))
         return pd.DataFrame(rows, columns=columns)
 
@@ -164,25 +176,34 @@ def coverage(scale: str, recompute: bool = True) -> pd.DataFrame:
 
 
 def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """`score_grid` of every cell: sizes n, d (the scale's, halved twice; from 64 at large scales), m, C; and nu x power.
+    """`score_grid` along the lines the ablations need, from one pass of gradients; six significant digits.
 
-    Columns as `score_grid`, six significant digits. The rows with another nu or power are at full n, m, d and C.
+    First task and student: n x d (the kept d halved down to an eighth), C, m, and nu x length power, each with all else
+    at the scale's setting. Other students of the first task: the kept d. Other tasks: C.
     """
     config = get_scale(scale)
+    full = {"n": [config.n_prompts], "m": [config.m], "d": [config.d], "n_folds": [config.n_folds], "nu": [config.nu]}
+    sizes = {"n": [n for n in _halves(config.n_prompts, 4) if n >= config.n_folds], "d": _halves(config.d_kept, 4)}
+    folds = full | {"n_folds": [c for c in (2, 4, 5, 6, 8, 10, 12, 16, 20) if c <= config.n_prompts]}
+    blocks = [full | sizes, folds, full | {"m": _halves(config.m_kept, 4)},
+              full | {"nu": sorted({1e-4, config.nu, 1e-2, 1e-1}), "power": [0.0, 1.0, 2.0]}]
 
-    def halves(size: int) -> list[int]:
-        return sorted({size // k for k in (1, 2, 4, *([8] if size >= 512 else []))})
-
-    params = {"n": halves(config.n_prompts), "m": sorted({m for m in (1, 2, 4) if m <= config.m}), "d": halves(config.d),
-              "n_folds": [2, 4, 5, 8, 10, 20], "nu": config.nu, "default_folds": config.n_folds,
-              "nus": sorted({1e-4, config.nu, 1e-2, 1e-1}), "powers": [0.0, 1.0, 2.0]}
+    def params(key: tuple) -> dict:
+        if key[0] != config.tasks[0].name:
+            return {"blocks": [folds]}
+        return {"blocks": blocks if key[1] == config.student else [full, full | {"d": [config.d_kept]}]}
 
     def make():
-        table = _frame(_per_cell(config, score_stages.GRID, params, "ablation grid", cost=3.0))
-        numbers = table.select_dtypes("float").columns
+        table = _frame(_per_cell(config, score_stages.GRID, params, "ablation grid", cost=3.0, everywhere=True))
+        numbers = [*table.columns[table.columns.get_loc("power") + 1:].drop("nu_decides")]
         return table.assign(**{c: table[c].map(lambda x: float(f"{x:.6g}")) for c in numbers})
 
     return _table(scale, "grid", recompute, make)
+
+
+def _halves(size: int, n: int) -> list[int]:
+    """`size` and what halving it n - 1 times gives, smallest first (whole numbers of at least 1)."""
+    return sorted({max(1, size >> k) for k in range(n)})
 
 
 def cmi(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -196,7 +217,7 @@ def cmi(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     def params(key: tuple) -> dict:
         settings = [base, base | {"preconditioner": "identity"}, base | {"space": "g"}]
-        if key[2] == compared_at(config):
+        if key[3] == compared_at(config):
             settings += [base | {"nu": nu} for nu in (1e-4, 1e-2, 1e-1)]
             settings += [base | {"n": config.n_prompts // k} for k in (2, 4)]
         return {"settings": settings}
@@ -215,7 +236,7 @@ def pathological_scores(scale: str, recompute: bool = True) -> pd.DataFrame:
             data = read_responses(odd.responses[student, kind].folder(root) / "responses.jsonl", allow_empty=True)
             right = [c for row in data for c in row["correct"]]
             rows.append({"student": student, "teacher": kind, "what": KINDS[kind], "correct": sum(right) / len(right),
-                         **cell_scores(load_features(job.folder(root)), config.n_folds, config.nu)})
+                         **cell_scores(load_features(job.folder(root), config.m, config.d), config.n_folds, config.nu)})
         return pd.DataFrame(rows)
 
     return _table(scale, "pathological_scores", recompute, make)

@@ -1,4 +1,7 @@
-"""Executing the numbered notebooks with papermill, in order, and only those whose inputs changed.
+"""Executing the numbered notebooks with papermill, and only those whose inputs changed.
+
+Recomputing, they run in order: each takes up what the ones before it finished. Redrawing, they only read the committed
+tables, so as many run at once as there are cores.
 
 papermill alone runs everything every time, only logs a parameter it does not know, writes its output in place, and
 leaves volatile metadata behind. Here a notebook is skipped if its cells, its parameters, gracelib's code and the
@@ -12,10 +15,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -24,8 +31,9 @@ from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib import paths
+from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, versions, write_atomically
-from gracelib.workers import n_workers
+from gracelib.workers import _prepare_worker, n_workers
 
 KERNEL = "python3"
 
@@ -94,7 +102,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     try:
-        papermill.execute_notebook(str(notebook), str(part), parameters, kernel_name=KERNEL, cwd=str(paths.NOTEBOOKS),
+        papermill.execute_notebook(str(notebook), str(part), parameters, kernel_name=KERNEL, cwd=str(notebook.parent),
                                    log_output=True, progress_bar=False, request_save_on_cell_execute=True,
                                    extra_arguments=["--IPKernelApp.log_level=ERROR"])
         os.replace(part, out)
@@ -109,17 +117,49 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         logger.removeHandler(echo)
 
 
+@dataclass(frozen=True)
+class _Execution:
+    """A notebook with what it is given, where its executed copy goes, and the key of all that decides its output."""
+
+    notebook: Path
+    given: dict
+    out: Path
+    key: str
+
+    def up_to_date(self, figures: Path) -> bool:
+        """Whether its stamp says that this very execution wrote what is there now."""
+        try:
+            record = json.loads(self.out.with_suffix(".json").read_text(encoding="utf-8"))
+            return self.out.is_file() and record["key"] == self.key and all(
+                (figures / name).is_file() and file_hash(figures / name) == hashed
+                for name, hashed in record["wrote"].items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False  # no stamp, or not one of ours: run the notebook
+
+    def seconds(self) -> float:
+        """Execute it; how long that took."""
+        print(f"{self.notebook.name}: running at scale {self.out.parent.name}", file=sys.stderr)
+        started = time.perf_counter()
+        execute(self.notebook, self.out, self.given)
+        seconds = round(time.perf_counter() - started, 1)
+        print(f"{self.notebook.name}: done in {seconds} s", file=sys.stderr)
+        return seconds
+
+
 def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None, parameters: dict | None = None
         ) -> list[Path]:
     """Run the numbered notebooks at a scale; returns those that were executed (others were up to date).
 
-    Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters` (such as device)
-    go to every notebook that declares them. Two calls at once: the second waits, then finds everything done.
-    Raises ValueError for a parameter that no notebook declares.
+    With `recompute` one after the other, each finishing its jobs; without, side by side (`workers.n_workers`) from the
+    result tables. Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters`
+    (such as sigma) go to every notebook that declares them. Two calls at once: the second waits, then finds everything
+    done. Raises ValueError for a parameter that no notebook declares, RuntimeError for a notebook that fails.
     """
     dial = {"scale": scale, "recompute": recompute, **(parameters or {})}  # a notebook takes of it what it declares
     n_workers()  # a bad GRACELIB_WORKERS is refused now, not after the first notebook
-    known = {name for notebook in notebooks or numbered() for name in parameters_of(notebook)}
+    chosen = numbered() if notebooks is None else notebooks
+    declared = {notebook: parameters_of(notebook) for notebook in chosen}
+    known = {name for own in declared.values() for name in own}
     for name in parameters or {}:
         if name not in known or name in ("scale", "recompute"):
             raise ValueError(f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
@@ -128,41 +168,70 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
     folder.mkdir(parents=True, exist_ok=True)
     figures = paths.figures(scale)
     figures.mkdir(parents=True, exist_ok=True)
-    executed, previous = [], None
-    package_data = {path.name: file_hash(path) for path in sorted(Path(__file__).parent.glob("*.csv"))}
-    settings = {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")}
     with _alone(folder / ".lock"):
-        # Without recomputation the result tables are inputs; with it, the notebooks write them.
-        tables = {} if recompute else {path.name: file_hash(path) for path in sorted(paths.results(scale).glob("*.csv"))}
-        for notebook in notebooks or numbered():
-            declared = parameters_of(notebook)
-            given = {name: value for name, value in dial.items() if name in declared}
-            key = digest({"cells": _sources(notebook), "parameters": given, "code": fingerprint(_package()),
-                          "versions": versions(), "previous": previous, "data": package_data, "tables": tables,
-                          "settings": settings})
-            previous, stamp, out = key, folder / f"{notebook.stem}.json", folder / notebook.name
-            if out.is_file() and _up_to_date(stamp, key, figures):
-                print(f"{notebook.name}: up to date", file=sys.stderr)
-                continue
-            print(f"{notebook.name}: running at scale {scale}", file=sys.stderr)
-            before, started = _snapshot(figures), time.perf_counter()
-            execute(notebook, out, given)
-            record = {"key": key, "wrote": _written_since(figures, before),
-                      "seconds": round(time.perf_counter() - started, 1)}
-            write_atomically(stamp, lambda part, record=record: part.write_text(json.dumps(record, indent=1), encoding="utf-8"))
-            print(f"{notebook.name}: done in {record['seconds']} s", file=sys.stderr)
-            executed.append(notebook)
+        same = {"code": fingerprint(_package()), "versions": versions(),
+                "data": {path.name: file_hash(path) for path in sorted(Path(__file__).parent.glob("*.csv"))},
+                "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
+                # Without recomputation the result tables are inputs; with it, the notebooks write them.
+                "tables": {} if recompute else {path.name: file_hash(path)
+                                                for path in sorted(paths.results(scale).glob("*.csv"))}}
+        planned, previous = [], None
+        for notebook in chosen:
+            given = {name: value for name, value in dial.items() if name in declared[notebook]}
+            key = digest({"cells": _sources(notebook), "parameters": given, "previous": previous, **same})
+            previous = key if recompute else None  # who only reads tables does not depend on the notebook before
+            planned.append(_Execution(notebook, given, folder / notebook.name, key))
+        executed = []
+        for batch in [[one] for one in planned] if recompute else [planned]:
+            current = [one for one in batch if one.up_to_date(figures)]
+            for one in current:
+                print(f"{one.notebook.name}: up to date", file=sys.stderr)
+            executed += _run_batch([one for one in batch if one not in current], figures)
     return executed
 
 
-def _up_to_date(stamp: Path, key: str, figures: Path) -> bool:
-    """Whether a stamp says that this very notebook wrote what is there now."""
+def _run_batch(batch: list[_Execution], figures: Path) -> list[Path]:
+    """Execute notebooks that do not depend on each other; leave a stamp for each that succeeded."""
+    before, seconds = _snapshot(figures), {}
     try:
-        record = json.loads(stamp.read_text(encoding="utf-8"))
-        return record["key"] == key and all((figures / name).is_file() and file_hash(figures / name) == hashed
-                                            for name, hashed in record["wrote"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # no stamp, or not one of ours: run the notebook
+        for one, took in _side_by_side(batch):
+            seconds[one.notebook] = took
+    finally:
+        # Who wrote what cannot be told from the time when several run, but the registry knows each figure's producer.
+        written = _written_since(figures, before)
+        for one in batch:
+            if one.notebook in seconds:
+                own = {name: hashed for name, hashed in written.items() if _producer(name) in (None, one.notebook.stem)}
+                record = {"key": one.key, "wrote": own, "seconds": seconds[one.notebook]}
+                write_atomically(one.out.with_suffix(".json"), lambda part, record=record: part.write_text(
+                    json.dumps(record, indent=1), encoding="utf-8"))
+    return [one.notebook for one in batch]
+
+
+def _producer(name: str) -> str | None:
+    """The notebook that the registry names for a file below figures/<scale>/."""
+    return FIGURES[Path(name).stem].notebook if Path(name).stem in FIGURES else None
+
+
+def _side_by_side(batch: list[_Execution]) -> Iterator[tuple[_Execution, float]]:
+    """Each execution with its seconds, as they end. After a failure nothing new is started, and it is raised."""
+    if min(n_workers(), len(batch)) <= 1:
+        yield from ((one, one.seconds()) for one in batch)
+        return
+    # Processes, not threads: papermill changes the working directory. Many figures take long, so those start first.
+    figures = [item.notebook for item in FIGURES.values()]
+    pool = ProcessPoolExecutor(min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"),
+                               initializer=_prepare_worker)
+    try:
+        futures = {pool.submit(one.seconds): one
+                   for one in sorted(batch, key=lambda one: -figures.count(one.notebook.stem))}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("a process that executed notebooks died (out of memory?); "
+                           "run the same command again") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def repeated_response(rows: list[dict]) -> list[dict]:
 
 
 class PathologicalPlan:
-    """Jobs of the three cells of each student, as dictionaries keyed by (student, kind), on top of a scale's `Plan`.
+    """Jobs of the three cells of the first student, as dictionaries keyed by (student, kind), on top of a scale's `Plan`.
 
     Random words and the repeated response are made from the scale's first teacher at its lowest temperature.
     """
@@ -53,7 +53,7 @@ class PathologicalPlan:
         self.responses, self.features, self.distilled, self.student_accuracy = {}, {}, {}, {}
         source = next(iter(plan.responses.values()))
         example = next(iter(plan.responses))  # (teacher, temperature)
-        for student, base in plan.students.items():
+        for student, base in ((scale.student, plan.students[scale.student]),):
             made = {"kind": "random", "seed": scale.seed + 10}
             self.responses |= {
                 (student, "self"): Job(stages.RESPONSES, source.params | {"temperature": 1.0},

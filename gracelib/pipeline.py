@@ -11,74 +11,92 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from gracelib import paths, stages
 from gracelib.baselines import compute_scores
-from gracelib.scales import Scale, get_scale
+from gracelib.scales import Scale, command_for, get_scale
 from gracelib.store import Job, write_atomically
 from gracelib.tasks import read_jsonl, read_responses
 from gracelib.workers import run_jobs
-from gracelib.world_models import spec_record
 
 
 class Plan:
-    """All jobs of a scale, as attributes and dictionaries keyed by (student, teacher, temperature).
+    """All jobs of one task of a scale, as attributes and dictionaries keyed by (student, teacher, temperature).
 
     Where and in which precision gradients are taken is a setting of the whole run, not of one notebook, because every
     later one must find the same features: GRACELIB_DEVICE (auto: CUDA when present) and GRACELIB_DTYPE (float32).
     """
 
-    def __init__(self, scale: Scale):
-        self.scale = scale
-        seed = scale.seed
-        device, dtype = resolve_device(os.environ.get("GRACELIB_DEVICE", "auto")), os.environ.get("GRACELIB_DTYPE", "float32")
+    def __init__(self, scale: Scale, task: str | None = None):
+        self.scale, self.task = scale, scale.task(task)
+        self.first_task = self.task is scale.tasks[0]
         self.students = {
-            name: Job(stages.PRETRAIN, {"model": spec_record(model), "data": spec_record(data), "seed": seed + 1},
+            name: Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": scale.seed + 1},
                       label=f"base student {name}", cost=data.n_texts * data.epochs * model.width / 9e4)
-            for name, (model, data) in scale.students.items()}
+            for name, (model, data) in scale.students.items() if name in dict(self.task.temperatures)}
         self.bases = {
-            name: Job(stages.PRETRAIN, {"model": spec_record(model), "data": spec_record(data), "seed": seed + 2},
+            name: Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": scale.seed + 2},
                       label=f"teacher base {name}", cost=data.n_texts * data.epochs * model.width / 6e4)
             for name, (model, data) in scale.teacher_bases.items()}
         self.teachers = {
-            spec.name: Job(stages.TEACHER, {"teacher": spec_record(spec), "seed": seed + 3}, {"base": self.bases[spec.base]},
+            spec.name: Job(stages.TEACHER, {"teacher": asdict(spec), "seed": scale.seed + 3}, {"base": self.bases[spec.base]},
                            label=f"teacher {spec.name}", cost=spec.n_texts * spec.epochs / 1e3)
             for spec in scale.teachers}
-        steps = {"min_steps": scale.min_steps, "max_steps": scale.max_steps}
-        self.train_prompts = Job(stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": seed + 4, **steps})
-        self.test_prompts = Job(stages.PROMPTS, {"split": "test", "n": scale.n_test, "seed": seed + 5, **steps})
-        self.responses, self.teacher_accuracy, self.features = {}, {}, {}
-        self.distilled, self.student_accuracy, self.base_accuracy = {}, {}, {}
-        test = {"k": scale.k, "seed": seed + 7, "max_new_tokens": scale.max_new_tokens}
-        for teacher, t in product(self.teachers, scale.temperatures):
-            name = f"{teacher} at T={t}"
+        steps = {"min_steps": self.task.min_steps, "max_steps": self.task.max_steps}
+        self.train_prompts = Job(stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": scale.seed + 4, **steps})
+        self.test_prompts = Job(stages.PROMPTS, {"split": "test", "n": scale.n_test, "seed": scale.seed + 5, **steps})
+        self._add_teachers(M=scale.M_kept if self.first_task else scale.M)
+        self._add_students()
+
+    def _add_teachers(self, M: int) -> None:
+        scale, longest = self.scale, self.task.max_new_tokens
+        self.responses, self.teacher_accuracy = {}, {}
+        self.test = {"k": scale.k, "seed": scale.seed + 7, "max_new_tokens": longest}
+        for teacher, t in product(self.teachers, self.task.sampled()):
+            name = self._name(f"{teacher} at T={t}")
             self.responses[teacher, t] = Job(
-                stages.RESPONSES, {"m": scale.M, "temperature": t, "seed": seed + 6, "max_new_tokens": scale.max_new_tokens},
-                {"teacher": self.teachers[teacher], "prompts": self.train_prompts}, name, scale.n_train * scale.M / 400)
-            self.teacher_accuracy[teacher, t] = Job(
-                stages.EVALUATE, test | {"temperature": t},
-                {"model": self.teachers[teacher], "prompts": self.test_prompts}, name, scale.n_test * scale.k / 400)
-        for student, base in self.students.items():
-            self.base_accuracy[student] = Job(stages.EVALUATE, test | {"temperature": 1.0},
-                                              {"model": base, "prompts": self.test_prompts}, f"base student {student}")
-            for (teacher, t), responses in self.responses.items():
-                name = f"{student} taught by {teacher} at T={t}"
-                self.features[student, teacher, t] = Job(
-                    stages.FEATURES, {"n_prompts": scale.n_prompts, "m": scale.m, "d": scale.d, "device": device,
-                                      "dtype": dtype, "projection_seed": seed + 8},
-                    {"student": base, "responses": responses}, name, scale.n_prompts * scale.m / 300)
-                self.distilled[student, teacher, t] = Job(
-                    stages.DISTILL, {"epochs": scale.epochs, "lr": scale.lr, "batch_size": scale.batch_size,
-                                     "seed": seed + 9}, {"student": base, "responses": responses},
-                    name, scale.n_train * scale.M * scale.epochs / 1e3)
-                self.student_accuracy[student, teacher, t] = Job(
-                    stages.EVALUATE, test | {"temperature": 1.0},
-                    {"model": self.distilled[student, teacher, t], "prompts": self.test_prompts},
-                    name, scale.n_test * scale.k / 400)
+                stages.RESPONSES, {"m": M, "temperature": t, "seed": scale.seed + 6, "max_new_tokens": longest},
+                {"teacher": self.teachers[teacher], "prompts": self.train_prompts}, name, scale.n_train * M / 400)
+            self.teacher_accuracy[teacher, t] = self.accuracy(self.teachers[teacher], name, t)
+
+    def _add_students(self) -> None:
+        scale = self.scale
+        device, dtype = resolve_device(os.environ.get("GRACELIB_DEVICE", "auto")), os.environ.get("GRACELIB_DTYPE", "float32")
+        self.features, self.distilled, self.student_accuracy, self.base_accuracy = {}, {}, {}, {}
+        d = scale.d_kept if self.first_task else scale.d
+        for student, temperatures in self.task.temperatures:
+            base = self.students[student]
+            m = scale.m_kept if self.first_task and student == scale.student else scale.m
+            self.base_accuracy[student] = self.accuracy(base, self._name(f"base student {student}"))
+            for teacher, t in product(self.teachers, temperatures):
+                name, cell = self._name(f"{student} taught by {teacher} at T={t}"), (student, teacher, t)
+                self.features[cell] = Job(
+                    stages.FEATURES, {"n_prompts": scale.n_prompts, "m": m, "d": d, "device": device, "dtype": dtype,
+                                      "projection_seed": scale.seed + 8},
+                    {"student": base, "responses": self.responses[teacher, t]}, name, scale.n_prompts * m / 300)
+                self.distilled[cell] = self.student(student, self.responses[teacher, t], name)
+                self.student_accuracy[cell] = self.accuracy(self.distilled[cell], name)
+
+    def student(self, base: str, responses: Job, label: str, **changes) -> Job:
+        """A student distilled from `responses` with the scale's training settings, or with some of them changed."""
+        settings = {key: getattr(self.scale, key) for key in ("M", "epochs", "lr", "batch_size", "warmup")}
+        settings |= {"seed": self.scale.seed + 9} | changes
+        return Job(stages.DISTILL, settings, {"student": self.students[base], "responses": responses}, label,
+                   self.scale.n_train * settings["M"] * settings["epochs"] * self.task.max_steps / 5e3)
+
+    def accuracy(self, model: Job, label: str, temperature: float = 1.0, prompts: Job | None = None) -> Job:
+        """The accuracy of a model on the held-out problems (or on other `prompts`)."""
+        return Job(stages.EVALUATE, self.test | {"temperature": temperature},
+                   {"model": model, "prompts": prompts or self.test_prompts}, label, self.scale.n_test * self.scale.k / 400)
+
+    def _name(self, label: str) -> str:
+        return label if self.first_task else f"{label}, {self.task.name} task"
 
 
 def resolve_device(name: str) -> str:
@@ -100,7 +118,7 @@ def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
         write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
     elif not path.is_file():
         raise FileNotFoundError(f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
-                                f"`make figures SCALE={scale}`, or set recompute = True")
+                                f"`{command_for(scale)}`, or set recompute = True")
     return pd.read_csv(path)  # what a figure sees is what a fresh clone sees: the file
 
 
@@ -108,70 +126,85 @@ def _accuracy(job: Job, root: Path) -> dict[str, float]:
     return json.loads((job.folder(root) / "accuracy.json").read_text(encoding="utf-8"))
 
 
-def teacher_data(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Train the cast and sample every teacher at every temperature; one row a (teacher, temperature).
+def _plans(config: Scale) -> list[Plan]:
+    return [Plan(config, task.name) for task in config.tasks]
 
-    Columns: teacher, manner, width, temperature, accuracy (Average@k on held-out problems), best_of, greedy,
+
+def _finish(jobs: list[dict], description: str) -> None:
+    """Run the jobs of several dictionaries together: fewer moments at which a core waits for the other."""
+    run_jobs([job for group in jobs for job in group.values()], paths.runs(), description)
+
+
+def teacher_data(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Train the cast and sample every teacher at every temperature; one row a (task, teacher, temperature).
+
+    Columns: task, teacher, manner, width, temperature, accuracy (Average@k on held-out problems), best_of, greedy,
     train_accuracy (of the responses students learn from), mean_length (words), truncated (share), distinct (share of a
     prompt's responses that differ). Base students' accuracies go to the table `base_students`.
     """
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan = Plan(config)
-        # The base students and their evaluation join in: three long pretrainings fill two cores better than two.
-        run_jobs([*plan.responses.values(), *plan.teacher_accuracy.values(), *plan.base_accuracy.values()], root, "teachers")
-        rows, specs = [], {spec.name: spec for spec in config.teachers}
-        for (teacher, t), job in plan.responses.items():
-            data = read_responses(job.folder(root) / "responses.jsonl", allow_empty=True)
-            texts = [r for row in data for r in row["responses"]]
-            result = _accuracy(plan.teacher_accuracy[teacher, t], root)
-            rows.append({
-                "teacher": teacher, "manner": specs[teacher].manner,
-                "width": config.teacher_bases[specs[teacher].base][0].width, "temperature": t,
-                "accuracy": result["average"], "best_of": result["best_of"], "greedy": result["greedy"],
-                "train_accuracy": sum(sum(row["correct"]) for row in data) / len(texts),
-                "mean_length": sum(len(r.split()) for r in texts) / len(texts),
-                "truncated": sum(row["n_truncated"] for row in data) / len(texts),
-                "distinct": sum(len(set(row["responses"])) for row in data) / len(texts)})
-        return pd.DataFrame(rows)
+        plans = _plans(config)
+        # The base students and their evaluation join in: long pretrainings fill two cores better together.
+        _finish([jobs for plan in plans for jobs in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)], "teachers")
+        specs = {spec.name: spec for spec in config.teachers}
+        return pd.DataFrame([
+            {"task": plan.task.name, "teacher": teacher, "manner": specs[teacher].manner,
+             "width": config.teacher_bases[specs[teacher].base][0].width, "temperature": t,
+             **_teacher_row(read_responses(job.folder(root) / "responses.jsonl", allow_empty=True),
+                            _accuracy(plan.teacher_accuracy[teacher, t], root), config.M)}
+            for plan in plans for (teacher, t), job in plan.responses.items()])
 
     return _table(scale, "teachers", recompute, make)
 
 
+def _teacher_row(data: list[dict], result: dict, M: int) -> dict[str, float]:
+    texts = [r for row in data for r in row["responses"][:M]]
+    return {"accuracy": result["average"], "best_of": result["best_of"], "greedy": result["greedy"],
+            "train_accuracy": sum(sum(row["correct"][:M]) for row in data) / len(texts),
+            "mean_length": sum(len(r.split()) for r in texts) / len(texts),
+            "truncated": result["truncated"],
+            "distinct": sum(len(set(row["responses"][:M])) for row in data) / len(texts)}
+
+
 def base_students(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Accuracy of each base student before any distillation: student, average, best_of, greedy, truncated."""
+    """Accuracy of each base student before any distillation: task, student, average, best_of, greedy, truncated."""
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan = Plan(config)
-        run_jobs([*plan.base_accuracy.values()], root, "base students")
-        return pd.DataFrame([{"student": name, **_accuracy(job, root)} for name, job in plan.base_accuracy.items()])
+        plans = _plans(config)
+        _finish([plan.base_accuracy for plan in plans], "base students")
+        return pd.DataFrame([{"task": plan.task.name, "student": name, **_accuracy(job, root)}
+                             for plan in plans for name, job in plan.base_accuracy.items()])
 
     return _table(scale, "base_students", recompute, make)
 
 
 def examples(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """One question and each teacher's first response to it, coldest temperature first: what the data look like."""
+    """One question of each task and each teacher's first response to it, coldest temperature first."""
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan, rows = Plan(config), []
-        run_jobs([*plan.responses.values()], root, "teachers")
-        for (teacher, t), job in plan.responses.items():
-            if t in (config.temperatures[0], config.temperatures[-1]):
-                row = read_jsonl(job.folder(root) / "responses.jsonl")[0]
-                rows.append({"teacher": teacher, "temperature": t, "question": row["question"], "answer": row["answer"],
-                             "response": row["responses"][0], "correct": row["correct"][0]})
+        plans, rows = _plans(config), []
+        _finish([plan.responses for plan in plans], "teachers")
+        for plan in plans:
+            for (teacher, t), job in plan.responses.items():
+                if t in (plan.task.sampled()[0], plan.task.sampled()[-1]):
+                    row = read_jsonl(job.folder(root) / "responses.jsonl")[0]
+                    rows.append({"task": plan.task.name, "teacher": teacher, "temperature": t, "question": row["question"],
+                                 "answer": row["answer"], "response": row["responses"][0], "correct": row["correct"][0]})
         return pd.DataFrame(rows)
 
     return _table(scale, "examples", recompute, make)
 
 
-def load_features(folder: Path) -> dict:
+def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:
     """Features of one (student, teacher, temperature): arrays by name, and `prompt_id` (n m,) of strings.
 
-    `g` (n m, d) is before length recalibration; see `gradients.response_features` for the others.
+    `g` (n m, d) is before length recalibration; see `gradients.response_features` for the others. `m` and `d` keep the
+    first m responses of every prompt and the first d columns of g (rows of the projection are independent, so these are
+    a projection to d dimensions). ValueError if more is asked for than is there.
     """
     from safetensors import safe_open
 
@@ -181,28 +214,38 @@ def load_features(folder: Path) -> dict:
     features["prompt_id"] = pd.Series(ids).to_numpy(dtype=str)[features["prompt"]]
     if "correct" in features:
         features["correct"] = features["correct"].astype(bool)
+    m_there, d_there = int(np.bincount(features["prompt"]).min()), features["g"].shape[1]
+    if (m or 1) > m_there or (d or 1) > d_there:
+        raise ValueError(f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} columns")
+    if m is not None and m < m_there:  # a prompt's responses stand together, in order
+        first = np.flatnonzero(np.diff(features["prompt"], prepend=-1))
+        kept = np.arange(len(features["prompt"])) - first[features["prompt"]] < m
+        features = {name: values[kept] for name, values in features.items()}
+    features["g"] = features["g"][:, :d]
     return features
 
 
 def student_features(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Project every response's gradient; one row a cell with what needs no score: lengths, losses, norms.
 
-    Columns: student, teacher, temperature, n_prompts, m, d, length, loss, mean_prob, grad_norm (means over responses).
+    Columns: task, student, teacher, temperature, n_prompts, m, d, length, loss, mean_prob, grad_norm (means over responses).
     """
+    def row(config, f):
+        means = {k: float(f[k].mean()) for k in ("length", "loss", "mean_prob", "grad_norm")}
+        return {"n_prompts": config.n_prompts, "m": config.m, "d": config.d, **means}
+
+    return _table(scale, "features", recompute, lambda: _from_features(scale, row))
+
+
+def _from_features(scale: str, row) -> pd.DataFrame:
+    """One row a cell: its key and `row(config, features)`, at the scale's m and d."""
     config, root = get_scale(scale), paths.runs()
-
-    def make():
-        plan = Plan(config)
-        run_jobs([*plan.features.values()], root, "features")
-        rows = []
-        for (student, teacher, t), job in plan.features.items():
-            f = load_features(job.folder(root))
-            rows.append({"student": student, "teacher": teacher, "temperature": t, "n_prompts": config.n_prompts,
-                         "m": config.m, "d": config.d, **{k: float(f[k].mean()) for k in ("length", "loss", "mean_prob",
-                                                                                          "grad_norm")}})
-        return pd.DataFrame(rows)
-
-    return _table(scale, "features", recompute, make)
+    plans = _plans(config)
+    _finish([plan.features for plan in plans], "features")
+    return pd.DataFrame([
+        {"task": plan.task.name, "student": student, "teacher": teacher, "temperature": t,
+         **row(config, load_features(job.folder(root), config.m, config.d))}
+        for plan in plans for (student, teacher, t), job in plan.features.items()])
 
 
 def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
@@ -217,18 +260,8 @@ def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
 
 def score_table(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Every score of every cell, from the features of `student_features`."""
-    config, root = get_scale(scale), paths.runs()
-
-    def make():
-        plan, rows = Plan(config), []
-        run_jobs([*plan.features.values()], root, "features")
-        for (student, teacher, t), job in plan.features.items():
-            features = load_features(job.folder(root))
-            rows.append({"student": student, "teacher": teacher, "temperature": t,
-                         **cell_scores(features, config.n_folds, config.nu)})
-        return pd.DataFrame(rows)
-
-    return _table(scale, "scores", recompute, make)
+    return _table(scale, "scores", recompute, lambda: _from_features(
+        scale, lambda config, f: cell_scores(f, config.n_folds, config.nu)))
 
 
 def distilled_students(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -236,20 +269,24 @@ def distilled_students(scale: str, recompute: bool = True) -> pd.DataFrame:
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan = Plan(config)
-        run_jobs([*plan.student_accuracy.values()], root, "students")
-        return pd.DataFrame([{"student": s, "teacher": teacher, "temperature": t, **_accuracy(job, root)}
-                             for (s, teacher, t), job in plan.student_accuracy.items()])
+        plans = _plans(config)
+        _finish([plan.student_accuracy for plan in plans], "students")
+        return pd.DataFrame([{"task": plan.task.name, "student": s, "teacher": teacher, "temperature": t, **_accuracy(job, root)}
+                             for plan in plans for (s, teacher, t), job in plan.student_accuracy.items()])
 
     return _table(scale, "students", recompute, make)
 
 
-def cells(scale: str) -> pd.DataFrame:
-    """The table all figures are drawn from: scores, student and teacher accuracies of every cell, read from results."""
-    key = ["student", "teacher", "temperature"]
+def cells(scale: str, task: str | None = None) -> pd.DataFrame:
+    """The table figures are drawn from: scores, student and teacher accuracies of every cell of a task (None: the first).
+
+    Read from the committed results; all students of the task are in it.
+    """
+    key, name = ["task", "student", "teacher", "temperature"], get_scale(scale).task(task).name
     students = distilled_students(scale, recompute=False).rename(columns={"average": "average_at_k"})
     teachers = teacher_data(scale, recompute=False).rename(
         columns={"accuracy": "teacher_accuracy", "truncated": "teacher_truncated", "best_of": "teacher_best_of",
                  "greedy": "teacher_greedy", "mean_length": "mean_words"})
-    return score_table(scale, recompute=False).merge(students, on=key, validate="1:1").merge(
-        teachers, on=["teacher", "temperature"], validate="m:1")
+    joined = score_table(scale, recompute=False).merge(students, on=key, validate="1:1").merge(
+        teachers, on=["task", "teacher", "temperature"], validate="m:1")
+    return joined[joined["task"] == name].reset_index(drop=True)

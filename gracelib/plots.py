@@ -8,7 +8,7 @@ fractions and are drawn in percent, regrets in points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -87,6 +87,8 @@ def scatter(
     x_axis(ax, x)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.margins(0.07, 0.08)
+    if np.ptp(y) == 0:  # one accuracy leaves nothing to scale the axis by
+        ax.set_ylim(y[0] - 5, y[0] + 5)
     ax.set_xlabel(score_label(score))
     ax.set_ylabel(accuracy_label(accuracy, k))
     ax.set_title(spearman_text(row), fontsize=SMALL, pad=4)
@@ -157,81 +159,99 @@ def selected_handles() -> list[Artist]:
     ]
 
 
-def correlation_bars(ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue] | None = None) -> None:
+def correlation_bars(
+    ax: Axes,
+    table: pd.DataFrame,
+    paper: Mapping[str, PaperValue] | None = None,
+    *,
+    labels: bool = True,
+    star: bool = False,
+    narrow: bool = False,
+) -> None:
     """Bars of signed Spearman with 95% intervals; the paper's value is an open diamond of its own.
 
     `table` from `tables.score_rows`, drawn from top to bottom in its order; our value is printed at the
-    right. `paper`: magnitudes by score name; one that is reported as a range gets a diamond at both ends. An
-    undefined correlation has no bar and says so.
+    right. `paper`: magnitudes by score name; one that is reported as a range gets a diamond at both ends, a bound a
+    triangle. An undefined correlation has no bar and says so. A score that some cells lack says on how many it stands,
+    or gets a star (`star`; for panels that share their names, which `labels` prints). `narrow`: a short axis label.
     """
+    whole = table["cells"].max()
     for y, row in enumerate(table.to_dict("records")):
         value = row["spearman"]
         if np.isnan(value):
             ax.text(-0.04, y, "undefined", ha="right", va="center", fontsize=SMALL, color=GREY)
             continue
-        ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
-        if not np.isnan(row["low"]):
-            ax.plot(
-                [row["low"], row["high"]],
-                [y, y],
-                color=EDGE,
-                linewidth=1.1,
-                marker="|",
-                markersize=5,
-                zorder=3,
-            )
-        ax.annotate(
-            number(value),
-            (1, y),
-            xycoords=ax.get_yaxis_transform(),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-        )
-    for y, name in enumerate(table["score"]):
-        if paper and name in paper:
-            ends = sorted({paper[name].low, paper[name].high})
-            ax.plot(
-                ends,
-                [y] * len(ends),
-                color=PAPER_MARK,
-                linewidth=0.8,
-                marker="D",
-                markersize=4.6,
-                markerfacecolor="white",
-                markeredgewidth=1.1,
-                zorder=4,
-                gid=f"paper-{name}",
-            )
+        _bar(ax, y, value, (row["low"], row["high"]), number(value) + ("*" if star and row["cells"] < whole else ""))
+    _paper_marks(ax, table, paper)
     ax.axvline(0, color=EDGE, linewidth=0.7, zorder=2.5)
     ax.set_xlim(-1, 1)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
-    whole = table["cells"].max()  # a score that some cells do not have says on how many it stands
-    names = [r.label if r.cells == whole else f"{r.label} ({r.cells} cells)" for r in table.itertuples()]
-    ax.set_yticks(range(len(table)), names)
+    _score_axis(ax, table, labels, counts=not star)
+    ax.set_xlabel("Spearman (good is +)" if narrow else "Signed Spearman (good is positive)")
+
+
+def regret_bars(
+    ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue] | None = None, *, at_most: float, labels: bool = True
+) -> None:
+    """Bars of regret in points with 95% intervals, from 0 to a little over `at_most`; marks as `correlation_bars`."""
+    for y, row in enumerate(table.to_dict("records")):
+        value = row["regret_points"]
+        if np.isnan(value):
+            ax.text(0.5, y, "undefined", ha="left", va="center", fontsize=SMALL, color=GREY)
+            continue
+        _bar(ax, y, value, (row["regret_low"], row["regret_high"]), f"{value:.1f}")
+    _paper_marks(ax, table, paper)
+    ax.set_xlim(0, 1.05 * max(at_most, 1.0))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    _score_axis(ax, table, labels)
+    ax.set_xlabel("Regret (points)")
+
+
+def _bar(ax: Axes, y: int, value: float, interval: tuple[float, float], text: str) -> None:
+    """A horizontal bar with its interval, and its value at the right edge of the axes."""
+    ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
+    if not np.isnan(interval[0]):
+        ax.plot(interval, [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
+    ax.annotate(text, (1, y), xycoords=ax.get_yaxis_transform(), xytext=(3, 0), textcoords="offset points",
+                va="center", fontsize=SMALL)
+
+
+def _score_axis(ax: Axes, table: pd.DataFrame, labels: bool, counts: bool = True) -> None:
+    """The scores from top to bottom; one that some cells do not have says on how many it stands."""
+    whole = table["cells"].max()
+    names = [r.label if r.cells == whole or not counts else f"{r.label} ({r.cells} cells)" for r in table.itertuples()]
+    ax.set_yticks(range(len(table)), names if labels else [""] * len(table))
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("Signed Spearman (good is positive)")
-    ax.set_ylabel("Score")
+    if labels:
+        ax.set_ylabel("Score")
 
 
-def bar_handles(paper: bool = True) -> list[Artist]:
+def _paper_marks(ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue] | None) -> None:
+    for y, name in enumerate(table["score"]):
+        if paper and name in paper:
+            ends = sorted({paper[name].low, paper[name].high})
+            ax.plot(ends, [y] * len(ends), **_mark(paper[name].bound), linewidth=0.8, zorder=4, clip_on=False, gid=f"paper-{name}")
+
+
+def _mark(bound: str = "") -> dict:
+    """The look of a value of the paper: an open diamond; of a bound, an open triangle that points where the value is."""
+    return {"color": PAPER_MARK, "marker": {"at least": ">", "at most": "<"}.get(bound, "D"),
+            "markersize": 4.6 if bound in ("", "about") else 5.2, "markerfacecolor": "white", "markeredgewidth": 1.1}
+
+
+def paper_handles(values: Iterable[PaperValue], label: str = PAPER_LABEL) -> list[Artist]:
+    """Legend entries of the paper's marks that are drawn: numbers, and bounds of either kind; none if there are none."""
+    kinds = {"" if value.bound == "about" else value.bound for value in values}
+    return [Line2D([], [], linestyle="none", **_mark(kind), label=f"{label}{', ' * bool(kind)}{kind}")
+            for kind in ("", "at least", "at most") if kind in kinds]
+
+
+def bar_handles(paper: bool = True, label: str = "this run, signed") -> list[Artist]:
     """Legend entries of `correlation_bars`."""
     ours = [
-        Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label="this run, signed"),
+        Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=label),
         Line2D([], [], color=EDGE, linewidth=1.1, marker="|", markersize=5, label="95% interval"),
     ]
-    theirs = Line2D(
-        [],
-        [],
-        linestyle="none",
-        color=PAPER_MARK,
-        marker="D",
-        markersize=4.6,
-        markerfacecolor="white",
-        markeredgewidth=1.1,
-        label=PAPER_LABEL,
-    )
-    return [*ours, theirs] if paper else ours
+    return [*ours, Line2D([], [], linestyle="none", **_mark(), label=PAPER_LABEL)] if paper else ours

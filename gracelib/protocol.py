@@ -32,14 +32,12 @@ def protocol(scale: str, recompute: bool = True) -> pd.DataFrame:
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan, t = Plan(config), compared_at(config)
-        student, base = next(iter(plan.students.items()))
+        plan, t, student = Plan(config), compared_at(config), config.student
         jobs = {}
         for teacher in dict.fromkeys((config.teachers[0].name, config.teachers[-1].name)):
             cell = student, teacher, t
             usual, test = plan.distilled[cell], plan.student_accuracy[cell].params
-            released = Job(stages.DISTILL_AS, usual.params | RELEASED_TRAINING,
-                           {"student": base, "responses": plan.responses[teacher, t]}, f"{teacher}, released settings", usual.cost)
+            released = plan.student(student, plan.responses[teacher, t], f"{teacher}, released settings", **RELEASED_TRAINING)
             made = {name: (usual, template) for name, template in TEMPLATES.items()}
             made["the released script's training"] = (released, STUDENT_TEMPLATE)
             for setting, (model, template) in made.items():

@@ -19,10 +19,11 @@ def _write(out: Path, rows: list[dict]) -> None:
     (out / ROWS).write_text(json.dumps(rows), encoding="utf-8")
 
 
-def _features(inputs: dict[str, Path]) -> dict:
+def _features(inputs: dict[str, Path], params: dict) -> dict:
+    """The features at the m and d that the parameters name; as many as are kept where they name none."""
     from gracelib.pipeline import load_features
 
-    return load_features(inputs["features"])
+    return load_features(inputs["features"], params.get("m"), params.get("d"))
 
 
 def _quiet():
@@ -35,21 +36,22 @@ def run_variants(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     with warnings.catch_warnings():
         _quiet()
-        _write(out, [variant_values(_features(inputs), params["n_folds"], params["nu"])])
+        _write(out, [variant_values(_features(inputs, params), params["n_folds"], params["nu"])])
 
 
 def run_few_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.variants import few_prompts
 
-    _write(out, [few_prompts(_features(inputs), params["n_kept"])])
+    _write(out, [few_prompts(_features(inputs, params), params["n_kept"])])
 
 
 def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.influence import grace_influence
     from gracelib.scores import grace, recalibrate
 
-    f = _features(inputs)
-    h, keys = recalibrate(f["g"], f["length"]), params | {"zero_rows": "keep"}
+    f = _features(inputs, params)
+    h = recalibrate(f["g"], f["length"])
+    keys = {"n_folds": params["n_folds"], "nu": params["nu"], "zero_rows": "keep"}
     with warnings.catch_warnings():
         _quiet()
         result = grace(h, f["prompt_id"], **keys)
@@ -62,14 +64,11 @@ def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.grid import score_grid
 
-    features, rows = _features(inputs), []
-    for n in params["n"]:  # folds that a small n has too few prompts for are left out
-        folds = [c for c in params["n_folds"] if c <= n]
-        rows += score_grid(features, [n], params["m"], params["d"], folds, [params["nu"]])
-    # The second grid: nu and the length power at full size.
-    more = score_grid(features, [max(params["n"])], [max(params["m"])], [max(params["d"])], [params["default_folds"]],
-                      params["nus"], params["powers"])
-    _write(out, rows + [r for r in more if (r["nu"], r["power"]) != (params["nu"], 1.0)])
+    features, rows = _features(inputs, {}), {}
+    for block in params["blocks"]:  # blocks overlap (each goes through the default setting): one row a setting
+        for row in score_grid(features, **block):
+            rows.setdefault(tuple(row[k] for k in ("n", "m", "d", "n_folds", "nu", "power")), row)
+    _write(out, list(rows.values()))
 
 
 def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -79,7 +78,7 @@ def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.cmi import cmi_bound
     from gracelib.scores import recalibrate
 
-    f, rows = _features(inputs), []
+    f, rows = _features(inputs, params), []
     prompt_ids, code = check_prompt_ids(f["prompt_id"], len(f["g"]))
     taken_as = np.argsort(np.random.default_rng(0).permutation(len(prompt_ids)))[code]  # nested subsets, as in the grid
     for setting in params["settings"]:

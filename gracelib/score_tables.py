@@ -13,6 +13,7 @@ from gracelib.baselines import SCORES
 from gracelib.stats import DegenerateError, spearman
 from gracelib.variants import REFERENCES, VARIANTS
 
+KEY = ["task", "student", "teacher", "temperature"]  #: of a cell
 ENOUGH = 3  #: cells below which no rank correlation is computed
 
 
@@ -64,15 +65,16 @@ def inconsistencies(variants: pd.DataFrame) -> pd.DataFrame:
 def variant_accuracy(variants: pd.DataFrame, cells: pd.DataFrame, accuracy: str = "average_at_k") -> pd.DataFrame:
     """Signed Spearman of every variant with the trained students, all cells and without the terse family.
 
-    Columns: variant, label, spearman, without_terse, cells. Positive means that it ranks as its direction says; NaN
-    where fewer than three cells are left. ValueError if a cell has no variant.
+    `cells` as `pipeline.cells`, of the task and student that `variants` was made for. Columns: variant, label, spearman,
+    without_terse, cells. Positive means that it ranks as its direction says; NaN where fewer than three cells are left.
+    ValueError if a cell has no variant.
     """
-    key = ["student", "teacher", "temperature"]
-    both = cells[[*key, "manner", accuracy]].merge(variants, on=key, how="left", validate="1:1")
+    both = cells[[*KEY, "manner", accuracy]].merge(variants, on=KEY, how="left", validate="1:1")
     lost = both[both["grace"].isna()]
     if len(lost):
-        raise ValueError(f"no variants of {lost['teacher'].iloc[0]} at T={lost['temperature'].iloc[0]:g}: "
-                         "make the table variants again")
+        row = lost.iloc[0]
+        raise ValueError(f"no variants of {row.teacher} at T={row.temperature:g} (task {row.task}, student {row.student}): "
+                         "give the cells of the first task and student only, or make the table variants again")
     rest = both[both["manner"] != "terse"]
     rows = []
     for name, v in VARIANTS.items():
@@ -107,10 +109,13 @@ def concentration_sentence(concentration: pd.DataFrame, student: str) -> str:
 def flags(odd: pd.DataFrame, cells_scores: pd.DataFrame) -> pd.DataFrame:
     """For each score and odd teacher, the share of real cells that the score prefers to it (1.0: flagged outright).
 
-    `odd` as `measures.pathological_scores`, `cells_scores` as `pipeline.score_table`. One row a score, one column an
-    odd teacher; the row "bias share" is GRACE-Bias/GRACE, the final version's sign of a pathological teacher (the share
-    of real cells with less of it). Empty (NaN) where the score is undefined for the odd teacher.
+    `odd` as `measures.pathological_scores`, `cells_scores` the rows of one task of `pipeline.score_table`. One row a
+    score, one column an odd teacher; the row "bias share" is GRACE-Bias/GRACE, the final version's sign of a pathological teacher (the share
+    of real cells with less of it). Empty (NaN) where the score is undefined for the odd teacher. ValueError for the cells
+    of several tasks: texts of different tasks are not to be compared.
     """
+    if cells_scores["task"].nunique() > 1:
+        raise ValueError(f"cells of the tasks {', '.join(sorted(set(cells_scores['task'])))}: give those of one")
     rows = {}
     names = [s for s in SCORES if s in odd and s in cells_scores]
     parts = [(SCORES[s].label, odd[s], cells_scores[s], SCORES[s].direction) for s in names]
@@ -172,9 +177,9 @@ def cmi_agreement(cmi: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
     `cmi` at one n and nu; `scores` as `pipeline.score_table`.
     """
-    key, rows = ["student", "teacher", "temperature"], []
+    rows = []
     for (space, preconditioner), own in cmi.groupby(["space", "preconditioner"]):
-        both = own.merge(scores, on=key, validate="1:1")
+        both = own.merge(scores, on=KEY, validate="1:1")
         for term in ("gradient", "tight"):
             rows.append({"space": space, "preconditioner": preconditioner, "bound": term} | {
                 SCORES[s].label: _agreement(both[term], both[s]) for s in ("grace", "grace_variance", "g_var", "g_norm")})

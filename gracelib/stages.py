@@ -99,14 +99,14 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
-    distill(model, tokenizer, rows, epochs=params["epochs"], lr=params["lr"], batch_size=params["batch_size"],
-            seed=params["seed"])
+    distill(model, tokenizer, rows, M=params["M"], epochs=params["epochs"], lr=params["lr"],
+            batch_size=params["batch_size"], seed=params["seed"], warmup=params["warmup"])
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """Average@k of a student under a template of its own."""
+    """Average@k of a student under a template of its own, without the greedy pass."""
     from gracelib.evaluate import accuracy, grade
     from gracelib.generate import sample_responses
 
@@ -115,19 +115,6 @@ def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     rows = sample_responses(model, tokenizer, prompts, m=params["k"], temperature=params["temperature"],
                             seed=params["seed"], max_new_tokens=params["max_new_tokens"], template=params["template"])
     (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
-
-
-def run_distill_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """A student trained with a warm-up of its own, too."""
-    from gracelib.training import train_causal_lm
-
-    model, tokenizer = _load(inputs["student"])
-    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
-    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"]]
-    train_causal_lm(model, examples, epochs=params["epochs"], lr=params["lr"], batch_size=params["batch_size"],
-                    seed=params["seed"], warmup=params["warmup"])
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
 
 
 # A stage's own code counts too: how it reads and writes is part of what it does.
@@ -142,4 +129,3 @@ EVALUATE = Stage("evaluate", run_evaluate, _SAMPLING)
 FEATURES = Stage("features", run_features, _GRADIENTS)
 DISTILL = Stage("distill", run_distill, ("gracelib.distill", "gracelib.training", "gracelib.encoding"))
 EVALUATE_AS = Stage("evaluate_as", run_evaluate_as, _SAMPLING)
-DISTILL_AS = Stage("distill_as", run_distill_as, ("gracelib.training", "gracelib.encoding"))

@@ -7,7 +7,6 @@ correlation is undefined (two cells, a constant column) the row says why instead
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.paper import STUDENT, TASK, paper_values
-from gracelib.stats import FEW_CLUSTERS, DegenerateError, cluster_bootstrap, regret, spearman
+from gracelib.paper import setting_name, setting_values
+from gracelib.resample import Statistic, regret_many, spearman_many, teacher_interval
+from gracelib.stats import FEW_CLUSTERS, DegenerateError, regret, spearman
 from gracelib.style import family
 
 MAIN_SCORES = (
@@ -33,9 +33,8 @@ MAIN_SCORES = (
 ACCURACIES = {"average_at_k": "Average@{k}", "best_of": "best-of-{k}", "greedy": "greedy accuracy"}
 ACCURACY_SE = {"average_at_k": "average_se"}  #: the column with the standard error of an accuracy, where there is one
 N_BOOT, SEED = 1000, 0
-_KEYS = ("student", "teacher", "manner", "temperature")
-PAPER_SPEARMAN = f"paper spearman |rho| ({STUDENT}, {TASK})"
-PAPER_REGRET = f"paper regret (points) ({STUDENT}, {TASK})"
+_KEYS = ("task", "student", "teacher", "manner", "temperature")
+PAPER_SETTING, PAPER_SPEARMAN, PAPER_REGRET = "paper setting", "paper spearman |rho|", "paper regret (points)"
 
 
 def select(
@@ -47,8 +46,8 @@ def select(
     leave_out: str | None = None,
     accuracy: str = "average_at_k",
 ) -> pd.DataFrame:
-    """The cells of one student, checked and sorted by teacher and temperature, with the columns that are
-    needed.
+    """The cells of one student on one task, checked and sorted by teacher and temperature, with the columns that
+    are needed.
 
     `cells` as `pipeline.cells` gives it; `temperature` keeps one; `leave_out` drops a family (a known family
     that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
@@ -70,6 +69,8 @@ def select(
         raise ValueError(
             f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}"
         )
+    if rows["task"].nunique() > 1:
+        raise ValueError(f"cells of several tasks ({', '.join(sorted(set(rows['task'])))}): keep one, as pipeline.cells does")
     if leave_out is not None:
         rows = rows[rows["manner"] != leave_out]
         if rows.empty:
@@ -171,12 +172,13 @@ def _statistics(
     if not score:
         return (np.nan, *nan), (np.nan, *nan, ()), ["the score is undefined in every cell"]
     found, spread = regret(score, y, direction), len(set(teacher)) > 1
+    x, accuracy = np.array(score), np.array(y)
 
-    def interval(statistic) -> tuple[float, float]:
+    def interval(many) -> tuple[float, float]:
         if not spread:
             return nan
         try:
-            return _interval([score, y], teacher, statistic, n_boot)
+            return _interval(lambda counts: many(x, accuracy, direction, counts), teacher, n_boot)
         except DegenerateError as error:
             reasons.append(f"no interval: {error}")
             return nan
@@ -188,19 +190,16 @@ def _statistics(
     rho = (np.nan, *nan)
     try:
         value = spearman(score, y, direction)
-        rho = (value, *interval(lambda a, b: spearman(a, b, direction)))
+        rho = (value, *interval(spearman_many))
     except DegenerateError as error:
         reasons.append(f"Spearman undefined: {error}")
-    points = (found.points, *interval(lambda a, b: regret(a, b, direction).points), found.selected)
+    points = (found.points, *interval(regret_many), found.selected)
     return rho, points, reasons
 
 
-def _interval(columns: Sequence, teacher: Sequence, statistic, n_boot: int) -> tuple[float, float]:
-    """The bootstrap interval over teachers; that they are few is said in a note or caption instead of a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        result = cluster_bootstrap(columns, teacher, statistic, n_boot, SEED)
-    return result.low, result.high
+def _interval(statistic: Statistic, teacher: Sequence, n_boot: int) -> tuple[float, float]:
+    """The bootstrap interval over teachers; that they are few is said in a note or caption."""
+    return teacher_interval(statistic, teacher, n_boot, SEED)
 
 
 @dataclass(frozen=True)
@@ -258,13 +257,14 @@ def paired_spearman_difference(
     columns = [rows[name].to_numpy(float) for name in (a, b, "average_at_k")]
     x, y, accuracy = columns
 
-    def difference(p, q, target) -> float:
-        return spearman(p, target, SCORES[a].direction) - spearman(q, target, SCORES[b].direction)
+    def difference(counts: np.ndarray) -> np.ndarray:
+        in_a, in_b = (spearman_many(s, accuracy, SCORES[name].direction, counts) for s, name in ((x, a), (y, b)))
+        return in_a - in_b
 
     same = 1 if SCORES[a].direction == SCORES[b].direction else -1
     try:
         rho = [spearman(s, accuracy, SCORES[name].direction) for s, name in ((x, a), (y, b))]
-        interval = _interval(columns, teachers, difference, N_BOOT if n_boot is None else n_boot)
+        interval = _interval(difference, teachers, N_BOOT if n_boot is None else n_boot)
         return PairedSpearman(a, b, same * spearman(x, y, "higher"), *rho, rho[0] - rho[1], *interval, *size)
     except DegenerateError as error:
         return PairedSpearman(a, b, *undefined, *size, str(error))
@@ -277,11 +277,13 @@ def main_table(
     ours.
 
     `leave_out` names a family to do without (the terse one decides much of a correlation by itself). The
-    paper's two columns are text, as reported: magnitudes for its Llama-3.2-1B on GSM8K, empty where it prints
-    none; they belong to all its teachers, so they stay empty when a family is left out.
+    paper's columns are text, as reported: its setting that ours stands for, magnitudes and regrets, empty where it
+    prints none; they belong to all its teachers, so they stay empty when a family is left out.
     """
-    table = score_rows(select(cells, student, scores, leave_out=leave_out), scores)
+    rows = select(cells, student, scores, leave_out=leave_out)
+    table, task = score_rows(rows, scores), rows["task"].iloc[0]
+    table[PAPER_SETTING] = "" if leave_out is not None else setting_name(task, student)
     for column, quantity in ((PAPER_SPEARMAN, "spearman_abs"), (PAPER_REGRET, "regret_points")):
-        known = {} if leave_out is not None else paper_values("main table", quantity)
+        known = {} if leave_out is not None else setting_values("main table", quantity, task, student)
         table[column] = [known[s].text if s in known else "" for s in table["score"]]
     return table

@@ -9,7 +9,7 @@ from a high sampling temperature.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -36,7 +36,7 @@ class PretrainSpec:
     noise: float
     shares: tuple[tuple[str, float], ...]
     min_steps: int = 1
-    max_steps: int = 5
+    max_steps: int = 7
     batch_size: int = 64
 
 
@@ -50,6 +50,8 @@ class TeacherSpec:
     n_texts: int
     epochs: int = 3
     lr: float = 4e-3
+    min_steps: int = 3
+    max_steps: int = 7
     batch_size: int = 64
 
 
@@ -101,13 +103,8 @@ def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     network = AutoModelForCausalLM.from_pretrained(base)
     rng = Random(f"{seed}/{spec.name}")
-    problems = [world.draw_problem(rng, "pretrain", 3, 5) for _ in range(spec.n_texts)]
+    problems = [world.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
     examples = [encode_example(tokenizer, p.question, world.solve(p, spec.manner, rng)) for p in problems]
     train_causal_lm(network, examples, epochs=spec.epochs, lr=spec.lr, batch_size=spec.batch_size, seed=seed)
     network.save_pretrained(out)
     tokenizer.save_pretrained(out)
-
-
-def spec_record(spec) -> dict:
-    """A spec as plain JSON-ready values: what the store hashes."""
-    return asdict(spec)

@@ -14,11 +14,18 @@ DIRECT = ("terse",)  # manners without a chain of thought: no student is require
 
 
 def world_report(cells: pd.DataFrame, base: pd.DataFrame, max_directions: int, temperature: float = 0.6) -> pd.DataFrame:
-    """One row a statement: kind, statement, measured, holds.
+    """One row a statement about one task: kind, statement, measured, holds.
 
-    `cells` as `pipeline.cells`, `base` as `pipeline.base_students`, `max_directions` = min(d, n m), `temperature` the one
-    at which teachers are compared. Raises ValueError if that temperature or the column average_se is not in the cells.
+    `cells` as `pipeline.cells` (all students of the task), `base` as `pipeline.base_students`, `max_directions` =
+    min(d, n m), `temperature` the one at which teachers are compared. Students may have been taught at different
+    temperatures: each one's hottest is compared with its coldest. Raises ValueError for cells of several tasks, a student
+    without a row in `base`, or if that temperature or the column average_se is not in the cells.
     """
+    if cells["task"].nunique() != 1:
+        raise ValueError(f"cells of the tasks {', '.join(sorted(set(cells['task'])))}: the report is about one task")
+    before = base[base["task"] == cells["task"].iloc[0]].set_index("student")["average"]
+    if lost := sorted(set(cells["student"]) - set(before.index)):
+        raise ValueError(f"no accuracy of the untaught student(s) {', '.join(lost)} on task {cells['task'].iloc[0]}")
     if "average_se" not in cells:
         raise ValueError("the cells lack the column average_se: run `make figures` again, results/students.csv is older "
                          "than the code")
@@ -32,20 +39,23 @@ def world_report(cells: pd.DataFrame, base: pd.DataFrame, max_directions: int, t
          low <= 0.5 and high >= 0.95),
         ("world", f"at least half of the teachers are above 0.85 at T={temperature:g}", f"{strong:.2f}", strong >= 0.5)]
     for student, own in cells.groupby("student"):
-        before = float(base.set_index("student").loc[student, "average"])
+        start = float(before[student])
         after = own[~own.manner.isin(DIRECT)].average_at_k.max()
-        rows.append(("world", f"base student {student} is at 0.05 to 0.30", f"{before:.3f}", 0.05 <= before <= 0.30))
+        rows.append(("world", f"base student {student} is at 0.05 to 0.30", f"{start:.3f}", 0.05 <= start <= 0.30))
         rows.append(("world", f"a good teacher lifts student {student} by at least 15 points",
-                     f"{100 * (after - before):+.1f} points", after - before >= 0.15))
+                     f"{100 * (after - start):+.1f} points", after - start >= 0.15))
+    of_student = cells.groupby("student").temperature
+    hottest, coldest = (cells[cells.temperature == of_student.transform(end)] for end in ("max", "min"))
+    change = hottest.merge(coldest, on=["student", "teacher"], suffixes=("_hot", "_cold"), validate="1:1")
     hot, cold = cells.temperature.max(), cells.temperature.min()
-    change = cells[cells.temperature == hot].merge(cells[cells.temperature == cold], on=["student", "teacher"],
-                                                   suffixes=("_hot", "_cold"))
-    fell = change.drop_duplicates("teacher").eval("teacher_accuracy_hot < teacher_accuracy_cold")
+    widest = change[(change.temperature_hot == hot) & (change.temperature_cold == cold)].drop_duplicates("teacher")
+    fell = widest.teacher_accuracy_hot < widest.teacher_accuracy_cold
     rows.append(("world", f"T={hot:g} lowers the teachers' accuracy against T={cold:g}", f"{fell.sum()} of {len(fell)}",
                  bool(fell.all())))
     for score, label in (("g_norm", "G-Norm"), ("g_vendi", "G-Vendi")):
         rose = change[f"{score}_hot"] > change[f"{score}_cold"]
-        rows.append(("reported", f"T={hot:g} raises {label} against T={cold:g}", f"{rose.sum()} of {len(rose)}", bool(rose.all())))
+        rows.append(("reported", f"the hottest temperature raises {label} against the coldest",
+                     f"{rose.sum()} of {len(rose)} teachers and students", bool(rose.all())))
     differ, gaps = [], []
     for student, own in cells.groupby("student"):
         best, strongest = own.loc[own.average_at_k.idxmax()], own.loc[own.teacher_accuracy.idxmax()]

@@ -14,9 +14,9 @@ MINI = (
 
 
 def synthetic_cells(
-    teachers=MINI, temperatures=(0.4, 0.6, 0.8, 1.0), students=("first",), seed=0
+    teachers=MINI, temperatures=(0.4, 0.6, 0.8, 1.0), students=("first",), seed=0, task="short"
 ) -> pd.DataFrame:
-    """One row a (student, teacher, temperature); GRACE falls with accuracy over more than a decade, with
+    """One row a (student, teacher, temperature) of one task; GRACE falls with accuracy over more than a decade, with
     noise.
     """
     rng, rows = np.random.default_rng(seed), []
@@ -27,6 +27,7 @@ def synthetic_cells(
                 grace = float(np.exp(5 * (0.6 - accuracy) + rng.normal(0, 0.3)))
                 rows.append(
                     {
+                        "task": task,
                         "student": student,
                         "teacher": teacher,
                         "manner": manner,

@@ -14,6 +14,7 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib import notebooks, paths
+from gracelib.registry import Item
 
 PARAMETERS = 'scale = "mini"\nrecompute = False'
 WRITE = """\
@@ -269,6 +270,70 @@ def test_redrawing_looks_at_the_tables_it_draws_from(place):
     assert notebooks.run("nano", recompute=False) == []
     table.write_text("2")
     assert names(notebooks.run("nano", recompute=False)) == ["01"]
+
+
+# --- redrawing side by side ---
+
+MEET = """\
+import os, time
+from pathlib import Path
+here = Path(os.environ["GRACELIB_RUNS"])
+(here / "{me}.here").touch()
+for _ in range(600):
+    if (here / "{other}.here").exists():
+        break
+    time.sleep(0.1)
+else:
+    raise RuntimeError("the other one was not running at the same time")"""
+
+
+def test_redrawing_runs_notebooks_at_the_same_time_and_recomputing_one_after_the_other(place, monkeypatch, capfd):
+    """Each waits until the other runs too: in turn, the first would wait in vain."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    folder = place / "notebooks"
+    notebook(folder, "01_a", MEET.format(me="a", other="b"), WRITE.format(name="a", text="a"))
+    notebook(folder, "02_b", MEET.format(me="b", other="a"), WRITE.format(name="b", text="b"))
+    assert names(notebooks.run("nano", recompute=False)) == ["01", "02"] and sorted(log(place)) == ["a", "b"]
+    assert "02_b.ipynb: done in" in capfd.readouterr().err
+    assert notebooks.run("nano", recompute=False) == []
+
+    notebook(folder, "01_a", "import time; time.sleep(1)", WRITE.format(name="a", text="a"))
+    notebook(folder, "02_b", WRITE.format(name="b", text="b"))
+    (place / "runs" / "log").unlink()
+    assert names(notebooks.run("nano")) == ["01", "02"] and log(place) == ["a", "b"]
+
+
+def test_a_redrawn_notebook_does_not_depend_on_another(place):
+    """Otherwise redrawing one figure would make all others look stale."""
+    folder = place / "notebooks"
+    first = notebook(folder, "01_a", WRITE.format(name="a", text="a"))
+    second = notebook(folder, "02_b", WRITE.format(name="b", text="b"))
+    notebooks.run("nano", recompute=False)
+    assert notebooks.run("nano", recompute=False, notebooks=[second]) == []
+    notebook(folder, first.stem, WRITE.format(name="a", text="A"))
+    assert names(notebooks.run("nano", recompute=False)) == ["01"]
+
+
+def test_a_figure_counts_for_the_notebook_that_the_registry_names(place, monkeypatch):
+    """Two that run at once: a figure that goes astray is drawn again by its producer, and by it alone."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    monkeypatch.setattr(notebooks, "FIGURES", {"a": Item("01_a", "", "", ""), "b": Item("02_b", "", "", "")})
+    for name in ("01_a", "02_b"):
+        notebook(place / "notebooks", name, WRITE.format(name=name[-1], text=name))
+    notebooks.run("nano", recompute=False)
+    (place / "figures" / "nano" / "b.csv").unlink()
+    assert names(notebooks.run("nano", recompute=False)) == ["02"]
+
+
+def test_a_failure_beside_another_notebook_is_reported_and_the_other_kept(place, monkeypatch):
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    notebook(place / "notebooks", "01_fails", "import time; time.sleep(1)", "raise KeyError('teacher')")
+    notebook(place / "notebooks", "02_good", WRITE.format(name="good", text="a"))
+    with pytest.raises(RuntimeError, match=r"01_fails\.ipynb, code cell 3: KeyError: 'teacher'"):
+        notebooks.run("nano", recompute=False)
+    assert (place / "runs" / "notebooks" / "nano" / "01_fails.failed.ipynb").is_file() and log(place) == ["good"]
+    notebook(place / "notebooks", "01_fails", "1 + 1")
+    assert "01" in names(notebooks.run("nano", recompute=False))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}'])

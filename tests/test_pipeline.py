@@ -64,13 +64,13 @@ def tables(where: Path) -> dict[str, bytes]:
 
 
 def jobs():
-    plan = pipeline.Plan(get_scale("nano"))
+    scale = get_scale("nano")
     return with_upstream(
         [
-            *plan.student_accuracy.values(),
-            *plan.features.values(),
-            *plan.base_accuracy.values(),
-            *plan.teacher_accuracy.values(),
+            job
+            for plan in (pipeline.Plan(scale, task.name) for task in scale.tasks)
+            for group in (plan.student_accuracy, plan.features, plan.base_accuracy, plan.teacher_accuracy)
+            for job in group.values()
         ]
     )
 
@@ -101,7 +101,11 @@ def test_the_tables_are_complete(here):
     } <= set(tables(here))
     cells = pipeline.cells("nano")
     assert len(cells) == len(scale.students) * len(scale.teachers) * len(scale.temperatures)
-    numbers = cells.select_dtypes("number")
+    longer = pipeline.cells("nano", "long")
+    assert set(longer["task"]) == {"long"} and set(longer["student"]) == {"first"}
+    assert len(longer) + len(cells) == len(pipeline.score_table("nano", recompute=False))
+    assert longer["grace"].iloc[0] != cells["grace"].iloc[0]  # another task is another run
+    numbers = cells.select_dtypes("number").drop(columns=["correct_prob", "difference_prob"])  # nobody is right at nano
     assert numbers.notna().all(axis=None) and len(numbers.columns) > 15
     total = cells["grace_variance"] + cells["grace_bias"] + cells["grace_cross"]
     pd.testing.assert_series_equal(cells["grace"], total, check_names=False, rtol=1e-9)

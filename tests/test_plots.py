@@ -11,7 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic import MINI, synthetic_cells
 
-from gracelib import paper_figures, plots, stats, style, tables
+from gracelib import captions, paper_figures, plots, stats, style, tables
 from gracelib.baselines import SCORES
 from gracelib.paper import paper_values
 from gracelib.world import MANNERS
@@ -29,7 +29,18 @@ FIGURES = {
     "figure2": paper_figures.figure2,
     "figure4": paper_figures.figure4,
     "figure5": paper_figures.figure5,
+    "figure1, two tasks": lambda *a: paper_figures.figure1(*a, longer=harder(a[0])),
+    "figure4, two tasks": lambda *a: paper_figures.figure4(*a, longer=harder(a[0])),
+    "regret_bars, two tasks": lambda *a: paper_figures.regret_bars(*a, longer=harder(a[0])),
 }
+
+
+def harder(cells):
+    """The longer task: other accuracies, half the temperatures, a score that one cell lacks."""
+    cells = cells[cells.temperature.isin(sorted(set(cells.temperature))[::2])].reset_index(drop=True)
+    cells = cells.assign(task="long", average_at_k=(cells.average_at_k**2).round(3), grace=cells.grace * 2)
+    cells.loc[0, "g_vendi"] = np.nan
+    return cells
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +110,8 @@ def test_every_axis_is_labelled_with_unit_or_direction(name):
     fig = draw(name, "mini").fig
     for ax in fig.axes:
         assert ax.get_xlabel() and "(" in ax.get_xlabel()
-        shared = [a for a in fig.axes if a is ax or ax.get_shared_y_axes().joined(a, ax)]
+        named = any(t.get_text() for t in ax.get_yticklabels())  # a panel without names reads those of the first
+        shared = [a for a in fig.axes if a is ax or ax.get_shared_y_axes().joined(a, ax) or not named]
         assert any(a.get_ylabel() for a in shared)
     assert plots.accuracy_label(k=4) == "Student Average@4 (%)"
     assert plots.score_label("grace") == "GRACE (lower is better)"
@@ -111,7 +123,9 @@ def test_every_figure_says_its_scale_and_that_it_is_not_the_paper(name):
     drawn = draw(name, "mini")
     notes = [t.get_text().replace("\n", " ") for part in drawn.fig.subfigs for t in part.texts]
     n = 6 if name == "figure5" else 24
-    assert len(notes) == 1 and notes[0].startswith(f"scale: mini; {n} cells of 6 teachers")
+    assert len(notes) == 1 and notes[0].startswith(f"scale: mini; {n} cells of 6 teachers, short task")
+    if "two tasks" in name:
+        assert "; 12 of 6, long task, first student" in notes[0] and "long task, first student: 12 cells" in drawn.caption
     assert notes[0].endswith("built-in world, not the paper's numbers")
     assert "Scale mini" in drawn.caption and len(drawn.alt) > 40
     assert "built-in" not in style.scale_note("paper", 120, 15)
@@ -187,7 +201,7 @@ def test_temperature_is_shown_by_size_the_same_in_every_figure():
     )
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure2", "figure5"])
+@pytest.mark.parametrize("name", ["figure1", "figure2", "figure5", "figure1, two tasks"])
 def test_the_spearman_printed_is_the_statistic(name):
     cells = synthetic_cells()
     drawn = FIGURES[name](cells, "first", "mini")
@@ -196,7 +210,7 @@ def test_the_spearman_printed_is_the_statistic(name):
     scores = {SCORES[s].label: s for s in tables.MAIN_SCORES}
     seen = 0
     for ax in drawn.fig.axes:
-        if not ax.get_title(loc="left"):
+        if not ax.get_title(loc="left").startswith("Spearman"):
             continue
         score = scores[ax.get_xlabel().split(" (")[0]]
         rho = stats.spearman(cells[score], cells.average_at_k, SCORES[score].direction)
@@ -211,7 +225,7 @@ def test_the_spearman_printed_is_the_statistic(name):
         assert ax.get_title(loc="left").splitlines()[0] == text
         assert drawn.ours[score]["spearman"] == pytest.approx(rho, abs=1e-12)
         seen += 1
-    assert seen == (1 if name == "figure1" else 3)
+    assert seen == (1 if name.startswith("figure1") else 3)
 
 
 def test_figure_5_marks_the_selected_teacher_and_its_regret():
@@ -385,3 +399,104 @@ def test_an_infinite_score_is_refused():
     rows.loc[0, "grace"] = np.inf
     with pytest.raises(ValueError, match="grace of a at T=0.4 is infinite"):
         tables.score_rows(rows, ["grace"])
+
+
+# --- the paper's figures: which cells, which numbers of the paper ---
+
+
+def test_two_panels_hold_the_statistics_of_their_own_task():
+    cells = synthetic_cells()
+    longer = harder(cells)
+    for name in ("figure1", "figure4"):
+        drawn = FIGURES[f"{name}, two tasks"](cells, "first", "mini")
+        for ax, part, task in zip(drawn.fig.axes, (cells, longer), ("short", "long"), strict=False):
+            assert ax.get_title(loc="left").startswith(f"{task} task\npaper: Llama-3.2-")
+            there = part.dropna(subset=["g_vendi"])
+            rho = stats.spearman(there.g_vendi, there.average_at_k, "higher")
+            assert any(bar.get_width() == pytest.approx(rho, abs=1e-12) for bar in ax.patches)
+        assert drawn.ours["g_vendi"]["cells"] == 24 and drawn.ours["long task: g_vendi"]["cells"] == 11
+        assert drawn.paper["long task: grace"]["value"] == "0.88" and drawn.paper["grace"]["value"] == "0.86"
+        texts = [t.get_text() for t in drawn.fig.axes[1].texts]
+        assert sum(t.endswith("*") for t in texts) == 1
+    assert "Starred scores are not defined everywhere: G-Vendi in 11 of 12 cells." in drawn.caption
+    long_rows = drawn.table[drawn.table.task == "long"]
+    assert list(long_rows.score) == list(drawn.table[drawn.table.task == "short"].score)  # one order of rows
+
+
+def test_regret_bars_hold_both_regrets_and_the_papers_marks():
+    cells = synthetic_cells(seed=3)
+    drawn = FIGURES["regret_bars, two tasks"](cells, "first", "mini")
+    for ax, part, task in zip(drawn.fig.axes, (cells, harder(cells)), ("short", "long"), strict=True):
+        rows = drawn.table[drawn.table.task == task]
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(rows.regret_points))
+        for score, points in zip(rows.score, rows.regret_points, strict=True):
+            if score != "g_vendi":
+                assert points == stats.regret(part[score], part.average_at_k, SCORES[score].direction).points
+    short, longer = drawn.fig.axes
+    marks = {line.get_gid(): line for line in short.lines if str(line.get_gid()).startswith("paper-")}
+    assert list(marks["paper-g_norm"].get_xdata()) == [4.9, 10.8] and marks["paper-grace"].get_marker() == "D"
+    (bound,) = [line for line in longer.lines if line.get_gid() == "paper-teacher_accuracy"]
+    assert bound.get_marker() == ">" and list(bound.get_xdata()) == [5.9]
+    labels = [t.get_text() for part in drawn.fig.subfigs for legend in part.legends for t in legend.get_texts()]
+    assert labels == ["this run", "95% interval", "paper's regret", "paper's regret, at least"]
+    assert short.get_xlim() == longer.get_xlim() and short.get_xlim()[0] == 0
+    worst = drawn.table[drawn.table.task == "short"].regret_points.max()
+    assert f"to {worst:.1f} points" in drawn.caption
+
+
+@pytest.mark.parametrize(
+    "accuracy, task, student, item, said",
+    [
+        ("average_at_k", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.86 for GRACE, 0.53 for G-Norm"),
+        ("greedy", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.7 for GRACE."),
+        ("best_of", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.64 for GRACE."),
+        ("average_at_k", "short", "second", "figure 3", "The paper's |ρ| (OLMo-2-1B, GSM8K): 0.74 for GRACE, 0.43 for G-Var"),
+        ("average_at_k", "long", "first", "figure 8", "The paper's |ρ| (Llama-3.2-3B, MATH): 0.88 for GRACE, 0.9 for G-Var"),
+        ("average_at_k", "short", "second", None, "The paper prints no such number for OLMo-2-1B, GSM8K."),
+        ("average_at_k", "other", "first", None, "No setting of the paper stands beside this one."),
+    ],
+)
+def test_a_scatter_quotes_the_paper_for_its_own_setting(accuracy, task, student, item, said):
+    cells = synthetic_cells(students=("first", "second"), task=task)
+    drawn = paper_figures.figure2(cells, student, "mini", accuracy=accuracy, item=item, extra="One more thing.")
+    assert said in drawn.caption and "One more thing. The " in drawn.caption or task == "other"
+    own = cells[cells.student == student]
+    assert drawn.ours["grace"]["spearman"] == pytest.approx(stats.spearman(own.grace, own[accuracy], "lower"))
+    assert drawn.fig.axes[0].get_ylabel() == plots.accuracy_label(accuracy)
+    assert f"{task} task, {student} student" in drawn.caption
+
+
+def test_a_caption_says_where_our_interval_does_not_contain_the_papers_number():
+    cells = synthetic_cells()
+    rows = tables.select(cells, "first", ["grace", "g_vendi"])
+    table = tables.score_rows(rows, ["grace", "g_vendi"])
+    known = paper_values("figure 2", "spearman_abs")
+    table[["low", "high"]] = [[0.8, 0.9], [0.5, 0.9]]
+    said = captions.beside_the_paper(table, known, rows)
+    assert said.endswith("Our interval contains it for GRACE, not for G-Vendi.")
+    table[["low", "high"]] = [[0.87, 0.9], [0.5, 0.9]]
+    assert captions.beside_the_paper(table, known, rows).endswith("does not contain it for GRACE and G-Vendi.")
+    table[["low", "high"]] = np.nan
+    assert captions.beside_the_paper(table, known, rows).endswith("0.55 for G-Var.")
+
+
+def test_the_main_table_has_a_block_a_setting():
+    cells = synthetic_cells(students=("first", "second"))
+    alone = synthetic_cells((("terse-64", "terse"),), task="long")
+    drawn = paper_figures.table_main(cells, "first", "mini", others=[(cells, "second"), (alone, "first")])
+    blocks = drawn.table.groupby(["setting", "cells_used"], sort=False)
+    assert list(blocks.groups) == [
+        ("short task, first student", "all families"),
+        ("short task, first student", "without terse"),
+        ("short task, second student", "all families"),
+        ("short task, second student", "without terse"),
+        ("long task, first student", "all families"),
+    ]
+    assert "No teacher is left without terse in: long task, first student." in drawn.caption
+    whole = drawn.table[drawn.table.cells_used == "all families"]
+    assert list(whole.drop_duplicates("setting")[tables.PAPER_SETTING]) == [
+        "Llama-3.2-1B, GSM8K", "OLMo-2-1B, GSM8K", "Llama-3.2-3B, MATH"]
+    second = whole[(whole.setting == "short task, second student") & (whole.score == "grace")].iloc[0]
+    own = cells[cells.student == "second"]
+    assert second.spearman == stats.spearman(own.grace, own.average_at_k, "lower") and second[tables.PAPER_SPEARMAN] == "0.74"
+    assert set(drawn.ours) == {", ".join(key) for key in blocks.groups}

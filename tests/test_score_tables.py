@@ -10,7 +10,7 @@ from synthetic import synthetic_cells
 from gracelib import score_tables
 from gracelib.variants import REFERENCES, VARIANTS
 
-KEY = ["student", "teacher", "temperature"]
+KEY = score_tables.KEY
 
 
 def variants_of(cells: pd.DataFrame) -> pd.DataFrame:
@@ -46,8 +46,16 @@ def test_agreement_with_accuracy_is_signed_by_the_direction():
     assert table.loc["grace", "spearman"] > 0.8 and table.loc["nu_1e-1", "spearman"] == -table.loc["grace", "spearman"]
     assert table.loc["g_vendi_bits", "spearman"] == -table.loc["grace", "spearman"]  # higher is better there
     assert table.loc["grace", "without_terse"] != table.loc["grace", "spearman"]
-    with pytest.raises(ValueError, match="no variants of equations-48 at T=0.4"):
+    with pytest.raises(ValueError, match=r"no variants of equations-48 at T=0.4 \(task short, student first\)"):
         score_tables.variant_accuracy(variants_of(cells)[1:], cells)
+
+
+def test_variants_belong_to_one_task_and_student():
+    """A table made for the first task and student does not stand in for another's cells."""
+    variants = variants_of(synthetic_cells())
+    for other in (synthetic_cells(task="long"), synthetic_cells(students=("first", "second"))):
+        with pytest.raises(ValueError, match="give the cells of the first task and student only"):
+            score_tables.variant_accuracy(variants, other)
 
 
 def test_the_sentence_names_neighbours_that_are_not_told_apart():
@@ -71,18 +79,23 @@ def test_the_sentence_names_the_most_concentrated_cell():
 
 
 def test_flags_are_shares_of_real_cells_that_a_score_prefers():
-    real = pd.DataFrame({"student": "first", "grace": [1.0, 2.0, 3.0, 4.0], "grace_bias": [0.1] * 4, "g_vendi": [1.0, 2, 3, np.nan]})
+    real = pd.DataFrame({"task": "short", "student": "first", "grace": [1.0, 2.0, 3.0, 4.0], "grace_bias": [0.1] * 4, "g_vendi": [1.0, 2, 3, np.nan]})
     odd = pd.DataFrame({"student": "first", "teacher": ["self", "random"], "grace": [2.5, 9.0], "grace_bias": [1.0, 0.0],
                         "g_vendi": [0.5, np.nan]})
     table = score_tables.flags(odd, real).set_index("score")
     assert table.loc["GRACE"].tolist() == [0.5, 1.0]  # lower is better
     assert table.loc["G-Vendi", "self"] == 1.0 and np.isnan(table.loc["G-Vendi", "random"])
     assert table.loc["bias share"].tolist() == [1.0, 0.0]
+    others = real.assign(student="second", grace=0.0)  # another student's cells do not count
+    again = score_tables.flags(odd, pd.concat([real, others], ignore_index=True)).set_index("score")
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(ValueError, match="cells of the tasks long, short: give those of one"):
+        score_tables.flags(odd, pd.concat([real, real.assign(task="long")], ignore_index=True))
 
 
 def cmi_table():
     terms = dict.fromkeys(score_tables.CMI_TERMS, 1.0)
-    rows = [{"student": "s", "teacher": t, "temperature": 0.6, "space": "h", "preconditioner": p, "nu": 1e-3, "n": 8,
+    rows = [{"task": "short", "student": "s", "teacher": t, "temperature": 0.6, "space": "h", "preconditioner": p, "nu": 1e-3, "n": 8,
              "log_n": np.log(8), **terms, "gradient": 6.0, "stability": 0.0 if p == "identity" else 2.0}
             for t in ("a", "b") for p in ("smoothed", "identity")]
     return pd.DataFrame(rows)
@@ -106,3 +119,14 @@ def test_noise_scales_every_term_and_no_ratio():
 def test_constants_of_the_lemma():
     table = score_tables.cmi_constants(cmi_table()[:1], eta=0.5).set_index("ratio")["median"]
     assert table.iloc[0] == 2 and table.iloc[1] == 1 and table.iloc[2] == 4 and table.iloc[3] == 2 and table.iloc[5] == 4
+
+
+def test_agreement_of_the_bound_joins_cells_of_one_task():
+    """The bound's own order is compared with the scores of the same cells; another task's scores are left alone."""
+    cells = synthetic_cells()
+    cmi = cells[KEY].assign(space="h", preconditioner="smoothed", gradient=cells.grace, tight=-cells.grace)
+    both = pd.concat([cells, cells.assign(task="long", grace=-cells.grace)], ignore_index=True)
+    table = score_tables.cmi_agreement(cmi, both).set_index("bound")["GRACE"]
+    assert table["gradient"] == 1 and table["tight"] == -1
+    shuffled = score_tables.cmi_agreement(cmi.sample(frac=1, random_state=0), both).set_index("bound")["GRACE"]
+    assert shuffled.equals(table)

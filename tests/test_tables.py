@@ -44,7 +44,7 @@ def test_an_interval_that_no_resample_allows_is_a_note():
         def refuse(*_, **__):
             raise stats.DegenerateError("541 of 542 resamples of 3 clusters are degenerate")
 
-        patch.setattr(tables, "cluster_bootstrap", refuse)
+        patch.setattr(tables, "teacher_interval", refuse)
         row = tables.score_rows(tables.select(cells, "first", ["incorrect_prob"]), ["incorrect_prob"]).iloc[0]
     tables._statistics.cache_clear()
     assert np.isfinite(row.spearman) and np.isnan(row.low) and np.isnan(row.regret_low)
@@ -70,6 +70,13 @@ def test_cells_without_a_standard_error_are_refused_with_the_remedy():
         tables.select(synthetic_cells().drop(columns="average_se"), "first", ["grace"])
     rows = tables.select(synthetic_cells().drop(columns="average_se"), "first", ["grace"], accuracy="greedy")
     assert "average_se" not in rows
+
+
+def test_cells_of_two_tasks_are_refused():
+    both = pd.concat([synthetic_cells(), synthetic_cells(task="long")])
+    with pytest.raises(ValueError, match=r"cells of several tasks \(long, short\): keep one"):
+        tables.select(both, "first", ["grace"])
+    assert set(tables.select(synthetic_cells(task="long"), "first", ["grace"]).task) == {"long"}
 
 
 def test_the_main_table_says_what_its_intervals_leave_out():

@@ -1,0 +1,183 @@
+"""Further kinds of statements on the table of cells: temperatures, budgets, families, other accuracies, subsets.
+
+Why apart from `claim_world`: there are the measurements that most claims share, here those of single figures. Each takes
+a `World` and gives a `Measured`; what is no correlation, regret or difference of these over resampled teachers says in
+`over` what its interval is over.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from gracelib.baselines import SCORES
+from gracelib.claim_measures import interval, pick_draws, regret_draws, spearman_draws, within
+from gracelib.claim_world import POINTS, Measure, Measured, NotHere, World, from_noise, shown
+from gracelib.tables import SEED
+
+SUBSETS, SUBSET_SHARE = 100, 0.6  #: figure 23
+
+
+def strongest_is_not_best(w: World) -> Measured:
+    """Best student of any teacher less the best student of the strongest teacher (of several, the best teacher)."""
+    frame = w.frame()
+    if len(w.labels) < 2:
+        raise NotHere("there is one teacher")
+    strong = frame[frame.teacher.isin(frame.teacher[frame.teacher_accuracy == frame.teacher_accuracy.max()])]
+    strong, best = strong.loc[strong.average_at_k.idxmax()], frame.loc[frame.average_at_k.idxmax()]
+    points, se = 100 * (best.average_at_k - strong.average_at_k), 100 * np.hypot(best.average_se, strong.average_se)
+    se = se if best.teacher != strong.teacher else 0.0
+    return from_noise(points, se, "best student less the strongest teacher's best",
+                      f" ({strong.teacher} is strongest, {best.teacher} teaches best)")
+
+
+def budgets(kind: str) -> Measure:
+    """GRACE's lowest correlation, or highest regret, over the size budgets."""
+    def measure(w: World) -> Measured:
+        frame = w.frame()
+        if kind == "spearman":
+            found = [w.rho("grace", frame, keep=keep) for _, keep in w.widths()]
+            draws, name, unit = np.min(found, axis=0), "lowest Spearman over the size budgets", ""
+        else:
+            found = [regret_draws(frame.grace, frame.average_at_k, "lower", w.weights(frame) * keep)
+                     for _, keep in w.widths()]
+            draws, name, unit = np.max(found, axis=0), "highest regret over the size budgets", POINTS
+        each = ", ".join(f"up to {width}: {shown(f)}" if not unit else f"up to {width}: {f[0]:.1f}"
+                         for (width, _), f in zip(w.widths(), found, strict=True))
+        return w.measured(draws, name, unit, f" ({each})", not unit)
+    return measure
+
+
+def family_regret(w: World) -> Measured:
+    """Mean over families of GRACE's regret when that family is all there is."""
+    frame, weights = w.frame(), w.weights(w.frame())
+    members = [(frame.manner == name).to_numpy() for name in dict.fromkeys(frame.manner)]
+    found = np.stack([regret_draws(frame.grace, frame.average_at_k, "lower", weights * member) for member in members])
+    there = np.isfinite(found)  # (families, draws)
+    draws = np.where(there, found, 0).sum(0) / np.maximum(there.sum(0), 1)
+    return w.measured(draws, "mean regret of GRACE within a family", POINTS, f", {len(found)} families", False)
+
+
+def _per_teacher(w: World, function) -> np.ndarray:
+    """`function` of each teacher's cells (teachers,), NaN where there is one temperature only."""
+    own = dict(tuple(w.frame().groupby("teacher")))
+    return np.array([function(own[t]) if t in own and len(own[t]) > 1 else np.nan for t in w.labels])
+
+
+def _ones(rows: pd.DataFrame) -> np.ndarray:
+    return np.ones((1, len(rows)))
+
+
+def temperature_regret(w: World) -> Measured:
+    """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
+    costs = _per_teacher(w, lambda f: regret_draws(f.grace, f.average_at_k, "lower", _ones(f))[0])
+    blind = _per_teacher(w, lambda f: 100 * (f.average_at_k.max() - f.average_at_k.mean()))
+    return w.measured(w.resamples.mean(costs), "mean regret of GRACE within a teacher", POINTS,
+                      f" (a random temperature: {np.nanmean(blind):.1f})" if np.isfinite(blind).any() else "", False)
+
+
+def temperature_gain(w: World) -> Measured:
+    """Accuracy at the temperature that GRACE picks less the mean over temperatures, mean over teachers."""
+    def gain(f):
+        return 100 * (pick_draws(f.grace, f.average_at_k, "lower", _ones(f))[0] - f.average_at_k.mean())
+
+    return w.measured(w.resamples.mean(_per_teacher(w, gain)), "GRACE's temperature less one drawn at random", POINTS)
+
+
+def both_rise(w: World) -> Measured:
+    """The smaller of the two mean within-teacher correlations with temperature, of G-Norm and of G-Vendi."""
+    norm, vendi = (w.resamples.mean(within(w.frame(), s, "temperature", w.labels)) for s in ("g_norm", "g_vendi"))
+    return w.measured(np.minimum(norm, vendi), "smaller mean within-teacher Spearman with temperature", "",
+                      f" (G-Norm {shown(norm)}, G-Vendi {shown(vendi)})")
+
+
+def opposite_temperatures(w: World) -> Measured:
+    """G-Vendi's temperature less G-Norm's, mean over teachers, as a share of the range of temperatures."""
+    def picks(f, score):
+        return pick_draws(f[score], f.temperature, SCORES[score].direction, _ones(f))[0]
+
+    spread = w.frame().temperature.max() - w.frame().temperature.min()
+    if spread == 0:
+        raise NotHere("there is one temperature")
+    vendi, norm = (_per_teacher(w, lambda f, s=s: picks(f, s)) for s in ("g_vendi", "g_norm"))
+    draws = w.resamples.mean((vendi - norm) / spread)
+    return w.measured(draws, "G-Vendi's temperature less G-Norm's, share of the range", "",
+                      f" (mean T {np.nanmean(vendi) if np.isfinite(vendi).any() else np.nan:.2f} and "
+                      f"{np.nanmean(norm) if np.isfinite(norm).any() else np.nan:.2f})")
+
+
+def warmer_is_better(w: World) -> Measured:
+    """Share of teachers whose warmer half of temperatures teaches better than the colder, beyond one-sided 5% noise."""
+    def beyond(f):
+        f = f.sort_values("temperature")
+        half = len(f) // 2
+        cold, warm = f[:half], f[-half:]
+        se = np.sqrt((cold.average_se**2).sum() + (warm.average_se**2).sum()) / half
+        return float(warm.average_at_k.mean() - cold.average_at_k.mean() > 1.645 * se)
+
+    shares = _per_teacher(w, beyond)
+    found, n = int(np.nansum(shares)), int(np.isfinite(shares).sum())
+    if not n:
+        raise NotHere("there is one temperature")
+    ends = binomtest(found, n).proportion_ci(0.95, method="exact")  # none of n is no proof that there is none
+    return Measured(found / n, ends.low, ends.high, "share of teachers whose warmer half of temperatures is better", "",
+                    f" ({found} of {n}; by chance 0.05)", "teachers, exact binomial", False, n)
+
+
+def subsets(w: World) -> Measured:
+    """Median of GRACE's correlation over random 60% subsets of teachers, with the range of 95% of the subsets."""
+    frame, k = w.frame(), len(w.labels)
+    kept = max(1, round(SUBSET_SHARE * k))
+    if k < 2:
+        raise NotHere("there is one teacher")
+    order = np.random.default_rng(SEED).random((SUBSETS, k)).argsort(1)
+    chosen = (order < kept)[:, np.searchsorted(w.labels, frame.teacher.to_numpy(str))].astype(float)
+    names = [s for s in ("grace", "g_norm", "g_vendi", "student_loss", "teacher_accuracy")]
+    rho = {s: (-1 if SCORES[s].direction == "lower" else 1) * spearman_draws(frame[s], frame.average_at_k, chosen)
+           for s in names}
+    _, low, high = interval(np.concatenate([rho["grace"][:1], rho["grace"]]))
+    others = np.max([rho[s] for s in names[1:]], axis=0)
+    return Measured(float(np.nanmedian(rho["grace"])) if np.isfinite(rho["grace"]).any() else np.nan, low, high,
+                    "median Spearman of GRACE over subsets of teachers", "",
+                    f"; best of {len(names)} scores in {np.nanmean(rho['grace'] >= others):.0%}",
+                    f"95% of {SUBSETS} subsets of {kept} teachers")
+
+
+def self_like(frame: pd.DataFrame) -> str:
+    """The teacher whose responses the student finds likeliest: lowest mean loss over its temperatures."""
+    return str(frame.groupby("teacher")["student_loss"].mean().idxmin())
+
+
+def without_self_like(score: str) -> Measure:
+    """A score's correlation without the teacher most like the student less that with it, paired."""
+    def measure(w: World) -> Measured:
+        frame = w.frame()
+        name = self_like(frame)
+        left, whole = w.rho(score, frame, keep=(frame.teacher != name).to_numpy()), w.rho(score, frame)
+        return w.measured(left - whole, f"Spearman of {SCORES[score].label} without {name} less with it", "",
+                          f" ({shown(left)} and {shown(whole)})")
+    return measure
+
+
+def pick_elsewhere(w: World) -> Measured:
+    """The larger of GRACE's regrets when students are judged by greedy accuracy and by best-of-k."""
+    frame = w.frame()
+    found = {a: regret_draws(frame.grace, frame[a], "lower", w.weights(frame)) for a in ("greedy", "best_of")}
+    return w.measured(np.max([*found.values()], axis=0), "larger regret of GRACE, greedy and best-of-k", POINTS,
+                      f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f})", False)
+
+
+def below_average(accuracy: str) -> Measure:
+    """GRACE's correlation with Average@k less that with another accuracy."""
+    def measure(w: World) -> Measured:
+        usual, other = w.rho("grace", w.frame()), w.rho("grace", w.frame(), accuracy)
+        return w.measured(usual - other, f"Spearman with Average@{w.config.k} less with {accuracy.replace('_', '-')}", "",
+                          f" ({shown(usual)} and {shown(other)})")
+    return measure
+
+
+def variance_agrees(w: World) -> Measured:
+    """GRACE-Variance's correlation less GRACE's."""
+    a, b = w.rho("grace_variance", w.frame()), w.rho("grace", w.frame())
+    return w.measured(a - b, "GRACE-Variance less GRACE", "", f" ({shown(a)} and {shown(b)})")

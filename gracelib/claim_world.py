@@ -1,0 +1,240 @@
+"""What the paper's claims are measured with: the committed tables of a scale, and one function a kind of statement.
+
+Why functions that return functions: a claim is then one line of a list (`claim_list`), and the same measurement is made
+on another task, student or world seed by giving it another `World`. All statistics of a world share one set of resamples
+of its teachers, so a difference between two of them is paired, also across students and tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from gracelib import extra_runs, feature_measures, measures, pipeline, tables
+from gracelib.baselines import SCORES
+from gracelib.claim_measures import interval, pick_draws, regret_draws, resamples, spearman_draws, within
+from gracelib.scales import get_scale
+
+POINTS = " points"
+NOISE = "noise of the test problems alone"
+PARTS = ("grace_variance", "grace_bias", "mean_length")  #: not scores of the paper's list beside GRACE
+
+
+class NotHere(Exception):
+    """This scale has nothing to measure the claim with; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number with its interval, and the words around it."""
+
+    value: float
+    low: float
+    high: float
+    what: str
+    unit: str = ""  #: "", `POINTS` or another unit, printed after the numbers
+    extra: str = ""  #: said after them
+    over: str = "teachers"  #: what the interval is over
+    signed: bool = True  #: False where the number cannot be negative
+    teachers: int = 0  #: how many are behind it
+
+    def number(self, x: float) -> str:
+        return f"{x:{'+' * self.signed}.{1 if self.unit == POINTS else 2}f}"
+
+    def text(self) -> str:
+        """Value and interval."""
+        if not np.isfinite(self.value):
+            return "undefined"
+        ends = (f" [{self.number(self.low)}, {self.number(self.high)}]" if np.isfinite(self.low + self.high)
+                else " (no interval)")
+        return f"{self.number(self.value)}{ends}{self.unit}"
+
+    def sentence(self) -> str:
+        over = "" if self.over == "teachers" else f" (interval: {self.over})"
+        return f"{self.what}: {self.text()}{over}{self.extra}"
+
+
+class World:
+    """The tables of a scale as the claims need them. Tables are read when first asked for; a missing one is an error."""
+
+    def __init__(self, scale: str):
+        self.scale, self.config = scale, get_scale(scale)
+        self.cells, self._frames = pipeline.cells(scale), {}
+        self.resamples = resamples(self.cells["teacher"].unique(), tables.N_BOOT, tables.SEED)
+        self.labels = self.resamples.labels
+
+    def frame(self, where: str = "first") -> pd.DataFrame:
+        """Cells of "first" or "second" (students of the first task) or "long" (the second task, its first student)."""
+        if where not in self._frames:
+            config = self.config
+            if where == "long":
+                if len(config.tasks) < 2:
+                    raise NotHere("this scale has no longer task")
+                cells, student = pipeline.cells(self.scale, config.tasks[1].name), config.student
+            else:
+                students = [name for name, _ in config.tasks[0].temperatures]
+                number = ("first", "second").index(where)
+                if number >= len(students):
+                    raise NotHere("this scale has no second student")
+                cells, student = self.cells, students[number]
+            self._frames[where] = cells[cells.student == student].sort_values(["teacher", "temperature"]).reset_index(
+                drop=True)
+        return self._frames[where]
+
+    def weights(self, frame: pd.DataFrame) -> np.ndarray:
+        return self.resamples.weights(frame["teacher"])
+
+    def rho(self, score: str, frame: pd.DataFrame, accuracy: str = "average_at_k", keep: np.ndarray | None = None):
+        """Draws of the signed Spearman correlation of a score (of `SCORES`) with an accuracy; `keep` (cells,) restricts."""
+        weights = self.weights(frame) if keep is None else self.weights(frame) * keep
+        sign = -1 if SCORES[score].direction == "lower" else 1
+        return sign * spearman_draws(frame[score], frame[accuracy], weights)
+
+    def measured(self, draws: np.ndarray, what: str, unit: str = "", extra: str = "", signed: bool = True,
+                 teachers: int | None = None) -> Measured:
+        """Value and interval of draws; `teachers` None: all of this world's."""
+        value, low, high = interval(draws)
+        if len(self.labels) < 2:
+            low = high = np.nan
+        return Measured(value, low, high, what, unit, extra, signed=signed,
+                        teachers=len(self.labels) if teachers is None else teachers)
+
+    def widths(self) -> list[tuple[int, np.ndarray]]:
+        """Size budgets: each width of a teacher, and which cells of the first frame are of teachers within it."""
+        width = self.frame()["width"].to_numpy()
+        return [(int(w), width <= w) for w in sorted(set(width))]
+
+    @cached_property
+    def grid(self) -> pd.DataFrame:
+        return measures.grid(self.scale, recompute=False)
+
+    def grid_rho(self, where: str, **changed) -> np.ndarray:
+        """Draws of GRACE's signed correlation at one setting of the ablation grid; NotHere if the grid has it not."""
+        config, frame = self.config, self.frame(where)
+        setting = {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu,
+                   "power": 1.0} | changed
+        task, student = frame["task"].iloc[0], frame["student"].iloc[0]
+        own = self.grid[(self.grid.task == task) & (self.grid.student == student)]
+        for name, value in setting.items():
+            own = own[np.isclose(own[name], value, rtol=1e-9, atol=0)]
+        if own.empty:
+            raise NotHere(f"the grid of this scale has no {', '.join(f'{k} = {v:g}' for k, v in changed.items())}")
+        both = frame.drop(columns="grace").merge(own[["teacher", "temperature", "grace"]], on=["teacher", "temperature"],
+                                                 validate="1:1")
+        return self.rho("grace", both)
+
+    @cached_property
+    def filtered(self) -> pd.DataFrame:
+        """Cells with a filtered student: those of the first frame, beside them the filtered columns as f_..."""
+        table = extra_runs.filtered(self.scale, recompute=False)
+        new = table.rename(columns={"average": "f_average_at_k"} | {s: f"f_{s}" for s in SCORES})
+        return self.frame().merge(new[["teacher", "temperature", *(c for c in new if c.startswith("f_"))]],
+                                  on=["teacher", "temperature"], validate="1:1")
+
+    @cached_property
+    def training_runs(self) -> pd.DataFrame:
+        return extra_runs.training_runs(self.scale, recompute=False)
+
+    @cached_property
+    def lengths(self) -> pd.DataFrame:
+        return feature_measures.lengths(self.scale, recompute=False)
+
+    @cached_property
+    def pathological(self) -> pd.DataFrame:
+        odd = measures.pathological(self.scale, recompute=False)
+        return odd[odd.student == self.config.student].set_index("teacher")
+
+    @cached_property
+    def cmi(self) -> pd.DataFrame:
+        table, config = measures.cmi(self.scale, recompute=False), self.config
+        return table[(table.space == "h") & (table.preconditioner == "smoothed") & np.isclose(table.nu, config.nu)
+                     & (table.n == config.n_prompts) & (table.student == config.student)]
+
+
+Measure = Callable[[World], Measured]
+
+
+def shown(draws: np.ndarray) -> str:
+    """The value of draws (or a plain number), signed, two digits."""
+    value = float(np.atleast_1d(draws)[0])
+    return f"{value:+.2f}" if np.isfinite(value) else "undefined"
+
+
+def from_noise(points: float, se: float, what: str, extra: str = "") -> Measured:
+    """A difference of accuracies in points, with the 95% interval that the test problems alone give it."""
+    return Measured(points, points - 1.96 * se, points + 1.96 * se, what, POINTS, extra, NOISE)
+
+
+def correlation(score: str = "grace", where: str = "first", accuracy: str = "average_at_k",
+                at_compared: bool = False) -> Measure:
+    """Signed Spearman of a score with an accuracy over all cells, or at the temperature where teachers are compared."""
+    def measure(w: World) -> Measured:
+        frame, extra = w.frame(where), ""
+        if at_compared:
+            t = measures.compared_at(w.config)
+            frame, extra = frame[np.isclose(frame.temperature, t)], f" at T = {t:g}"
+        draws = w.rho(score, frame, accuracy)
+        return w.measured(draws, f"signed Spearman of {SCORES[score].label}{extra}", "", f", {len(frame)} cells")
+    return measure
+
+
+def ahead_of(other: str, where: str = "first") -> Measure:
+    """GRACE's signed Spearman less another score's, paired."""
+    def measure(w: World) -> Measured:
+        frame = w.frame(where)
+        a, b = w.rho("grace", frame), w.rho(other, frame)
+        return w.measured(a - b, f"GRACE less {SCORES[other].label}", "", f" ({shown(a)} and {shown(b)})")
+    return measure
+
+
+def ahead_of_all_on_both(w: World) -> Measured:
+    """The smaller of GRACE's two correlations less the best other score's smaller one."""
+    frames = [w.frame("first"), w.frame("long")]
+    others = [s for s in SCORES if s not in (*PARTS, "grace") and all(s in f and f[s].notna().all() for f in frames)]
+    worst = {s: np.minimum(*(w.rho(s, f) for f in frames)) for s in ("grace", *others)}
+    best = max(others, key=lambda s: (np.nan_to_num(worst[s][0], nan=-2), s))
+    rest = np.max([worst[s] for s in others], axis=0)
+    return w.measured(worst["grace"] - rest, "lower of the two tasks' correlations, GRACE less the best other score", "",
+                      f" ({shown(worst['grace'])}; {SCORES[best].label} {shown(rest)})")
+
+
+def regret(score: str = "grace", where: str = "first", accuracy: str = "average_at_k",
+           at_compared: bool = False) -> Measure:
+    """Regret in points of the cell a score selects."""
+    def measure(w: World) -> Measured:
+        frame = w.frame(where)
+        if at_compared:
+            frame = frame[np.isclose(frame.temperature, measures.compared_at(w.config))].reset_index(drop=True)
+        draws = regret_draws(frame[score], frame[accuracy], SCORES[score].direction, w.weights(frame))
+        extra = ""
+        if accuracy in tables.ACCURACY_SE:
+            value = frame[score] * (-1 if SCORES[score].direction == "lower" else 1)
+            noise = tables.regret_se(frame, frame[value == value.max()], accuracy)
+            extra = f"; SE from the test problems {noise:.1f}" if np.isfinite(noise) else ""
+        return w.measured(draws, f"regret of {SCORES[score].label}", POINTS, extra, False)
+    return measure
+
+
+def gain_over(other: str, where: str = "first") -> Measure:
+    """Accuracy of the student of GRACE's selection less that of another score's, in points."""
+    def measure(w: World) -> Measured:
+        frame = w.frame(where)
+        a, b = (100 * pick_draws(frame[s], frame["average_at_k"], SCORES[s].direction, w.weights(frame))
+                for s in ("grace", other))
+        return w.measured(a - b, f"student of GRACE's pick less that of {SCORES[other].label}'s", POINTS,
+                          f" ({a[0]:.1f} and {b[0]:.1f} %)")
+    return measure
+
+
+def within_teacher(x: str, y: str = "average_at_k", what: str = "") -> Measure:
+    """Mean over teachers of the Spearman correlation over one teacher's temperatures; scores are signed by direction."""
+    def measure(w: World) -> Measured:
+        sign = -1 if y == "average_at_k" and SCORES[x].direction == "lower" else 1
+        values = sign * within(w.frame(), x, y, w.labels)
+        return w.measured(w.resamples.mean(values), what or f"mean within-teacher Spearman of {SCORES[x].label}", "",
+                          f", {np.isfinite(values).sum()} teachers")
+    return measure

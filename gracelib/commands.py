@@ -1,0 +1,139 @@
+"""What `make figures` and `make recompute` decide before they start: which scale is drawn, trained or only tabulated.
+
+Why two commands: at `mini` everything is trained in minutes, so drawing starts from nothing. At `lab` that takes hours,
+so its result tables are committed, `figures` draws from them and trains nothing, and only `recompute` trains: part by
+part, the cells that carry the argument first; a part that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gracelib import extra_runs, notebooks, paths, pipeline
+from gracelib.registry import FIGURES, registered
+from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
+from gracelib.workers import run_jobs
+
+#: The tables of every scale, by the function of `pipeline` that makes each.
+CELL_TABLES = {"teachers": "teacher_data", "base_students": "base_students", "features": "student_features",
+               "scores": "score_table", "students": "distilled_students"}
+
+
+def figures(scale: str, recompute: bool | None = None, names: Sequence[str] = (),
+            parameters: dict | None = None) -> list[Path]:
+    """Run the notebooks of a scale, or only those that make the figures `names`; where those figures lie.
+
+    `recompute` None: train what is not there, except at scales that take hours and for single figures, which are drawn
+    from the result tables. ValueError for a scale without figures, FileNotFoundError where there are no tables to draw
+    from, both naming the command that makes them.
+    """
+    get_scale(scale)
+    if scale in TABLES_ONLY:
+        raise ValueError(f"scale {scale!r} has result tables and no figures of its own; "
+                         f"`{command_for(scale)}` makes them")
+    if recompute is None:
+        recompute = not names and scale not in REDRAWN
+    if not recompute:
+        _check_tables(scale)
+    chosen = None
+    if names:
+        chosen = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in sorted({registered(name).notebook for name in names})]
+        if absent := [path for path in chosen if not path.is_file()]:
+            raise FileNotFoundError(f"{absent[0]}, which draws {', '.join(names)}, is not there")
+    notebooks.run(scale, recompute, chosen, parameters)
+    drawn = [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
+    if absent := [path for path in drawn if not path.is_file()]:
+        raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
+    return drawn
+
+
+def _check_tables(scale: str) -> None:
+    missing = [f"{name}.csv" for name in CELL_TABLES if not (paths.results(scale) / f"{name}.csv").is_file()]
+    if missing:
+        raise FileNotFoundError(f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
+                                f"`{command_for(scale)}` makes them")
+
+
+def figures_named(text: str) -> list[str]:
+    """Registered names for what a reader types, comma-separated: "19", "fig19", "fig19_n_and_d", "table1", "main".
+
+    ValueError for a name that fits none, listing those there are.
+    """
+    found = []
+    for word in (part.strip().lower() for part in text.split(",")):
+        number = re.fullmatch(r"(fig(?:ure)?|table)?[ _]*0*(\d+)", word)
+        start = f"{'table' if number[1] == 'table' else 'fig'}{int(number[2]):02d}_" if number else None
+        short = [name for name in FIGURES if word and word == name.partition("_")[2]]
+        names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
+        if len(names) != 1:
+            raise ValueError(f"figure {word!r} is {'ambiguous' if names else 'not known'}; choose among "
+                             f"{', '.join(names or FIGURES)}, or a number such as 19")
+        found += names
+    return list(dict.fromkeys(found))
+
+
+def parts(scale: str) -> dict[str, Callable[[], object]]:
+    """The pieces of a full run in the order in which they are run, by name.
+
+    "teachers" trains the cast and samples every task; one piece a task and student then takes gradients and distils;
+    "extra" adds the students of the ablations; "figures" runs the notebooks, which score, collect the tables and draw.
+    A scale of `TABLES_ONLY` ends with "tables" instead of the last two.
+    """
+    config = get_scale(scale)
+    found = {"teachers": lambda: _teachers(config)}
+    for task in config.tasks:
+        for student, _ in task.temperatures:
+            found[f"{task.name}-{student}"] = lambda task=task.name, student=student: _students(config, task, student)
+    if scale in TABLES_ONLY:
+        return found | {"tables": lambda: [getattr(pipeline, make)(scale) for make in CELL_TABLES.values()]}
+    return found | {"extra": lambda: _extra(scale), "figures": lambda: notebooks.run(scale)}
+
+
+def _teachers(config: Scale) -> None:
+    plans = [pipeline.Plan(config, task.name) for task in config.tasks]
+    groups = [group for plan in plans for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)]
+    run_jobs([job for group in groups for job in group.values()], paths.runs(), "teachers")
+
+
+def _students(config: Scale, task: str, student: str) -> None:
+    plan = pipeline.Plan(config, task)
+    both = (*plan.features.items(), *plan.student_accuracy.items())
+    run_jobs([job for cell, job in both if cell[0] == student], paths.runs(), f"{task} task, {student} student")
+
+
+def _extra(scale: str) -> None:
+    # Through the tables: which filtered students there can be is known only once the filter has run.
+    extra_runs.filtered(scale)
+    extra_runs.training_runs(scale)
+
+
+def recompute(scale: str, only: Sequence[str] = ()) -> float:
+    """Train, score, distil and draw everything of a scale that is not finished; the seconds it took.
+
+    `only` names `parts`; all of them by default where they are worth naming (hours), else "figures", which includes the
+    others. ValueError for an unknown scale or part.
+    """
+    found = parts(scale)
+    for name in only:
+        if name not in found:
+            raise ValueError(f"part {name!r} is not one of scale {scale!r}'s: choose among {', '.join(found)}")
+    chosen = [name for name in found if name in only]
+    if not only:
+        chosen = list(found) if scale in (*REDRAWN, *TABLES_ONLY) else ["figures"]
+    started = time.perf_counter()
+    for i, name in enumerate(chosen, 1):
+        before = time.perf_counter()
+        print(f"{scale}: part {name} ({i} of {len(chosen)})", file=sys.stderr)
+        found[name]()
+        print(f"{scale}: part {name} is finished, {in_words(time.perf_counter() - before)}", file=sys.stderr)
+    return time.perf_counter() - started
+
+
+def in_words(seconds: float) -> str:
+    """3725 -> "1 h 02 min"; below an hour minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
