@@ -19,6 +19,8 @@ DIRECTIONS = ("lower", "higher")
 #: Up to this many clusters a percentile interval is a fifth or more too narrow even for a mean: for k clusters its
 #: half-width is 1.96 sqrt((k - 1) / k) standard errors where Student's t asks for 2.26 (k = 10) or 2.57 (k = 6).
 FEW_CLUSTERS = 10
+#: With fewer clusters no conclusion is drawn from an interval over them.
+FEWEST = 5
 
 
 class DegenerateError(ValueError):

@@ -19,6 +19,7 @@ from gracelib.ablation_tables import KEY, PAIRINGS, few, filtered_correlations, 
 from gracelib.baselines import SCORES
 from gracelib.figures import Drawn
 from gracelib.resample import teacher_interval
+from gracelib.stats import FEWEST
 from gracelib.style import (
     DOUBLE,
     EDGE,
@@ -89,8 +90,8 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     caption = (
         f"Left: {_accuracy(k)} of students taught all responses of a teacher (open) and only its right ones, resampled with "
         f"replacement to the same number (filled). Right: the change, with one standard error of the difference, against "
-        f"the share of responses that was right. {said} {captions.cells_sentence(scale, pairs)} Standard errors count the "
-        f"held-out problems, not the seed of training.")
+        f"the share of responses that was right. {said} {captions.cells_sentence(scale, pairs)}{few(pairs)} Standard errors "
+        f"count the held-out problems, not the seed of training.")
     alt = f"Pairs of points joined by lines, one row a teacher, and a scatter plot. {said}"
     return Drawn(fig, pairs, caption, alt, ours, {"direction": {"value": "filtered students are worse",
                                                                 "source": "submission, figure 15"}})
@@ -103,11 +104,14 @@ def _change_sentence(pairs: pd.DataFrame) -> tuple[str, dict]:
         return "No teacher has a right response, so there is no filtered student.", {"cells": 0}
     change, se = own["change_points"].to_numpy(), own["change_se"].to_numpy()
     mean, (low, high) = float(change.mean()), (np.nan, np.nan)
-    if own["teacher"].nunique() > 1:
+    n = own["teacher"].nunique()
+    if n > 1:
         low, high = teacher_interval(lambda counts: counts @ change / counts.sum(1), own["teacher"], tables.N_BOOT,
                                      tables.SEED)
     worse, better = int((change < -CLEAR * se).sum()), int((change > CLEAR * se).sum())
-    verdict = ("filtering makes students worse here, as the paper reports" if high < 0 else
+    verdict = (f"{_count(n, 'teacher')} {'is' if n == 1 else 'are'} too few to tell whether filtering makes students worse, as "
+               "the paper reports" if n < FEWEST else
+               "filtering makes students worse here, as the paper reports" if high < 0 else
                "filtering makes students better here, unlike in the paper" if low > 0 else
                "these data cannot tell whether filtering makes students worse, as the paper reports")
     interval = f" [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else " (one teacher: no interval)"

@@ -196,6 +196,9 @@ def test_captions_are_written_from_the_table():
     drawn = everything("mini")
     pairs = drawn["15"].table
     assert f"changes accuracy by {pairs['change_points'].mean():+.1f}" in drawn["15"].caption
+    assert all("teachers they are too narrow" in drawn[name].caption for name in ("15", "16"))
+    small = figure15(made("smoke"), made_filtered(made("smoke")), "smoke").caption
+    assert re.search(r"\d teachers are too few to tell whether filtering", small)
     cells, filtered = made("mini"), made_filtered(made("mini"))
     for shift, word in ((-0.05, "worse here, as the paper reports"), (0.05, "better here, unlike in the paper")):
         own = filtered.drop(columns="average").merge(cells[[*at.KEY, "average_at_k"]], on=at.KEY)
