@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gracelib.claim_measures import spearman_draws
+from gracelib.ablation_tables import filtered_correlations, filtered_pairs
 from gracelib.claim_world import POINTS, Measure, Measured, NotHere, World, from_noise, shown
+from gracelib.length_tables import length_relation, teacher_bins
 
 FEW_FOLDS = 6  #: from this many folds on the paper finds the correlation flat
 UNITS = {"epochs": "epochs", "generations": "responses a prompt"}  #: of the axes of `training_runs`
@@ -37,28 +38,50 @@ def settings(name: str, a, b, where: str = "first") -> Measure:
         if x == y:
             raise NotHere(f"this scale has {name} = {x} only")
         left, right = w.grid_rho(where, **{name: x}), w.grid_rho(where, **{name: y})
+        decided = [f"{name} = {v}" for v in (x, y) if w.grid_rows(where, **{name: v}).nu_decides.any()]
         return w.measured(left - right, f"Spearman of GRACE at {name} = {x} less {name} = {y}", "",
-                          f" ({shown(left)} and {shown(right)})")
+                          f" ({shown(left)} and {shown(right)}{_decided(decided)})")
     return measure
+
+
+def _decided(settings_: list[str]) -> str:
+    return f"; the smoothing decides at {' and '.join(settings_)}" if settings_ else ""
+
+
+def half_as_many(w: World) -> Measured:
+    """GRACE's correlation at n = d/2 less the best at another n that the smoothing does not decide."""
+    half, known = w.config.d // 2, w.grid_rows("first", n=None)
+    free = {int(n): not own.nu_decides.any() for n, own in known.groupby("n")}
+    rest = [n for n, fine in free.items() if fine and n != half]
+    if half not in free:
+        raise NotHere(f"the grid of this scale has no n = {half} at d = {w.config.d}")
+    if not (free[half] and rest):
+        raise NotHere(f"at d = {w.config.d} the smoothing decides at n = "
+                      f"{', '.join(str(n) for n, fine in free.items() if not fine)}: there is nothing to compare")
+    rho = {n: w.grid_rho("first", n=n) for n in (half, *rest)}
+    best = max(rest, key=lambda n: (np.nan_to_num(rho[n][0], nan=-2), n))  # chosen on the data, not on every resample
+    left_out = [f"n = {n}" for n, fine in free.items() if not fine]
+    return w.measured(rho[half] - rho[best], f"Spearman of GRACE at n = {half} less n = {best}, the best other", "",
+                      f" ({shown(rho[half])} and {shown(rho[best])}{_decided(left_out)})")
 
 
 def filtered_points(w: World) -> Measured:
     """Filtered student's accuracy less the unfiltered one's, mean over teachers (of a teacher's temperatures)."""
-    f = w.filtered.dropna(subset=["f_average_at_k"])
-    means = (100 * (f.f_average_at_k - f.average_at_k)).groupby(f.teacher).mean()
+    f = filtered_pairs(w.cells, w.filtered).dropna(subset=["change_points"])
+    means = f.change_points.groupby(f.teacher).mean()
     draws = w.resamples.mean(means.reindex(w.labels))
     return w.measured(draws, "filtered less unfiltered", POINTS, f", {len(f)} cells of {len(means)} teachers; worse in "
-                      f"{(f.f_average_at_k < f.average_at_k).sum()}", teachers=len(means))
+                      f"{(f.change_points < 0).sum()}", teachers=len(means))
 
 
 def filtered_correlation(w: World) -> Measured:
-    """GRACE's correlation among filtered cells less that among the same cells unfiltered."""
-    f = w.filtered.dropna(subset=["f_average_at_k", "f_grace"])
-    weights = w.weights(f)
-    after, before = (-spearman_draws(f[f"{p}grace"], f[f"{p}average_at_k"], weights) for p in ("f_", ""))
-    return w.measured(after - before, "Spearman of GRACE, filtered less unfiltered", "",
-                      f" ({shown(after)} and {shown(before)}), {len(f)} cells of {f.teacher.nunique()} teachers",
-                      teachers=f.teacher.nunique())
+    """GRACE's correlation with filtered students less that with the unfiltered ones: same cells, same scores (figure 16)."""
+    rows = filtered_correlations(w.cells, w.filtered, ("grace",)).set_index("pairing")
+    before, after, again = (rows.loc[name] for name in ("unfiltered", "filtered", "rescored"))
+    return Measured(after.change, after.change_low, after.change_high, "Spearman of GRACE, filtered less unfiltered "
+                    "students, same scores", "", f" ({shown(after.spearman)} and {shown(before.spearman)}), {after.cells} "
+                    f"cells of {after.teachers} teachers; with the scores of the filtered responses {shown(again.spearman)}",
+                    teachers=int(after.teachers))
 
 
 def flagged(kinds: tuple[str, ...]) -> Measure:
@@ -76,13 +99,15 @@ def flagged(kinds: tuple[str, ...]) -> Measure:
 
 
 def vendi_likes_self(w: World) -> Measured:
-    """Share of real cells with a lower G-Vendi than the untrained student as its own teacher."""
+    """Of the untrained student as its own teacher: the smaller of two shares of real cells, those with a lower G-Vendi and
+    those whose students are better."""
     frame, odd = w.frame(), w.pathological.loc["self"]
     weights = w.weights(frame)
-    draws = weights @ (frame.g_vendi < odd.g_vendi).to_numpy(float) / weights.sum(1)
-    worse = (frame.average_at_k > odd.average_at_k).mean()
-    return w.measured(draws, "share of real cells less diverse than self-distillation", "",
-                      f" (its student is at {100 * odd.average_at_k:.1f} %, below {worse:.0%} of the real ones)", False)
+    below, better = (weights @ there.to_numpy(float) / weights.sum(1)
+                     for there in (frame.g_vendi < odd.g_vendi, frame.average_at_k > odd.average_at_k))
+    return w.measured(np.minimum(below, better), "smaller share of real cells, less diverse than self-distillation and "
+                      "better to learn from", "", f" ({below[0]:.2f} and {better[0]:.2f}; its student is at "
+                      f"{100 * odd.average_at_k:.1f} %)", False)
 
 
 def stability_ratio(w: World) -> Measured:
@@ -100,29 +125,20 @@ def stability_ratio(w: World) -> Measured:
 
 
 def length_power(where: str) -> Measure:
-    """p of norm ~ (log|y|)^-p: least squares of log norm on log log|y| over the length bins, weighted by responses."""
+    """p of norm ~ (log|y|)^-p within teachers: a teacher differs from another in more than length (see `length_tables`)."""
     def measure(w: World) -> Measured:
         frame = w.frame(where)
-        table = w.lengths[(w.lengths.task == frame.task.iloc[0]) & (w.lengths.student == frame.student.iloc[0])]
-        table = table[table.mean_length > 1.5]  # log 1 = 0 has no logarithm
-        x, y = np.log(np.log(table.mean_length)).to_numpy(), np.log(table.mean_norm).to_numpy()
-
-        def slope(weights: np.ndarray) -> np.ndarray:
-            size = weights.sum(1, keepdims=True)
-            dx, dy = (v - (weights @ v)[:, None] / size for v in (x, y))
-            spread = (weights * dx * dx).sum(1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.where(spread > 1e-12, -(weights * dx * dy).sum(1) / spread, np.nan)
-
-        own = [slope(np.where(table.teacher == t, table["count"], 0.0)[None])[0] for t in table.teacher.unique()]
-        draws = slope(w.weights(table) * table["count"].to_numpy(float))
-        return w.measured(draws, "p of norm ~ 1 / (log|y|)^p, all responses", "",
-                          f"; within single teachers {np.nanmedian(own):.2f} (median)", False)
+        rows = length_relation(teacher_bins(w.lengths, frame.student.iloc[0], frame.task.iloc[0])).set_index("level")
+        inside, whole = rows.loc["within"], rows.loc["all"].spread_0 ** 2
+        apart = f"; {rows.loc['between'].spread_0 ** 2 / whole:.0%} of the variance of log norm" if whole > 0 else ""
+        return w.measured_ends(inside.exponent, inside.low, inside.high, "p of norm ~ 1 / (log|y|)^p within teachers", "",
+                               f" (between them {shown(rows.loc['between'].exponent)}{apart})")
     return measure
 
 
 def longer_training(axis: str) -> Measure:
-    """Test accuracy at the largest number of epochs (responses a prompt) less that at the usual (a single one)."""
+    """Test accuracy at the largest number of epochs (responses a prompt) less that at the usual (a single one): the
+    teacher whose student gains least."""
     def measure(w: World) -> Measured:
         rows = w.training_runs[w.training_runs.axis == axis]
         last = rows.loc[rows.groupby("teacher").value.idxmax()].set_index("teacher")
@@ -131,9 +147,11 @@ def longer_training(axis: str) -> Measure:
         if last.empty or (last.value == first.value).all():
             raise NotHere(f"this scale trains with one number of {UNITS[axis]} only")
         change, se = 100 * (last.test - first.test), 100 * np.hypot(last.test_se, first.test_se)
+        least = change.idxmin()
         each = ", ".join(f"{t} {points:+.1f}" for t, points in change.items())
-        return from_noise(float(change.mean()), float(np.sqrt((se**2).sum()) / len(se)),
-                          f"{last.value.iloc[0]:g} less {first.value.iloc[0]:g} {UNITS[axis]}", f" ({each})")
+        return from_noise(float(change[least]), float(se[least]), f"{last.value.iloc[0]:g} less {first.value.iloc[0]:g} "
+                          f"{UNITS[axis]}, the smallest of {len(change)} teacher{'s' * (len(change) > 1)}",
+                          f" ({each}; one seed of training)")
     return measure
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib import extra_runs, feature_measures, measures, pipeline, tables
+from gracelib.ablation_tables import at_setting
 from gracelib.baselines import SCORES
 from gracelib.claim_measures import interval, pick_draws, regret_draws, resamples, spearman_draws, within
 from gracelib.scales import get_scale
@@ -95,13 +96,17 @@ class World:
         return sign * spearman_draws(frame[score], frame[accuracy], weights)
 
     def measured(self, draws: np.ndarray, what: str, unit: str = "", extra: str = "", signed: bool = True,
-                 teachers: int | None = None) -> Measured:
-        """Value and interval of draws; `teachers` None: all of this world's."""
-        value, low, high = interval(draws)
+                 teachers: int | None = None, **more) -> Measured:
+        """Value and interval of draws; `teachers` None: all of this world's; `more` goes to `Measured`."""
+        return self.measured_ends(*interval(draws), what, unit, extra, signed, teachers, **more)
+
+    def measured_ends(self, value: float, low: float, high: float, what: str, unit: str = "", extra: str = "",
+                      signed: bool = True, teachers: int | None = None, **more) -> Measured:
+        """A value with its interval over teachers, which one teacher does not have."""
         if len(self.labels) < 2:
             low = high = np.nan
-        return Measured(value, low, high, what, unit, extra, signed=signed,
-                        teachers=len(self.labels) if teachers is None else teachers)
+        return Measured(float(value), float(low), float(high), what, unit, extra, signed=signed,
+                        teachers=len(self.labels) if teachers is None else teachers, **more)
 
     def widths(self) -> list[tuple[int, np.ndarray]]:
         """Size budgets: each width of a teacher, and which cells of the first frame are of teachers within it."""
@@ -112,28 +117,29 @@ class World:
     def grid(self) -> pd.DataFrame:
         return measures.grid(self.scale, recompute=False)
 
-    def grid_rho(self, where: str, **changed) -> np.ndarray:
-        """Draws of GRACE's signed correlation at one setting of the ablation grid; NotHere if the grid has it not."""
+    def grid_rows(self, where: str, **changed) -> pd.DataFrame:
+        """Rows of the ablation grid at the usual setting but for what is `changed` (None: any); NotHere if there is none."""
         config, frame = self.config, self.frame(where)
         setting = {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu,
                    "power": 1.0} | changed
         task, student = frame["task"].iloc[0], frame["student"].iloc[0]
         own = self.grid[(self.grid.task == task) & (self.grid.student == student)]
-        for name, value in setting.items():
-            own = own[np.isclose(own[name], value, rtol=1e-9, atol=0)]
+        own = at_setting(own, {name: value for name, value in setting.items() if value is not None})
         if own.empty:
-            raise NotHere(f"the grid of this scale has no {', '.join(f'{k} = {v:g}' for k, v in changed.items())}")
-        both = frame.drop(columns="grace").merge(own[["teacher", "temperature", "grace"]], on=["teacher", "temperature"],
-                                                 validate="1:1")
+            raise NotHere(f"the grid of this scale has no {', '.join(f'{k} = {v:g}' for k, v in changed.items() if v) or 'row'} at the usual "
+                          "setting")
+        return own
+
+    def grid_rho(self, where: str, **changed) -> np.ndarray:
+        """Draws of GRACE's signed correlation at one setting of the ablation grid; NotHere if the grid has it not."""
+        own = self.grid_rows(where, **changed)
+        both = self.frame(where).drop(columns="grace").merge(own[["teacher", "temperature", "grace"]],
+                                                             on=["teacher", "temperature"], validate="1:1")
         return self.rho("grace", both)
 
     @cached_property
     def filtered(self) -> pd.DataFrame:
-        """Cells with a filtered student: those of the first frame, beside them the filtered columns as f_..."""
-        table = extra_runs.filtered(self.scale, recompute=False)
-        new = table.rename(columns={"average": "f_average_at_k"} | {s: f"f_{s}" for s in SCORES})
-        return self.frame().merge(new[["teacher", "temperature", *(c for c in new if c.startswith("f_"))]],
-                                  on=["teacher", "temperature"], validate="1:1")
+        return extra_runs.filtered(self.scale, recompute=False)
 
     @cached_property
     def training_runs(self) -> pd.DataFrame:

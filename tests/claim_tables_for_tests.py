@@ -32,10 +32,12 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
                     scores.append(row)
                     students.append(key | {"average": accuracy, "average_se": .013, "best_of": min(1, accuracy + .3),
                                            "greedy": min(1, accuracy + .1), "truncated": 0.0})
-                    grid += [key | setting | {"grace": grace * np.exp(rng.normal(0, .1))} for setting in _settings(config)]
+                    grid += [key | setting | {"grace": grace * np.exp(rng.normal(0, .1)), "nu_decides": _decides(**setting)}
+                             for setting in _settings(config)]
                     for length in (8.0, 12.0, 20.0):
                         lengths.append(key | {"bin_low": length, "bin_high": length * 1.19, "count": 10,
-                                              "mean_length": length, "mean_norm": 3 / np.log(length)})
+                                              "mean_length": length, "mean_norm": 3 / np.log(length),
+                                        "mean_norm_log": 3.0, "mean_norm_log2": 3 * np.log(length)})
                     cmi.append(key | {"space": "h", "preconditioner": "smoothed", "nu": config.nu, "n": config.n_prompts,
                                       "gradient": 1.0, "stability": 1 / rng.uniform(5, 10)})
     first = [s for s in scores if (s["task"], s["student"]) == (config.tasks[0].name, config.student)]
@@ -47,7 +49,7 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
     there = there[(there.task == config.tasks[0].name) & (there.student == config.student)]
     chosen = set(extra_runs.filtered_cells(config))
     kept = there[[cell in chosen for cell in zip(there.teacher, there.temperature, strict=True)]]
-    tables["filtered"] = kept.assign(average=kept.average - .02, kept_share=.9)
+    tables["filtered"] = kept.assign(average=kept.average - .02, kept_share=.9, prompts=9, prompts_kept=8)
     runs = [(t, axis, v) for t in dict.fromkeys((extra_runs.strongest(config), extra_runs.tersest(config)))
             for axis, values in extra_runs.training_axes(config).items() for v in values]
     key = {"task": config.tasks[0].name, "student": config.student, "temperature": compared_at(config)}
@@ -57,6 +59,10 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
     paths.results(scale).mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         pd.DataFrame(table).to_csv(paths.results(scale) / f"{name}.csv", index=False)
+
+
+def _decides(n, m, d, n_folds, **_) -> bool:
+    return (1 - 1 / n_folds) * n * m <= d
 
 
 def _settings(config) -> list[dict]:
