@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from gracelib.resample import spearman_many
+from gracelib.resample import regret_many, spearman_many
 
 LEVEL = 0.95
 ENOUGH_DEFINED = 0.5  #: share of resamples on which a statistic must be defined for its interval to be told
@@ -79,12 +79,15 @@ def spearman_draws(x: Sequence[float], y: Sequence[float], weights: np.ndarray) 
 def regret_draws(score: Sequence[float], accuracy: Sequence[float], direction: str, weights: np.ndarray) -> np.ndarray:
     """Regret in points in every resample: best accuracy there less that of the cell ranked first (mean over ties).
 
-    As `stats.regret`. Cells without a score cannot be selected but can be the best; NaN where no cell has weight.
+    As `stats.regret`. Cells without a score cannot be selected but can be the best; NaN where no cell with a score
+    has weight.
     """
-    picked = pick_draws(score, accuracy, direction, weights)
-    best = np.where(weights > 0, np.asarray(accuracy, dtype=float), -np.inf).max(1, initial=-np.inf)
-    # max(0, .) removes rounding, as in stats.regret
-    return 100 * np.maximum(0.0, np.where(np.isfinite(best), best - picked, np.nan))
+    score, accuracy = np.asarray(score, dtype=float), np.asarray(accuracy, dtype=float)
+    there, draws = np.isfinite(score), np.full(len(weights), np.nan)
+    some = (weights[:, there] > 0).any(1)
+    draws[some] = regret_many(np.where(there, score, np.inf if direction == "lower" else -np.inf), accuracy, direction,
+                              weights[some])
+    return draws
 
 
 def pick_draws(score: Sequence[float], value: Sequence[float], direction: str, weights: np.ndarray) -> np.ndarray:

@@ -109,8 +109,8 @@ def _change_sentence(pairs: pd.DataFrame) -> tuple[str, dict]:
         low, high = teacher_interval(lambda counts: counts @ change / counts.sum(1), own["teacher"], tables.N_BOOT,
                                      tables.SEED)
     worse, better = int((change < -CLEAR * se).sum()), int((change > CLEAR * se).sum())
-    verdict = (f"{_count(n, 'teacher')} {'is' if n == 1 else 'are'} too few to tell whether filtering makes students worse, as "
-               "the paper reports" if n < FEWEST else
+    verdict = (f"{_count(n, 'teacher')} {'is' if n == 1 else 'are'} too few to tell whether filtering makes students worse, "
+               "as the paper reports" if n < FEWEST else
                "filtering makes students worse here, as the paper reports" if high < 0 else
                "filtering makes students better here, unlike in the paper" if low > 0 else
                "these data cannot tell whether filtering makes students worse, as the paper reports")
