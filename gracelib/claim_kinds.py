@@ -11,31 +11,50 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from gracelib.ablation_tables import subset_correlations, subset_summary
 from gracelib.baselines import SCORES
-from gracelib.claim_measures import interval, pick_draws, regret_draws, spearman_draws, within
-from gracelib.claim_world import POINTS, Measure, Measured, NotHere, World, from_noise, shown
-from gracelib.tables import SEED
+from gracelib.claim_measures import pick_draws, regret_draws, within
+from gracelib.claim_world import POINTS, Measure, Measured, NotHere, World, beside_chance, from_noise, shown
+from gracelib.tables import select
 
-SUBSETS, SUBSET_SHARE = 100, 0.6  #: figure 23
+SUBSET_SHARE = 0.6  #: figure 23
+WARMER = 0.1  #: share of teachers whose warmer temperatures are better, from which on a low one is not always best
+
+
+def strongest(frame: pd.DataFrame) -> np.ndarray:
+    """Which cells are of the strongest teacher: the highest mean accuracy over its temperatures (several if they tie)."""
+    mean = frame.groupby("teacher")["teacher_accuracy"].transform("mean")
+    return (mean == mean.max()).to_numpy()
 
 
 def strongest_is_not_best(w: World) -> Measured:
-    """Best student of any teacher less the best student of the strongest teacher (of several, the best teacher)."""
+    """Best student of any teacher less the best student of the strongest teacher."""
     frame = w.frame()
     if len(w.labels) < 2:
         raise NotHere("there is one teacher")
-    strong = frame[frame.teacher.isin(frame.teacher[frame.teacher_accuracy == frame.teacher_accuracy.max()])]
-    strong, best = strong.loc[strong.average_at_k.idxmax()], frame.loc[frame.average_at_k.idxmax()]
+    strong, best = frame[strongest(frame)], frame.loc[frame.average_at_k.idxmax()]
+    strong = strong.loc[strong.average_at_k.idxmax()]
     points, se = 100 * (best.average_at_k - strong.average_at_k), 100 * np.hypot(best.average_se, strong.average_se)
     se = se if best.teacher != strong.teacher else 0.0
     return from_noise(points, se, "best student less the strongest teacher's best",
                       f" ({strong.teacher} is strongest, {best.teacher} teaches best)")
 
 
+def gain_over_strongest(w: World) -> Measured:
+    """Accuracy of the student of GRACE's selection less that of the best student of the strongest teacher, in points."""
+    frame, weights = w.frame(), w.weights(w.frame())
+    own = frame.groupby("teacher")
+    ours = 100 * pick_draws(frame.grace, frame.average_at_k, "lower", weights)
+    theirs = 100 * pick_draws(own.teacher_accuracy.transform("mean"), own.average_at_k.transform("max"), "higher", weights)
+    name = " and ".join(frame.teacher[strongest(frame)].unique())
+    return w.measured(ours - theirs, "student of GRACE's pick less the strongest teacher's best", POINTS,
+                      f" ({ours[0]:.1f} and {theirs[0]:.1f} %, of {name})")
+
+
 def budgets(kind: str) -> Measure:
-    """GRACE's lowest correlation, or highest regret, over the size budgets."""
+    """GRACE's lowest correlation, or highest regret, over the size budgets; as many teachers as the smallest budget has."""
     def measure(w: World) -> Measured:
-        frame = w.frame()
+        frame, noise = w.frame(), 0.0
         if kind == "spearman":
             found = [w.rho("grace", frame, keep=keep) for _, keep in w.widths()]
             draws, name, unit = np.min(found, axis=0), "lowest Spearman over the size budgets", ""
@@ -43,20 +62,36 @@ def budgets(kind: str) -> Measure:
             found = [regret_draws(frame.grace, frame.average_at_k, "lower", w.weights(frame) * keep)
                      for _, keep in w.widths()]
             draws, name, unit = np.max(found, axis=0), "highest regret over the size budgets", POINTS
+            noise = w.regret_noise(frame[w.widths()[int(np.argmax([f[0] for f in found]))][1]])
+        fewest = frame.teacher[w.widths()[0][1]].nunique()
         each = ", ".join(f"up to {width}: {shown(f)}" if not unit else f"up to {width}: {f[0]:.1f}"
                          for (width, _), f in zip(w.widths(), found, strict=True))
-        return w.measured(draws, name, unit, f" ({each})", not unit)
+        return w.measured(draws, name, unit, f" ({each}; the smallest has {fewest} teacher{'s' * (fewest != 1)})", not unit,
+                          fewest, noise=noise)
     return measure
 
 
 def family_regret(w: World) -> Measured:
-    """Mean over families of GRACE's regret when that family is all there is."""
+    """Mean over families of GRACE's regret when that family is all there is, beside a cell of it drawn at random."""
     frame, weights = w.frame(), w.weights(w.frame())
     members = [(frame.manner == name).to_numpy() for name in dict.fromkeys(frame.manner)]
-    found = np.stack([regret_draws(frame.grace, frame.average_at_k, "lower", weights * member) for member in members])
-    there = np.isfinite(found)  # (families, draws)
-    draws = np.where(there, found, 0).sum(0) / np.maximum(there.sum(0), 1)
-    return w.measured(draws, "mean regret of GRACE within a family", POINTS, f", {len(found)} families", False)
+
+    def mean(score) -> np.ndarray:
+        found = np.stack([regret_draws(score, frame.average_at_k, "lower", weights * member) for member in members])
+        there = np.isfinite(found)  # (families, draws)
+        return np.where(there, found, 0).sum(0) / np.maximum(there.sum(0), 1)
+
+    draws = mean(frame.grace)
+    chance = beside_chance(draws, mean(np.zeros(len(frame))))
+    return w.measured(draws, "mean regret of GRACE within a family", POINTS, f", {len(members)} families (a random choice: "
+                      f"{chance[0]:.1f})", False, noise=_mean_noise([w.regret_noise(frame[own]) for own in members]),
+                      chance=chance)
+
+
+def _mean_noise(errors) -> float:
+    """The standard error that is allowed to a mean of regrets: their mean, for what a maximum adds is not averaged away."""
+    there = np.asarray(errors, dtype=float)[np.isfinite(errors)]
+    return float(there.mean()) if len(there) else np.nan
 
 
 def _per_teacher(w: World, function) -> np.ndarray:
@@ -73,8 +108,11 @@ def temperature_regret(w: World) -> Measured:
     """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
     costs = _per_teacher(w, lambda f: regret_draws(f.grace, f.average_at_k, "lower", _ones(f))[0])
     blind = _per_teacher(w, lambda f: 100 * (f.average_at_k.max() - f.average_at_k.mean()))
-    return w.measured(w.resamples.mean(costs), "mean regret of GRACE within a teacher", POINTS,
-                      f" (a random temperature: {np.nanmean(blind):.1f})" if np.isfinite(blind).any() else "", False)
+    draws = w.resamples.mean(costs)
+    chance = beside_chance(draws, w.resamples.mean(blind))
+    return w.measured(draws, "mean regret of GRACE within a teacher", POINTS,
+                      f" (a random temperature: {chance[0]:.1f})" if np.isfinite(chance[0]) else "", False,
+                      noise=_mean_noise(_per_teacher(w, w.regret_noise)), chance=chance)
 
 
 def temperature_gain(w: World) -> Measured:
@@ -120,28 +158,28 @@ def warmer_is_better(w: World) -> Measured:
     found, n = int(np.nansum(shares)), int(np.isfinite(shares).sum())
     if not n:
         raise NotHere("there is one temperature")
+    # Even none of n can only show that the share is below WARMER from this many teachers on.
+    needed = int(np.ceil(np.log(0.025) / np.log(1 - WARMER)))
+    short = f"; that it does not hold, no fewer than {needed} teachers could show" if n < needed else ""
     ends = binomtest(found, n).proportion_ci(0.95, method="exact")  # none of n is no proof that there is none
     return Measured(found / n, ends.low, ends.high, "share of teachers whose warmer half of temperatures is better", "",
-                    f" ({found} of {n}; by chance 0.05)", "teachers, exact binomial", False, n)
+                    f" ({found} of {n}; by chance 0.05{short})", "teachers, exact binomial", False, n)
 
 
 def subsets(w: World) -> Measured:
-    """Median of GRACE's correlation over random 60% subsets of teachers, with the range of 95% of the subsets."""
-    frame, k = w.frame(), len(w.labels)
-    kept = max(1, round(SUBSET_SHARE * k))
+    """Median of GRACE's correlation over random 60% of the teachers, with the range of 95% of these subsets (figure 23)."""
+    k = len(w.labels)
     if k < 2:
         raise NotHere("there is one teacher")
-    order = np.random.default_rng(SEED).random((SUBSETS, k)).argsort(1)
-    chosen = (order < kept)[:, np.searchsorted(w.labels, frame.teacher.to_numpy(str))].astype(float)
-    names = [s for s in ("grace", "g_norm", "g_vendi", "student_loss", "teacher_accuracy")]
-    rho = {s: (-1 if SCORES[s].direction == "lower" else 1) * spearman_draws(frame[s], frame.average_at_k, chosen)
-           for s in names}
-    _, low, high = interval(np.concatenate([rho["grace"][:1], rho["grace"]]))
-    others = np.max([rho[s] for s in names[1:]], axis=0)
-    return Measured(float(np.nanmedian(rho["grace"])) if np.isfinite(rho["grace"]).any() else np.nan, low, high,
-                    "median Spearman of GRACE over subsets of teachers", "",
-                    f"; best of {len(names)} scores in {np.nanmean(rho['grace'] >= others):.0%}",
-                    f"95% of {SUBSETS} subsets of {kept} teachers")
+    names, kept = [s for s in SCORES if s in w.cells and s != "mean_length"], max(1, round(SUBSET_SHARE * k))
+    rows = select(w.cells, w.config.student, names)
+    table = subset_summary(subset_correlations(rows, names, share=SUBSET_SHARE), rows, names)
+    found = table[table.score == "grace"].set_index("reading")
+    own, cells = found.loc["teachers"], found.loc["cells"]
+    return Measured(own["median"], own.low, own.high, "median Spearman of GRACE over subsets of teachers", "",
+                    f"; best of {len(names)} scores in {own.best_share:.0%}; over subsets of cells {shown(cells['median'])} "
+                    f"[{shown(cells.low)}, {shown(cells.high)}]", f"95% of {own.subsets} subsets of {kept} teachers",
+                    teachers=kept)
 
 
 def self_like(frame: pd.DataFrame) -> str:
@@ -164,8 +202,11 @@ def pick_elsewhere(w: World) -> Measured:
     """The larger of GRACE's regrets when students are judged by greedy accuracy and by best-of-k."""
     frame = w.frame()
     found = {a: regret_draws(frame.grace, frame[a], "lower", w.weights(frame)) for a in ("greedy", "best_of")}
+    worst = max(found, key=lambda a: found[a][0])
+    noise = w.regret_noise(frame, accuracy=worst)
+    beside = f"; SE from the test problems {noise:.1f}" if np.isfinite(noise) else ""
     return w.measured(np.max([*found.values()], axis=0), "larger regret of GRACE, greedy and best-of-k", POINTS,
-                      f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f})", False)
+                      f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f}{beside})", False, noise=noise)
 
 
 def below_average(accuracy: str) -> Measure:

@@ -17,7 +17,7 @@ import pandas as pd
 from gracelib import extra_runs, feature_measures, measures, pipeline, tables
 from gracelib.ablation_tables import at_setting
 from gracelib.baselines import SCORES
-from gracelib.claim_measures import interval, pick_draws, regret_draws, resamples, spearman_draws, within
+from gracelib.claim_measures import interval, regret_draws, resamples, spearman_draws, within
 from gracelib.scales import get_scale
 
 POINTS = " points"
@@ -42,6 +42,8 @@ class Measured:
     over: str = "teachers"  #: what the interval is over
     signed: bool = True  #: False where the number cannot be negative
     teachers: int = 0  #: how many are behind it
+    noise: float = 0.0  #: of a regret: its standard error from the test problems, see `Rule.verdict`
+    chance: tuple[float, float] | None = None  #: what a random choice gives; upper end of the interval of this less that
 
     def number(self, x: float) -> str:
         return f"{x:{'+' * self.signed}.{1 if self.unit == POINTS else 2}f}"
@@ -86,6 +88,23 @@ class World:
                 drop=True)
         return self._frames[where]
 
+    def compared(self, where: str = "first") -> pd.DataFrame:
+        """The cells of a frame at the temperature where teachers are compared."""
+        frame = self.frame(where)
+        return frame[np.isclose(frame.temperature, measures.compared_at(self.config))].reset_index(drop=True)
+
+    def error(self, frame: pd.DataFrame, accuracy: str = "average_at_k") -> pd.Series:
+        """Standard error of an accuracy from the test problems; binomial where each problem is right or wrong."""
+        if accuracy in tables.ACCURACY_SE:
+            return frame[tables.ACCURACY_SE[accuracy]]
+        return np.sqrt(frame[accuracy] * (1 - frame[accuracy]) / self.config.n_test)
+
+    def regret_noise(self, frame: pd.DataFrame, score: str = "grace", accuracy: str = "average_at_k") -> float:
+        """`tables.regret_se` of the cells that a score ranks first, in points, for any accuracy."""
+        judged = frame.assign(average_at_k=frame[accuracy], average_se=self.error(frame, accuracy))
+        value = frame[score] * (-1 if SCORES[score].direction == "lower" else 1)
+        return tables.regret_se(judged, judged[value == value.max()])
+
     def weights(self, frame: pd.DataFrame) -> np.ndarray:
         return self.resamples.weights(frame["teacher"])
 
@@ -126,8 +145,8 @@ class World:
         own = self.grid[(self.grid.task == task) & (self.grid.student == student)]
         own = at_setting(own, {name: value for name, value in setting.items() if value is not None})
         if own.empty:
-            raise NotHere(f"the grid of this scale has no {', '.join(f'{k} = {v:g}' for k, v in changed.items() if v) or 'row'} at the usual "
-                          "setting")
+            named = ", ".join(f"{k} = {v:g}" for k, v in changed.items() if v)
+            raise NotHere(f"the grid of this scale has no {named or 'row at the usual setting'}")
         return own
 
     def grid_rho(self, where: str, **changed) -> np.ndarray:
@@ -181,8 +200,7 @@ def correlation(score: str = "grace", where: str = "first", accuracy: str = "ave
     def measure(w: World) -> Measured:
         frame, extra = w.frame(where), ""
         if at_compared:
-            t = measures.compared_at(w.config)
-            frame, extra = frame[np.isclose(frame.temperature, t)], f" at T = {t:g}"
+            frame, extra = w.compared(where), f" at T = {measures.compared_at(w.config):g}"
         draws = w.rho(score, frame, accuracy)
         return w.measured(draws, f"signed Spearman of {SCORES[score].label}{extra}", "", f", {len(frame)} cells")
     return measure
@@ -198,41 +216,34 @@ def ahead_of(other: str, where: str = "first") -> Measure:
 
 
 def ahead_of_all_on_both(w: World) -> Measured:
-    """The smaller of GRACE's two correlations less the best other score's smaller one."""
+    """The smaller of GRACE's two correlations less that of the other score whose smaller one is best."""
     frames = [w.frame("first"), w.frame("long")]
     others = [s for s in SCORES if s not in (*PARTS, "grace") and all(s in f and f[s].notna().all() for f in frames)]
-    worst = {s: np.minimum(*(w.rho(s, f) for f in frames)) for s in ("grace", *others)}
-    best = max(others, key=lambda s: (np.nan_to_num(worst[s][0], nan=-2), s))
-    rest = np.max([worst[s] for s in others], axis=0)
-    return w.measured(worst["grace"] - rest, "lower of the two tasks' correlations, GRACE less the best other score", "",
-                      f" ({shown(worst['grace'])}; {SCORES[best].label} {shown(rest)})")
+    both = {s: np.stack([w.rho(s, f) for f in frames]) for s in ("grace", *others)}
+    # The rival is chosen on the data: the best of a dozen on every resample would be ahead by chance alone.
+    best = max(others, key=lambda s: (np.nan_to_num(both[s][:, 0].min(), nan=-2), s))
+    each = "; ".join(f"{SCORES[s].label} {shown(both[s][0])} and {shown(both[s][1])}" for s in ("grace", best))
+    return w.measured(both["grace"].min(0) - both[best].min(0), "lower of the two tasks' correlations, GRACE less the best "
+                      "other score", "", f" ({each})")
+
+
+def beside_chance(draws: np.ndarray, blind: np.ndarray) -> tuple[float, float]:
+    """`Measured.chance` of draws beside those of a random choice on the same resamples."""
+    return float(blind[0]), interval(draws - blind)[2]
 
 
 def regret(score: str = "grace", where: str = "first", accuracy: str = "average_at_k",
-           at_compared: bool = False) -> Measure:
-    """Regret in points of the cell a score selects."""
+           at_compared: bool = False, beat_chance: bool = False) -> Measure:
+    """Regret in points of the cell a score selects; with `beat_chance` it must be below that of a cell drawn at random."""
     def measure(w: World) -> Measured:
-        frame = w.frame(where)
-        if at_compared:
-            frame = frame[np.isclose(frame.temperature, measures.compared_at(w.config))].reset_index(drop=True)
-        draws = regret_draws(frame[score], frame[accuracy], SCORES[score].direction, w.weights(frame))
-        extra = ""
-        if accuracy in tables.ACCURACY_SE:
-            value = frame[score] * (-1 if SCORES[score].direction == "lower" else 1)
-            noise = tables.regret_se(frame, frame[value == value.max()], accuracy)
-            extra = f"; SE from the test problems {noise:.1f}" if np.isfinite(noise) else ""
-        return w.measured(draws, f"regret of {SCORES[score].label}", POINTS, extra, False)
-    return measure
-
-
-def gain_over(other: str, where: str = "first") -> Measure:
-    """Accuracy of the student of GRACE's selection less that of another score's, in points."""
-    def measure(w: World) -> Measured:
-        frame = w.frame(where)
-        a, b = (100 * pick_draws(frame[s], frame["average_at_k"], SCORES[s].direction, w.weights(frame))
-                for s in ("grace", other))
-        return w.measured(a - b, f"student of GRACE's pick less that of {SCORES[other].label}'s", POINTS,
-                          f" ({a[0]:.1f} and {b[0]:.1f} %)")
+        frame = w.compared(where) if at_compared else w.frame(where)
+        weights, noise = w.weights(frame), w.regret_noise(frame, score, accuracy)
+        draws = regret_draws(frame[score], frame[accuracy], SCORES[score].direction, weights)
+        extra, chance = f"; SE from the test problems {noise:.1f}" if np.isfinite(noise) else "", None
+        if beat_chance:
+            chance = beside_chance(draws, regret_draws(np.zeros(len(frame)), frame[accuracy], "lower", weights))
+            extra += f"; a random choice {chance[0]:.1f}"
+        return w.measured(draws, f"regret of {SCORES[score].label}", POINTS, extra, False, noise=noise, chance=chance)
     return measure
 
 

@@ -103,11 +103,21 @@ class _Reasons(dict):
         self.world = world
 
     def __missing__(self, look: str) -> str:
-        makers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "noise": _noise, "ceiling": _ceiling}
-        kind, _, where = look.partition(" ")
-        made = makers[kind](self.world.frame(where or "first")) if kind in makers else f"see {look}" if look else ""
-        self[look] = made
-        return made
+        self[look] = "; ".join(self._reason(one) for one in look.split("; ") if one)
+        return self[look]
+
+    def _reason(self, look: str) -> str:
+        """"<kind> [student or task] [compared] [accuracy]", asked of the cells that the claim is about."""
+        kind, *of = look.split()
+        makers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "ceiling": _ceiling}
+        if kind not in (*makers, "noise"):
+            return f"see {look}"
+        where = next((name for name in of if name in ("second", "long")), "first")
+        frame = self.world.compared(where) if "compared" in of else self.world.frame(where)
+        if kind == "noise":
+            accuracy = next((name for name in of if name in tables.ACCURACIES), "average_at_k")
+            return _noise(frame, accuracy, self.world.error(frame, accuracy))
+        return f"{'on the longer task ' * (where == 'long')}{makers[kind](frame)}"
 
 
 def _signed(score: str) -> int:
@@ -123,7 +133,8 @@ def _parts(frame: pd.DataFrame, score: str) -> tuple[float, float]:
 
 def _split(frame: pd.DataFrame) -> str:
     a, b = _parts(frame, "grace")
-    return f"GRACE between teachers {shown(a)}, within one {shown(b)}; {_leave_one_family_out(frame)}"
+    inside = f", within one {shown(b)}" if frame.teacher.duplicated().any() else ""
+    return f"GRACE between teachers {shown(a)}{inside}; {_leave_one_family_out(frame)}"
 
 
 def _overall(frame: pd.DataFrame, score: str = "grace") -> float:
@@ -157,17 +168,18 @@ def _accuracy(frame: pd.DataFrame) -> str:
             f"{shown(_overall(able, 'teacher_accuracy'))}")
 
 
-def _noise(frame: pd.DataFrame) -> str:
-    top = frame.average_at_k.nlargest(3)
-    return (f"one student's SE from the test problems {100 * frame.average_se.median():.1f} points, the three best "
+def _noise(frame: pd.DataFrame, accuracy: str = "average_at_k", error: pd.Series | None = None) -> str:
+    top, error = frame[accuracy].nlargest(3), frame.average_se if error is None else error
+    by = "" if accuracy == "average_at_k" else f"by {accuracy.replace('_', '-')} "
+    return (f"{by}one student's SE from the test problems {100 * error.median():.1f} points, the three best "
             f"students within {100 * (top.max() - top.min()):.1f}")
 
 
 def _ceiling(frame: pd.DataFrame) -> str:
     inside = reliability(frame)[1]
     return ("one temperature a teacher" if not np.isfinite(inside) else
-            f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, a "
-            "rough guide that overstates the noise: the students of a teacher answer the same problems")
+            f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
+            "a rough guide that overstates the noise: the students of a teacher answer the same problems")
 
 
 def looked_into(cells: pd.DataFrame, student: str, max_directions: int) -> pd.DataFrame:

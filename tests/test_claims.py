@@ -12,7 +12,7 @@ import pytest
 from claim_tables_for_tests import write_tables
 from scipy.stats import spearmanr
 
-from gracelib import ablation_tables, claim_measures, claims, paths, pipeline, stats, tables
+from gracelib import ablation_tables, claim_measures, claims, paths, pipeline, stats, subset_figures, tables
 from gracelib.claim_list import CLAIMS, FAILS, HOLDS, OPEN, Rule, above, under
 from gracelib.claim_measures import interval, regret_draws, reliability, resamples, spearman_draws
 from gracelib.claim_world import Measured, World
@@ -256,6 +256,81 @@ def test_reasons_are_numbers_of_the_cells():
     assert all(f"{end:+.2f} without" in found.iloc[0] for end in (min(without.values()), max(without.values())))
     with pytest.raises(ValueError, match="no cell of student 'third'"):
         claims.looked_into(cells, "third", 256)
+
+
+def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems():
+    """It is a maximum over noisy accuracies: its interval excludes zero whatever the score."""
+    assert under(1, 4.9).verdict(m(4, 2, 6, noise=1.0))[0] == FAILS
+    for noise in (1.6, NAN):
+        found, reason = under(1, 4.9).verdict(m(4, 2, 6, noise=noise))
+        assert found == OPEN and "could account for it" in reason
+    write_tables("lab")
+    world = World("lab")
+    frame = world.frame()
+    picked, p = frame.loc[frame.grace.idxmin()], frame.greedy
+    other = p[frame.index != picked.name].max()
+    assert world.regret_noise(frame, accuracy="greedy") == pytest.approx(
+        100 * np.sqrt((picked.greedy * (1 - picked.greedy) + other * (1 - other)) / world.config.n_test))
+    own = tables.score_rows(tables.select(world.cells, "first", ("grace",)), ("grace",)).iloc[0]
+    assert claims.measure(BY_NAME["regret_first"], world).noise == pytest.approx(own.regret_se_points)
+
+
+def test_what_random_choice_meets_too_does_not_hold():
+    assert under(2, 3).verdict(m(1, .5, 1.5, chance=(4, -.1)))[0] == HOLDS
+    assert under(2, 3).verdict(m(1, .5, 1.5, chance=(1.5, .1))) == (OPEN, "random choice would meet it too")
+    assert under(2, 3).verdict(m(1, .5, 1.5, chance=(4, .1))) == (OPEN, "it is not clearly better than a random choice")
+    write_tables("lab")
+    change("lab", "students", lambda t: t.assign(average=.5 + .001 * t.temperature))
+    rows = claims.claims("lab").table.set_index("name")
+    assert (rows.verdict[["family_regret", "temperature_regret", "regret_long"]] == OPEN).all()
+    assert (rows.why[["family_regret", "temperature_regret", "regret_long"]].str.startswith("random choice would")).all()
+
+
+def test_the_strongest_teacher_is_the_one_that_is_most_accurate_over_its_temperatures():
+    write_tables("lab")
+    frame = World("lab").frame()
+    name = frame.groupby("teacher").teacher_accuracy.mean().idxmax()
+    lucky = frame.teacher[frame.teacher != name].iloc[0]
+    change("lab", "teachers", lambda t: t.assign(accuracy=np.where(
+        (t.teacher == lucky) & (t.temperature == t.temperature.min()), .9999, t.accuracy * .9)))
+    best = 100 * frame.average_at_k[frame.teacher == name].max()
+    world = World("lab")
+    gain, strong = (claims.measure(BY_NAME[n], world) for n in ("gain", "strongest"))
+    assert name in strong.extra and f"{best:.1f} %, of {name}" in gain.extra
+    pick = 100 * frame.average_at_k[frame.grace.idxmin()]
+    assert gain.value == pytest.approx(pick - best)
+
+
+def test_the_smallest_budget_and_subset_must_have_enough_teachers():
+    write_tables("mini")
+    table = claims.claims("mini").table.set_index("name")
+    assert (table.verdict[["budgets", "budget_regret", "subsets"]] == OPEN).all()
+    assert table.why[["budgets", "budget_regret", "subsets"]].str.contains("too few for an interval").all()
+    write_tables("lab")
+    world = World("lab")
+    subsets = subset_figures.figure23(world.cells, "first", "lab").table.set_index(["reading", "score"])
+    found = claims.measure(BY_NAME["subsets"], world)
+    assert [found.value, found.low, found.high] == subsets.loc[("teachers", "grace"), ["median", "low", "high"]].tolist()
+    assert "no fewer than 36 teachers" in claims.measure(BY_NAME["warmer"], world).extra
+
+
+def test_the_rival_on_both_tasks_is_chosen_once():
+    write_tables("lab")
+    for name in ("short", "long"):  # a rival that is GRACE itself: never ahead, never behind
+        change("lab", "scores", lambda t, task=name: t.assign(g_norm=np.where(t.task == task, t.grace, t.g_norm)))
+    found = claims.measure(BY_NAME["only_one_on_both"], World("lab"))
+    assert (found.value, found.low, found.high) == (0, 0, 0) and "G-Norm" in found.extra
+
+
+def test_reasons_are_about_the_cells_of_the_claim():
+    write_tables("lab")
+    reasons, world = claims._Reasons(World("lab")), World("lab")
+    at = world.compared()
+    assert f"{100 * at.average_se.median():.1f} points" in reasons["noise compared"] and len(at) == 15
+    assert f"{100 * world.error(at, 'greedy').median():.1f} points" in reasons["noise compared greedy"]
+    assert reasons["split compared"].startswith("GRACE between") and "within one" not in reasons["split compared"]
+    assert "; on the longer task GRACE and G-Norm" in reasons["norm; norm long"]
+    assert reasons["notebook 07"] == "see notebook 07" and reasons[""] == ""
 
 
 # --- the README ---------------------------------------------------------------------------------------------
