@@ -15,6 +15,7 @@ from gracelib.ablation_tables import subset_correlations, subset_summary
 from gracelib.baselines import SCORES
 from gracelib.claim_measures import pick_draws, regret_draws, within
 from gracelib.claim_world import POINTS, Measure, Measured, NotHere, World, beside_chance, from_noise, shown
+from gracelib.stats import FEWEST
 from gracelib.tables import select
 
 SUBSET_SHARE = 0.6  #: figure 23
@@ -52,22 +53,26 @@ def gain_over_strongest(w: World) -> Measured:
 
 
 def budgets(kind: str) -> Measure:
-    """GRACE's lowest correlation, or highest regret, over the size budgets; as many teachers as the smallest budget has."""
+    """GRACE's lowest correlation, or highest regret, over the size budgets of at least `FEWEST` teachers (over all where
+    none has as many: then it cannot be told); as many teachers as the smallest of them has."""
     def measure(w: World) -> Measured:
         frame, noise = w.frame(), 0.0
+        budget = {width: (keep, frame.teacher[keep].nunique()) for width, keep in w.widths()}
+        judged = [width for width, (_, number) in budget.items() if number >= FEWEST] or list(budget)
         if kind == "spearman":
-            found = [w.rho("grace", frame, keep=keep) for _, keep in w.widths()]
-            draws, name, unit = np.min(found, axis=0), "lowest Spearman over the size budgets", ""
+            found = {width: w.rho("grace", frame, keep=keep) for width, (keep, _) in budget.items()}
+            draws = np.min([found[width] for width in judged], axis=0)
+            name, unit = "lowest Spearman over the size budgets", ""
         else:
-            found = [regret_draws(frame.grace, frame.average_at_k, "lower", w.weights(frame) * keep)
-                     for _, keep in w.widths()]
-            draws, name, unit = np.max(found, axis=0), "highest regret over the size budgets", POINTS
-            noise = w.regret_noise(frame[w.widths()[int(np.argmax([f[0] for f in found]))][1]])
-        fewest = frame.teacher[w.widths()[0][1]].nunique()
-        each = ", ".join(f"up to {width}: {shown(f)}" if not unit else f"up to {width}: {f[0]:.1f}"
-                         for (width, _), f in zip(w.widths(), found, strict=True))
-        return w.measured(draws, name, unit, f" ({each}; the smallest has {fewest} teacher{'s' * (fewest != 1)})", not unit,
-                          fewest, noise=noise)
+            found = {width: regret_draws(frame.grace, frame.average_at_k, "lower", w.weights(frame) * keep)
+                     for width, (keep, _) in budget.items()}
+            draws = np.max([found[width] for width in judged], axis=0)
+            name, unit = "highest regret over the size budgets", POINTS
+            noise = w.regret_noise(frame[budget[max(judged, key=lambda width: found[width][0])][0]])
+        each = "; ".join(f"up to {width}, {number} teacher{'s' * (number != 1)}: "
+                         + (f"{found[width][0]:.1f}" if unit else shown(found[width]))
+                         + ("" if width in judged else ", not counted") for width, (_, number) in budget.items())
+        return w.measured(draws, name, unit, f" ({each})", not unit, budget[judged[0]][1], noise=noise)
     return measure
 
 

@@ -110,18 +110,6 @@ class ExtraPlan:
         self.train[axis, teacher, value] = Job(train.stage, train.params | {"k": k}, train.inputs, train.label,
                                                scale.n_train * k / 400)
 
-    def without_any_right(self) -> list[tuple[str, float]]:
-        """Cells whose finished filter left nothing: there is no student of theirs to train."""
-        root = paths.runs()
-        return [cell for cell, job in self.filtered.items() if job.done(root) and not _kept(job)["prompts_kept"]]
-
-    def jobs(self) -> list[Job]:
-        """All of them that can be run, as far as the finished ones tell."""
-        empty = self.without_any_right()
-        left = [group[cell] for group in (self.filtered_accuracy, self.filtered_features) for cell in group
-                if cell not in empty]
-        return [*self.filtered.values(), *left, *self.test.values(), *self.train.values()]
-
 
 def training_axes(scale: Scale) -> dict[str, list]:
     """Values of the two axes: epochs from a quarter of the usual to twice it, responses a prompt from 1 to all kept."""
@@ -129,15 +117,6 @@ def training_axes(scale: Scale) -> dict[str, list]:
     generations = {*(2**k for k in range(scale.M_kept.bit_length()) if 2**k <= scale.M_kept), scale.M, scale.M_kept}
     # Whole numbers as integers: 4 and 4.0 would be two keys for the same student.
     return {"epochs": sorted(int(e) for e in epochs if e >= 1 and e == int(e)), "generations": sorted(generations)}
-
-
-def extra_jobs(scale: str) -> list[Job]:
-    """Every job behind the tables of this module, for a runner that starts them together with others.
-
-    Where a teacher has no right response at all, its filtered student is left out once that is known, that is when the
-    filter's result is there; `filtered` sees to that order itself.
-    """
-    return ExtraPlan(Plan(get_scale(scale))).jobs()
 
 
 def _kept(job: Job) -> dict:

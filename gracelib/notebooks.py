@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 from gracelib import paths
 from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, versions, write_atomically
-from gracelib.workers import _prepare_worker, n_workers
+from gracelib.workers import prepare_worker, n_workers
 
 KERNEL = "python3"
 
@@ -221,7 +221,7 @@ def _side_by_side(batch: list[_Execution]) -> Iterator[tuple[_Execution, float]]
     # Processes, not threads: papermill changes the working directory. Many figures take long, so those start first.
     figures = [item.notebook for item in FIGURES.values()]
     pool = ProcessPoolExecutor(min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"),
-                               initializer=_prepare_worker)
+                               initializer=prepare_worker)
     try:
         futures = {pool.submit(one.seconds): one
                    for one in sorted(batch, key=lambda one: -figures.count(one.notebook.stem))}

@@ -38,7 +38,8 @@ def _die_with_parent() -> None:
     os._exit(1)  # nobody is left to take a result; what is half-written is not renamed
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
+    """What a spawned process does first, here and where notebooks are executed."""
     # A killed parent (kill -9, out of memory) takes no leave: without this, its workers would wait for work forever.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # stdout is for results, and a notebook compares its own with the committed one
@@ -63,7 +64,7 @@ def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
                bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}")
     saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
     os.environ.update(WORKER_VARIABLES)
-    pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
     running, finished = {}, set()
     try:
         while todo or running:

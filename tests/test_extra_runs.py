@@ -2,7 +2,6 @@
 is compared with the very same students; and the teachers are chosen before any result.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -95,24 +94,6 @@ def test_the_axes_double_and_hold_the_usual_setting():
     assert training_axes(odd) == {"epochs": [3, 6], "generations": [1, 2, 4, 6]}
 
 
-def test_every_job_is_listed_once_its_result_may_exist():
-    keys = {job.key for job in extra_runs.extra_jobs("mini")}
-    extra = ExtraPlan(Plan(get_scale("mini")))
-    groups = (extra.filtered, extra.filtered_accuracy, extra.filtered_features, extra.test, extra.train)
-    assert keys == {job.key for group in groups for job in group.values()}
-
-
-def test_a_teacher_without_any_right_response_has_no_student(tmp_path, monkeypatch):
-    extra = ExtraPlan(Plan(get_scale("nano")))
-    cell, job = next(iter(extra.filtered.items()))
-    folder = job.folder(tmp_path)
-    folder.mkdir(parents=True)
-    (folder / "kept.json").write_text(json.dumps({"kept_share": 0.0, "prompts": 16, "prompts_kept": 0}))
-    (folder / "meta.json").write_text(json.dumps({"files": {}}))
-    assert extra.without_any_right() == [cell]
-    assert extra.filtered_accuracy[cell].key not in {j.key for j in extra.jobs()}
-
-
 @pytest.mark.slow
 def test_the_tables_at_nano(tmp_path, monkeypatch):
     """The real run. Its teacher may well have no right response: then the row says so, and there is no student."""
@@ -134,4 +115,6 @@ def test_the_tables_at_nano(tmp_path, monkeypatch):
     assert runs[["test", "train"]].stack().between(0, 1).all()
     for name, table in (("filtered", filtered), ("training_runs", runs)):
         pd.testing.assert_frame_equal(getattr(extra_runs, name)("nano"), table)
-    assert all(job.done(tmp_path / "runs") for job in extra_runs.extra_jobs("nano"))
+    extra = ExtraPlan(Plan(get_scale("nano")))
+    jobs = [*extra.filtered.values(), *extra.test.values(), *extra.train.values()]
+    assert all(job.done(tmp_path / "runs") for job in jobs)
