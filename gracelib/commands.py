@@ -7,13 +7,15 @@ part, the cells that carry the argument first; a part that was stopped goes on w
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib import extra_runs, notebooks, paths, pipeline
+from gracelib import extra_runs, notebooks, paths, pipeline, protocol
+from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
 from gracelib.workers import run_jobs
@@ -44,7 +46,8 @@ def figures(scale: str, recompute: bool | None = None, names: Sequence[str] = ()
         chosen = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in sorted({registered(name).notebook for name in names})]
         if absent := [path for path in chosen if not path.is_file()]:
             raise FileNotFoundError(f"{absent[0]}, which draws {', '.join(names)}, is not there")
-    notebooks.run(scale, recompute, chosen, parameters)
+    before = functools.partial(_models, get_scale(scale)) if recompute and not names else None
+    notebooks.run(scale, recompute, chosen, parameters, before)
     drawn = [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
     if absent := [path for path in drawn if not path.is_file()]:
         raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
@@ -90,7 +93,7 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
             found[f"{task.name}-{student}"] = lambda task=task.name, student=student: _students(config, task, student)
     if scale in TABLES_ONLY:
         return found | {"tables": lambda: [getattr(pipeline, make)(scale) for make in CELL_TABLES.values()]}
-    return found | {"extra": lambda: _extra(scale), "figures": lambda: notebooks.run(scale)}
+    return found | {"extra": lambda: _extra(scale), "figures": lambda: figures(scale, recompute=True)}
 
 
 def _teachers(config: Scale) -> None:
@@ -103,6 +106,21 @@ def _students(config: Scale, task: str, student: str) -> None:
     plan = pipeline.Plan(config, task)
     both = (*plan.features.items(), *plan.student_accuracy.items())
     run_jobs([job for cell, job in both if cell[0] == student], paths.runs(), f"{task} task, {student} student")
+
+
+def _models(config: Scale) -> None:
+    """Everything that takes a model and is known before the run, in one go: one progress bar for the whole of it, workers
+    that load torch once and not once a notebook, and no notebook that ends with one core at work. The notebooks then
+    find their jobs finished; opened by hand, each does its own."""
+    jobs = []
+    for plan in (pipeline.Plan(config, task.name) for task in config.tasks):
+        jobs += [*plan.teacher_accuracy.values(), *plan.base_accuracy.values(), *plan.features.values(),
+                 *plan.student_accuracy.values()]
+    plan = pipeline.Plan(config)
+    extra, odd = extra_runs.ExtraPlan(plan), PathologicalPlan(plan)
+    jobs += [*extra.filtered.values(), *extra.test.values(), *extra.train.values(), *odd.features.values(),
+             *odd.student_accuracy.values(), *protocol.jobs(config).values()]
+    run_jobs(jobs, paths.runs(), f"{config.name}: models and gradients")
 
 
 def _extra(scale: str) -> None:

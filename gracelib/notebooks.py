@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -146,14 +146,15 @@ class _Execution:
         return seconds
 
 
-def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None, parameters: dict | None = None
-        ) -> list[Path]:
+def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None, parameters: dict | None = None,
+        before: Callable[[], None] | None = None) -> list[Path]:
     """Run the numbered notebooks at a scale; returns those that were executed (others were up to date).
 
     With `recompute` one after the other, each finishing its jobs; without, side by side (`workers.n_workers`) from the
     result tables. Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters`
     (such as sigma) go to every notebook that declares them. Two calls at once: the second waits, then finds everything
-    done. Raises ValueError for a parameter that no notebook declares, RuntimeError for a notebook that fails.
+    done. `before` is called once the request is known to be sound, if any notebook is to be executed: work that is done
+    better in one go. Raises ValueError for a parameter that no notebook declares, RuntimeError for a notebook that fails.
     """
     dial = {"scale": scale, "recompute": recompute, **(parameters or {})}  # a notebook takes of it what it declares
     n_workers()  # a bad GRACELIB_WORKERS is refused now, not after the first notebook
@@ -181,6 +182,8 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
             key = digest({"cells": _sources(notebook), "parameters": given, "previous": previous, **same})
             previous = key if recompute else None  # who only reads tables does not depend on the notebook before
             planned.append(_Execution(notebook, given, folder / notebook.name, key))
+        if before and not all(one.up_to_date(figures) for one in planned):
+            before()
         executed = []
         for batch in [[one] for one in planned] if recompute else [planned]:
             current = [one for one in batch if one.up_to_date(figures)]

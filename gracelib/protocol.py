@@ -14,7 +14,7 @@ from gracelib import paths, stages
 from gracelib.encoding import STUDENT_TEMPLATE
 from gracelib.measures import compared_at
 from gracelib.pipeline import Plan, _accuracy, _table
-from gracelib.scales import get_scale
+from gracelib.scales import Scale, get_scale
 from gracelib.store import Job
 from gracelib.workers import run_jobs
 
@@ -27,27 +27,33 @@ TEMPLATES = {
 }
 
 
+def jobs(config: Scale) -> dict[tuple[str, str], Job]:
+    """The evaluations by (teacher, setting): the first and the last teacher of the cast at the usual temperature."""
+    plan, t, student = Plan(config), compared_at(config), config.student
+    found = {}
+    for teacher in dict.fromkeys((config.teachers[0].name, config.teachers[-1].name)):
+        cell = student, teacher, t
+        usual, test = plan.distilled[cell], plan.student_accuracy[cell].params
+        released = plan.student(student, plan.responses[teacher, t], f"{teacher}, released settings", **RELEASED_TRAINING)
+        made = {name: (usual, template) for name, template in TEMPLATES.items()}
+        made["the released script's training"] = (released, STUDENT_TEMPLATE)
+        for setting, (model, template) in made.items():
+            found[teacher, setting] = Job(stages.EVALUATE_AS, test | {"template": template},
+                                          {"model": model, "prompts": plan.test_prompts}, f"{teacher}, {setting}",
+                                          plan.student_accuracy[cell].cost)
+    return found
+
+
 def protocol(scale: str, recompute: bool = True) -> pd.DataFrame:
     """One row a (teacher, setting): average (Average@k), average_se, points (difference from the paper's setting)."""
     config, root = get_scale(scale), paths.runs()
 
     def make():
-        plan, t, student = Plan(config), compared_at(config), config.student
-        jobs = {}
-        for teacher in dict.fromkeys((config.teachers[0].name, config.teachers[-1].name)):
-            cell = student, teacher, t
-            usual, test = plan.distilled[cell], plan.student_accuracy[cell].params
-            released = plan.student(student, plan.responses[teacher, t], f"{teacher}, released settings", **RELEASED_TRAINING)
-            made = {name: (usual, template) for name, template in TEMPLATES.items()}
-            made["the released script's training"] = (released, STUDENT_TEMPLATE)
-            for setting, (model, template) in made.items():
-                jobs[teacher, setting] = Job(stages.EVALUATE_AS, test | {"template": template},
-                                             {"model": model, "prompts": plan.test_prompts}, f"{teacher}, {setting}",
-                                             plan.student_accuracy[cell].cost)
-        run_jobs([*jobs.values()], root, "protocol")
-        rows = [{"student": student, "teacher": teacher, "temperature": t, "setting": setting,
+        made = jobs(config)
+        run_jobs([*made.values()], root, "protocol")
+        rows = [{"student": config.student, "teacher": teacher, "temperature": compared_at(config), "setting": setting,
                  **_accuracy(job, root)}
-                for (teacher, setting), job in jobs.items()]
+                for (teacher, setting), job in made.items()]
         table = pd.DataFrame(rows)[["student", "teacher", "temperature", "setting", "average", "average_se"]]
         usual = table[table.setting == "the paper's"].set_index("teacher").average
         return table.assign(points=100 * (table.average - table.teacher.map(usual)))

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from gracelib import commands, notebooks, paths, pipeline
+from gracelib import commands, extra_runs, notebooks, paths, pipeline
 from gracelib.cli import app
 from gracelib.commands import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
 from gracelib.pipeline import Plan
@@ -35,7 +35,9 @@ def calls(place, monkeypatch):
     """What the notebooks are run with; each "draws" what the registry says it makes."""
     seen = []
 
-    def run(scale, recompute=True, chosen=None, parameters=None):
+    def run(scale, recompute=True, chosen=None, parameters=None, before=None):
+        if before:
+            before()
         stems = [path.stem for path in chosen] if chosen is not None else None
         seen.append((scale, recompute, stems))
         paths.figures(scale).mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,7 @@ def calls(place, monkeypatch):
                 for ending in item.endings:
                     (paths.figures(scale) / f"{name}{ending}").touch()
 
+    monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description: None)
     monkeypatch.setattr(notebooks, "run", run)
     monkeypatch.setattr(notebooks, "commit_outputs", lambda scale: seen.append(("save", scale)))
     return seen
@@ -207,7 +210,8 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("short task, first student", ["evaluate", "features"]),
         ("short task, second student", ["evaluate", "features"]),
         ("long task, first student", ["evaluate", "features"]),
-        ("filtered", "lab"), ("training_runs", "lab"), ("lab", True)]
+        ("filtered", "lab"), ("training_runs", "lab"),
+        ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]), ("lab", True)]
     assert "lab: part short-first (2 of 6)" in result.stderr
     cells = 15 * 8  # teachers x temperatures
     assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
@@ -220,10 +224,19 @@ def test_other_worlds_make_their_tables_and_nothing_else(work, scale):
     assert all(entry[1] == scale for entry in work[2:])
 
 
-def test_elsewhere_the_notebooks_do_everything(work):
+def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(work):
     assert runner.invoke(app, ["recompute", "--scale", "smoke"]).exit_code == 0
     assert runner.invoke(app, ["recompute"]).exit_code == 0
-    assert work == [("smoke", True, None), ("mini", True, None)]
+    assert [entry[0] for entry in work] == ["smoke: models and gradients", "smoke", "mini: models and gradients", "mini"]
+    asked = {job.key for job in work[2][2]}
+    config = get_scale("mini")
+    for plan in (pipeline.Plan(config, task.name) for task in config.tasks):
+        for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features, plan.student_accuracy):
+            assert {job.key for job in group.values()} <= asked
+    extra = extra_runs.ExtraPlan(pipeline.Plan(config))
+    # Whether a filtered student can be trained is known only when the filter has run: those wait for their notebook.
+    assert {job.key for job in extra.test.values()} <= asked
+    assert not {job.key for job in extra.filtered_accuracy.values()} & asked
 
 
 def test_a_part_alone(work):

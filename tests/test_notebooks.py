@@ -113,6 +113,16 @@ def test_unknown_parameters_are_refused_before_anything_runs(place):
     assert notebooks.parameters_of(path) == {"scale": '"mini"', "recompute": "False"}
 
 
+def test_what_comes_before_is_done_when_and_only_when_something_will_be_executed(place):
+    notebook(place / "notebooks", "00_first", WRITE.format(name="first", text="a"))
+    done = []
+    with pytest.raises(ValueError, match="no notebook takes the parameter 'sigmo'"):
+        notebooks.run("nano", parameters={"sigmo": 1}, before=lambda: done.append("unsound"))
+    assert names(notebooks.run("nano", before=lambda: done.append(log(place)))) == ["00"]
+    assert notebooks.run("nano", before=lambda: done.append("again")) == []
+    assert done == [[]]  # once, and no notebook had run
+
+
 def test_a_notebook_without_data_takes_part_in_a_run(place):
     """It declares neither scale nor recompute, so it is given neither, and it is up to date at any scale."""
     notebook(place / "notebooks", "00_idea", "print(seed)", parameters="seed = 7")
