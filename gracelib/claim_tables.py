@@ -120,7 +120,7 @@ def stability_ratio(w: World) -> Measured:
     weights = w.weights(table)[:, order].cumsum(1)
     at = (weights >= weights[:, -1:] / 2).argmax(1)  # the lower weighted median
     draws = ratio[order][at]
-    return w.measured(draws, "gradient term over stability term, median over cells", "",
+    return w.measured(draws, "gradient term over stability term, lower median over cells", "",
                       f", {ratio.min():.2g} to {ratio.max():.2g} over {len(ratio)} cells", False)
 
 

@@ -146,7 +146,8 @@ def _leave_one_family_out(frame: pd.DataFrame) -> str:
     found = {name: rho for name, rho in found.items() if np.isfinite(rho)}
     if not found:
         return "no family can be left out"
-    low, high = min(found, key=found.get), max(found, key=found.get)
+    # Families that make the same difference (but for rounding): the first by name, wherever this is said.
+    low, high = (pick(sorted(found), key=lambda name: round(found[name], 6)) for pick in (min, max))
     return f"{shown(found[low])} without {low} to {shown(found[high])} without {high}"
 
 

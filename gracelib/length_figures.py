@@ -92,6 +92,9 @@ def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame,
 
 def _products(ax: Axes, flat: pd.DataFrame) -> None:
     ax.axhline(1, color=EDGE, linewidth=0.6, zorder=2)
+    if flat.groupby("power").size().max() < 2:
+        ax.text(0.5, 0.5, "all lengths lie in one bin\naround the teacher's mean", transform=ax.transAxes, ha="center",
+                va="center", fontsize=SMALL)
     for p, rows in flat.groupby("power"):
         colour, style = LOOKS[p]
         x = rows["relative_length"] * 1.008 ** (p - 1)  # side by side, so that intervals can be told apart
@@ -164,11 +167,14 @@ def verdict(levels: pd.DataFrame, item: str) -> str:
     agree = row["flattest_share"]
     sure = "" if np.isnan(agree) else f" (in {agree:.0%} of resamples of teachers" + (
         ")" if agree >= 0.95 else ": these teachers cannot tell it from another)")
-    same = "the same as" if row["flattest"] == power else "not"
+    if agree < 0.95:
+        same = f"the paper reports {power} for {where}, which is not decided here."
+    else:
+        same = f"that is {'the same as' if row['flattest'] == power else 'not'} the power {power} that the paper reports for {where}."
     inside = "" if np.isnan(row["low"]) else (
         f" The interval of the exponent q {'holds' if row['low'] <= power <= row['high'] else 'does not hold'} {power}.")
-    return (f"Within teachers p = {row['flattest']:.0f} flattens most{sure}: spread of log(|g| (log|y|)^p) {spreads}; that is "
-            f"{same} the power {power} that the paper reports for {where}.{inside}")
+    return (f"Within teachers p = {row['flattest']:.0f} flattens most{sure}: spread of log(|g| (log|y|)^p) {spreads}; "
+            f"{same}{inside}")
 
 
 def split_sentence(levels: pd.DataFrame) -> str:

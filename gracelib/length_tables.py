@@ -17,7 +17,7 @@ from gracelib.tables import N_BOOT, SEED, score_rows, select
 POWERS = (0, 1, 2)
 PRODUCTS = {0: "mean_norm", 1: "mean_norm_log", 2: "mean_norm_log2"}  #: columns of `feature_measures.lengths`
 LEAST = 0.01  #: bins with a smaller share of a teacher's responses are left out
-STEPS_AN_OCTAVE = 4  #: width of the bins of relative length in `profiles`
+STEPS_AN_OCTAVE = 8  #: width of the bins of relative length in `profiles`
 
 
 def teacher_bins(lengths: pd.DataFrame, student: str, task: str) -> pd.DataFrame:

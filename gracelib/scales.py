@@ -12,7 +12,7 @@ from gracelib.world import MANNERS
 from gracelib.world_models import ModelSpec, PretrainSpec, TeacherSpec
 
 # World 3 of the design: a base student has seen every manner, in graded shares (percent). The second student has seen
-# them in another order: what is familiar to the one is strange to the other.
+# them in another order, so that the two are not at home with the same teachers.
 GRADED = (30, 20, 14, 10, 7, 5, 4, 3, 3, 2, 2)
 EVEN = tuple((manner, 1.0) for manner in MANNERS)
 FIRST_STUDENT = tuple(zip(MANNERS, map(float, GRADED), strict=True))
