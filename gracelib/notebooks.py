@@ -266,7 +266,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.outputs = _joined([o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")])
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = count
@@ -276,6 +276,17 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
                 "language_info": {"name": "python"}}
     return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+
+
+def _joined(outputs: list) -> list:
+    """Prints that follow each other as one output: where a kernel flushes is a matter of time."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def commit_outputs(scale: str) -> None:

@@ -164,7 +164,9 @@ def executed_notebook():
             metadata={"execution": {"iopub.status.busy": "2020"}, "tags": ["keep"]},
             outputs=[
                 nbformat.v4.new_output("stream", name="stderr", text="100%|##|"),
-                nbformat.v4.new_output("stream", name="stdout", text="hello\n"),
+                nbformat.v4.new_output("stream", name="stdout", text="hel"),
+                nbformat.v4.new_output("stream", name="stderr", text="a warning between"),
+                nbformat.v4.new_output("stream", name="stdout", text="lo\n"),
                 nbformat.v4.new_output(
                     "execute_result", {"text/plain": "3"}, execution_count=3, metadata={"elapsed": 3}
                 ),
