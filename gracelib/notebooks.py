@@ -31,11 +31,11 @@ from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib import paths
+from gracelib.cleaning import KERNEL, clean
 from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, versions, write_atomically
 from gracelib.workers import prepare_worker, n_workers
 
-KERNEL = "python3"
 
 
 def numbered(folder: Path | None = None) -> list[Path]:
@@ -47,6 +47,11 @@ def parameters_of(notebook: Path) -> dict[str, str]:
     """Name -> default (as written) of a notebook's parameters cell."""
     with contextlib.redirect_stdout(sys.stderr):
         return {name: p["default"] for name, p in papermill.inspect_notebook(str(notebook)).items()}
+
+
+def only_reads(notebook: Path) -> bool:
+    """Whether a notebook makes no table that another reads: its parameters cell carries the tag `only-reads`."""
+    return any("only-reads" in cell.metadata.get("tags", []) for cell in nbformat.read(notebook, as_version=4).cells)
 
 
 def check_parameters(notebook: Path, given: dict) -> None:
@@ -150,8 +155,8 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
         before: Callable[[], None] | None = None) -> list[Path]:
     """Run the numbered notebooks at a scale; returns those that were executed (others were up to date).
 
-    With `recompute` one after the other, each finishing its jobs; without, side by side (`workers.n_workers`) from the
-    result tables. Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters`
+    With `recompute` one after the other, each finishing its jobs, and those that follow each other and `only_reads` side
+    by side (`workers.n_workers`); without, all of them side by side from the result tables. Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters`
     (such as sigma) go to every notebook that declares them. Two calls at once: the second waits, then finds everything
     done. `before` is called once the request is known to be sound, if any notebook is to be executed: work that is done
     better in one go. Raises ValueError for a parameter that no notebook declares, RuntimeError for a notebook that fails.
@@ -180,12 +185,18 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
         for notebook in chosen:
             given = {name: value for name, value in dial.items() if name in declared[notebook]}
             key = digest({"cells": _sources(notebook), "parameters": given, "previous": previous, **same})
-            previous = key if recompute else None  # who only reads tables does not depend on the notebook before
+            if recompute and not only_reads(notebook):
+                previous = key
             planned.append(_Execution(notebook, given, folder / notebook.name, key))
         if before and not all(one.up_to_date(figures) for one in planned):
             before()
         executed = []
-        for batch in [[one] for one in planned] if recompute else [planned]:
+        batches = [[]]
+        for one in planned:
+            if batches[-1] and recompute and not (only_reads(one.notebook) and only_reads(batches[-1][-1].notebook)):
+                batches.append([])
+            batches[-1].append(one)
+        for batch in batches:
             current = [one for one in batch if one.up_to_date(figures)]
             for one in current:
                 print(f"{one.notebook.name}: up to date", file=sys.stderr)
@@ -250,43 +261,6 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A notebook fit for committing: outputs and execution counts stay, everything volatile goes.
-
-    Dropped: papermill's metadata and its injected cell, timings, stderr (progress bars), kernel details beyond the
-    kernel's name. Cells are numbered as a fresh run from top to bottom would number them.
-    """
-    keep_cell = {"tags"}
-    cells, count = [], 0
-    for index, cell in enumerate(c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])):
-        cell = nbformat.from_dict({**cell, "id": f"cell-{index:02d}",
-                                   "metadata": {k: v for k, v in cell.metadata.items() if k in keep_cell and v}})
-        if cell.cell_type == "code":
-            count += 1
-            cell.execution_count = count
-            cell.outputs = _joined([o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")])
-            for output in cell.outputs:
-                if output.output_type == "execute_result":
-                    output.execution_count = count
-                if "metadata" in output:
-                    output.metadata = {}
-        cells.append(cell)
-    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
-                "language_info": {"name": "python"}}
-    return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
-
-
-def _joined(outputs: list) -> list:
-    """Prints that follow each other as one output: where a kernel flushes is a matter of time."""
-    joined = []
-    for output in outputs:
-        if joined and output.output_type == joined[-1].output_type == "stream":
-            joined[-1].text += output.text
-        else:
-            joined.append(output)
-    return joined
 
 
 def commit_outputs(scale: str) -> None:

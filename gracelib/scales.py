@@ -120,8 +120,8 @@ MINI = Scale(
               TeacherSpec("algebra-64", "64", "algebra", 4000),
               TeacherSpec("table-64", "64", "table", 4000),
               TeacherSpec("reversed-64", "64", "reversed", 4000)),
-    tasks=_tasks((0.4, 0.6, 0.8, 1.0), (0.6, 1.0)),
-    n_train=384, M=4, n_prompts=256, m=4, d=256, n_folds=10, n_test=128, d_kept=512)
+    tasks=_tasks((0.4, 0.6, 0.8, 1.0), (0.6,)),
+    n_train=320, M=4, n_prompts=256, m=4, d=256, n_folds=10, n_test=96, k=8, d_kept=512)
 
 LAB = replace(
     MINI, name="lab", teacher_bases=MINI.teacher_bases | {"96": _base(96, 3e-3)},
@@ -132,7 +132,7 @@ LAB = replace(
               TeacherSpec("algebra-40", "40", "algebra", 8000), TeacherSpec("algebra-96", "96", "algebra", 4000),
               TeacherSpec("table-96", "96", "table", 4000), TeacherSpec("reversed-96", "96", "reversed", 4000),
               TeacherSpec("terse-96", "96", "terse", 8000)),
-    tasks=_tasks(EVERY_TENTH, EVERY_TENTH), n_train=512, n_prompts=512, d=512, n_test=192, M_kept=8, m_kept=8, d_kept=1024)
+    tasks=_tasks(EVERY_TENTH, EVERY_TENTH), n_train=512, n_prompts=512, d=512, n_test=192, k=16, M_kept=8, m_kept=8, d_kept=1024)
 
 
 def _other_world(seed: int) -> Scale:
