@@ -121,7 +121,7 @@ MINI = Scale(
               TeacherSpec("table-64", "64", "table", 4000),
               TeacherSpec("reversed-64", "64", "reversed", 4000)),
     tasks=_tasks((0.4, 0.6, 0.8, 1.0), (0.6,)),
-    n_train=320, M=4, n_prompts=256, m=4, d=256, n_folds=10, n_test=96, k=8, d_kept=512)
+    n_train=384, M=4, n_prompts=256, m=4, d=256, n_folds=10, n_test=96, k=8, d_kept=512)
 
 LAB = replace(
     MINI, name="lab", teacher_bases=MINI.teacher_bases | {"96": _base(96, 3e-3)},
