@@ -47,15 +47,16 @@ def world_report(cells: pd.DataFrame, base: pd.DataFrame, max_directions: int, t
     of_student = cells.groupby("student").temperature
     hottest, coldest = (cells[cells.temperature == of_student.transform(end)] for end in ("max", "min"))
     change = hottest.merge(coldest, on=["student", "teacher"], suffixes=("_hot", "_cold"), validate="1:1")
+    change = change[change.temperature_hot > change.temperature_cold]  # a student with one temperature has nothing to compare
     hot, cold = cells.temperature.max(), cells.temperature.min()
     widest = change[(change.temperature_hot == hot) & (change.temperature_cold == cold)].drop_duplicates("teacher")
     fell = widest.teacher_accuracy_hot < widest.teacher_accuracy_cold
     rows.append(("world", f"T={hot:g} lowers the teachers' accuracy against T={cold:g}", f"{fell.sum()} of {len(fell)}",
-                 bool(fell.all())))
+                 bool(len(fell) and fell.all())))
     for score, label in (("g_norm", "G-Norm"), ("g_vendi", "G-Vendi")):
         rose = change[f"{score}_hot"] > change[f"{score}_cold"]
         rows.append(("reported", f"the hottest temperature raises {label} against the coldest",
-                     f"{rose.sum()} of {len(rose)} teachers and students", bool(rose.all())))
+                     f"{rose.sum()} of {len(rose)} teachers and students", bool(len(rose) and rose.all())))
     differ, gaps = [], []
     for student, own in cells.groupby("student"):
         best, strongest = own.loc[own.average_at_k.idxmax()], own.loc[own.teacher_accuracy.idxmax()]
