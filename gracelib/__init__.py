@@ -10,7 +10,7 @@ from importlib import import_module
 _PUBLIC = {
     "recalibrate": "scores", "grace": "scores", "Grace": "scores", "g_vendi": "scores", "g_var": "scores",
     "g_norm": "scores", "spearman": "stats", "regret": "stats", "response_features": "gradients",
-    "SignProjection": "projection", "sample_responses": "generate", "train_causal_lm": "training",
+    "score_teachers": "ranking", "SignProjection": "projection", "sample_responses": "generate", "train_causal_lm": "training",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -22,7 +22,8 @@ from gracelib.resample import teacher_interval
 from gracelib.stats import DegenerateError, regret, spearman
 
 RANDOM = "random"  #: in the place of a score: a candidate drawn at random, its expected regret
-PAPER_BUDGETS = {40: "3B", 64: "10B", 96: "30B"}  #: the paper's budget in whose place a width stands
+#: The paper's budget in whose place a width stands; at the paper's scale the column holds the budgets themselves.
+PAPER_BUDGETS = {40: "3B", 64: "10B", 96: "30B", 3: "3B", 10: "10B", 30: "30B"}
 _ACCURACY = "average_at_k"
 _NAN = float("nan")
 

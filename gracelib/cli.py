@@ -12,9 +12,11 @@ from typing import Annotated
 
 import typer
 
+from gracelib import cli_cells, cli_distill, cli_paper, cli_score
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
-ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini or lab")]
+ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini, lab, or paper (prints its plan and stops)")]
 
 
 @app.callback()
@@ -44,13 +46,32 @@ def figures(scale: ScaleOption = "mini",
             save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False,
             parameter: Annotated[list[str], typer.Option(help="a notebook parameter, NAME=VALUE, such as sigma=0.01")] = [],
             device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
-            dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "") -> None:
+            dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "",
+            confirm: cli_paper.ConfirmOption = False, drop_weights: cli_paper.DropOption = False,
+            settings: cli_paper.SettingsOption = None, student: cli_paper.StudentOption = [],
+            task: cli_paper.TaskOption = [], teacher: cli_paper.TeacherOption = [],
+            temperature: cli_paper.TemperatureOption = [],
+            assume: cli_paper.AssumeOption = []) -> None:
     """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
+    if scale == "paper":
+        with _one_line_errors():
+            if fig or save or parameter or device or dtype:
+                raise ValueError("scale 'paper' takes --settings, --student, --task, --teacher, --temperature, "
+                                 "--assume, --confirm, --drop-weights and --no-recompute; the other options belong to "
+                                 "the built-in world")
+            cli_paper.choose(settings, student, task, teacher, temperature)
+            done = cli_paper.figures(recompute, assume, confirm, drop_weights)
+        if not done:
+            raise typer.Exit(2)
+        return
     from gracelib import commands, notebooks
     from gracelib.scales import get_scale
 
     with _one_line_errors():
         get_scale(scale)
+        if settings or student or task or teacher or temperature or assume or confirm or drop_weights:
+            raise ValueError(f"scale {scale!r} is the built-in world; --settings, --student, --task, --teacher, "
+                             "--temperature, --assume, --confirm and --drop-weights belong to scale paper")
         if save and (scale != "mini" or fig):
             raise ValueError("--save writes the committed notebooks, all of them, "
                              f"which show scale mini, not {fig or scale!r}")
@@ -71,6 +92,9 @@ def recompute(scale: ScaleOption = "mini",
     from gracelib import commands
 
     with _one_line_errors():
+        if scale == "paper":
+            raise ValueError("scale 'paper' is run by `make figures SCALE=paper CONFIRM=1`, which finishes what is "
+                             "not there")
         _set_device(device, dtype)
         seconds = commands.recompute(scale, part)
         print(f"{', '.join([scale, *part])}: finished; this call took {commands.in_words(seconds)}")
@@ -102,6 +126,11 @@ def _split(text: str) -> tuple[str, object]:
     except (ValueError, SyntaxError):
         return name, value  # a word
 
+
+cli_score.register(app)
+cli_cells.register(app)
+cli_distill.register(app)
+cli_paper.register(app)
 
 if __name__ == "__main__":
     app()

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from gracelib.parameter_choice import check_params, engine_of, n_parameters
 from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
 from gracelib.projection import MIB, SignProjection
 
@@ -39,7 +40,7 @@ _MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, seed: int = 0,
                       batch_tokens: int | None = None, block_bytes: int | None = None, device: str = "auto",
                       dtype: str = "float32", progress: bool = True, names: Sequence[str] | None = None,
-                      method: str = "auto") -> dict[str, np.ndarray]:
+                      method: str = "auto", params: str = "all") -> dict[str, np.ndarray]:
     """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
 
     examples: (prompt_ids, response_ids) pairs; the supervised tokens are exactly response_ids, which already
@@ -53,6 +54,9 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
         "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
         of another dtype is copied, so the caller's model is never changed.
     names: N labels for error messages. method: "auto", or "one at a time" for plain autograd.
+    params: "all" (the paper's), or one of the cheaper estimators of `parameter_choice.py`: "last-layer" (the
+        output projection alone) or "lora-b" (B of fresh LoRA adapters, A drawn from `seed`). D, g and
+        grad_norm are then of those parameters; with "one at a time" their batches hold one response.
 
     Returns arrays: g (N, d) float32 (float64 for "float64"), scaled by 1/sqrt(D), not length-recalibrated;
     length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
@@ -64,6 +68,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     """
     label = _labels(examples, names)
     _check_arguments(d, batch_tokens, dtype, method)
+    check_params(params)
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
@@ -78,11 +83,14 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     was_training = model.training
     model.eval()    # dropout off: the gradient belongs to the response, not to a random draw
     try:
-        engine = _engine(model, examples, device, dtype, method)
-        size = 1 if engine is OneAtATime else None
+        if params == "all":
+            engine = _engine(model, examples, device, dtype, method)
+        else:
+            engine = engine_of(model, params, seed)
+        size = 1 if engine is OneAtATime or method != "auto" else None
         batches = _batches(examples, batch_tokens or _default_tokens(model), size)
         projection = SignProjection(d, seed, device)
-        scale = 1 / math.sqrt(sum(p.numel() for p in parameter_names(model)))
+        scale = 1 / math.sqrt(n_parameters(model, params))
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(map(len, batches)), block_bytes) as gradients:
             for rows in batches:

@@ -34,6 +34,9 @@ class Plan:
     """
 
     def __init__(self, scale: Scale, task: str | None = None):
+        if not isinstance(scale, Scale):
+            raise ValueError(f"scale {scale.name!r} has a plan of its own: `{command_for(scale.name)}` makes its "
+                             "tables; set recompute = False to read them")
         self.scale, self.task = scale, scale.task(task)
         self.first_task = self.task is scale.tasks[0]
         self.students = {

@@ -75,7 +75,6 @@ def test_a_misspelled_parameter_is_refused_before_anything_runs(text, message, t
 def test_an_unknown_scale_is_one_clear_line(command):
     text = line(runner.invoke(app, [command, "--scale", "nope"]))
     assert text.startswith("error: scale 'nope' is not known; choose one of ['nano', 'smoke', 'mini'")
-    assert "scale 'paper' is planned and not there yet" in line(runner.invoke(app, [command, "--scale", "paper"]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Somebody's causal language model, or one line that says why it is none.
+
+Why: a wrong path, an adapter without its base, a gated hub id, a tokenizer of another model: each ends somewhere in
+`transformers` with pages of traceback, or, worse, with random weights and a warning. Here everything that can be
+known without the weights is checked first (`check_student`, seconds), and the weights are then loaded in the dtype in
+which they are used: there is never a second copy, and buffers that the model keeps in float32 (positions) stay so.
+Only safetensors are read and no code of a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+DTYPES = ("float32", "bfloat16", "float64")
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Model")
+
+
+def check_student(path_or_hub_id: str | os.PathLike):
+    """(config, tokenizer) of a checkpoint folder or hub id, without its weights.
+
+    Raises ValueError, in one line, for: a path that does not exist; a folder that is not a model (naming the file
+    that is missing); a hub id that cannot be reached or is gated (saying how to get it); a model that is not causal or
+    that needs code of its own; no tokenizer; a tokenizer without EOS, or with ids beyond the model's embedding.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = os.fspath(path_or_hub_id)
+    place = os.path.expanduser(name)
+    local = _check_folder(Path(place), name)
+    source = place if local else name
+    config = _ask(name, local, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
+    heads = config.architectures or []
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (heads and not heads[0].endswith(_HEADS)):
+        kind = (heads or [config.model_type])[0]
+        raise ValueError(f"student {name!r} is not a causal language model: it is a {kind}")
+    tokenizer = _ask(name, local, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=False))
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"student {name!r}: its tokenizer has no EOS token, so no response could end; set eos_token "
+                         "in tokenizer_config.json (or tokenizer.eos_token and save_pretrained)")
+    highest, rows = max(tokenizer.get_vocab().values()), config.get_text_config().vocab_size
+    if highest >= rows:
+        raise ValueError(f"student {name!r}: its tokenizer has ids up to {highest}, its embedding {rows} rows; the "
+                         "tokenizer is another model's, or tokens were added without resize_token_embeddings")
+    return config, tokenizer
+
+
+def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", device: str = "cpu"):
+    """(model, tokenizer) of a checkpoint folder or a hub id.
+
+    dtype: of the weights, "float32", "bfloat16" or "float64"; they are loaded in it, whatever the files hold. device:
+    "cpu", "cuda", or "auto" (CUDA when present). Give `gradients.response_features` the same two and it makes no copy.
+
+    The model is in eval mode. Raises ValueError as `check_student` before weights are read, and for weights that
+    cannot be read, do not fit the config, or leave a tensor out (which would be random).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    _, tokenizer = check_student(path_or_hub_id)
+    name = os.fspath(path_or_hub_id)
+    place = os.path.expanduser(name)
+    local = os.path.isdir(place)
+    model, info = _ask(name, local, "weights", lambda: AutoModelForCausalLM.from_pretrained(
+        place if local else name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False,
+        output_loading_info=True))
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
+                         f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), tokenizer
+
+
+def _check_folder(place: Path, name: str) -> bool:
+    """Whether `name` is a folder (then: one that holds a model); False for what can only be a hub id."""
+    if not place.exists():
+        if not _HUB_ID.fullmatch(name):
+            raise ValueError(f"student {name!r}: there is no such folder")
+        return False
+    if not place.is_dir():
+        raise ValueError(f"student {name!r} is a file; give the folder that holds config.json and model.safetensors")
+    if not (place / "config.json").is_file():
+        adapter = (place / "adapter_config.json").is_file()
+        raise ValueError(f"student {name!r} is not a model folder: config.json is missing" + (
+            "; it is an adapter: merge it into its base model and save that" if adapter else ""))
+    if (place / _INDEX).is_file():
+        try:
+            shards = sorted(set(json.loads((place / _INDEX).read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"student {name!r}: {_INDEX} cannot be read ({error!r})") from error
+    else:
+        shards = [_WEIGHTS]
+    lost = [shard for shard in shards if not (place / shard).is_file()]
+    if lost:
+        pickled = any(place.glob("pytorch_model*.bin"))
+        raise ValueError(f"student {name!r} is not a whole model: {lost[0]} is missing" + (
+            "; weights in pytorch_model.bin are pickles and are not read: save the model as safetensors" if pickled
+            else ""))
+    if not any((place / file).is_file() for file in _TOKENIZERS):
+        raise ValueError(f"student {name!r} has no tokenizer: tokenizer.json is missing; save the student's own "
+                         "tokenizer there (tokenizer.save_pretrained)")
+    return True
+
+
+def _ask(name: str, local: bool, what: str, load):
+    """load(), with what `transformers` raises said in one line."""
+    try:
+        return load()
+    except Exception as error:    # every library below has errors of its own; all are about this checkpoint
+        text = str(error)
+        kinds, link = set(), error
+        while link is not None:
+            kinds |= {kind.__name__ for kind in type(link).__mro__}
+            link = link.__cause__ or link.__context__
+        if "trust_remote_code" in text:
+            reason = ("needs code from its own repository, which is never run here; choose a model that transformers "
+                      "knows")
+        elif "GatedRepoError" in kinds or "gated repo" in text:
+            reason = ("is gated on the hub: accept its terms on its page there, then `hf auth login` (or set HF_TOKEN) "
+                      f"or download it where you have access (`hf download {name} --local-dir FOLDER`) and give the "
+                      "folder")
+        elif local:
+            reason = f"cannot be loaded: its {what}: {type(error).__name__}: {_one_line(text)}"
+        elif "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in text:
+            reason = ("is neither a folder here nor a model that the hub shows you: check the name; for a private one "
+                      "`hf auth login` first")
+        elif kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"} or (
+                "couldn't connect" in text):
+            reason = (f"is not a folder here, and the hub cannot be reached: download it on a machine with access (`hf "
+                      f"download {name} --local-dir FOLDER`) and give the folder")
+        else:
+            reason = f"cannot be loaded from the hub: its {what}: {type(error).__name__}: {_one_line(text)}"
+        raise ValueError(f"student {name!r} {reason}") from error
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:197] + "..."

@@ -1,0 +1,52 @@
+"""The transformers engine: sampling with nothing but torch, on any device.
+
+The randomness of every token is `gracelib.generate`'s, keyed by (seed, prompt, sample, step): prompts of the
+built-in world get the very texts that `sample_responses` gives them. What is added are prompts that are encoded
+already (chat templates) and several tokens that end a response (real chat models have an end of turn beside
+EOS).
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from gracelib.checkpoints import load_student
+from gracelib.generate import KeyedSampler, _row_keys
+
+
+class TransformersEngine:
+    """A model in this process."""
+
+    def __init__(self, model: str, dtype: str, device: str):
+        self.model, _ = load_student(model, dtype, device)
+        self.model.generation_config = GenerationConfig()  # no penalty we did not ask for
+
+    @torch.inference_mode()
+    def tokens(self, requests, sampling) -> list[list[list[int]]]:
+        """The new tokens of `m` samples of each request (see `backends.Engine`). The requests' prompts must be of
+        one length: nothing is padded."""
+        rows = [(request, k) for request in requests for k in range(sampling.m)]
+        length, found = len(requests[0].ids), []
+        for at in range(0, len(rows), sampling.batch_size):
+            batch = rows[at : at + sampling.batch_size]
+            input_ids = torch.tensor([request.ids for request, _ in batch], device=self.model.device)
+            processors = LogitsProcessorList()
+            if sampling.temperature > 0:
+                processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
+                if sampling.top_p < 1:
+                    processors.append(TopPLogitsWarper(sampling.top_p))
+                keys = _row_keys(sampling.seed, [request.id for request, _ in batch], [k for _, k in batch])
+                processors.append(KeyedSampler(keys, length))
+            out = self.model.generate(
+                input_ids,
+                attention_mask=torch.ones_like(input_ids),
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=requests[0].room,
+                logits_processor=processors,
+                eos_token_id=list(sampling.stop),
+                pad_token_id=sampling.stop[0],
+            )
+            found += out[:, length:].tolist()
+        return [found[i : i + sampling.m] for i in range(0, len(found), sampling.m)]
