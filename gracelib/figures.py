@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -152,11 +153,22 @@ def _picture_writers(fig: Figure, name: str, title: str) -> dict:
     def picture(part: Path, kind: str, metadata: dict) -> None:
         with mpl.rc_context(salt):
             fig.savefig(part, format=kind, dpi=DPI, metadata=metadata | {"Title": title})
+        if kind == "svg":
+            _number_clip_paths(part)
 
     return {
         ".svg": partial(picture, kind="svg", metadata={"Date": None}),
         ".png": partial(picture, kind="png", metadata={"Software": None}),
     }
+
+
+def _number_clip_paths(svg: Path) -> None:
+    """Names the clip paths by their order. matplotlib names them by the last bits of the axes' corners, which the
+    layout solver does not always give alike, while all that is printed is the same."""
+    text = svg.read_text(encoding="utf-8")
+    for number, name in enumerate(re.findall(r'<clipPath id="(\w+)"', text)):
+        text = text.replace(f'"{name}"', f'"clip{number}"').replace(f"url(#{name})", f"url(#clip{number})")
+    svg.write_text(text, encoding="utf-8")
 
 
 def _commit_to_record(path: Path, sidecar: dict) -> dict | None:
