@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.transforms import Bbox
 
 from gracelib import paths
 from gracelib.registry import FIGURES, registered
@@ -149,12 +149,11 @@ def _picture_writers(fig: Figure, name: str, title: str) -> dict:
     """Ending -> function that writes the picture to a path, without dates or random ids."""
     # Without a salt the SVG's ids are random; text as outlines does not depend on a reader's fonts.
     salt = {"svg.hashsalt": name, "svg.fonttype": "path", "savefig.bbox": None}
+    _settle(fig)
 
     def picture(part: Path, kind: str, metadata: dict) -> None:
         with mpl.rc_context(salt):
             fig.savefig(part, format=kind, dpi=DPI, metadata=metadata | {"Title": title})
-        if kind == "svg":
-            _number_clip_paths(part)
 
     return {
         ".svg": partial(picture, kind="svg", metadata={"Date": None}),
@@ -162,13 +161,19 @@ def _picture_writers(fig: Figure, name: str, title: str) -> dict:
     }
 
 
-def _number_clip_paths(svg: Path) -> None:
-    """Names the clip paths by their order. matplotlib names them by the last bits of the axes' corners, which the
-    layout solver does not always give alike, while all that is printed is the same."""
-    text = svg.read_text(encoding="utf-8")
-    for number, name in enumerate(re.findall(r'<clipPath id="(\w+)"', text)):
-        text = text.replace(f'"{name}"', f'"clip{number}"').replace(f"url(#{name})", f"url(#clip{number})")
-    svg.write_text(text, encoding="utf-8")
+def _settle(fig: Figure) -> None:
+    """Runs the layout once and rounds its corners: the solver's last bits differ between runs, and with them the names
+    of clip paths and the last digits of texts in an SVG."""
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    for part in _subfigures(fig):
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))  # (2, 2): corners in the parent
+    for ax in fig.get_axes():
+        ax.set_position(Bbox(ax.get_position().get_points().round(5)))
+
+
+def _subfigures(parent: Figure | SubFigure) -> list[SubFigure]:
+    return [found for part in parent.subfigs for found in (part, *_subfigures(part))]
 
 
 def _commit_to_record(path: Path, sidecar: dict) -> dict | None:

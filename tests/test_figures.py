@@ -308,7 +308,7 @@ def test_a_failure_half_way_leaves_the_old_picture_whole(folder):
     drawn.save("mini", "fig02_scatter", **SAVE)
     before = contents(folder)
 
-    class Broken:
+    class Broken(Figure):
         def savefig(self, path, **_):
             path.write_bytes(b"half a picture")
             raise OSError("disk full")
@@ -392,9 +392,8 @@ def test_svg_bytes_do_not_depend_on_the_last_bits_of_the_layout(tmp_path):
     for left in (0.1, float(np.nextafter(0.1, 1))):
         fig = Figure(figsize=(2, 2))
         ax = fig.add_axes((left, 0.2, 0.7, 0.7))
-        ax.set(xticks=[], yticks=[])
         ax.axhspan(0, 1)
         path = tmp_path / f"{left!r}.svg"
         _picture_writers(fig, "same", "same")[".svg"](path)
         written.append(path.read_bytes())
-    assert written[0] == written[1] and b"url(#clip0)" in written[0]
+    assert written[0] == written[1] and b"clip-path" in written[0]
