@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib import extra_runs, notebooks, paths, pipeline, protocol
+from gracelib import extra_runs, measures, notebooks, paths, pipeline, protocol
 from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
@@ -118,9 +118,12 @@ def _models(config: Scale) -> None:
                  *plan.student_accuracy.values()]
     plan = pipeline.Plan(config)
     extra, odd = extra_runs.ExtraPlan(plan), PathologicalPlan(plan)
-    jobs += [*extra.filtered.values(), *extra.test.values(), *extra.train.values(), *odd.features.values(),
+    jobs += [*extra.filters(), *extra.test.values(), *extra.train.values(), *odd.features.values(),
              *odd.student_accuracy.values(), *protocol.jobs(config).values()]
     run_jobs(jobs, paths.runs(), f"{config.name}: models and gradients")
+    # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
+    run_jobs(extra.filtered_jobs() + measures.score_jobs(config.name), paths.runs(),
+             f"{config.name}: filtered students, ablations")
 
 
 def _extra(scale: str) -> None:

@@ -98,6 +98,22 @@ class ExtraPlan:
         student = Job(usual.stage, usual.params | {"M": None}, usual.inputs, name, cost)
         self.filtered_accuracy[cell] = plan.accuracy(student, name)
 
+    def filters(self) -> list[Job]:
+        """The jobs that filter: what they keep decides which filtered students and scores there can be."""
+        return [*self.filtered.values(), *(job.inputs["responses"] for job in self.filtered_features.values())]
+
+    def taught_and_scored(self) -> tuple[list[tuple], list[tuple]]:
+        """The cells with any right response (a student), and those with enough prompts left for the folds (scores);
+        `filters` must be finished."""
+        there = [cell for cell, job in self.filtered.items() if _kept(job)["prompts_kept"]]
+        read = {cell: job.inputs["responses"] for cell, job in self.filtered_features.items()}
+        return there, [cell for cell in there if _kept(read[cell])["prompts_kept"] >= self.scale.n_folds]
+
+    def filtered_jobs(self) -> list[Job]:
+        """Students, accuracies and features of the filtered responses, as many as there can be."""
+        there, scored = self.taught_and_scored()
+        return [*(self.filtered_accuracy[c] for c in there), *(self.filtered_features[c] for c in scored)]
+
     def _add_training(self, axis: str, teacher: str, value: float) -> None:
         plan, scale = self.plan, self.scale
         name = f"{teacher}, {value:g} {axis}"
@@ -135,12 +151,9 @@ def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     def make():
         extra, rows = ExtraPlan(Plan(config)), []
-        read = {cell: job.inputs["responses"] for cell, job in extra.filtered_features.items()}
-        run_jobs([*extra.filtered.values(), *read.values()], root, "filtered responses")
-        there = [cell for cell, job in extra.filtered.items() if _kept(job)["prompts_kept"]]
-        scored = [cell for cell in there if _kept(read[cell])["prompts_kept"] >= config.n_folds]
-        run_jobs([*(extra.filtered_accuracy[c] for c in there), *(extra.filtered_features[c] for c in scored)], root,
-                 "filtered students")
+        run_jobs(extra.filters(), root, "filtered responses")
+        there, scored = extra.taught_and_scored()
+        run_jobs(extra.filtered_jobs(), root, "filtered students")
         for cell, job in extra.filtered.items():
             row = dict(zip(KEY, (extra.plan.task.name, config.student, *cell), strict=True)) | _kept(job)
             undefined = {"average": np.nan, "average_se": np.nan}
