@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gracelib.parameter_choice import check_params, engine_of, n_parameters
-from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
+from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, held_bytes, parameter_names
 from gracelib.projection import MIB, SignProjection
 
 Example = tuple[Sequence[int], Sequence[int]]
@@ -34,6 +34,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 # How far the layer-by-layer gradient may be from plain autograd's before it is not trusted: rounding only.
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
 _PROBE_ROWS = 32
+_BATCH_TOKENS = 4096      # of a small model, whose activations then stay near the cores; twice as many of others
+_GROUP_ROWS, _GROUP_BYTES = 512, 2 << 30    # most responses projected together, and what they wait with
 _MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 
 
@@ -47,9 +49,8 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
         end with EOS; the first is predicted from the last prompt token.
     d, seed: rows and seed of the sign projection. Rows are independent: g[:, :k] is the projection
         to k numbers.
-    batch_tokens: padded tokens per batch (default: 8,192, less for a large vocabulary). It changes time,
-        memory and rounding, not results. block_bytes: size of one block of per-response gradients (default 8
-        MiB, CUDA 256 MiB).
+    batch_tokens: padded tokens per batch (default: see `batch_groups`). It changes time, memory and rounding, not
+        results. block_bytes: size of one block of per-response gradients (default 16 MiB, CUDA 256 MiB).
     device: "auto" (CUDA when present) or a torch device. dtype: of weights and activations, "float32",
         "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
         of another dtype is copied, so the caller's model is never changed.
@@ -72,7 +73,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
-    block_bytes = block_bytes or (8 if device.type == "cpu" else 256) * MIB
+    block_bytes = block_bytes or (16 if device.type == "cpu" else 256) * MIB
     n = len(examples)
     wide = torch.float64 if dtype == "float64" else torch.float32
     result = {"g": np.zeros((n, d), np.float64 if dtype == "float64" else np.float32),
@@ -87,32 +88,40 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
             engine = _engine(model, examples, device, dtype, method)
         else:
             engine = engine_of(model, params, seed)
-        size = 1 if engine is OneAtATime or method != "auto" else None
-        batches = _batches(examples, batch_tokens or _default_tokens(model), size)
+        lengths = [len(x) + len(y) for x, y in examples]
+        if engine is OneAtATime or method != "auto":
+            groups = [[batch] for batch in _batches(lengths, 1, 1)]
+        else:
+            groups = batch_groups(model, lengths, batch_tokens, engine is LayerByLayer and device.type == "cpu")
         projection = SignProjection(d, seed, device)
         scale = 1 / math.sqrt(n_parameters(model, params))
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
-        with bar, engine(model, max(map(len, batches)), block_bytes) as gradients:
-            for rows in batches:
-                batch = _Batch([examples[i] for i in rows], device)
-                g = torch.zeros(len(rows), d, dtype=wide, device=device)
+        with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
+            for group in groups:
+                rows = [i for batch in group for i in batch]
+                g = torch.zeros(d, len(rows), dtype=wide, device=device).T    # a layout for fast products
                 squares = torch.zeros(len(rows), dtype=torch.float64, device=device)
 
                 def sink(name, start, block, g=g, squares=squares):
                     projection.accumulate(g, name, start, block)
                     squares.add_(torch.linalg.vector_norm(block, dim=1).double().square_())
 
-                def loss_of(logits, batch=batch, rows=rows):
-                    total = batch.loss(logits)
-                    _check_finite("loss", batch.losses, rows, label)
-                    return total
+                for own in group:
+                    batch = _Batch([examples[i] for i in own], device)
 
-                gradients.run(batch.input_ids, loss_of, sink)
+                    def loss_of(logits, batch=batch, own=own):
+                        total = batch.loss(logits)
+                        _check_finite("loss", batch.losses, own, label)
+                        return total
+
+                    gradients.run(batch.input_ids, loss_of, sink if len(group) == 1 else None)
+                    result["loss"][own] = batch.losses.cpu().numpy()
+                    result["mean_prob"][own] = batch.probabilities.cpu().numpy()
+                if len(group) > 1:
+                    gradients.hand_on(sink)
                 _check_finite("gradient norm", squares.sqrt(), rows, label)
                 _check_finite("projected gradient", g.abs().amax(1), rows, label)
                 result["g"][rows] = (g * scale).cpu().numpy()
-                result["loss"][rows] = batch.losses.cpu().numpy()
-                result["mean_prob"][rows] = batch.probabilities.cpu().numpy()
                 result["grad_norm"][rows] = squares.sqrt().cpu().numpy()
                 bar.update(len(rows))
     finally:
@@ -152,22 +161,41 @@ class _Batch:
             0, self.row, per_token) / self.lengths
 
 
-def _batches(examples: Sequence[Example], tokens: int, size: int | None) -> list[list[int]]:
+def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None,
+                 together: bool) -> list[list[list[int]]]:
+    """Which responses pass through the model together (a batch), and which batches are projected together (a group).
+
+    lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
+    bringing them to the cores costs the same for 64 responses as for 512; so `together`, some batches wait for each
+    other with the factors of their gradients, at most 512 responses and 2 GiB. Otherwise a batch is a group.
+    """
+    token_bytes = held_bytes(model) if together else _GROUP_BYTES
+    small = token_bytes * 4 * _BATCH_TOKENS <= _GROUP_BYTES
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
+    default = max(1, min(_BATCH_TOKENS if small else 2 * _BATCH_TOKENS, _MAX_LOGITS // vocabulary))
+    batches = _batches(lengths, batch_tokens or default, None)
+    if not together or not batches:
+        return [[batch] for batch in batches]
+    held = [token_bytes * len(batch) * lengths[batch[0]] for batch in batches]
+    parts = max(math.ceil(len(lengths) / _GROUP_ROWS), math.ceil(sum(held) / _GROUP_BYTES))
+    groups: list[list[list[int]]] = [[] for _ in range(parts)]    # even: a short one wastes its signs
+    done = 0
+    for batch, size in zip(batches, held, strict=True):
+        groups[int(parts * (done + size / 2) / sum(held))].append(batch)
+        done += size
+    return [group for group in groups if group]
+
+
+def _batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list[int]]:
     """Rows by falling length (the largest batch comes first, so memory is short at the start or never), cut
-    so that rows x longest <= tokens; at least one row each."""
-    total = [len(x) + len(y) for x, y in examples]
+    so that rows x longest <= tokens; at least one row each, at most `size`."""
     batches: list[list[int]] = []
-    for i in sorted(range(len(total)), key=lambda i: (-total[i], i)):
-        full = batches and (len(batches[-1]) + 1) * total[batches[-1][0]] > tokens
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        full = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens
         if not batches or full or len(batches[-1]) == size:
             batches.append([])
         batches[-1].append(i)
     return batches
-
-
-def _default_tokens(model: nn.Module) -> int:
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
-    return max(1, min(8192, _MAX_LOGITS // vocabulary))
 
 
 def _engine(model, examples, device, dtype, method):

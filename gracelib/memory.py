@@ -1,10 +1,11 @@
 """Memory of the features: stated before a run, measured after it.
 
 Why: whether a large student fits is a question to answer before its weights are read. Gradients are projected and
-freed as they appear (see `per_response.py`), so beyond the weights and one backward pass over a batch (whose own weight
-gradients are freed one by one as well) there is only what `plan_memory` lists: blocks of the per-response gradients of
-one tensor, signs, and what a tied head waits with. None of it grows with the number of responses; their results do, by
-d numbers each, and are listed too. The peak is then measured, so that the statement can be held against it.
+freed as they appear (see `per_response.py`; on a CPU some batches wait for each other), so beyond the weights and one
+backward pass over a batch (whose own weight gradients are freed one by one as well) there is only what `plan_memory`
+lists: blocks of the per-response gradients of one tensor, signs, and what waits (a tied head's, a group's factors). None
+of it grows with the number of responses; their results do, by d numbers each, and are listed too. The peak is then
+measured, so that the statement can be held against it.
 """
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gracelib.gradients import Example, _Batch, _batches, _default_tokens
+from gracelib.gradients import _BATCH_TOKENS, _GROUP_BYTES, Example, _Batch, batch_groups
 from gracelib.parameter_choice import RANK, _sizes, adapted_modules, chosen_shapes
+from gracelib.per_response import held_bytes
 from gracelib.projection import MIB
 
 _SIGN_CACHE = 256 * MIB    # SignProjection's default
@@ -29,7 +31,8 @@ _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 class MemoryPlan:
     """Bytes. weights: of the student in its dtype, each tensor once. extra: most that is needed beyond the weights and
     one backward pass, the sum of `parts` (what -> bytes). whole: what the per-response gradients of one batch would
-    take if they were kept, for comparison. rows, tokens: of the largest batch."""
+    take if they were kept, for comparison. rows: most responses whose gradients are projected together. tokens: of the
+    largest batch."""
 
     weights: int
     extra: int
@@ -40,9 +43,9 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{what} {size_of(size)}" for what, size in self.parts.items() if size >= MIB)
-        return (f"weights {size_of(self.weights)}; beyond them and one backward pass over {self.rows} responses "
-                f"({self.tokens:,} tokens with padding) at most {size_of(self.extra)}{f' ({parts})' if parts else ''}; "
-                f"keeping the gradients of these responses would take {size_of(self.whole)}")
+        return (f"weights {size_of(self.weights)}; beyond them and one backward pass over {self.tokens:,} tokens "
+                f"(padding counted) at most {size_of(self.extra)}{f' ({parts})' if parts else ''}; keeping the gradients "
+                f"of the {self.rows} responses that are projected together would take {size_of(self.whole)}")
 
 
 def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = None, *,
@@ -59,16 +62,18 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     if lengths is not None and len(lengths) != n:
         raise ValueError(f"plan_memory: {len(lengths)} lengths for n={n} responses")
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
-    block_bytes = block_bytes or (8 if cpu else 256) * MIB
+    block_bytes = block_bytes or (16 if cpu else 256) * MIB
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
-    limit = batch_tokens or _default_tokens(model)
-    if lengths is None:
-        rows = max(1, min(n, limit // 2))
-        tokens = max(rows, limit)
-    else:    # the batches of the run itself: only their lengths count
-        batches = _batches([(range(t), ()) for t in lengths], limit, None) or [[]]
-        rows = max(map(len, batches))
-        tokens = max(sum(1 for _ in batch) * max((lengths[i] for i in batch), default=0) for batch in batches)
+    known, lengths = lengths is not None, [2] * n if lengths is None else lengths    # the shortest: the most in a batch
+    together = cpu and params == "all"
+    groups = [[(len(batch), len(batch) * lengths[batch[0]]) for batch in group]    # (rows, tokens with padding)
+              for group in batch_groups(model, lengths, batch_tokens, together)]
+    rows = max((sum(r for r, _ in group) for group in groups), default=0)    # whose gradients are in one block
+    tokens = max((t for group in groups for _, t in group), default=0)
+    waiting = held_bytes(model) * max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)
+    if not known:
+        tokens = max(tokens, batch_tokens or 2 * _BATCH_TOKENS)
+        waiting = _GROUP_BYTES if together else 0
     shapes = chosen_shapes(model, params)
     sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
     total = sum(sizes.values())
@@ -79,9 +84,12 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d    # whole 32-row words, floats
     parts = {
         "blocks of per-response gradients": 3 * block,    # an old and a new sum of a tied tensor, and a factor's copy
-        "signs": min(_SIGN_CACHE, total * d * wide) + 4 * chunk * (wide // 4),
+        "signs": min(_SIGN_CACHE * 3 // 4, total * d * wide) + min(_SIGN_CACHE // 4, total * -(-d // 32) * 4)
+        + 4 * chunk * (wide // 4),
         "results": n * (d * wide + 5 * 8),
     }
+    if waiting:
+        parts["factors of gradients that are projected together"] = waiting
     if params == "all":
         if tied:    # it waits for the lookup, whose gradient comes last; the norm of a sum needs both at once
             parts["gradient of a tied head's logits"] = tokens * vocabulary * wide
@@ -103,7 +111,7 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
 def one_backward(model: nn.Module, examples: Sequence[Example], batch_tokens: int) -> None:
     """Forward and backward over the largest batch, each weight's gradient freed as it appears: the pass beyond which
     `MemoryPlan.extra` counts. For measuring; the gradients are lost."""
-    rows = _batches(examples, batch_tokens, None)[0]
+    rows = batch_groups(model, [len(x) + len(y) for x, y in examples], batch_tokens, together=False)[0][0]
 
     def free(p):
         p.grad = None

@@ -119,6 +119,7 @@ class _Chosen(LayerByLayer):
         self.names: dict[torch.Tensor, str] = {}
         self._handles: list = []
         self._swapped: dict = {}
+        self._kept, self._kept_rows = {}, 0    # always handed on during the pass
 
     def __enter__(self):
         self._flags = [(p, p.requires_grad) for p in parameter_names(self.model)]

@@ -62,21 +62,29 @@ def unknown_modules(model: nn.Module) -> list[str]:
             if any(p is not None for p in m._parameters.values()) and _kind(m) is None]
 
 
-# A contribution: add(block or None, r0, r1) -> rows r0..r1-1 of the gradient, (B, r1 - r0, cols), plus block.
-# None in and None out: all zero.
+def held_bytes(model: nn.Module) -> int:
+    """Bytes a token that `LayerByLayer` keeps until `hand_on`: inputs and output gradients of the modules, in float32
+    (float64 for such a model)."""
+    floats = sum(sum(module.weight.shape) if _kind(module) in ("linear", "conv1d") else module.weight.shape[1]
+                 for module in model.modules() if _kind(module) in ("linear", "conv1d", "embedding"))
+    return floats * (8 if any(p.dtype == torch.float64 for p in model.parameters()) else 4)
+
+
+# A contribution: add(block or None, r0, r1, out=None) -> rows r0..r1-1 of the gradient, (B, r1 - r0, cols), plus block.
+# None in and None out: all zero. `out` may be filled in place of a new tensor; the caller looks at what it gets.
 
 def _product(left: torch.Tensor, right: torch.Tensor):
     """sum_t left[b, t, r] * right[b, t, c]: a weight matrix whose rows are left's features."""
-    def add(block, r0, r1):
+    def add(block, r0, r1, out=None):
         rows = left[:, :, r0:r1].transpose(1, 2)                                  # (B, r, T)
-        return torch.bmm(rows, right) if block is None else torch.baddbmm(block, rows, right)  # @ (B, T, c)
+        return torch.bmm(rows, right, out=out) if block is None else block.baddbmm_(rows, right)  # @ (B, T, c)
     return add
 
 
 def _lookup(ids: torch.Tensor, grad: torch.Tensor, skip: int | None):
     """An embedding's rows: gradients of the positions that hold the id. `skip` is padding_idx, which gets
     none."""
-    def add(block, r0, r1):
+    def add(block, r0, r1, out=None):
         here = (ids >= r0) & (ids < r1)
         if skip is not None:
             here &= ids != skip
@@ -92,9 +100,36 @@ def _lookup(ids: torch.Tensor, grad: torch.Tensor, skip: int | None):
 
 def _vector(v: torch.Tensor):
     """A bias or norm weight: v (B, numel) is its gradient already."""
-    def add(block, r0, r1):
+    def add(block, r0, r1, out=None):
         return v[:, r0:r1, None] if block is None else block + v[:, r0:r1, None]
     return add
+
+
+def _sum(adds: list, r0: int, r1: int, out: torch.Tensor | None = None) -> torch.Tensor | None:
+    block = None
+    for add in adds:
+        block = add(block, r0, r1, out)
+    return block
+
+
+def _block(parts: list[tuple], n_responses: int, rows: tuple[int, int], p: nn.Parameter) -> torch.Tensor | None:
+    """Rows of the gradient of all responses, (n_responses, r1 - r0, cols), from each pass's part; None if all zero."""
+    if len(parts) == 1 and parts[0][1] == n_responses:
+        return _sum(parts[0][2], *rows)
+    block = torch.empty(n_responses, rows[1] - rows[0], p[0].numel(), device=p.device,
+                        dtype=torch.float64 if p.dtype == torch.float64 else torch.float32)
+    if sum(count for _, count, _ in parts) < n_responses:    # a pass without gradient for this tensor
+        block.zero_()
+    some = False
+    for first, count, adds in parts:
+        own = block[first:first + count]
+        found = _sum(adds, *rows, own)
+        some |= found is not None
+        if found is None:
+            own.zero_()
+        elif found.data_ptr() != own.data_ptr():
+            own.copy_(found)
+    return block if some else None
 
 
 class LayerByLayer:
@@ -113,6 +148,7 @@ class LayerByLayer:
         self.names = parameter_names(model)
         self._handles: list = []
         self._swapped: dict[nn.Module, nn.Parameter] = {}
+        self._kept, self._kept_rows = defaultdict(list), 0
 
     def __enter__(self):
         self._flags = [(p, p.requires_grad) for p in self.names]
@@ -138,17 +174,28 @@ class LayerByLayer:
         for p, flag in self._flags:
             p.requires_grad_(flag)
         self._handles, self._swapped, self._sink = [], {}, None
+        self._kept, self._kept_rows = defaultdict(list), 0
 
-    def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink) -> None:
+    def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink | None) -> None:
         """input_ids (B, T), right-padded -> loss_of(logits) is a sum over responses; sends each one's
-        gradient to sink."""
+        gradient to sink during the backward pass, or, without a sink, keeps the factors for `hand_on`."""
         self._batch, self._sink = input_ids.shape[0], sink
         self._due, self._ready = Counter(), defaultdict(list)
         with torch.enable_grad():
             loss = loss_of(self.model(input_ids=input_ids, use_cache=False).logits)
             loss.backward()
         for p in list(self._ready):    # uses that no gradient reached leave their tensor waiting
-            self._emit(p)
+            self._finish(p)
+        self._kept_rows += self._batch if sink is None else 0
+
+    @torch.no_grad()
+    def hand_on(self, sink: Sink) -> None:
+        """The gradients of all responses that were `run` without a sink since the last call, in that order: one block
+        for all of them, since a sign that is made is best used for many responses at once."""
+        kept, n_rows = self._kept, self._kept_rows
+        self._kept, self._kept_rows = defaultdict(list), 0
+        for p in list(kept):
+            self._emit(p, kept.pop(p), n_rows, sink)
 
     def _check(self, label: str, x) -> torch.Tensor:
         if not isinstance(x, torch.Tensor) or x.ndim < 2 or x.shape[0] != self._batch:
@@ -160,18 +207,24 @@ class LayerByLayer:
         self._ready[p].append(add)
         self._due[p] -= 1
         if self._due[p] == 0:
-            self._emit(p)
+            self._finish(p)
 
-    def _emit(self, p: nn.Parameter) -> None:
-        adds = self._ready.pop(p)
+    def _finish(self, p: nn.Parameter) -> None:
+        """All uses of a tensor in this pass have reported: hand its gradients on, or keep what they are made of."""
+        part = (self._kept_rows, self._batch, self._ready.pop(p))
+        if self._sink is None:
+            self._kept[p].append(part)
+        else:
+            self._emit(p, [(0, *part[1:])], self._batch, self._sink)
+
+    def _emit(self, p: nn.Parameter, parts: list[tuple], n_responses: int, sink: Sink) -> None:
+        """parts: (first response, responses, contributions) of each pass."""
         n_rows, cols = p.shape[0], p[0].numel()
         step = max(1, self.block_bytes // (self.max_batch * cols * max(4, p.element_size())))
         for r0 in range(0, n_rows, step):
-            block = None
-            for add in adds:
-                block = add(block, r0, min(r0 + step, n_rows))
+            block = _block(parts, n_responses, (r0, min(r0 + step, n_rows)), p)
             if block is not None:
-                self._sink(self.names[p], r0 * cols, block.reshape(self._batch, -1))  # (B, r * c)
+                sink(self.names[p], r0 * cols, block.reshape(n_responses, -1))  # (B, r * c)
 
     def _affine(self, label: str, kind: str):
         def forward_hook(module, args, out):

@@ -125,12 +125,11 @@ def signs(seed: int, name: str, start: int, stop: int, d: int, dtype: torch.dtyp
 class SignProjection:
     """Adds `gradient block @ signs` to running projections, a chunk of elements at a time.
 
-    Signs are expanded `chunk_bytes` at a time (default 4 MiB on CPU so that a chunk is multiplied while in
-    the cache, 64 MiB elsewhere). The first chunks met are kept as floats until `cache_bytes` (default 256
-    MiB) are used, which covers the built-in students whole; the others are made again at each visit. (Visits
-    are cyclic, where evicting would throw out exactly what is needed next. Making a sign costs about a tenth
-    of multiplying it by 128 gradients.) Anything with this class's `accumulate` can stand in for it, e.g. a
-    fused GPU kernel.
+    Signs are expanded `chunk_bytes` at a time (default 4 MiB on CPU so that a chunk is multiplied while in the cache,
+    64 MiB elsewhere). Of `cache_bytes` (default 256 MiB) three quarters keep the first chunks met as floats, which
+    covers the built-in students whole, and the rest keeps words, a 32nd of the size, of what comes then; the others are made
+    again at each visit. (Visits are cyclic, where evicting would throw out exactly what is needed next.) Anything with
+    this class's `accumulate` can stand in for it, e.g. a fused GPU kernel.
     """
 
     def __init__(self, d: int, seed: int = 0, device: str | torch.device = "cpu",
@@ -143,6 +142,9 @@ class SignProjection:
         self.chunk = max(1, chunk_bytes // (4 * d))    # elements per chunk
         self.cached_bytes = 0
         self._cache: dict[tuple, torch.Tensor] = {}
+        self._last: tuple = (None, None)
+        self.cached_word_bytes = 0
+        self._word_cache: dict[tuple, torch.Tensor] = {}
 
     def accumulate(self, out: torch.Tensor, name: str, start: int, grad_block: torch.Tensor) -> None:
         """out (B, d) += grad_block (B, k) @ signs of elements start..start+k-1 of parameter `name` (k, d), in
@@ -156,17 +158,34 @@ class SignProjection:
         grad_block = grad_block.to(out.dtype)
         for at in range(0, grad_block.shape[1], self.chunk):
             piece = grad_block[:, at:at + self.chunk]                                 # (B, c)
-            s = self._signs(name, start + at, start + at + piece.shape[1], out.dtype)  # (d, c)
+            s = self._signs(name, start, start + grad_block.shape[1], at, out.dtype)  # (d, c)
             out.addmm_(piece, s.T)                                                    # (B, c) @ (c, d)
 
-    def _signs(self, name: str, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
-        key = (name, start, stop, dtype)
+    def _signs(self, name: str, start: int, stop: int, at: int, dtype: torch.dtype) -> torch.Tensor:
+        """Signs (d, c) of one chunk, from element start + at, of the block of elements start..stop-1: kept, or expanded
+        from the block's words."""
+        key = (name, start + at, min(start + at + self.chunk, stop), dtype)
         s = self._cache.get(key)
         if s is None:
-            s = signs(self.seed, name, start, stop, self.d, dtype, self.device).T
+            s = _expand(self._words(name, start, stop)[:, at:at + self.chunk], self.d, dtype)
             size = s.shape[0] * s.shape[1] * s.element_size()
-            if self.cached_bytes + size <= self.cache_bytes:
+            if self.cached_bytes + size <= self.cache_bytes * 3 // 4:
                 # clone: a slice [:d] of 32-row blocks would otherwise keep the rows beyond d alive
                 self._cache[key] = s = s.clone() if self.d % 32 else s
                 self.cached_bytes += size
         return s
+
+    def _words(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Words (blocks, stop - start), a 32nd of the signs' size: those met first are kept, and the last."""
+        key = (name, start, stop)
+        words = self._word_cache.get(key)
+        if words is None and self._last[0] == key:
+            words = self._last[1]
+        if words is None:
+            words = sign_words(self.seed, name, start, stop, -(-self.d // 32), self.device)
+            size = words.numel() * words.element_size()
+            if self.cached_word_bytes + size <= self.cache_bytes // 4:
+                self._word_cache[key] = words
+                self.cached_word_bytes += size
+            self._last = key, words
+        return words

@@ -91,7 +91,7 @@ def test_pieces_are_parts_of_the_whole(start, cut):
 
 
 @pytest.mark.parametrize("chunk_bytes", [4, 4 * 40 * 7, 1 << 22])
-@pytest.mark.parametrize("cache_bytes", [0, 4 * 40 * 300, 1 << 28])
+@pytest.mark.parametrize("cache_bytes", [0, 4 * 40 * 400, 1 << 28])
 def test_integer_gradients_project_exactly(chunk_bytes, cache_bytes):
     """Sums of integers below 2^24 are exact in float32, so any wrong, missing or doubled sign shows, whatever
     the chunk, whatever fits in the cache, on a first and on a later visit, in whatever blocks the gradient
@@ -105,7 +105,8 @@ def test_integer_gradients_project_exactly(chunk_bytes, cache_bytes):
         projection.accumulate(out, "w", 0, g[:, :300].float())
         projection.accumulate(out, "w", 300, g[:, 300:].float())
         assert torch.equal(out, exact)
-    assert projection.cached_bytes <= cache_bytes
+    assert projection.cached_bytes + projection.cached_word_bytes <= cache_bytes
+    assert sum(w.numel() * 4 for w in projection._word_cache.values()) == projection.cached_word_bytes
     assert sum(s.numel() * 4 for s in projection._cache.values()) == projection.cached_bytes
     assert (projection.cached_bytes > 0) == (cache_bytes > 0)
 
