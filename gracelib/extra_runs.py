@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -119,8 +120,20 @@ def training_axes(scale: Scale) -> dict[str, list]:
     return {"epochs": sorted(int(e) for e in epochs if e >= 1 and e == int(e)), "generations": sorted(generations)}
 
 
-def _kept(job: Job) -> dict:
-    return json.loads((job.folder(paths.runs()) / KEPT).read_text(encoding="utf-8"))
+def _kept(job: Job, root: Path | None = None) -> dict:
+    return json.loads((job.folder(root or paths.runs()) / KEPT).read_text(encoding="utf-8"))
+
+
+def filters(extra: ExtraPlan) -> list[Job]:
+    """The jobs that say which filtered students there can be: run first."""
+    return [*extra.filtered.values(), *(job.inputs["responses"] for job in extra.filtered_features.values())]
+
+
+def possible(extra: ExtraPlan, cell: tuple, root: Path | None = None) -> tuple[bool, bool]:
+    """Whether the filter, once run, left a cell anything to teach a student with, and enough prompts for its scores."""
+    taught, read = (_kept(job, root)["prompts_kept"]
+                    for job in (extra.filtered[cell], extra.filtered_features[cell].inputs["responses"]))
+    return taught > 0, taught > 0 and read >= extra.scale.n_folds
 
 
 def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -135,10 +148,9 @@ def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     def make():
         extra, rows = ExtraPlan(Plan(config)), []
-        read = {cell: job.inputs["responses"] for cell, job in extra.filtered_features.items()}
-        run_jobs([*extra.filtered.values(), *read.values()], root, "filtered responses")
-        there = [cell for cell, job in extra.filtered.items() if _kept(job)["prompts_kept"]]
-        scored = [cell for cell in there if _kept(read[cell])["prompts_kept"] >= config.n_folds]
+        run_jobs(filters(extra), root, "filtered responses")
+        there = [cell for cell in extra.filtered if possible(extra, cell)[0]]
+        scored = [cell for cell in there if possible(extra, cell)[1]]
         run_jobs([*(extra.filtered_accuracy[c] for c in there), *(extra.filtered_features[c] for c in scored)], root,
                  "filtered students")
         for cell, job in extra.filtered.items():

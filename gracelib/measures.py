@@ -32,25 +32,43 @@ def compared_at(scale: Scale) -> float:
     return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
 
 
-def _per_cell(scale: Scale, stage, params, description: str, at: float | None = None, cost: float = 1.0,
-              everywhere: bool = False) -> dict:
-    """Rows of a stage for the cells of the first task and student (or all), or those at one temperature, by `KEY`.
+def _per_cell(plans: list[Plan], stage, params, at: float | None = None, cost: float = 1.0, everywhere: bool = False
+              ) -> dict[tuple, Job]:
+    """A job of a stage for the cells of the first task and student (or all), or those at one temperature, by `KEY`.
 
-    `params` is a dict or a function of the cell's key that may give None for cells to leave out. The scale's m and d
-    are added to it.
+    `params` is a dict or a function of the cell's key. The scale's m and d are added to it.
     """
-    root, jobs = paths.runs(), {}
-    for plan in (Plan(scale, task.name) for task in scale.tasks):
+    found = {}
+    for plan in plans:
         for cell, features in plan.features.items():
             key = (plan.task.name, *cell)
-            first = plan.first_task and cell[0] == scale.student
-            own = params(key) if callable(params) else params
-            if own is not None and (everywhere or first) and at in (None, cell[2]):
-                own = {"m": scale.m, "d": scale.d} | own
-                jobs[key] = Job(stage, own, {"features": features}, features.label, cost)
-    run_jobs([*jobs.values()], root, description)
+            first = plan.first_task and cell[0] == plan.scale.student
+            if (everywhere or first) and at in (None, cell[2]):
+                own = {"m": plan.scale.m, "d": plan.scale.d} | (params(key) if callable(params) else params)
+                found[key] = Job(stage, own, {"features": features}, features.label, cost)
+    return found
+
+
+def jobs(config: Scale) -> dict[str, dict[tuple, Job]]:
+    """What the tables of this module are read off, finished features aside: jobs by `KEY` (or name), by what they do."""
+    plans, both = [Plan(config, task.name) for task in config.tasks], {"n_folds": config.n_folds, "nu": config.nu}
+    n_sets = 20 if config.name == "nano" else 200
+    return {
+        "variants": _per_cell(plans, score_stages.VARIANTS, both),
+        "few prompts": _per_cell(plans, score_stages.FEW_PROMPTS, {"n_kept": 4}, compared_at(config)),
+        "intervals": _per_cell(plans, score_stages.CONTRIBUTIONS, both),
+        "ablation grid": _per_cell(plans, score_stages.GRID, _grid_params(config), cost=3.0, everywhere=True),
+        "CMI bound": _per_cell(plans, score_stages.CMI, _cmi_params(config)),
+        "coverage": {(name,): Job(score_stages.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0)
+                     for name in DESIGNS}}
+
+
+def _rows(config: Scale, what: str) -> dict[tuple, list[dict]]:
+    """The rows that the jobs of one kind write, once they are finished."""
+    root, own = paths.runs(), jobs(config)[what]
+    run_jobs([*own.values()], root, what)
     return {key: json.loads((job.folder(root) / score_stages.ROWS).read_text(encoding="utf-8"))
-            for key, job in jobs.items()}
+            for key, job in own.items()}
 
 
 def _frame(rows: dict) -> pd.DataFrame:
@@ -59,24 +77,18 @@ def _frame(rows: dict) -> pd.DataFrame:
 
 def variants(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Every variant of `variants.VARIANTS` (and what it is compared with) in every cell, one column each."""
-    config = get_scale(scale)
-    params = {"n_folds": config.n_folds, "nu": config.nu}
-    return _table(scale, "variants", recompute,
-                  lambda: _frame(_per_cell(config, score_stages.VARIANTS, params, "variants")))
+    return _table(scale, "variants", recompute, lambda: _frame(_rows(get_scale(scale), "variants")))
 
 
 def few_prompts(scale: str, recompute: bool = True) -> pd.DataFrame:
     """The released code on all prompts and on 4, per teacher at one temperature: see `variants.few_prompts`."""
-    config = get_scale(scale)
-    return _table(scale, "few_prompts", recompute, lambda: _frame(
-        _per_cell(config, score_stages.FEW_PROMPTS, {"n_kept": 4}, "few prompts", compared_at(config))))
+    return _table(scale, "few_prompts", recompute, lambda: _frame(_rows(get_scale(scale), "few prompts")))
 
 
 def _contributions(config: Scale) -> dict[tuple, tuple[Grace, np.ndarray]]:
     """GRACE's per-prompt contributions and influences of every cell."""
     found = {}
-    params = {"n_folds": config.n_folds, "nu": config.nu}
-    for key, rows in _per_cell(config, score_stages.CONTRIBUTIONS, params, "intervals").items():
+    for key, rows in _rows(config, "intervals").items():
         prompt, value, count, moved = (np.array([row[k] for row in rows])
                                        for k in ("prompt", "contribution", "count", "influence"))
         total, nan = float((count * value).sum() / count.sum()), float("nan")
@@ -164,15 +176,8 @@ def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:
 
 def coverage(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Coverage of the intervals on synthetic data, one row a design; 20 data sets at nano, 200 elsewhere."""
-    n_sets = 20 if scale == "nano" else 200
-
-    def make():
-        jobs = [Job(score_stages.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0) for name in DESIGNS]
-        run_jobs(jobs, paths.runs(), "coverage")
-        return pd.DataFrame([row for job in jobs for row in json.loads(
-            (job.folder(paths.runs()) / score_stages.ROWS).read_text(encoding="utf-8"))])
-
-    return _table(scale, "coverage", recompute, make)
+    return _table(scale, "coverage", recompute, lambda: pd.DataFrame(
+        [row for rows in _rows(get_scale(scale), "coverage").values() for row in rows]))
 
 
 def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -181,7 +186,15 @@ def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
     First task and student: n x d (the kept d halved down to an eighth), C, m, and nu x length power, each with all else
     at the scale's setting. Other students of the first task: the kept d. Other tasks: C.
     """
-    config = get_scale(scale)
+    def make():
+        table = _frame(_rows(get_scale(scale), "ablation grid"))
+        numbers = [*table.columns[table.columns.get_loc("power") + 1:].drop("nu_decides")]
+        return table.assign(**{c: table[c].map(lambda x: float(f"{x:.6g}")) for c in numbers})
+
+    return _table(scale, "grid", recompute, make)
+
+
+def _grid_params(config: Scale):
     full = {"n": [config.n_prompts], "m": [config.m], "d": [config.d], "n_folds": [config.n_folds], "nu": [config.nu]}
     sizes = {"n": [n for n in _halves(config.n_prompts, 4) if n >= config.n_folds], "d": _halves(config.d_kept, 4)}
     folds = full | {"n_folds": [c for c in (2, 4, 5, 6, 8, 10, 12, 16, 20) if c <= config.n_prompts]}
@@ -193,12 +206,7 @@ def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
             return {"blocks": [folds]}
         return {"blocks": blocks if key[1] == config.student else [full, full | {"d": [config.d_kept]}]}
 
-    def make():
-        table = _frame(_per_cell(config, score_stages.GRID, params, "ablation grid", cost=3.0, everywhere=True))
-        numbers = [*table.columns[table.columns.get_loc("power") + 1:].drop("nu_decides")]
-        return table.assign(**{c: table[c].map(lambda x: float(f"{x:.6g}")) for c in numbers})
-
-    return _table(scale, "grid", recompute, make)
+    return params
 
 
 def _halves(size: int, n: int) -> list[int]:
@@ -212,7 +220,10 @@ def cmi(scale: str, recompute: bool = True) -> pd.DataFrame:
     Columns: space ("g", "h"), preconditioner, nu, n, then the terms of `cmi.CmiBound`. Other nu and n than the scale's
     only at the temperature where teachers are compared.
     """
-    config = get_scale(scale)
+    return _table(scale, "cmi", recompute, lambda: _frame(_rows(get_scale(scale), "CMI bound")))
+
+
+def _cmi_params(config: Scale):
     base = {"space": "h", "preconditioner": "smoothed", "nu": config.nu, "n": config.n_prompts}
 
     def params(key: tuple) -> dict:
@@ -222,7 +233,7 @@ def cmi(scale: str, recompute: bool = True) -> pd.DataFrame:
             settings += [base | {"n": config.n_prompts // k} for k in (2, 4)]
         return {"settings": settings}
 
-    return _table(scale, "cmi", recompute, lambda: _frame(_per_cell(config, score_stages.CMI, params, "CMI bound")))
+    return params
 
 
 def pathological_scores(scale: str, recompute: bool = True) -> pd.DataFrame:
