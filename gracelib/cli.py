@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gracelib import cli_cells, cli_distill, cli_paper, cli_score
+from gracelib import cli_cells, cli_distill, cli_paper, cli_score, cli_truth
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
@@ -131,6 +131,7 @@ cli_score.register(app)
 cli_cells.register(app)
 cli_distill.register(app)
 cli_paper.register(app)
+cli_truth.register(app)
 
 if __name__ == "__main__":
     app()
