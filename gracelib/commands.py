@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib import extra_runs, feature_measures, measures, notebooks, paths, pipeline, protocol, score_stages
+from gracelib import extra_runs, feature_measures, measures, notebooks, paths, pipeline, protocol, stages
+from gracelib.filtering import FILTERED
 from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
@@ -126,9 +127,8 @@ def _models(config: Scale) -> None:
     """Everything that takes a model and is known before the run, in one go: one progress bar for the whole of it, workers
     that load torch once and not once a notebook, and no notebook that ends with one core at work. The notebooks then
     find their jobs finished; opened by hand, each does its own."""
-    scoring = {score_stages.VARIANTS, score_stages.FEW_PROMPTS, score_stages.CONTRIBUTIONS, score_stages.GRID,
-               score_stages.CMI, score_stages.COVERAGE, feature_measures.TIMING}
-    found = [job for part in jobs(config).values() for job in part if job.stage not in scoring]
+    last = {stages.EVALUATE, stages.EVALUATE_AS, stages.FEATURES, FILTERED}  # what else takes a model, these need
+    found = [job for part in jobs(config).values() for job in part if job.stage in last]
     run_jobs(found, paths.runs(), f"{config.name}: models and gradients")
 
 

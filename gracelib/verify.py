@@ -8,8 +8,8 @@ what another training run would add is not in them). Features are comparable acr
 the same responses: `against` takes both from the other machine's runs folder, and allows 1e-4.
 
 Which of the two applies: the same kind where a record (`figures/<scale>/verify.json`, of these very tables) names this
-machine as one that gave them back, or where most numbers are equal to the last digit, which no other training run would
-do by chance; then all must be. Otherwise another CPU.
+machine as one that gave them back, or where most losses, norms and scores are equal to the last digit, which no other
+training run would give by chance; then all must be. Otherwise another CPU.
 """
 
 from __future__ import annotations
@@ -93,11 +93,12 @@ def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Repo
                 there = committed[name].loc[key]
                 # Of the same quantity, measured as often: where the table has no error of its own, ours stands for both.
                 its = there.get("average_se", se) if column == "average" else se
-                rows[" ".join(map(str, key)), f"{name}.{column}"] = (float(there[column]), value, _joined(se, its))
+                rows[" ".join(map(str, key)), f"{name}.{column}"] = (float(there[column]), float(f"{value:.10g}"),
+                                                                      _joined(se, its))  # ten digits, as a table
     kinds = {json.dumps(_kind(plans[task].features[tuple(cell)], root), sort_keys=True) for task, *cell in cells}
     kind = json.loads(max(kinds))
     equal = {where: _equal(there, again) for where, (there, again, _) in rows.items()}
-    expected, because = _expected(scale, kind, len(kinds), np.mean([*equal.values()]), machine)
+    expected, because = _expected(scale, kind, len(kinds), np.mean([equal[where] for where in rows if _tells(where)]), machine)
     table = [(*where, there, again, *_verdict(there, again, error, equal[where], expected))
              for where, (there, again, error) in rows.items()]
     return Report(_frame(table), expected, because, kind)
@@ -122,8 +123,13 @@ def _verdict(there: float, again: float, error: float | None, equal: bool, expec
 
 
 def _equal(there: float, again: float) -> bool:
-    """To the ten digits that a table holds; two empty cells are equal."""
-    return there == float(f"{again:.10g}") or (np.isnan(there) and np.isnan(again))
+    return there == again or (np.isnan(there) and np.isnan(again))  # two empty cells are equal
+
+
+def _tells(where: tuple[str, str]) -> bool:
+    """Whether a quantity is a sum of many rounded numbers: counts and shares may be equal by chance, these are not."""
+    table, column = where[1].split(".")
+    return table == "scores" and column != "mean_length" or column in ("loss", "mean_prob", "grad_norm")
 
 
 def _committed(scale: str, name: str, cells: list[tuple]) -> pd.DataFrame:
@@ -186,10 +192,10 @@ def _expected(scale: str, kind: dict, n_kinds: int, share: float, machine: str) 
     if kind in _recorded(scale).get("kinds", []) and n_kinds == 1:
         return "equal bits", f"{RECORD}.json names this kind of machine as one that gave these tables back"
     if share > 0.5:
-        return "equal bits", f"{share:.0%} of the numbers are equal to the last digit"
+        return "equal bits", f"{share:.0%} of the losses, norms and scores are equal to the last digit"
     changed = [f"{name} {then} there, {kind[name]} here" for name, then in _made_with(scale).items() if then != kind[name]]
     return "another CPU", (", ".join(changed) or "the instructions of the CPU that made the tables are not recorded") + (
-        f", and {share:.0%} of the numbers are equal to the last digit")
+        f", and {share:.0%} of the losses, norms and scores are equal to the last digit")
 
 
 def _made_with(scale: str) -> dict:

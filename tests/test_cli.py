@@ -3,6 +3,7 @@ takes hours, drawing never starts one.
 """
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -203,7 +204,7 @@ def work(calls, monkeypatch):
 
 def test_the_lab_is_recomputed_part_by_part(work):
     result = runner.invoke(app, ["recompute", "--scale", "lab"])
-    assert result.exit_code == 0 and result.stdout == "lab: finished; this call took 0 min 00 s\n"
+    assert result.exit_code == 0 and re.fullmatch(r"lab: finished; this call took 0 min 0\d s\n", result.stdout)
     assert [entry[:2] for entry in work] == [
         ("teachers", ["evaluate", "responses"]),
         ("short task, first student", ["evaluate", "features"]),

@@ -14,6 +14,7 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib import notebooks, paths
+from gracelib.cleaning import made_by
 from gracelib.registry import Item
 
 PARAMETERS = 'scale = "mini"\nrecompute = False'
@@ -201,6 +202,7 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
     assert cleaned.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        "gracelib": made_by(cleaned.cells),
     }
     text = nbformat.writes(cleaned)
     assert not any(word in text for word in ("papermill", "2020", "my-env", "3.11.4", "stderr", "elapsed"))
