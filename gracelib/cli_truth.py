@@ -25,7 +25,7 @@ def explain(scale: ScaleOption = "mini",
             part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
             each: Annotated[bool, typer.Option("--all", help="list every job with its reason")] = False,
             recompute: Annotated[bool, typer.Option("--recompute/--no-recompute", help="of the notebooks: a run that "
-                                                    "trains, or one that redraws from the result tables")] = True) -> None:
+                                                    "trains, or one that redraws from the tables")] = True) -> None:
     """Say for each stage and notebook whether its results are reused or made again, and why; nothing is run."""
     from gracelib.cli import _one_line_errors
 
@@ -56,9 +56,9 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
            machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
            runs: Annotated[Path | None, typer.Option(help="another machine's runs folder: compare the features of its "
                                                      "checkpoints and responses, instead of the tables")] = None,
-           record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv and its sidecar")] = False
+           record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False
            ) -> None:
-    """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1 if outside."""
+    """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1: outside."""
     from gracelib.cli import _one_line_errors
 
     with _one_line_errors():

@@ -39,8 +39,8 @@ class Verdict:
 class Finished:
     """The meta files of a runs folder: what is there, and what older results of a stage were made from."""
 
-    def __init__(self, root: Path, scale: str):
-        self.root, self.scale, self._faults = Path(root), scale, {}
+    def __init__(self, root: Path):
+        self.root, self._faults = Path(root), {}
 
     def fault(self, job: Job) -> str | None:
         """None for a result that is there and whole; else "missing" or what is damaged in it."""
@@ -111,10 +111,10 @@ def everything(jobs: Iterable[Job]) -> list[Job]:
 def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> list[Verdict]:
     """What becomes of every job of a scale (or of some parts), inputs before what needs them.
 
-    Filtered students are in it as far as their filters have run: before, nobody knows which there can be. ValueError for
-    an unknown scale or part.
+    Filtered students are in it as far as their filters have run: before, nobody knows which there can be. ValueError
+    for an unknown scale or part.
     """
-    config, finished = get_scale(scale), Finished(root or paths.runs(), scale)
+    config, finished = get_scale(scale), Finished(root or paths.runs())
     wanted = planned(config, tuple(parts))
     if config.name not in TABLES_ONLY and (not parts or {"extra", "figures"} & set(parts)):
         wanted += _filtered_students(config, finished)
@@ -199,7 +199,7 @@ def report(verdicts: list[Verdict], each: bool = False) -> str:
         spare = f"  ({fates['not needed']} gone and not needed)" if fates["not needed"] else ""
         lines.append(f"{stage:<20} {fates['reused']:>6} {fates['rerun']:>6}{spare}")
         lines += [f"{'':<36}{count} x {why}" for why, count in reasons.most_common() if count]
-        lines += [f"{'':<4}{v.fate:<11}{v.job.label or v.job.key}: {'; '.join(v.why)}".rstrip(": ") for v in own if each]
+        lines += [f"    {v.fate:<11}{v.job.label or v.job.key}: {'; '.join(v.why)}".rstrip(": ") for v in own if each]
     again = [v for v in verdicts if v.fate == "rerun"]
     known = [v.seconds for v in again if v.seconds is not None]
     lines.append(f"{len(again)} of {len(verdicts)} jobs are run" + (
@@ -239,7 +239,7 @@ def _notebook_reasons(one, figures: Path) -> list[str]:
     now, found = json.loads(json.dumps(one.made_from)), []
     if old["cells"] != now["cells"]:
         found.append("its cells changed")
-    for what, said in (("code", "gracelib's code changed"), ("data", "data changed"), ("tables", "result tables changed")):
+    for what, said in (("code", "gracelib's code changed"), ("data", "data changed"), ("tables", "tables changed")):
         names = sorted(n for n in {*old[what], *now[what]} if old[what].get(n) != now[what].get(n))
         found += [f"{said}: {', '.join(names)}"] * bool(names)
     found += [f"its parameters changed: {change}" for change in _flat_changes(old["parameters"], now["parameters"])]

@@ -1,7 +1,7 @@
 """What is wrong with a committed notebook, without running it.
 
-Why beside nbval: re-execution compares numbers, and is silent about a notebook whose outputs were never made, whose cells
-were edited after the last run, or that would differ after every run. `notebooks.commit_outputs` writes none of these; a
+Why beside nbval: re-execution compares numbers, and is silent about a notebook whose outputs were never made, whose
+cells were edited after the last run, or that would differ after every run. `notebooks.commit_outputs` writes none; a
 notebook saved from Jupyter, or merged by hand, may be any.
 """
 
@@ -30,8 +30,8 @@ _CELL_METADATA = {"tags"}
 def check(paths: Iterable[Path]) -> list[str]:
     """What is wrong with committed notebooks, one line each with notebook, cell and remedy; empty when all is well.
 
-    Found: code cells without execution counts, or not numbered 1 to n in order; error outputs and stderr; outputs made by
-    other code cells, or another parameters cell, than those there; metadata and outputs that change from run to run.
+    Found: code cells without execution counts, or not numbered 1 to n in order; error outputs and stderr; outputs made
+    by other code cells, or another parameters cell, than those there; metadata and outputs that change from run to run.
     """
     return [f"{path.name}{said}; {REMEDY}" for path in paths for said in _problems(path)]
 
@@ -59,7 +59,8 @@ def _metadata(book) -> list[str]:
         found.append(f"volatile metadata {', '.join(extra)}")
     kernel = dict(book.metadata.get("kernelspec", {}))
     if kernel != {"display_name": "Python 3", "language": "python", "name": KERNEL}:
-        found.append(f"kernel {kernel.get('name')!r} ({kernel.get('display_name')!r}), expected {KERNEL!r} ('Python 3')")
+        named = f"{kernel.get('name')!r} ({kernel.get('display_name')!r})"
+        found.append(f"kernel {named}, expected {KERNEL!r} ('Python 3')")
     if dict(book.metadata.get("language_info", {})) != {"name": "python"}:
         found.append("volatile metadata in language_info: only the name belongs there")
     if not recorded:

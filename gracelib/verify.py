@@ -3,9 +3,9 @@
 What may be expected depends on the machine. On the same kind (package versions, platform, vector instructions, threads)
 training, sampling and scoring give the same bits, so every number of a table must come out again to its last digit.
 Another CPU rounds differently: one float flips one sampled token and everything after it, so that it trains other
-checkpoints, and accuracies and means are compared within three standard errors of the difference (of prompts and samples;
-what another training run would add is not in them). Features are comparable across CPUs only for the same checkpoint and
-the same responses: `against` takes both from the other machine's runs folder, and allows 1e-4.
+checkpoints, and accuracies and means are compared within three standard errors of the difference (of prompts and
+samples; what another training run would add is not in them). Features are comparable across CPUs only for the same
+checkpoint and the same responses: `against` takes both from the other machine's runs folder, and allows 1e-4.
 
 Which of the two applies: the same kind where a record (`figures/<scale>/verify.json`, of these very tables) names this
 machine as one that gave them back, or where most losses, norms and scores are equal to the last digit, which no other
@@ -56,8 +56,8 @@ class Report:
 
 
 def sample(config: Scale, n: int, seed: int) -> list[tuple]:
-    """`n` cells (task, student, teacher, temperature), drawn by `seed` from the cheaper half of the scale's: their whole
-    chain counts, so that a few take minutes. ValueError where there are fewer than n cells.
+    """`n` cells (task, student, teacher, temperature), drawn by `seed` from the cheaper half of the scale's: their
+    whole chain counts, so that a few take minutes. ValueError where there are fewer than n cells.
     """
     cost = {(plan.task.name, *cell): sum(job.cost for job in with_upstream(_chain(plan, cell)))
             for plan in (Plan(config, task.name) for task in config.tasks) for cell in plan.features}
@@ -69,7 +69,8 @@ def sample(config: Scale, n: int, seed: int) -> list[tuple]:
 
 def _chain(plan: Plan, cell: tuple) -> list[Job]:
     student, teacher, t = cell
-    return [plan.features[cell], plan.student_accuracy[cell], plan.teacher_accuracy[teacher, t], plan.base_accuracy[student]]
+    accuracies = plan.student_accuracy[cell], plan.teacher_accuracy[teacher, t], plan.base_accuracy[student]
+    return [plan.features[cell], *accuracies]
 
 
 def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Report:
@@ -91,14 +92,15 @@ def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Repo
             key = tuple(dict(zip(KEYS["features"], (task, *cell), strict=True))[k] for k in KEYS[name])
             for column, (value, se) in found.items():
                 there = committed[name].loc[key]
-                # Of the same quantity, measured as often: where the table has no error of its own, ours stands for both.
+                # The same quantity, measured as often: where the table has no error of its own, ours stands for both.
                 its = there.get("average_se", se) if column == "average" else se
                 rows[" ".join(map(str, key)), f"{name}.{column}"] = (float(there[column]), float(f"{value:.10g}"),
                                                                       _joined(se, its))  # ten digits, as a table
     kinds = {json.dumps(_kind(plans[task].features[tuple(cell)], root), sort_keys=True) for task, *cell in cells}
     kind = json.loads(max(kinds))
     equal = {where: _equal(there, again) for where, (there, again, _) in rows.items()}
-    expected, because = _expected(scale, kind, len(kinds), np.mean([equal[where] for where in rows if _tells(where)]), machine)
+    share = float(np.mean([equal[where] for where in rows if _tells(where)]))
+    expected, because = _expected(scale, kind, len(kinds), share, machine)
     table = [(*where, there, again, *_verdict(there, again, error, equal[where], expected))
              for where, (there, again, error) in rows.items()]
     return Report(_frame(table), expected, because, kind)
@@ -140,13 +142,13 @@ def _committed(scale: str, name: str, cells: list[tuple]) -> pd.DataFrame:
     for cell in cells:
         key = tuple(dict(zip(KEYS["features"], cell, strict=True))[k] for k in KEYS[name])
         if (n := int((table.index == key).sum())) != 1:
-            raise ValueError(f"{path}: {n} rows of {' '.join(map(str, key))}, expected one; `{command_for(scale)}` makes "
-                             "the table again")
+            raise ValueError(f"{path}: {n} rows of {' '.join(map(str, key))}, expected one; `{command_for(scale)}` "
+                             "makes the table again")
     return table.sort_index()
 
 
 def _again(config: Scale, plan: Plan, cell: tuple, root: Path) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """Table -> column -> (value, its standard error over prompts, None where none is known), of a cell just computed."""
+    """Table -> column -> (value, its standard error over prompts or None where none is known), of a cell just made."""
     student, teacher, t = cell
     data = read_responses(plan.responses[teacher, t].folder(root) / "responses.jsonl", allow_empty=True)
     result = _accuracy(plan.teacher_accuracy[teacher, t], root)
@@ -161,7 +163,8 @@ def _again(config: Scale, plan: Plan, cell: tuple, root: Path) -> dict[str, dict
     scored = {k: (v, _grace_error(f, config) if k == "grace" else None)
               for k, v in cell_scores(f, config.n_folds, config.nu).items()}
     accuracies = {name: {k: (v, result["average_se"] if k == "average" else None) for k, v in result.items()}
-                  for name, job in (("base_students", plan.base_accuracy[student]), ("students", plan.student_accuracy[cell]))
+                  for name, job in (("base_students", plan.base_accuracy[student]),
+                                    ("students", plan.student_accuracy[cell]))
                   for result in [_accuracy(job, root)]}
     return {"teachers": teachers, "features": means, "scores": scored, **accuracies}
 
@@ -193,8 +196,9 @@ def _expected(scale: str, kind: dict, n_kinds: int, share: float, machine: str) 
         return "equal bits", f"{RECORD}.json names this kind of machine as one that gave these tables back"
     if share > 0.5:
         return "equal bits", f"{share:.0%} of the losses, norms and scores are equal to the last digit"
-    changed = [f"{name} {then} there, {kind[name]} here" for name, then in _made_with(scale).items() if then != kind[name]]
-    return "another CPU", (", ".join(changed) or "the instructions of the CPU that made the tables are not recorded") + (
+    changed = [f"{name} {then} there, {kind[name]} here" for name, then in _made_with(scale).items()
+               if then != kind[name]]
+    return "another CPU", (", ".join(changed) or "the CPU that made the tables is not recorded") + (
         f", and {share:.0%} of the losses, norms and scores are equal to the last digit")
 
 
@@ -216,12 +220,13 @@ def _recorded(scale: str) -> dict:
 
 
 def record(scale: str, seed: int, report: Report) -> list[Path]:
-    """Write figures/<scale>/verify.csv and verify.json. A kind of machine whose numbers were all equal is remembered."""
+    """Write figures/<scale>/verify.csv and verify.json. A kind of machine that gave every number back is remembered."""
     csv, sidecar = (paths.figures(scale) / f"{RECORD}{ending}" for ending in (".csv", ".json"))
     known = _recorded(scale).get("kinds", [])
     if (report.table["verdict"] == "equal").all() and report.kind not in known:
         known = [*known, report.kind]
-    write_atomically(csv, lambda part: report.table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
+    form = {"index": False, "float_format": "%.10g", "lineterminator": "\n"}
+    write_atomically(csv, lambda part: report.table.to_csv(part, **form))
     about = {"name": RECORD, "scale": scale, "seed": seed, "expected": report.expected, "because": report.because,
              "verdicts": report.table["verdict"].value_counts().to_dict(), "kind": report.kind, "kinds": known,
              "inputs": _tables(scale), "files": {csv.name: file_hash(csv)}, "versions": versions()}
@@ -242,8 +247,8 @@ def against(scale: str, other: Path, n: int = 3, seed: int = 0) -> Report:
         jobs[task, *cell] = job = plans[task].features[tuple(cell)]
         for needed in (*job.inputs.values(), job):
             if not (needed.folder(other) / META).is_file():
-                raise ValueError(f"{needed.folder(other)} is not there: {needed.stage.name} {needed.label}, by the same "
-                                 "code, parameters and package versions as here, is what can be compared")
+                raise ValueError(f"{needed.folder(other)} is not there: {needed.stage.name} {needed.label}, by the "
+                                 "same code, parameters and package versions as here, is what can be compared")
             if fault := _fault.__wrapped__(needed.folder(other), 0):  # anew: a folder that was copied keeps its times
                 raise ValueError(f"{needed.folder(other).parent}: {fault}; copy it from the other machine again")
         for given in job.inputs.values():
