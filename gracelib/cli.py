@@ -75,6 +75,9 @@ def figures(scale: ScaleOption = "mini",
         if save and (scale != "mini" or fig):
             raise ValueError("--save writes the committed notebooks, all of them, "
                              f"which show scale mini, not {fig or scale!r}")
+        if save and parameter:
+            raise ValueError(f"--save writes notebooks as their parameters cells say, not with {parameter[0]}: "
+                             "change the cell")
         _set_device(device, dtype)
         names = commands.figures_named(fig) if fig else []
         for path in commands.figures(scale, recompute, names, dict(_split(text) for text in parameter)):
