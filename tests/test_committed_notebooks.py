@@ -69,7 +69,7 @@ FAULTS = {
     "widget state": (lambda b: b.metadata.update(widgets={}), ": volatile metadata widgets"),
     "a widget": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output(
         "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}})), "shows the state of a widget"),
-    "injected": (lambda b: b.cells[1].metadata.update(tags=["injected-parameters"]), "parameters that papermill added"),
+    "injected": (lambda b: code(b)[-1].metadata.update(tags=["injected-parameters"]), "parameters that papermill added"),
     "kernel": (lambda b: b.metadata.kernelspec.update(display_name="my env"), ": kernel 'python3' ('my env')"),
     "python's version": (lambda b: b.metadata.language_info.update(version="3.11.7"), "metadata in language_info"),
     "output metadata": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output(
