@@ -72,7 +72,7 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
     table, verdicts = report.table, report.table["verdict"].value_counts()
     print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))
     print(f"expected: {report.expected} ({report.because})")
-    print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
+    print("numbers:", ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
     for path in written:
         print(path)
     if report.outside:
