@@ -78,9 +78,10 @@ class Finished:
                                          + sum(m["inputs"].get(k) != up.key for k, up in job.inputs.items())),
                    default=None)
 
-    def seconds(self, stage: str, old: dict | None) -> float | None:
-        """What a job took before; else what jobs of its stage take here (their median); else None."""
-        took = [m["seconds"] for m in self.metas[stage]]
+    def seconds(self, stage: str, old: dict | None, plan: set[str]) -> float | None:
+        """What a job took before; else the median of its stage's finished jobs in this plan (another scale's are of
+        another size); else None."""
+        took = [m["seconds"] for m in self.metas[stage] if m["key"] in plan]
         return old["seconds"] if old else median(took) if took else None
 
 
@@ -128,8 +129,8 @@ def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> 
 
     for job in wanted:
         visit(job)
-    verdicts = []
-    for job in everything(wanted):
+    verdicts, plan = [], {job.key: job for job in everything(wanted)}
+    for job in plan.values():
         if finished.fault(job) is None:
             verdicts.append(Verdict(job, "reused"))
         elif job.key not in needed:
@@ -137,7 +138,7 @@ def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> 
         else:
             old = finished.before(job) if finished.fault(job) == "missing" else None
             verdicts.append(Verdict(job, "rerun", tuple(_reasons(job, old, finished, needed)),
-                                    finished.seconds(job.stage.name, old)))
+                                    finished.seconds(job.stage.name, old, set(plan))))
     return verdicts
 
 

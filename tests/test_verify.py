@@ -131,6 +131,15 @@ def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
     assert {v.fate for v in verdicts} == {"rerun"}
 
 
+def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
+    """smoke has a teacher of the same name: what nano made says nothing about its results or about how long they take."""
+    verdicts = explain.explain("smoke")
+    assert {reason for v in verdicts for reason in v.why} == {"never computed"}
+    alike = {v.name for v in verdicts} & {v.name for v in explain.explain("nano")}
+    assert len(alike) > 10 and {v.seconds for v in verdicts} == {None}
+    assert explain.report(verdicts).endswith(f"{len(verdicts)} of {len(verdicts)} jobs are run")
+
+
 def test_filtered_students_are_foretold_once_the_filter_has_run(place):
     """Nobody is right at nano, so the filter leaves nothing; told that it left four prompts, it foretells a student."""
     def students():
