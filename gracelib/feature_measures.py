@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from gracelib import paths, score_stages
+from gracelib.feature_file import load_features
 from gracelib.measures import KEY, compared_at
-from gracelib.pipeline import Plan, _finish, _table, load_features
+from gracelib.pipeline import Plan, _finish, _table
 from gracelib.scales import Scale, get_scale
 from gracelib.store import META, Job, Stage
 
@@ -90,7 +91,7 @@ def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     (out / score_stages.ROWS).write_text(json.dumps([row]), encoding="utf-8")
 
 
-TIMING = Stage("timing", run_timing, ("gracelib.scores", "gracelib.moments", "gracelib.checks"))
+TIMING = Stage("timing", run_timing, ("gracelib.scores", "gracelib.moments", "gracelib.checks", "gracelib.feature_file"))
 
 
 def cost(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -107,7 +108,7 @@ def cost(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     def make():
         plans = [Plan(config, task.name) for task in config.tasks]
-        timing = {(plan.task.name, *cell): _timing(config, job) for plan in plans for cell, job in plan.features.items()}
+        timing = timings(config, plans)
         trained = {(plan.task.name, *cell): job for plan in plans for cell, job in plan.student_accuracy.items()
                    if cell[2] == compared_at(config)}
         _finish([*(plan.students for plan in plans), timing, trained], "costs")
@@ -116,9 +117,11 @@ def cost(scale: str, recompute: bool = True) -> pd.DataFrame:
     return _table(scale, "cost", recompute, make)
 
 
-def _timing(config: Scale, features: Job) -> Job:
+def timings(config: Scale, plans: list[Plan]) -> dict[tuple, Job]:
+    """The job that times GRACE on each cell, by `KEY`."""
     params = {"m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu}
-    return Job(TIMING, params, {"features": features}, features.label)
+    return {(plan.task.name, *cell): Job(TIMING, params, {"features": features}, features.label)
+            for plan in plans for cell, features in plan.features.items()}
 
 
 def _cost_rows(config: Scale, plan: Plan, timing: dict) -> list[dict]:

@@ -32,39 +32,43 @@ def compared_at(scale: Scale) -> float:
     return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
 
 
-def _jobs(scale: Scale, stage, params, at: float | None = None, cost: float = 1.0,
-          everywhere: bool = False) -> dict[tuple, Job]:
-    """Jobs of a stage for the cells of the first task and student (or all), or those at one temperature, by `KEY`.
+def _per_cell(plans: list[Plan], stage, params, at: float | None = None, cost: float = 1.0, everywhere: bool = False
+              ) -> dict[tuple, Job]:
+    """A job of a stage for the cells of the first task and student (or all), or those at one temperature, by `KEY`.
 
-    `params` is a dict or a function of the cell's key that may give None for cells to leave out. The scale's m and d
-    are added to it.
+    `params` is a dict or a function of the cell's key. The scale's m and d are added to it.
     """
-    jobs = {}
-    for plan in (Plan(scale, task.name) for task in scale.tasks):
+    found = {}
+    for plan in plans:
         for cell, features in plan.features.items():
             key = (plan.task.name, *cell)
-            first = plan.first_task and cell[0] == scale.student
-            own = params(key) if callable(params) else params
-            if own is not None and (everywhere or first) and at in (None, cell[2]):
-                own = {"m": scale.m, "d": scale.d} | own
-                jobs[key] = Job(stage, own, {"features": features}, features.label, cost)
-    return jobs
+            first = plan.first_task and cell[0] == plan.scale.student
+            if (everywhere or first) and at in (None, cell[2]):
+                own = {"m": plan.scale.m, "d": plan.scale.d} | (params(key) if callable(params) else params)
+                found[key] = Job(stage, own, {"features": features}, features.label, cost)
+    return found
 
 
-def _rows(jobs: dict[tuple, Job], description: str) -> dict[tuple, list[dict]]:
-    """The rows of finished jobs, finishing them if need be."""
-    root = paths.runs()
-    run_jobs([*jobs.values()], root, description)
+def jobs(config: Scale) -> dict[str, dict[tuple, Job]]:
+    """What the tables of this module are read off, finished features aside: jobs by `KEY` (or name), by what they do."""
+    plans, both = [Plan(config, task.name) for task in config.tasks], {"n_folds": config.n_folds, "nu": config.nu}
+    n_sets = 20 if config.name == "nano" else 200
+    return {
+        "variants": _per_cell(plans, score_stages.VARIANTS, both),
+        "few prompts": _per_cell(plans, score_stages.FEW_PROMPTS, {"n_kept": 4}, compared_at(config)),
+        "intervals": _per_cell(plans, score_stages.CONTRIBUTIONS, both),
+        "ablation grid": _per_cell(plans, score_stages.GRID, _grid_params(config), cost=3.0, everywhere=True),
+        "CMI bound": _per_cell(plans, score_stages.CMI, _cmi_params(config)),
+        "coverage": {(name,): Job(score_stages.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0)
+                     for name in DESIGNS}}
+
+
+def _rows(config: Scale, what: str) -> dict[tuple, list[dict]]:
+    """The rows that the jobs of one kind write, once they are finished."""
+    root, own = paths.runs(), jobs(config)[what]
+    run_jobs([*own.values()], root, what)
     return {key: json.loads((job.folder(root) / score_stages.ROWS).read_text(encoding="utf-8"))
-            for key, job in jobs.items()}
-
-
-def score_jobs(scale: str) -> list[Job]:
-    """All jobs of this module that read finished features and need no model, so that one pool of workers can do them
-    instead of one pool a table."""
-    config = get_scale(scale)
-    groups = [make(config) for make in (_variant_jobs, _few_prompts_jobs, _contribution_jobs, _grid_jobs, _cmi_jobs)]
-    return [job for group in (*groups, _coverage_jobs(scale)) for job in group.values()]
+            for key, job in own.items()}
 
 
 def _frame(rows: dict) -> pd.DataFrame:
@@ -73,36 +77,23 @@ def _frame(rows: dict) -> pd.DataFrame:
 
 def variants(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Every variant of `variants.VARIANTS` (and what it is compared with) in every cell, one column each."""
-    return _table(scale, "variants", recompute, lambda: _frame(_rows(_variant_jobs(get_scale(scale)), "variants")))
-
-
-def _variant_jobs(config: Scale) -> dict[tuple, Job]:
-    return _jobs(config, score_stages.VARIANTS, {"n_folds": config.n_folds, "nu": config.nu})
+    return _table(scale, "variants", recompute, lambda: _frame(_rows(get_scale(scale), "variants")))
 
 
 def few_prompts(scale: str, recompute: bool = True) -> pd.DataFrame:
     """The released code on all prompts and on 4, per teacher at one temperature: see `variants.few_prompts`."""
-    return _table(scale, "few_prompts", recompute,
-                  lambda: _frame(_rows(_few_prompts_jobs(get_scale(scale)), "few prompts")))
-
-
-def _few_prompts_jobs(config: Scale) -> dict[tuple, Job]:
-    return _jobs(config, score_stages.FEW_PROMPTS, {"n_kept": 4}, compared_at(config))
+    return _table(scale, "few_prompts", recompute, lambda: _frame(_rows(get_scale(scale), "few prompts")))
 
 
 def _contributions(config: Scale) -> dict[tuple, tuple[Grace, np.ndarray]]:
     """GRACE's per-prompt contributions and influences of every cell."""
     found = {}
-    for key, rows in _rows(_contribution_jobs(config), "intervals").items():
+    for key, rows in _rows(config, "intervals").items():
         prompt, value, count, moved = (np.array([row[k] for row in rows])
                                        for k in ("prompt", "contribution", "count", "influence"))
         total, nan = float((count * value).sum() / count.sum()), float("nan")
         found[key] = Grace(total, nan, nan, nan, rows[0]["nu_share"], prompt, value, count, np.zeros(0), 0), moved
     return found
-
-
-def _contribution_jobs(config: Scale) -> dict[tuple, Job]:
-    return _jobs(config, score_stages.CONTRIBUTIONS, {"n_folds": config.n_folds, "nu": config.nu})
 
 
 def intervals(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -185,15 +176,8 @@ def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:
 
 def coverage(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Coverage of the intervals on synthetic data, one row a design; 20 data sets at nano, 200 elsewhere."""
-    def make():
-        return pd.DataFrame([row for rows in _rows(_coverage_jobs(scale), "coverage").values() for row in rows])
-
-    return _table(scale, "coverage", recompute, make)
-
-
-def _coverage_jobs(scale: str) -> dict[str, Job]:
-    n_sets = 20 if scale == "nano" else 200
-    return {name: Job(score_stages.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0) for name in DESIGNS}
+    return _table(scale, "coverage", recompute, lambda: pd.DataFrame(
+        [row for rows in _rows(get_scale(scale), "coverage").values() for row in rows]))
 
 
 def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -203,14 +187,14 @@ def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
     at the scale's setting. Other students of the first task: the kept d. Other tasks: C.
     """
     def make():
-        table = _frame(_rows(_grid_jobs(get_scale(scale)), "ablation grid"))
+        table = _frame(_rows(get_scale(scale), "ablation grid"))
         numbers = [*table.columns[table.columns.get_loc("power") + 1:].drop("nu_decides")]
         return table.assign(**{c: table[c].map(lambda x: float(f"{x:.6g}")) for c in numbers})
 
     return _table(scale, "grid", recompute, make)
 
 
-def _grid_jobs(config: Scale) -> dict[tuple, Job]:
+def _grid_params(config: Scale):
     full = {"n": [config.n_prompts], "m": [config.m], "d": [config.d], "n_folds": [config.n_folds], "nu": [config.nu]}
     sizes = {"n": [n for n in _halves(config.n_prompts, 4) if n >= config.n_folds], "d": _halves(config.d_kept, 4)}
     folds = full | {"n_folds": [c for c in (2, 4, 5, 6, 8, 10, 12, 16, 20) if c <= config.n_prompts]}
@@ -222,7 +206,7 @@ def _grid_jobs(config: Scale) -> dict[tuple, Job]:
             return {"blocks": [folds]}
         return {"blocks": blocks if key[1] == config.student else [full, full | {"d": [config.d_kept]}]}
 
-    return _jobs(config, score_stages.GRID, params, cost=3.0, everywhere=True)
+    return params
 
 
 def _halves(size: int, n: int) -> list[int]:
@@ -236,10 +220,10 @@ def cmi(scale: str, recompute: bool = True) -> pd.DataFrame:
     Columns: space ("g", "h"), preconditioner, nu, n, then the terms of `cmi.CmiBound`. Other nu and n than the scale's
     only at the temperature where teachers are compared.
     """
-    return _table(scale, "cmi", recompute, lambda: _frame(_rows(_cmi_jobs(get_scale(scale)), "CMI bound")))
+    return _table(scale, "cmi", recompute, lambda: _frame(_rows(get_scale(scale), "CMI bound")))
 
 
-def _cmi_jobs(config: Scale) -> dict[tuple, Job]:
+def _cmi_params(config: Scale):
     base = {"space": "h", "preconditioner": "smoothed", "nu": config.nu, "n": config.n_prompts}
 
     def params(key: tuple) -> dict:
@@ -249,7 +233,7 @@ def _cmi_jobs(config: Scale) -> dict[tuple, Job]:
             settings += [base | {"n": config.n_prompts // k} for k in (2, 4)]
         return {"settings": settings}
 
-    return _jobs(config, score_stages.CMI, params)
+    return params
 
 
 def pathological_scores(scale: str, recompute: bool = True) -> pd.DataFrame:

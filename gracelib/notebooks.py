@@ -12,6 +12,7 @@ kept, so that nbval has something to compare).
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import logging
@@ -31,7 +32,7 @@ from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib import paths
-from gracelib.cleaning import KERNEL, clean
+from gracelib.cleaning import KERNEL, clean, made_by
 from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, versions, write_atomically
 from gracelib.workers import prepare_worker, n_workers
@@ -130,6 +131,7 @@ class _Execution:
     given: dict
     out: Path
     key: str
+    made_from: dict  #: what the key is made from, so that a stamp can say later what changed
 
     def up_to_date(self, figures: Path) -> bool:
         """Whether its stamp says that this very execution wrote what is there now."""
@@ -175,19 +177,7 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
     figures = paths.figures(scale)
     figures.mkdir(parents=True, exist_ok=True)
     with _alone(folder / ".lock"):
-        same = {"code": fingerprint(_package()), "versions": versions(),
-                "data": {path.name: file_hash(path) for path in sorted(Path(__file__).parent.glob("*.csv"))},
-                "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
-                # Without recomputation the result tables are inputs; with it, the notebooks write them.
-                "tables": {} if recompute else {path.name: file_hash(path)
-                                                for path in sorted(paths.results(scale).glob("*.csv"))}}
-        planned, previous = [], None
-        for notebook in chosen:
-            given = {name: value for name, value in dial.items() if name in declared[notebook]}
-            key = digest({"cells": _sources(notebook), "parameters": given, "previous": previous, **same})
-            if recompute and not only_reads(notebook):
-                previous = key
-            planned.append(_Execution(notebook, given, folder / notebook.name, key))
+        planned = planned_executions(scale, recompute, chosen, dial)
         if before and not all(one.up_to_date(figures) for one in planned):
             before()
         executed = []
@@ -204,6 +194,27 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
     return executed
 
 
+def planned_executions(scale: str, recompute: bool, chosen: list[Path], dial: dict) -> list[_Execution]:
+    """What `run` would execute where it is not up to date, in order, with the key of all that decides each output."""
+    same = {"code": fingerprint(_package()), "versions": versions(),
+            "data": {path.name: file_hash(path) for path in sorted(Path(__file__).parent.glob("*.csv"))},
+            "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
+            # Without recomputation the result tables are inputs; with it, the notebooks write them.
+            "tables": {} if recompute else {path.name: file_hash(path)
+                                            for path in sorted(paths.results(scale).glob("*.csv"))}}
+    modules, planned, previous = {name: fingerprint((name,)) for name in _package()}, [], None
+    for notebook in chosen:
+        declared = parameters_of(notebook)
+        given = {name: value for name, value in dial.items() if name in declared}
+        own = {"cells": _sources(notebook), "parameters": given, "previous": previous}
+        key = digest({**own, **same})
+        made_from = {**same, **own, "cells": digest(own["cells"]), "code": modules}
+        planned.append(_Execution(notebook, given, paths.runs() / "notebooks" / scale / notebook.name, key, made_from))
+        if recompute and not only_reads(notebook):
+            previous = key
+    return planned
+
+
 def _run_batch(batch: list[_Execution], figures: Path) -> list[Path]:
     """Execute notebooks that do not depend on each other; leave a stamp for each that succeeded."""
     before, seconds = _snapshot(figures), {}
@@ -216,7 +227,7 @@ def _run_batch(batch: list[_Execution], figures: Path) -> list[Path]:
         for one in batch:
             if one.notebook in seconds:
                 own = {name: hashed for name, hashed in written.items() if _producer(name) in (None, one.notebook.stem)}
-                record = {"key": one.key, "wrote": own, "seconds": seconds[one.notebook]}
+                record = {"key": one.key, "made_from": one.made_from, "wrote": own, "seconds": seconds[one.notebook]}
                 write_atomically(one.out.with_suffix(".json"), lambda part, record=record: part.write_text(
                     json.dumps(record, indent=1), encoding="utf-8"))
     return [one.notebook for one in batch]
@@ -264,9 +275,22 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def commit_outputs(scale: str) -> None:
-    """Write the cleaned executed copies of a scale back into notebooks/ (what `make notebooks` commits)."""
-    for notebook in numbered():
-        executed = nbformat.read(paths.runs() / "notebooks" / scale / notebook.name, as_version=4)
+    """Write the cleaned executed copies of a scale back into notebooks/ (what `make notebooks` commits).
+
+    ValueError, before any is written, for a copy made with other parameters than its notebook shows (`recompute` aside:
+    the tables are the same either way), or from other cells.
+    """
+    copies = {notebook: nbformat.read(paths.runs() / "notebooks" / scale / notebook.name, as_version=4)
+              for notebook in numbered()}
+    for notebook, executed in copies.items():
+        shown = parameters_of(notebook)
+        for name, value in executed.metadata.get("papermill", {}).get("parameters", {}).items():
+            if name != "recompute" and ast.literal_eval(shown[name]) != value:
+                raise ValueError(f"{notebook.name} was executed with {name} = {value!r} and its parameters cell says "
+                                 f"{shown[name]}: run it with that before its outputs are committed")
+        if clean(executed).metadata.gracelib != made_by(nbformat.read(notebook, as_version=4).cells):
+            raise ValueError(f"{notebook.name} was edited since it was executed: run it again before it is committed")
+    for notebook, executed in copies.items():
         cleaned = clean(executed)
         nbformat.validate(cleaned)
         write_atomically(notebook, lambda part, nb=cleaned: nbformat.write(nb, part))

@@ -15,11 +15,11 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from gracelib import paths, stages
 from gracelib.baselines import compute_scores
+from gracelib.feature_file import load_features
 from gracelib.scales import Scale, command_for, get_scale
 from gracelib.store import Job, write_atomically
 from gracelib.tasks import read_jsonl, read_responses
@@ -202,42 +202,18 @@ def examples(scale: str, recompute: bool = True) -> pd.DataFrame:
     return _table(scale, "examples", recompute, make)
 
 
-def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:
-    """Features of one (student, teacher, temperature): arrays by name, and `prompt_id` (n m,) of strings.
-
-    `g` (n m, d) is before length recalibration; see `gradients.response_features` for the others. `m` and `d` keep the
-    first m responses of every prompt and the first d columns of g (rows of the projection are independent, so these are
-    a projection to d dimensions). ValueError if more is asked for than is there.
-    """
-    from safetensors import safe_open
-
-    with safe_open(folder / "features.safetensors", framework="numpy") as f:
-        features = {name: f.get_tensor(name) for name in f.keys()}
-        ids = json.loads(f.metadata()["about"])["prompt_ids"]
-    features["prompt_id"] = pd.Series(ids).to_numpy(dtype=str)[features["prompt"]]
-    if "correct" in features:
-        features["correct"] = features["correct"].astype(bool)
-    m_there, d_there = int(np.bincount(features["prompt"]).min()), features["g"].shape[1]
-    if (m or 1) > m_there or (d or 1) > d_there:
-        raise ValueError(f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} columns")
-    if m is not None and m < m_there:  # a prompt's responses stand together, in order
-        first = np.flatnonzero(np.diff(features["prompt"], prepend=-1))
-        kept = np.arange(len(features["prompt"])) - first[features["prompt"]] < m
-        features = {name: values[kept] for name, values in features.items()}
-    features["g"] = features["g"][:, :d]
-    return features
-
-
 def student_features(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Project every response's gradient; one row a cell with what needs no score: lengths, losses, norms.
 
     Columns: task, student, teacher, temperature, n_prompts, m, d, length, loss, mean_prob, grad_norm (means over responses).
     """
-    def row(config, f):
-        means = {k: float(f[k].mean()) for k in ("length", "loss", "mean_prob", "grad_norm")}
-        return {"n_prompts": config.n_prompts, "m": config.m, "d": config.d, **means}
+    return _table(scale, "features", recompute, lambda: _from_features(scale, feature_means))
 
-    return _table(scale, "features", recompute, lambda: _from_features(scale, row))
+
+def feature_means(config: Scale, f: dict) -> dict[str, float]:
+    """What a row of `student_features` says of a cell, beside its key."""
+    means = {k: float(f[k].mean()) for k in ("length", "loss", "mean_prob", "grad_norm")}
+    return {"n_prompts": config.n_prompts, "m": config.m, "d": config.d, **means}
 
 
 def _from_features(scale: str, row) -> pd.DataFrame:

@@ -21,7 +21,7 @@ def _write(out: Path, rows: list[dict]) -> None:
 
 def _features(inputs: dict[str, Path], params: dict) -> dict:
     """The features at the m and d that the parameters name; as many as are kept where they name none."""
-    from gracelib.pipeline import load_features
+    from gracelib.feature_file import load_features
 
     return load_features(inputs["features"], params.get("m"), params.get("d"))
 
@@ -109,11 +109,13 @@ def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     write_jsonl(out / "responses.jsonl", grade(made))
 
 
-_SCORES = ("gracelib.scores", "gracelib.moments", "gracelib.checks")
+_SCORES = ("gracelib.scores", "gracelib.moments", "gracelib.checks", "gracelib.feature_file")
 VARIANTS = Stage("variants", run_variants, (*_SCORES, "gracelib.variants", "gracelib.cmi"))
-FEW_PROMPTS = Stage("few_prompts", run_few_prompts, (*_SCORES, "gracelib.variants"))
+FEW_PROMPTS = Stage("few_prompts", run_few_prompts, (*_SCORES, "gracelib.variants", "gracelib.cmi"))
 CONTRIBUTIONS = Stage("contributions", run_contributions, (*_SCORES, "gracelib.influence"))
 GRID = Stage("grid", run_grid, (*_SCORES, "gracelib.grid"))
 CMI = Stage("cmi", run_cmi, (*_SCORES, "gracelib.cmi"))
-COVERAGE = Stage("coverage", run_coverage, (*_SCORES, "gracelib.coverage", "gracelib.influence", "gracelib.intervals"))
-MADE = Stage("made_responses", run_made, ("gracelib.world", "gracelib.pathological", "gracelib.answers"))
+COVERAGE = Stage("coverage", run_coverage, (*_SCORES[:3], "gracelib.coverage", "gracelib.influence", "gracelib.intervals",
+                                            "gracelib.stats"))
+MADE = Stage("made_responses", run_made, ("gracelib.world", "gracelib.pathological", "gracelib.evaluate",
+                                          "gracelib.generate", "gracelib.answers", "gracelib.encoding"))

@@ -46,7 +46,13 @@ class Stage:
     @property
     def code(self) -> str:
         """A fingerprint of what the stage does: its modules, the function itself and its neighbours that it calls."""
-        return digest([fingerprint(self.modules), *sorted(_sources(self.run, set()))])
+        return digest([fingerprint(self.modules), *_own(self.run)])
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """A fingerprint of each piece of `code` by name, so that a finished result can say later which one changed."""
+        return ({name: fingerprint((name,)) for name in self.modules}
+                | {f"{self.run.__module__}.{self.run.__name__}": digest(_own(self.run))})
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +123,11 @@ def fingerprint(modules: tuple[str, ...]) -> str:
                    for name in sorted(modules)])
 
 
+@cache
+def _own(function: Callable) -> tuple[str, ...]:
+    return tuple(sorted(_sources(function, set())))
+
+
 def _sources(function: Callable, seen: set[Callable]) -> set[str]:
     """What a function and the functions of its own module that it calls do."""
     seen.add(function)
@@ -149,6 +160,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "source tree"  # gracelib run from a checkout that was not installed
     return found | {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def machine() -> dict[str, str | int | None]:
+    """What else decides the last bits: the vector instructions torch uses ("AVX512", "AVX2", ...) and its threads; None
+    where torch was not needed. Beside a result, never in its key: results may be carried from machine to machine."""
+    torch = sys.modules.get("torch")
+    return {"cpu": torch.backends.cpu.get_cpu_capability() if torch else None,
+            "threads": torch.get_num_threads() if torch else None}
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -184,7 +203,7 @@ def compute(job: Job, root: Path) -> Path:
         started = time.perf_counter()
         job.stage.run(part, job.params, inputs)
         meta = {"stage": job.stage.name, "label": job.label, "key": job.key, "params": job.params,
-                "code": job.stage.code,
+                "code": job.stage.code, "modules": job.stage.parts, "machine": machine(),
                 "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
                 "files": {str(p.relative_to(part)): file_hash(p) for p in sorted(part.rglob("*")) if p.is_file()},
                 "versions": versions(), "seconds": round(time.perf_counter() - started, 3)}

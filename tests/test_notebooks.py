@@ -14,6 +14,7 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib import notebooks, paths
+from gracelib.cleaning import made_by
 from gracelib.registry import Item
 
 PARAMETERS = 'scale = "mini"\nrecompute = False'
@@ -201,6 +202,7 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
     assert cleaned.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        "gracelib": made_by(cleaned.cells),
     }
     text = nbformat.writes(cleaned)
     assert not any(word in text for word in ("papermill", "2020", "my-env", "3.11.4", "stderr", "elapsed"))
@@ -210,16 +212,16 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
 
 def test_outputs_are_committed_from_the_executed_copies(place):
     path = notebook(place / "notebooks", "00_only", "print(scale)", "1 + 1")
-    notebooks.run("nano")
-    notebooks.commit_outputs("nano")
+    notebooks.run("mini")
+    notebooks.commit_outputs("mini")
     committed = nbformat.read(path, as_version=4)
     nbformat.validate(committed)
     assert [c.source for c in committed.cells] == ["# A notebook", PARAMETERS, "print(scale)", "1 + 1"]
     assert (
-        committed.cells[2].outputs[0].text == "nano\n"
+        committed.cells[2].outputs[0].text == "mini\n"
         and committed.cells[3].outputs[0].data["text/plain"] == "2"
     )
-    assert notebooks.run("nano") == []  # writing outputs back does not count as a change
+    assert notebooks.run("mini") == []  # writing outputs back does not count as a change
 
 
 # --- the notebooks of this repository -----------------------------------------------------------------------
@@ -269,7 +271,7 @@ def test_the_stamp_of_a_run_is_plain_json(place):
     notebook(place / "notebooks", "00_only", WRITE.format(name="only", text="a"))
     notebooks.run("nano")
     record = json.loads((place / "runs" / "notebooks" / "nano" / "00_only.json").read_text())
-    assert set(record) == {"key", "wrote", "seconds"} and list(record["wrote"]) == ["only.csv"]
+    assert set(record) == {"key", "made_from", "wrote", "seconds"} and list(record["wrote"]) == ["only.csv"]
 
 
 def test_redrawing_looks_at_the_tables_it_draws_from(place):

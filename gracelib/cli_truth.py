@@ -1,0 +1,85 @@
+"""`gracelib explain` and `gracelib verify`: what a run would do and why, and whether it would find the same again.
+
+Thin: options in, one call, lines out. Registered on the app of `gracelib.cli`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini, lab, lab-world1, lab-world2")]
+
+
+def _world(scale: str):
+    from gracelib.scales import get_scale
+
+    if scale == "paper":
+        raise ValueError("scale 'paper' has a plan of its own: `make plan SCALE=paper` prints it")
+    return get_scale(scale)
+
+
+def explain(scale: ScaleOption = "mini",
+            part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
+            each: Annotated[bool, typer.Option("--all", help="list every job with its reason")] = False,
+            recompute: Annotated[bool, typer.Option("--recompute/--no-recompute", help="of the notebooks: a run that "
+                                                    "trains, or one that redraws from the tables")] = True) -> None:
+    """Say for each stage and notebook whether its results are reused or made again, and why; nothing is run."""
+    from gracelib.cli import _one_line_errors
+
+    with _one_line_errors():
+        _world(scale)
+        _explain(scale, part, each, recompute)
+
+
+def _explain(scale: str, part: list[str], each: bool, recompute: bool) -> None:
+    from gracelib import explain as module
+    from gracelib.scales import TABLES_ONLY
+
+    verdicts = module.explain(scale, part)
+    print(module.report(verdicts, each))
+    if part or scale in TABLES_ONLY:
+        return
+    found = module.explain_notebooks(scale, recompute)
+    print()
+    for name, reasons in found:
+        print(f"{name:<24} {'runs: ' + '; '.join(reasons) if reasons else 'up to date'}")
+    if not any(reasons for _, reasons in found) and any(v.fate == "rerun" for v in verdicts):
+        print("every notebook is up to date, so `make figures` would run nothing; "
+              f"`gracelib recompute --scale {scale} --part ...` makes a part's jobs again")
+
+
+def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="draws the cells")] = 0,
+           cells: Annotated[int, typer.Option(help="how many")] = 3,
+           machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
+           runs: Annotated[Path | None, typer.Option(help="another machine's runs folder: compare the features of its "
+                                                     "checkpoints and responses, instead of the tables")] = None,
+           record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False
+           ) -> None:
+    """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1: outside."""
+    from gracelib.cli import _one_line_errors
+
+    with _one_line_errors():
+        _world(scale)
+        from gracelib import verify as module
+
+        if runs and (record or machine != "auto"):
+            raise ValueError("--runs compares features with a folder; --record and --machine belong to the tables")
+        report = module.against(scale, runs, cells, seed) if runs else module.verify(scale, cells, seed, machine)
+        written = module.record(scale, seed, report) if record else []
+    table, verdicts = report.table, report.table["verdict"].value_counts()
+    print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))
+    print(f"expected: {report.expected} ({report.because})")
+    print("numbers:", ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
+    for path in written:
+        print(path)
+    if report.outside:
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(explain)
+    app.command()(verify)
