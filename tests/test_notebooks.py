@@ -269,7 +269,7 @@ def test_the_stamp_of_a_run_is_plain_json(place):
     notebook(place / "notebooks", "00_only", WRITE.format(name="only", text="a"))
     notebooks.run("nano")
     record = json.loads((place / "runs" / "notebooks" / "nano" / "00_only.json").read_text())
-    assert set(record) == {"key", "wrote", "seconds"} and list(record["wrote"]) == ["only.csv"]
+    assert set(record) == {"key", "wrote", "copy", "seconds", "checksum"} and list(record["wrote"]) == ["only.csv"]
 
 
 def test_redrawing_looks_at_the_tables_it_draws_from(place):
