@@ -6,6 +6,7 @@ of it carries a mark in its environment, kernels and workers included, so that a
 """
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,31 +21,27 @@ COMMAND = ("figures", "--scale", "nano")
 DIAL = 'scale = "mini"\nrecompute = False'
 #: name -> (tags of the parameters cell, code cells)
 NOTEBOOKS = {
-    "01_teachers": ([], ["from gracelib import pipeline",
+    "01_teachers": ((), ["from gracelib import pipeline",
                          "for make in (pipeline.teacher_data, pipeline.base_students, pipeline.examples):\n"
                          "    make(scale, recompute)"]),
-    "02_students": ([], ["from gracelib import pipeline",
+    "02_students": ((), ["from gracelib import pipeline",
                          "for make in (pipeline.student_features, pipeline.score_table, pipeline.distilled_students):\n"
                          "    print(len(make(scale, recompute)))"]),
-    "05_draws": (["only-reads"], ["from gracelib import paths, pipeline",
+    "05_draws": (("only-reads",), ["from gracelib import paths, pipeline",
                                   "table = pipeline.cells(scale)",
                                   "table.to_csv(paths.figures(scale) / 'drawn.csv', index=False)"]),
-    "06_draws_too": (["only-reads"], ["from gracelib import paths, pipeline",
+    "06_draws_too": (("only-reads",), ["from gracelib import paths, pipeline",
                                       "table = pipeline.cells(scale, 'long')",
                                       "table.to_csv(paths.figures(scale) / 'drawn_too.csv', index=False)"]),
 }
 
 
-def write_notebooks(folder: Path) -> Path:
+def write_notebook(path: Path, *cells: str, tags: tuple[str, ...] = ()) -> None:
     from nbformat import v4, write
 
-    folder.mkdir(parents=True)
-    for name, (tags, cells) in NOTEBOOKS.items():
-        head = v4.new_code_cell(DIAL, metadata={"tags": ["parameters", *tags]})
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        write(v4.new_notebook(cells=[head, *map(v4.new_code_cell, cells)], metadata={"kernelspec": kernel}),
-              folder / f"{name}.ipynb")
-    return folder
+    head = v4.new_code_cell(DIAL, metadata={"tags": ["parameters", *tags]})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    write(v4.new_notebook(cells=[head, *map(v4.new_code_cell, cells)], metadata={"kernelspec": kernel}), path)
 
 
 class Nano:
@@ -59,26 +56,40 @@ class Nano:
         if full:
             self.notebooks = ROOT / "notebooks"
         elif not self.notebooks.exists():
-            write_notebooks(self.notebooks)
+            self.notebooks.mkdir()
+            for name, (tags, cells) in NOTEBOOKS.items():
+                write_notebook(self.notebooks / f"{name}.ipynb", *cells, tags=tags)
 
     def copy_of(self, other: "Nano") -> "Nano":
-        for name in ("runs", "figures"):
-            shutil.copytree(other.where / name, self.where / name, dirs_exist_ok=True)
+        for mine, theirs in ((self.runs, other.runs), (self.figures, other.figures)):
+            shutil.copytree(theirs, mine, dirs_exist_ok=True)
         return self
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen:
-        """The command in a process group of its own; stderr goes to the file `stderr` of the folder, anew each time."""
+    def unfinish(self, *stages: str) -> "Nano":
+        """Take away the results of these stages and everything that notebooks made: seconds of work are left to do."""
+        for folder in (*(self.runs / stage for stage in stages), self.runs / "notebooks", self.figures / self.scale):
+            shutil.rmtree(folder, ignore_errors=True)
+        return self
+
+    def start(self, *command: str, name: str = "stderr", **environment: str) -> subprocess.Popen:
+        """The command in a process group of its own; stderr goes to the file `name` of the folder, anew each time.
+
+        `file_limit` in the environment: the largest file (bytes) that its processes may write.
+        """
+        limit = environment.pop("file_limit", None)
+        before = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit))))
         env = {**os.environ, "GRACELIB_RUNS": str(self.runs), "GRACELIB_FIGURES": str(self.figures),
                "GRACELIB_WORKERS": "2", "OMP_NUM_THREADS": "1", "TMPDIR": str(self.where / "tmp"), MARK: self.mark,
                "PYTHONPATH": os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), str(ROOT)])),
                "PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
         command = command or ("figures", "--scale", self.scale)
-        with open(self.where / "stderr", "wb") as err:
+        with open(self.where / name, "wb") as err:
             return subprocess.Popen([sys.executable, str(Path(__file__)), str(self.notebooks), *command], cwd=self.where,
-                                    env=env, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
+                                    env=env, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True,
+                                    preexec_fn=before)
 
-    def stderr(self) -> str:
-        return (self.where / "stderr").read_text(errors="replace")
+    def stderr(self, name: str = "stderr") -> str:
+        return (self.where / name).read_text(errors="replace")
 
     def finish(self, *command: str, **environment: str) -> str:
         """Run to the end; what it said on stderr."""
