@@ -2,6 +2,7 @@
 what is not damaged is used again, whatever its times say.
 """
 
+import json
 import os
 import shutil
 import textwrap
@@ -92,8 +93,6 @@ def test_a_result_in_another_s_place_is_found(tmp_path, capsys):
 def test_results_from_before_there_was_a_checksum_are_used(tmp_path):
     folder = compute(job(tmp_path), tmp_path)
     record = verified((folder / META).read_text())
-    import json
-
     (folder / META).write_text(json.dumps(record))
     assert job(tmp_path).done(tmp_path)
     (folder / META).write_text(json.dumps(record | {"checksun": "1"}))  # a flipped bit in the word itself

@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from nano_for_tests import write_notebook
+from stages_for_tests import ADD
 
-from gracelib.disk import DiskError, check_writable, explained, in_words, sweep, sweep_folders
-from gracelib.store import write_atomically
+from gracelib.disk import DiskError, check_writable, explained, in_words, sweep
+from gracelib.store import META, Job, compute, write_atomically
+from gracelib.workers import run_jobs
 
 slow = pytest.mark.slow
 AGAIN = "then run the same command again: what was finished is kept"
@@ -160,6 +163,21 @@ def test_errors_that_nobody_explained_are_explained_at_the_command_line(tmp_path
     assert in_words(named).startswith(f"{tmp_path}: the file system is read-only (")
 
 
+def test_the_command_line_explains_what_nobody_did(monkeypatch):
+    from typer.testing import CliRunner
+
+    from gracelib import commands
+    from gracelib.cli import app
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(commands, "figures", full)
+    result = CliRunner().invoke(app, ["figures", "--scale", "nano"])
+    assert result.exit_code == 2 and result.stderr.startswith("error: the disk is full; make space there")
+    assert result.stderr.count("\n") == 1
+
+
 def test_writing_a_whole_file_explains_the_disk(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -179,6 +197,29 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path):
     assert os.listdir(tmp_path / "a/b") == []
 
 
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """After a power cut a renamed file may otherwise be empty."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(descriptor):
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def seen_replace(old, new):
+        events.append(f"-> {Path(new).name}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    write_atomically(tmp_path / "table.csv", lambda part: part.write_text("1"))
+    assert len(events) == 2 and events[0].startswith(".table.") and events[1] == "-> table.csv"
+    events.clear()
+    mine = Job(ADD, {"value": 1, "log": str(tmp_path / "log")}, {})
+    compute(mine, tmp_path)
+    assert set(events[:3]) == {"value.txt", META, f"{mine.key}.part"} and events[3:] == [f"-> {mine.key}"]
+
+
 # --- what dead runs left ---
 
 
@@ -195,11 +236,9 @@ def test_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_p
 
 
 def test_folders_that_nobody_holds_are_removed(tmp_path):
-    from filelock import FileLock
-
     for name in ("dead", "held"):
         (tmp_path / "stage" / f"{name}.part").mkdir(parents=True)
     (tmp_path / "stage" / "finished").mkdir()
     with FileLock(tmp_path / "stage/held.lock"):
-        sweep_folders(tmp_path)
+        run_jobs([Job(ADD, {"value": 1, "log": str(tmp_path / "log")}, {})], tmp_path, "adding")
     assert sorted(p.name for p in (tmp_path / "stage").iterdir() if p.suffix != ".lock") == ["finished", "held.part"]
