@@ -76,6 +76,24 @@ def test_a_disk_that_fills_up_in_a_notebook_is_one_error(undisturbed, fresh, sma
 
 
 @slow
+def test_a_disk_that_fills_up_under_a_notebook_is_one_error(undisturbed, fresh, small_disk):
+    """The cell itself goes well: its executed copy cannot be written."""
+    fresh.runs = small_disk / "runs"
+    fresh.copy_of(undisturbed)
+    write_notebook(fresh.notebooks / "04_fills.ipynb", "import os\nfrom gracelib import paths\nfree = os.statvfs(paths.runs())\n"
+                   "if (paths.runs() / 'fault').exists():\n    (paths.runs() / 'filler').write_bytes(bytes(free.f_bavail * "
+                   "free.f_frsize))", "print('x' * 100000)", "1 + 1")
+    (fresh.runs / "fault").touch()
+    said = fresh.refused()
+    assert f"{fresh.runs}/notebooks/nano: the disk is full (" in said and AGAIN in said
+    assert fresh.leftovers() == [] and "04_fills.json" not in fresh.stamps()
+    for name in ("fault", "filler"):
+        (fresh.runs / name).unlink()
+    assert "02_students.ipynb: up to date" in fresh.finish()
+    assert fresh.tables() == undisturbed.tables()
+
+
+@slow
 def test_a_disk_that_is_full_or_read_only_is_found_before_anything_is_computed(undisturbed, fresh, small_disk):
     fresh.runs = small_disk / "runs"
     fresh.copy_of(undisturbed).unfinish(*LEFT)
