@@ -379,3 +379,13 @@ def test_a_bad_number_of_workers_is_refused_before_anything_runs(place, monkeypa
     with pytest.raises(ValueError, match="GRACELIB_WORKERS='two' is not a number"):
         notebooks.run("nano")
     assert log(place) == []
+
+
+def test_a_damaged_executed_copy_is_named_and_made_again(place, capfd):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    notebooks.run("nano")
+    copy = place / "runs" / "notebooks" / "nano" / "01_first.ipynb"
+    copy.write_text(copy.read_text()[:-9])
+    assert names(notebooks.run("nano")) == ["01"]
+    assert "01_first.ipynb, its executed copy, is damaged (its checksum changed)" in capfd.readouterr().err
+    nbformat.validate(nbformat.read(copy, as_version=4))
