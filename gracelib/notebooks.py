@@ -108,9 +108,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     logger.propagate = False
     try:
         with explained(out.parent):
-            papermill.execute_notebook(str(notebook), str(part), parameters, kernel_name=KERNEL, log_output=True,
-                                       cwd=str(notebook.parent), progress_bar=False, request_save_on_cell_execute=True,
-                                       extra_arguments=["--IPKernelApp.log_level=ERROR"])
+            _papermill(notebook, part, parameters)
             flush(part)
             os.replace(part, out)
         failed.unlink(missing_ok=True)
@@ -119,12 +117,28 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         number = error.exec_count - bool(parameters)  # as a reader counts: without the cell that papermill adds
         raise RuntimeError(f"{notebook.name}, code cell {number}: {error.ename}: {error.evalue}\n"
                            f"(the notebook up to there: {failed})") from error
-    except DeadKernelError as error:
-        raise RuntimeError(f"{notebook.name}: its kernel died (out of memory?); finished work is kept, run the same "
-                           "command again") from error
+    except RuntimeError as error:
+        what = "died (out of memory?)" if isinstance(error, DeadKernelError) else f"failed ({error})"
+        raise RuntimeError(f"{notebook.name}: its kernel {what}; finished work is kept, run the same command again") from error
     finally:
         part.unlink(missing_ok=True)
         logger.removeHandler(echo)
+
+
+def _papermill(notebook: Path, out: Path, parameters: dict) -> None:
+    """Execute; once more if the kernel never answered. Kernels that start in the same moment may be given one port."""
+    for last in (False, True):
+        try:
+            papermill.execute_notebook(str(notebook), str(out), parameters, kernel_name=KERNEL, log_output=True,
+                                       cwd=str(notebook.parent), progress_bar=False, request_save_on_cell_execute=True,
+                                       extra_arguments=["--IPKernelApp.log_level=ERROR"])
+            return
+        except DeadKernelError:
+            raise  # in the middle of a cell
+        except RuntimeError as error:
+            if last or "Kernel" not in str(error):
+                raise
+            print(f"{notebook.name}: its kernel did not start ({error}); starting another", file=sys.stderr)
 
 
 @dataclass(frozen=True, eq=False)

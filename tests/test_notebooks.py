@@ -5,6 +5,7 @@ everything volatile, so that a second run of the same numbers changes no byte.
 
 import ast
 import json
+import os
 import threading
 import time
 
@@ -389,3 +390,25 @@ def test_a_damaged_executed_copy_is_named_and_made_again(place, capfd):
     assert names(notebooks.run("nano")) == ["01"]
     assert "01_first.ipynb, its executed copy, is damaged (its checksum changed)" in capfd.readouterr().err
     nbformat.validate(nbformat.read(copy, as_version=4))
+
+
+def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, capfd):
+    """Two kernels that start in the same moment may be given the same port: the second dies of it."""
+    (place / "early").mkdir()
+    (place / "early" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'ipykernel_launcher' in sys.orig_argv and (left := sorted(os.scandir(os.environ['DEATHS']), key=str)):\n"
+        "    os.unlink(left[0])\n"
+        "    os._exit(1)\n")
+    (place / "deaths").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place / "early"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    monkeypatch.setenv("DEATHS", str(place / "deaths"))
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    (place / "deaths" / "1").touch()
+    assert names(notebooks.run("nano")) == ["01"] and log(place) == ["first"]
+    assert "01_first.ipynb: its kernel did not start (" in capfd.readouterr().err
+    (place / "figures" / "nano" / "first.csv").unlink()
+    for name in "12":
+        (place / "deaths" / name).touch()
+    with pytest.raises(RuntimeError, match=r"01_first\.ipynb: its kernel failed \(Kernel.*run the same command again"):
+        notebooks.run("nano")
