@@ -119,7 +119,8 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
                            f"(the notebook up to there: {failed})") from error
     except RuntimeError as error:
         what = "died (out of memory?)" if isinstance(error, DeadKernelError) else f"failed ({error})"
-        raise RuntimeError(f"{notebook.name}: its kernel {what}; finished work is kept, run the same command again") from error
+        raise RuntimeError(f"{notebook.name}: its kernel {what}; finished work is kept, run the same command "
+                           "again") from error
     finally:
         part.unlink(missing_ok=True)
         logger.removeHandler(echo)
@@ -236,7 +237,7 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
 
 
 def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
-    """Execute notebooks that do not depend on each other, given with the reasons; leave a stamp for each that succeeded."""
+    """Execute notebooks that do not depend on each other (and why); leave a stamp for each that succeeded."""
     before, seconds = _snapshot(figures), {}
     try:
         for one, took in _side_by_side(batch):
@@ -247,7 +248,8 @@ def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
         for one in batch:
             if one.notebook in seconds:
                 own = {name: hashed for name, hashed in written.items() if _producer(name) in (None, one.notebook.stem)}
-                stamp = signed({"key": one.key, "wrote": own, "copy": file_hash(one.out), "seconds": seconds[one.notebook]})
+                stamp = signed({"key": one.key, "wrote": own, "copy": file_hash(one.out),
+                                "seconds": seconds[one.notebook]})
                 write_atomically(one.out.with_suffix(".json"), lambda part, stamp=stamp: part.write_text(
                     stamp, encoding="utf-8"))
     return [one.notebook for one in batch]

@@ -105,7 +105,8 @@ def _fault_now(folder: Path) -> str | None:
     try:
         # Not only times: a clock may jump, and a copy keeps them. An inode's change time cannot be set by anybody.
         stats = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*"))}
-        return _fault(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats.items()))
+        return _fault(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                                    for name, s in stats.items()))
     except FileNotFoundError:
         return f"{folder.name} vanished while it was read"
 

@@ -84,8 +84,8 @@ class Nano:
                "PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
         command = command or ("figures", "--scale", self.scale)
         with open(self.where / name, "wb") as err:
-            return subprocess.Popen([sys.executable, str(Path(__file__)), str(self.notebooks), *command], cwd=self.where,
-                                    env=env, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True,
+            return subprocess.Popen([sys.executable, __file__, str(self.notebooks), *command], cwd=self.where, env=env,
+                                    stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True,
                                     preexec_fn=before)
 
     def stderr(self, name: str = "stderr") -> str:
@@ -161,7 +161,7 @@ def wait_until(condition, seconds: float = 60.0, why=lambda: "") -> None:
 
 
 def kill_group(main: subprocess.Popen) -> None:
-    """kill -9 of everything that a terminal would kill: the command and its workers (kernels have groups of their own)."""
+    """kill -9 of all that a terminal would kill: the command and its workers (kernels have groups of their own)."""
     os.killpg(main.pid, signal.SIGKILL)
     main.communicate()
 

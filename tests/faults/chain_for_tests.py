@@ -28,7 +28,7 @@ class Chain:
         return len(self.nano.finished()) + len(self.nano.stamps())
 
     def kill_at(self, target: int, delay: float) -> bool:
-        """Start, kill once `target` results are there and `delay` seconds have passed; False if it was through before."""
+        """Start, kill `delay` seconds after `target` results are there; False if it was through before."""
         main = self.nano.start()
         end = time.monotonic() + 600
         try:
