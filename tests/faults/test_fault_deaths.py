@@ -15,7 +15,7 @@ DIES = "import os, signal\nfrom pathlib import Path\nif (Path(os.environ['GRACEL
 
 
 def test_a_worker_that_is_killed_is_one_error_with_the_jobs_in_flight(undisturbed, fresh):
-    fresh.copy_of(undisturbed).unfinish("features", "distill")
+    fresh.copy_of(undisturbed).unfinish("features", "distill", "evaluate")
     there = fresh.results()
     main = fresh.start()
     parts = []

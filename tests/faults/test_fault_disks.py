@@ -18,7 +18,7 @@ from gracelib.workers import run_jobs
 
 slow = pytest.mark.slow
 AGAIN = "then run the same command again: what was finished is kept"
-LEFT = ("features", "distill")  # stages left to do
+LEFT = ("features", "distill", "evaluate")  # stages left to do
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_or_read_only_is_found_before_anything_is_computed(u
 @slow
 def test_a_file_larger_than_the_limit_of_the_process_is_one_error(undisturbed, fresh):
     """The form of a full disk that every machine can show: a student's weights do not fit, its tokenizer does."""
-    fresh.copy_of(undisturbed).unfinish("distill")
+    fresh.copy_of(undisturbed).unfinish("distill", "evaluate")
     said = fresh.refused(file_limit=str(30 << 10))
     assert f"{fresh.runs}: a file would be larger than this process may write (" in said
     assert "ulimit -f unlimited" in said and AGAIN in said and "error: distill " in said
