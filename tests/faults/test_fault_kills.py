@@ -21,7 +21,7 @@ def test_killed_runs_go_on_to_the_same_bytes(undisturbed, tmp_path, capsys):
         chain = Chain(Nano(tmp_path / f"chain{seed}"), undisturbed, seed)
         chain.run(min(50, KILLS - len(moments)))
         assert comparable(chain.nano.tables()) == comparable(undisturbed.tables())
-        moments, executing, seed = moments + chain.moments, executing + chain.executing, seed + 1
+        moments, executing, seed = moments + chain.moments, executing + chain.in_notebooks, seed + 1
     quarters = [sum(q <= 4 * moment < q + 1 for moment in moments) for q in range(4)]
     with capsys.disabled():
         print(f"\n{len(moments)} kills in {time.monotonic() - started:.0f} s; by quarter of the finished results: "
