@@ -6,6 +6,7 @@ everything volatile, so that a second run of the same numbers changes no byte.
 import ast
 import json
 import os
+import subprocess
 import threading
 import time
 
@@ -412,3 +413,26 @@ def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, c
         (place / "deaths" / name).touch()
     with pytest.raises(RuntimeError, match=r"01_first\.ipynb: its kernel failed \(Kernel.*run the same command again"):
         notebooks.run("nano")
+
+
+def test_a_kernel_that_dies_in_a_cell_is_one_error_and_not_started_again(place):
+    """Side effects of the cell may be half done: the user decides."""
+    notebook(place / "notebooks", "01_dies", "import os, signal\nopen(os.environ['GRACELIB_RUNS'] + '/log', 'a').write('x ')",
+             "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(RuntimeError, match=r"^01_dies\.ipynb: its kernel died \(out of memory\?\); finished work is kept, run"):
+        notebooks.run("nano")
+    assert log(place) == ["x"]
+    assert not [p for p in (place / "runs" / "notebooks" / "nano").iterdir() if "01_dies" in p.name]
+
+
+def test_what_killed_runs_left_half_written_is_removed(place):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = [place / "runs/notebooks/nano" / f".01_first.{dead.pid}-0123abcd.part.ipynb",
+            place / "figures/nano/results" / f".table.{dead.pid}-0123abcd.part.csv"]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    notebook(place / "notebooks", "01_first", "1 + 1")
+    notebooks.run("nano")
+    assert not any(path.exists() for path in left)
