@@ -35,7 +35,7 @@ _WHAT = {
 }
 #: These may as well come from reading somebody's input: they are ours only below the folder that is written to.
 _ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_PROBE = 1 << 16  # bytes: a folder that cannot take so much cannot take a result
+_PROBE = 1 << 14  # bytes: a folder that cannot take so much cannot take a result
 _PART = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?")
 
 

@@ -45,11 +45,11 @@ def test_other_commands_at_once(undisturbed, fresh):
     for i, path in enumerate(sorted(fresh.runs.glob("responses/*/responses.jsonl"))):
         (teachers / f"teacher{i}.jsonl").write_bytes(path.read_bytes())
     score = ("score", str(teachers), "--student", str(student), *SCORE)
-    runs = {"figures": fresh.start(name="figures"), "a": fresh.start(*score, "--out", "a.csv", name="a"),
-            "b": fresh.start(*score, "--out", "b.csv", name="b")}
+    runs = {"said": fresh.start(name="said"), "said-a": fresh.start(*score, "--out", "a.csv", name="said-a"),
+            "said-b": fresh.start(*score, "--out", "b.csv", name="said-b")}
     out = {name: ended(fresh, main, name) for name, main in runs.items()}
     assert fresh.tables() == undisturbed.tables() and fresh.results() == undisturbed.results()
-    assert fresh.leftovers() == [] and out["a"].replace("a.csv", "b.csv") == out["b"]
+    assert fresh.leftovers() == [] and out["said-a"].replace("a.", "b.") == out["said-b"].replace("a.", "b.")
     table = (fresh.where / "a.csv").read_bytes()
     assert table == (fresh.where / "b.csv").read_bytes() and table.count(b"\n") > 2
 
