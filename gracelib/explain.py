@@ -17,7 +17,7 @@ from statistics import median
 
 from gracelib import commands, extra_runs, notebooks, paths, pipeline
 from gracelib.scales import SCALES, TABLES_ONLY, Scale, get_scale
-from gracelib.store import DECISIVE, META, Job, _fault, file_hash, versions
+from gracelib.store import DECISIVE, META, Job, fault_in, file_hash, versions
 
 NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
 
@@ -45,9 +45,8 @@ class Finished:
     def fault(self, job: Job) -> str | None:
         """None for a result that is there and whole; else "missing" or what is damaged in it."""
         if job.key not in self._faults:
-            meta = job.folder(self.root) / META
-            there = meta.is_file()
-            self._faults[job.key] = _fault(job.folder(self.root), meta.stat().st_mtime_ns) if there else "missing"
+            folder = job.folder(self.root)
+            self._faults[job.key] = fault_in(folder) if (folder / META).is_file() else "missing"
         return self._faults[job.key]
 
     @cached_property
@@ -217,8 +216,8 @@ def explain_notebooks(scale: str, recompute: bool = True) -> list[tuple[str, lis
     """Each numbered notebook with the reasons why `notebooks.run` would execute it; none where it is up to date."""
     dial, found = {"scale": scale, "recompute": recompute}, []
     for one in notebooks.planned_executions(scale, recompute, notebooks.numbered(), dial):
-        current = one.up_to_date(paths.figures(scale))
-        found.append((one.notebook.stem, [] if current else _notebook_reasons(one, paths.figures(scale))))
+        why = one.outdated(paths.figures(scale))
+        found.append((one.notebook.stem, (_notebook_reasons(one, paths.figures(scale)) or [why]) if why else []))
     return found
 
 

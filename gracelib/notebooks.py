@@ -28,15 +28,15 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from filelock import FileLock, Timeout
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib import paths
 from gracelib.cleaning import KERNEL, clean, made_by
+from gracelib.disk import alone, check_writable, explained, flush, part_of, sweep
 from gracelib.registry import FIGURES
-from gracelib.store import digest, file_hash, fingerprint, versions, write_atomically
-from gracelib.workers import prepare_worker, n_workers
-
+from gracelib.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
+from gracelib.workers import n_workers, prepare_worker
 
 
 def numbered(folder: Path | None = None) -> list[Path]:
@@ -97,33 +97,53 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     """Execute one notebook into `out`.
 
     Raises RuntimeError naming the notebook, the cell and its error; the partly executed copy stays beside `out` as
-    `*.failed.ipynb`.
+    `*.failed.ipynb`. RuntimeError, too, for a kernel that dies, DiskError for a disk that cannot take the copy.
     """
     check_parameters(notebook, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
     failed = out.with_suffix(".failed.ipynb")
-    part = out.with_name(f".{out.stem}.{os.getpid()}.part.ipynb")
+    part = part_of(out)
     logger, echo = logging.getLogger("papermill"), _KernelEcho()
     logger.addHandler(echo)
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     try:
-        papermill.execute_notebook(str(notebook), str(part), parameters, kernel_name=KERNEL, cwd=str(notebook.parent),
-                                   log_output=True, progress_bar=False, request_save_on_cell_execute=True,
-                                   extra_arguments=["--IPKernelApp.log_level=ERROR"])
-        os.replace(part, out)
+        with explained(out.parent):
+            _papermill(notebook, part, parameters)
+            flush(part)
+            os.replace(part, out)
         failed.unlink(missing_ok=True)
     except PapermillExecutionError as error:
         os.replace(part, failed)
         number = error.exec_count - bool(parameters)  # as a reader counts: without the cell that papermill adds
         raise RuntimeError(f"{notebook.name}, code cell {number}: {error.ename}: {error.evalue}\n"
                            f"(the notebook up to there: {failed})") from error
+    except RuntimeError as error:
+        what = "died (out of memory?)" if isinstance(error, DeadKernelError) else f"failed ({error})"
+        raise RuntimeError(f"{notebook.name}: its kernel {what}; finished work is kept, run the same command "
+                           "again") from error
     finally:
         part.unlink(missing_ok=True)
         logger.removeHandler(echo)
 
 
-@dataclass(frozen=True)
+def _papermill(notebook: Path, out: Path, parameters: dict) -> None:
+    """Execute; once more if the kernel never answered. Kernels that start in the same moment may be given one port."""
+    for last in (False, True):
+        try:
+            papermill.execute_notebook(str(notebook), str(out), parameters, kernel_name=KERNEL, log_output=True,
+                                       cwd=str(notebook.parent), progress_bar=False, request_save_on_cell_execute=True,
+                                       extra_arguments=["--IPKernelApp.log_level=ERROR"])
+            return
+        except DeadKernelError:
+            raise  # in the middle of a cell
+        except RuntimeError as error:
+            if last or "Kernel" not in str(error):
+                raise
+            print(f"{notebook.name}: its kernel did not start ({error}); starting another", file=sys.stderr)
+
+
+@dataclass(frozen=True, eq=False)
 class _Execution:
     """A notebook with what it is given, where its executed copy goes, and the key of all that decides its output."""
 
@@ -133,19 +153,30 @@ class _Execution:
     key: str
     made_from: dict  #: what the key is made from, so that a stamp can say later what changed
 
-    def up_to_date(self, figures: Path) -> bool:
-        """Whether its stamp says that this very execution wrote what is there now."""
+    def outdated(self, figures: Path) -> str | None:
+        """Why it has to be executed; None if its stamp says that this very execution wrote what is there now."""
+        stamp = self.out.with_suffix(".json")
+        if not (stamp.is_file() and self.out.is_file()):
+            return "it has not been executed to its end"
         try:
-            record = json.loads(self.out.with_suffix(".json").read_text(encoding="utf-8"))
-            return self.out.is_file() and record["key"] == self.key and all(
-                (figures / name).is_file() and file_hash(figures / name) == hashed
-                for name, hashed in record["wrote"].items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False  # no stamp, or not one of ours: run the notebook
+            record = verified(stamp.read_text(encoding="utf-8"))
+            key, wrote, copy = record["key"], dict(record["wrote"]), record["copy"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"its stamp {stamp.name} is damaged ({error})"
+        if key != self.key:
+            return "its cells, its parameters, the code or what comes before it changed"
+        if copy != file_hash(self.out):
+            return f"{self.out.name}, its executed copy, is damaged (its checksum changed)"
+        for name, hashed in wrote.items():
+            if not (figures / name).is_file():
+                return f"{name} is missing"
+            if file_hash(figures / name) != hashed:
+                return f"{name} is damaged or was edited (its checksum changed)"
+        return None
 
-    def seconds(self) -> float:
+    def seconds(self, why: str) -> float:
         """Execute it; how long that took."""
-        print(f"{self.notebook.name}: running at scale {self.out.parent.name}", file=sys.stderr)
+        print(f"{self.notebook.name}: running at scale {self.out.parent.name}: {why}", file=sys.stderr)
         started = time.perf_counter()
         execute(self.notebook, self.out, self.given)
         seconds = round(time.perf_counter() - started, 1)
@@ -172,13 +203,14 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
         if name not in known or name in ("scale", "recompute"):
             raise ValueError(f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
                              f"they declare {sorted(known - {'scale', 'recompute'})}")
-    folder = paths.runs() / "notebooks" / scale
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = paths.figures(scale)
-    figures.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / ".lock"):
+    folder, figures = paths.runs() / "notebooks" / scale, paths.figures(scale)
+    for place in (folder, figures):
+        check_writable(place)
+    with alone(folder / ".lock", "another run of this scale is at work"):
+        for place in (folder, figures):
+            sweep(place)
         planned = planned_executions(scale, recompute, chosen, dial)
-        if before and not all(one.up_to_date(figures) for one in planned):
+        if before and any(one.outdated(figures) for one in planned):
             before()
         executed = []
         batches = [[]]
@@ -187,10 +219,10 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
                 batches.append([])
             batches[-1].append(one)
         for batch in batches:
-            current = [one for one in batch if one.up_to_date(figures)]
-            for one in current:
+            why = {one: one.outdated(figures) for one in batch}
+            for one in (one for one in batch if not why[one]):
                 print(f"{one.notebook.name}: up to date", file=sys.stderr)
-            executed += _run_batch([one for one in batch if one not in current], figures)
+            executed += _run_batch({one: reason for one, reason in why.items() if reason}, figures)
     return executed
 
 
@@ -215,8 +247,8 @@ def planned_executions(scale: str, recompute: bool, chosen: list[Path], dial: di
     return planned
 
 
-def _run_batch(batch: list[_Execution], figures: Path) -> list[Path]:
-    """Execute notebooks that do not depend on each other; leave a stamp for each that succeeded."""
+def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
+    """Execute notebooks that do not depend on each other (and why); leave a stamp for each that succeeded."""
     before, seconds = _snapshot(figures), {}
     try:
         for one, took in _side_by_side(batch):
@@ -227,9 +259,10 @@ def _run_batch(batch: list[_Execution], figures: Path) -> list[Path]:
         for one in batch:
             if one.notebook in seconds:
                 own = {name: hashed for name, hashed in written.items() if _producer(name) in (None, one.notebook.stem)}
-                record = {"key": one.key, "made_from": one.made_from, "wrote": own, "seconds": seconds[one.notebook]}
-                write_atomically(one.out.with_suffix(".json"), lambda part, record=record: part.write_text(
-                    json.dumps(record, indent=1), encoding="utf-8"))
+                stamp = signed({"key": one.key, "made_from": one.made_from, "wrote": own, "copy": file_hash(one.out),
+                                "seconds": seconds[one.notebook]})
+                write_atomically(one.out.with_suffix(".json"), lambda part, stamp=stamp: part.write_text(
+                    stamp, encoding="utf-8"))
     return [one.notebook for one in batch]
 
 
@@ -238,40 +271,28 @@ def _producer(name: str) -> str | None:
     return FIGURES[Path(name).stem].notebook if Path(name).stem in FIGURES else None
 
 
-def _side_by_side(batch: list[_Execution]) -> Iterator[tuple[_Execution, float]]:
+def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, float]]:
     """Each execution with its seconds, as they end. After a failure nothing new is started, and it is raised."""
     if min(n_workers(), len(batch)) <= 1:
-        yield from ((one, one.seconds()) for one in batch)
+        yield from ((one, one.seconds(why)) for one, why in batch.items())
         return
     # Processes, not threads: papermill changes the working directory. Many figures take long, so those start first.
     figures = [item.notebook for item in FIGURES.values()]
     pool = ProcessPoolExecutor(min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"),
                                initializer=prepare_worker)
+    futures = {}
     try:
-        futures = {pool.submit(one.seconds): one
-                   for one in sorted(batch, key=lambda one: -figures.count(one.notebook.stem))}
+        for one in sorted(batch, key=lambda one: -figures.count(one.notebook.stem)):
+            futures[pool.submit(one.seconds, batch[one])] = one
         for future in as_completed(futures):
             yield futures[future], future.result()
+            del futures[future]
     except BrokenProcessPool as error:
-        raise RuntimeError("a process that executed notebooks died (out of memory?); "
-                           "run the same command again") from error
+        raise RuntimeError("a process that executed notebooks died (out of memory?) with these unfinished: "
+                           f"{sorted(one.notebook.name for one in futures.values())}; finished work is kept, run the "
+                           "same command again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock; if another run has it, say so and wait."""
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        print("another run of this scale is at work; waiting for it", file=sys.stderr)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def commit_outputs(scale: str) -> None:

@@ -25,6 +25,7 @@ from gracelib import ranking_report as report
 from gracelib.baselines import compute_scores
 from gracelib.checkpoints import DTYPES, check_student, load_student
 from gracelib.influence import grace_influence
+from gracelib.disk import check_writable, sweep
 from gracelib.ingest import Generations, Prompt, Selection, read_teachers, select_common
 from gracelib.intervals import grace_difference, grace_interval
 from gracelib.prompting import Policy, encode
@@ -104,6 +105,8 @@ def score_teachers(
     if work.exists() and not work.is_dir():
         raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
     _check_options(n, m, d, n_folds, nu, params, batch_tokens, dtype, seed)
+    check_writable(work)
+    sweep(work)
     # By name, not as given: nothing below can then depend on the order of the files.
     teachers = sorted(read_teachers(paths), key=lambda t: t.name)
     selection = select_common(teachers, n, m, seed)

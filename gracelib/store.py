@@ -11,6 +11,7 @@ before it is used: a damaged one is computed again.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -27,9 +28,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
+from gracelib.disk import alone, explained, flush, part_of
 
 META = "meta.json"
+_UNSIGNED = frozenset(("stage", "label", "key", "params", "code", "inputs", "files", "versions", "seconds"))
 DECISIVE = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy")  # another version, another result
 VERSIONED = ("gracelib", *DECISIVE, "pandas", "matplotlib", "seaborn")
 
@@ -79,23 +81,52 @@ class Job:
 
     def done(self, root: Path) -> bool:
         """Whether the result is there and undamaged. A damaged one is named on stderr and thrown away."""
-        meta = self.folder(root) / META
-        if not meta.is_file():
+        if not (self.folder(root) / META).is_file():
             return False
-        if (fault := _fault(self.folder(root), meta.stat().st_mtime_ns)) is None:
+        if fault_in(self.folder(root)) is None:
+            return True
+        # Only its lock's holder may remove it: another run may have put a good one there meanwhile.
+        with explained(root), self.alone(root):
+            return self.kept(root)
+
+    def kept(self, root: Path) -> bool:
+        """`done` for the holder of the lock."""
+        folder = self.folder(root)
+        if not (folder / META).is_file():
+            return False
+        if (fault := fault_in(folder)) is None:
             return True
         print(f"{self.stage.name} {self.label}: {fault}; it is computed again", file=sys.stderr)
-        shutil.rmtree(self.folder(root), ignore_errors=True)
+        shutil.rmtree(folder)
         return False
+
+    def alone(self, root: Path) -> contextlib.AbstractContextManager:
+        """The lock of this one result."""
+        return alone(self.folder(root).with_suffix(".lock"),
+                     f"{self.stage.name} {self.label}: another run is at work on it")
+
+
+def fault_in(folder: Path) -> str | None:
+    """What is wrong with a finished folder as it is at this moment, or None."""
+    try:
+        # Not only times: a clock may jump, and a copy keeps them. An inode's change time cannot be set by anybody.
+        stats = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*"))}
+        return _fault(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                                    for name, s in stats.items()))
+    except FileNotFoundError:
+        return f"{folder.name} vanished while it was read"
 
 
 @cache
-def _fault(folder: Path, stamp: int) -> str | None:
-    """What is wrong with a finished folder, or None. Read once a process for each version (`stamp`) of its meta file."""
+def _fault(folder: Path, stamp: tuple) -> str | None:
+    """What is wrong with a finished folder, or None. Read once a process as long as no file in it changes (`stamp`)."""
     try:
-        files = json.loads((folder / META).read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError):
-        return f"{folder.name}/{META} cannot be read"
+        meta = verified((folder / META).read_text(encoding="utf-8"), _UNSIGNED)
+        files = dict(meta["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{folder.name}/{META} is damaged ({error})"
+    if meta["key"] != folder.name:
+        return f"{folder.name}/{META} belongs to another result, {meta['key']}"
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
@@ -103,6 +134,26 @@ def _fault(folder: Path, stamp: int) -> str | None:
         if file_hash(path) != expected:
             return f"{folder.name}/{name} is damaged (its checksum changed)"
     return None
+
+
+def signed(record: dict) -> str:
+    """JSON text of a record with a checksum of itself, for `verified`."""
+    return json.dumps({**record, "checksum": digest(record)}, indent=1, sort_keys=True)
+
+
+def verified(text: str, unsigned: frozenset[str] = frozenset()) -> dict:
+    """The record of a `signed` text. ValueError if it is not what was written.
+
+    A record with exactly the keys `unsigned` needs no checksum: results of hours that were made before there was one.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    if unsigned and record.keys() == unsigned:
+        return record
+    if record.pop("checksum", None) != digest(record):
+        raise ValueError("its checksum changed")
+    return record
 
 
 def digest(record) -> str:
@@ -171,20 +222,24 @@ def machine() -> dict[str, str | int | None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary sibling, then rename it to `path`: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Let `write` fill a temporary sibling, then rename it to `path`: readers see the old file or the whole new one,
+    also after a power cut. Raises DiskError for a disk that cannot take it."""
+    part = part_of(path)
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(part)
+            flush(part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def compute(job: Job, root: Path) -> Path:
     """The finished folder of a job, computing it (not its inputs) if need be.
 
-    Two processes that want the same job at once: one waits for the other. Raises RuntimeError if an input is missing.
+    Two processes that want the same job at once: one says that it waits, and does. Raises RuntimeError if an input is
+    missing, DiskError for a disk that cannot take the result.
     """
     folder = job.folder(root)
     if job.done(root):
@@ -193,24 +248,31 @@ def compute(job: Job, root: Path) -> Path:
     for name, upstream in job.inputs.items():
         if not upstream.done(root):
             raise RuntimeError(f"{job.stage.name} {job.label}: its input {name!r} is not there; run that stage first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if job.done(root):
-            return folder
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
-        part.mkdir()
-        started = time.perf_counter()
-        job.stage.run(part, job.params, inputs)
-        meta = {"stage": job.stage.name, "label": job.label, "key": job.key, "params": job.params,
-                "code": job.stage.code, "modules": job.stage.parts, "machine": machine(),
-                "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
-                "files": {str(p.relative_to(part)): file_hash(p) for p in sorted(part.rglob("*")) if p.is_file()},
-                "versions": versions(), "seconds": round(time.perf_counter() - started, 3)}
-        (part / META).write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a folder without its meta file: not ours to trust
-        os.replace(part, folder)
+    with explained(root):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with job.alone(root):
+            if not job.kept(root):
+                _make(job, folder, inputs)
     return folder
+
+
+def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
+    part.mkdir()
+    started = time.perf_counter()
+    job.stage.run(part, job.params, inputs)
+    files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+    meta = {"stage": job.stage.name, "label": job.label, "key": job.key, "params": job.params,
+            "code": job.stage.code, "modules": job.stage.parts, "machine": machine(),
+            "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
+            "files": {str(path.relative_to(part)): file_hash(path) for path in files},
+            "versions": versions(), "seconds": round(time.perf_counter() - started, 3)}
+    (part / META).write_text(signed(meta), encoding="utf-8")
+    for path in (*files, part / META, part):  # a power cut after the rename must not find them empty
+        flush(path)
+    shutil.rmtree(folder, ignore_errors=True)  # a folder without its meta file: not ours to trust
+    os.replace(part, folder)
 
 
 def with_upstream(jobs: Iterable[Job], unfinished_in: Path | None = None) -> list[Job]:

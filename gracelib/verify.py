@@ -30,7 +30,7 @@ from gracelib.intervals import grace_interval
 from gracelib.pipeline import Plan, _accuracy, _teacher_row, cell_scores, feature_means
 from gracelib.scales import Scale, command_for, get_scale
 from gracelib.scores import grace, recalibrate
-from gracelib.store import DECISIVE, META, Job, _fault, file_hash, versions, with_upstream, write_atomically
+from gracelib.store import DECISIVE, META, Job, fault_in, file_hash, versions, with_upstream, write_atomically
 from gracelib.tasks import read_responses
 from gracelib.workers import run_jobs
 
@@ -249,7 +249,7 @@ def against(scale: str, other: Path, n: int = 3, seed: int = 0) -> Report:
             if not (needed.folder(other) / META).is_file():
                 raise ValueError(f"{needed.folder(other)} is not there: {needed.stage.name} {needed.label}, by the "
                                  "same code, parameters and package versions as here, is what can be compared")
-            if fault := _fault.__wrapped__(needed.folder(other), 0):  # anew: a folder that was copied keeps its times
+            if fault := fault_in(needed.folder(other)):
                 raise ValueError(f"{needed.folder(other).parent}: {fault}; copy it from the other machine again")
         for given in job.inputs.values():
             shutil.copytree(given.folder(other), given.folder(root), dirs_exist_ok=True)

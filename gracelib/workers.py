@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gracelib.disk import check_writable, sweep_folders
 from gracelib.store import Job, compute, with_upstream
 
 # What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
@@ -54,35 +55,42 @@ def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
     """Finish `jobs` and all they depend on; finished ones cost a file look-up.
 
     Raises RuntimeError naming the job that failed (the cause is chained) or, if a worker process died, those that
-    were in flight. What was finished stays finished: calling again resumes.
+    were in flight; DiskError, before any work, if `root` cannot be written to. What was finished stays finished:
+    calling again resumes.
     """
     todo = {job.key: job for job in with_upstream(jobs, unfinished_in=root)}
     if not todo:
         return
+    check_writable(root)
+    sweep_folders(root)
     n_jobs, at_once = len(todo), min(n_workers(), len(todo))
     bar = tqdm(total=sum(job.cost for job in todo.values()), desc=description, smoothing=0.05, postfix=f"0/{n_jobs} jobs",
                bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}")
     saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
     os.environ.update(WORKER_VARIABLES)
     pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
-    running, finished = {}, set()
+    running, unfinished = {}, set(todo)
     try:
         while todo or running:
-            ready = [job for job in todo.values() if all(up.key in finished or up.done(root) for up in job.inputs.values())]
+            ready = [job for job in todo.values() if not unfinished & {up.key for up in job.inputs.values()}]
             for job in sorted(ready, key=lambda job: -job.cost)[: at_once + 1 - len(running)]:
-                running[pool.submit(_compute, todo.pop(job.key), root)] = job
+                running[pool.submit(_compute, job, root)] = job
+                del todo[job.key]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
+                job = running[future]
                 try:
-                    finished.add(future.result())
-                except BrokenProcessPool as error:
-                    lost = [f"{j.stage.name} {j.label}" for j in [job, *running.values()]]
-                    raise RuntimeError(f"a worker process died (out of memory?) while computing {lost}; finished work "
-                                       "is kept, run the same command again") from error
+                    unfinished.remove(future.result())
+                except BrokenProcessPool:
+                    raise
                 except Exception as error:
                     raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
-                bar.set_postfix_str(f"{len(finished)}/{n_jobs} jobs", refresh=False)
+                del running[future]
+                bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs", refresh=False)
                 bar.update(job.cost)
+    except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
+        lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
+        raise RuntimeError(f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
+                           "finished work is kept, run the same command again") from error
     finally:
         bar.close()
         pool.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,8 @@ everything volatile, so that a second run of the same numbers changes no byte.
 
 import ast
 import json
+import os
+import subprocess
 import threading
 import time
 
@@ -271,7 +273,8 @@ def test_the_stamp_of_a_run_is_plain_json(place):
     notebook(place / "notebooks", "00_only", WRITE.format(name="only", text="a"))
     notebooks.run("nano")
     record = json.loads((place / "runs" / "notebooks" / "nano" / "00_only.json").read_text())
-    assert set(record) == {"key", "made_from", "wrote", "seconds"} and list(record["wrote"]) == ["only.csv"]
+    assert set(record) == {"key", "made_from", "wrote", "copy", "seconds", "checksum"}
+    assert list(record["wrote"]) == ["only.csv"]
 
 
 def test_redrawing_looks_at_the_tables_it_draws_from(place):
@@ -381,3 +384,58 @@ def test_a_bad_number_of_workers_is_refused_before_anything_runs(place, monkeypa
     with pytest.raises(ValueError, match="GRACELIB_WORKERS='two' is not a number"):
         notebooks.run("nano")
     assert log(place) == []
+
+
+def test_a_damaged_executed_copy_is_named_and_made_again(place, capfd):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    notebooks.run("nano")
+    copy = place / "runs" / "notebooks" / "nano" / "01_first.ipynb"
+    copy.write_text(copy.read_text()[:-9])
+    assert names(notebooks.run("nano")) == ["01"]
+    assert "01_first.ipynb, its executed copy, is damaged (its checksum changed)" in capfd.readouterr().err
+    nbformat.validate(nbformat.read(copy, as_version=4))
+
+
+def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, capfd):
+    """Two kernels that start in the same moment may be given the same port: the second dies of it."""
+    (place / "early").mkdir()
+    (place / "early" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'ipykernel_launcher' in sys.orig_argv and (left := sorted(os.scandir(os.environ['DEATHS']), key=str)):\n"
+        "    os.unlink(left[0])\n"
+        "    os._exit(1)\n")
+    (place / "deaths").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place / "early"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    monkeypatch.setenv("DEATHS", str(place / "deaths"))
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    (place / "deaths" / "1").touch()
+    assert names(notebooks.run("nano")) == ["01"] and log(place) == ["first"]
+    assert "01_first.ipynb: its kernel did not start (" in capfd.readouterr().err
+    (place / "figures" / "nano" / "first.csv").unlink()
+    for name in "12":
+        (place / "deaths" / name).touch()
+    with pytest.raises(RuntimeError, match=r"01_first\.ipynb: its kernel failed \(Kernel.*run the same command again"):
+        notebooks.run("nano")
+
+
+def test_a_kernel_that_dies_in_a_cell_is_one_error_and_not_started_again(place):
+    """Side effects of the cell may be half done: the user decides."""
+    notebook(place / "notebooks", "01_dies", "import os, signal\nopen(os.environ['GRACELIB_RUNS'] + '/log', 'a').write('x ')",
+             "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(RuntimeError, match=r"^01_dies\.ipynb: its kernel died \(out of memory\?\); finished work is kept, run"):
+        notebooks.run("nano")
+    assert log(place) == ["x"]
+    assert not [p for p in (place / "runs" / "notebooks" / "nano").iterdir() if "01_dies" in p.name]
+
+
+def test_what_killed_runs_left_half_written_is_removed(place):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = [place / "runs/notebooks/nano" / f".01_first.{dead.pid}-0123abcd.part.ipynb",
+            place / "figures/nano/results" / f".table.{dead.pid}-0123abcd.part.csv"]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    notebook(place / "notebooks", "01_first", "1 + 1")
+    notebooks.run("nano")
+    assert not any(path.exists() for path in left)

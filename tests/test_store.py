@@ -300,7 +300,7 @@ def run_script(source: str, *argv: str) -> None:
     (lambda path: path.write_bytes(path.read_bytes()[:-1]), "value.txt is damaged"),
     (lambda path: path.write_text("8"), "value.txt is damaged"),
     (lambda path: path.unlink(), "value.txt is missing"),
-    (lambda path: path.with_name(META).write_text("{"), "meta.json cannot be read"),
+    (lambda path: path.with_name(META).write_text("{"), "meta.json is damaged"),
 ], ids=["truncated", "changed", "missing", "meta"])
 def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, capsys):
     """A flipped bit in a finished folder must not reach a score: every file is compared with its checksum."""
@@ -309,7 +309,6 @@ def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, caps
     path = compute(one, tmp_path) / "value.txt"
     assert one.done(tmp_path)
     harm(path)
-    os.utime(path.with_name(META), ns=(1, 1))  # a new process reads it afresh; this one must see a new file
     compute(one, tmp_path)
     assert what in capsys.readouterr().err
     assert path.read_text() == "7" and runs(log) == 2

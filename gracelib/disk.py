@@ -1,0 +1,157 @@
+"""What can go wrong with a disk, said in one way, and files that are whole or not there.
+
+A run of days ends on a full disk, a mount that turned read-only or a used-up quota more often than on a bug, and each
+library words that differently (an OSError, a Rust error without a number, a traceback in a notebook's cell). Here each
+becomes one message that names the folder, how much is free, and what to do. What a killed run leaves half-written is
+recognised by its name and removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_ELSEWHERE = "or set GRACELIB_RUNS (GRACELIB_FIGURES for figures) to a folder on another disk"
+#: What an error number says, and what to do about it.
+_WHAT = {
+    errno.ENOSPC: ("the disk is full", f"make space there, {_ELSEWHERE}"),
+    errno.EDQUOT: ("the disk quota is used up", f"make space there, {_ELSEWHERE}"),
+    errno.EFBIG: ("a file would be larger than this process may write", "raise the limit (`ulimit -f unlimited`)"),
+    errno.EROFS: ("the file system is read-only", f"mount it writable, {_ELSEWHERE}"),
+    errno.EACCES: ("this user may not write there", f"change its permissions, {_ELSEWHERE}"),
+    errno.EPERM: ("this user may not write there", f"change its permissions or attributes, {_ELSEWHERE}"),
+    errno.EEXIST: ("a file stands in the place of a folder", f"move it away, {_ELSEWHERE}"),
+    errno.ENOTDIR: ("a file stands in the place of a folder", f"move it away, {_ELSEWHERE}"),
+}
+#: These may as well come from reading somebody's input: they are ours only below the folder that is written to.
+_ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_PROBE = 1 << 14  # bytes: a folder that cannot take so much cannot take a result
+_PART = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?")
+
+
+class DiskError(OSError):
+    """A folder that cannot be written to: one line with the folder, the cause, what is free and the remedy."""
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Raises DiskError instead of whatever a full, read-only or forbidden disk made of the work on `folder`."""
+    try:
+        yield
+    except Exception as error:
+        if (number := _number(error, folder)) is None:
+            raise
+        raise DiskError(_message(number, folder)) from error
+
+
+def in_words(error: Exception) -> str:
+    """What to tell a user of an error that nobody explained on its way up: of a disk what `explained` says."""
+    if (number := _number(error)) is None:
+        return str(error)
+    name = getattr(error, "filename", None)
+    return _message(number, Path(os.fsdecode(name)).parent if isinstance(name, str | bytes) else None)
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and write a little into it. Raises DiskError: now, and not after the first hour."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE))
+
+
+def _number(error: BaseException | None, folder: Path | None = None) -> int | None:
+    """The disk's error number behind an error, or None if it has nothing to do with a disk."""
+    while error is not None and not isinstance(error, DiskError):
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors, tokenizers
+            number = int(said[1])
+        names = [name for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name]
+        ours = folder and any(Path(os.path.abspath(os.fsdecode(name))).is_relative_to(os.path.abspath(folder))
+                              for name in names)
+        if number in _ANYWHERE or (number in _WHAT and ours):
+            return number
+        error = error.__cause__
+    return None
+
+
+def _message(number: int, folder: Path | None) -> str:
+    what, remedy = _WHAT[number]
+    if folder:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        what = f"{folder}: {what} ({_size(shutil.disk_usage(there).free)} free)"
+    return f"{what}; {remedy}, then run the same command again: what was finished is kept"
+
+
+def _size(n_bytes: int) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} GiB"
+
+
+# --- whole files ---
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path` under which it is written: hidden, nobody else's, and known to `sweep` as half-written."""
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file (or a folder's list of files) is on the disk: a rename may get there before the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the half-written files (`part_of`) that dead processes left below `folder`."""
+    for path in folder.rglob(".*.part*"):
+        if (found := _PART.fullmatch(path.name)) and not _alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def sweep_folders(root: Path) -> None:
+    """Remove the half-written result folders root/<stage>/<key>.part whose lock nobody holds."""
+    for part in root.glob("*/*.part"):
+        with contextlib.suppress(Timeout), FileLock(part.with_suffix(".lock")).acquire(timeout=0):
+            shutil.rmtree(part)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
+
+
+@contextlib.contextmanager
+def alone(lock: Path, busy: str) -> Iterator[None]:
+    """Hold a lock; if another process has it, say `busy` on stderr and wait. A dead process holds none."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print(f"{busy}; waiting for it", file=sys.stderr)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -1,0 +1,33 @@
+"""One undisturbed run for all fault tests, made once also where several test processes want it."""
+
+import pytest
+from filelock import FileLock
+from nano_for_tests import Nano
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Nano:
+    """Finished, never disturbed: look, copy, do not touch."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if base.name.startswith("popen-") else base) / "undisturbed"  # popen-: a process of xdist
+    with FileLock(shared.with_suffix(".lock")):
+        there = (shared / "finished").exists()
+        nano = Nano(shared)
+        if not there:
+            nano.finish()
+            (shared / "finished").touch()
+    return nano
+
+
+@pytest.fixture
+def nano(undisturbed, tmp_path) -> Nano:
+    """A finished run to harm."""
+    return Nano(tmp_path / "nano").copy_of(undisturbed)
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """Nothing yet; nothing of it may be left running."""
+    nano = Nano(tmp_path / "nano")
+    yield nano
+    nano.wait_until_alone()

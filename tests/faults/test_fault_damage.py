@@ -1,0 +1,161 @@
+"""Truncated files, flipped bits, and clocks that jump: what is damaged is found by its checksum, named and made again;
+what is not damaged is used again, whatever its times say.
+"""
+
+import json
+import os
+import shutil
+import textwrap
+
+import pytest
+from stages_for_tests import ADD
+
+from gracelib.store import META, Job, fault_in, compute, signed, verified
+
+YEAR = 365 * 86400
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    """One bit in the middle; size and times as before."""
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def empty(path):
+    """What a power cut leaves of a file that was renamed before it was written."""
+    path.write_bytes(b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0, pytest.param(1, marks=pytest.mark.skipif(
+    "GRACELIB_KILLS" not in os.environ, reason="the other harms: `make test-faults`")), pytest.param(
+        2, marks=pytest.mark.skipif("GRACELIB_KILLS" not in os.environ, reason="the other harms: `make test-faults`"))])
+def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, shift):
+    """All at once: one of each stage, a model that is still needed, a result table, a drawn one, a stamp, a copy."""
+    def of(stage, name, which=0):
+        return sorted(nano.runs.glob(f"{stage}/*/{name}"))[which]
+
+    # The distilled models are needed again only where an accuracy is missing.
+    student = next(p for p in sorted(nano.runs.glob("evaluate/*/meta.json")) if "taught by" in p.read_text())
+    model = verified(student.read_text())["inputs"]["model"]
+    shutil.rmtree(student.parent)
+    weights = nano.runs / "distill" / model / "model.safetensors"
+    accuracy = next(p for p in sorted(nano.runs.glob("evaluate/*/meta.json")) if "taught by" in p.read_text())
+    harmed = [weights, of("responses", "responses.jsonl"), of("features", "features.safetensors"),
+              of("features", META, 1), accuracy.with_name("accuracy.json"), nano.figures / "nano/results/students.csv",
+              nano.figures / "nano/drawn.csv", nano.runs / "notebooks/nano/01_teachers.json",
+              nano.runs / "notebooks/nano/06_draws_too.ipynb"]
+    harms = [truncate, flip, empty]
+    for i, path in enumerate(harmed):
+        harms[(i + shift) % 3](path)
+    said = nano.finish()
+    for path in harmed[:5]:
+        assert f"{path.parent.name}/{path.name} is damaged (" in said, path
+    assert said.count("it is computed again") == 5
+    for line in ("02_students.ipynb: running at scale nano: results/students.csv is damaged or was edited",
+                 "05_draws.ipynb: running at scale nano: drawn.csv is damaged or was edited",
+                 "01_teachers.ipynb: running at scale nano: its stamp 01_teachers.json is damaged",
+                 "06_draws_too.ipynb: running at scale nano: 06_draws_too.ipynb, its executed copy, is damaged"):
+        assert line in said
+    assert nano.tables() == undisturbed.tables() and nano.results() == undisturbed.results()
+    assert nano.finish().count("up to date") == 4
+
+
+def job(tmp_path, value=7):
+    return Job(ADD, {"value": value, "log": str(tmp_path / "log")}, {}, label=f"job {value}")
+
+
+def test_any_flipped_bit_of_a_result_is_found(tmp_path):
+    """Also those of the meta file that change no checksum of another file: parameters, key, seconds."""
+    folder = compute(job(tmp_path), tmp_path)
+    for path in (folder / META, folder / "value.txt"):
+        whole = path.read_bytes()
+        for bit in range(0, 8 * len(whole), 3):  # every byte, and each of its bits in turn
+            path.write_bytes(whole[:bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1:])
+            assert fault_in(folder) is not None, (path.name, bit)
+        path.write_bytes(whole)
+    assert fault_in(folder) is None
+
+
+def test_a_result_in_another_s_place_is_found(tmp_path, capsys):
+    first, second = compute(job(tmp_path), tmp_path), job(tmp_path, 8).folder(tmp_path)
+    shutil.copytree(first, second)
+    assert not job(tmp_path, 8).done(tmp_path)
+    assert f"belongs to another result, {first.name}" in capsys.readouterr().err
+
+
+def test_results_from_before_there_was_a_checksum_are_used(tmp_path):
+    folder = compute(job(tmp_path), tmp_path)
+    record = verified((folder / META).read_text())
+    (folder / META).write_text(json.dumps(record))
+    assert job(tmp_path).done(tmp_path)
+    (folder / META).write_text(json.dumps(record | {"checksun": "1"}))  # a flipped bit in the word itself
+    assert not job(tmp_path).done(tmp_path)
+
+
+def test_damage_is_seen_by_the_process_that_looked_before_whatever_the_times_say(tmp_path):
+    mine = job(tmp_path)
+    path = compute(mine, tmp_path) / "value.txt"
+    assert mine.done(tmp_path)
+    flip(path)
+    assert path.read_bytes() != b"7" and not mine.done(tmp_path)
+
+
+def test_a_signed_record_is_refused_once_it_changed():
+    text = signed({"a": 1.5, "b": ["x"]})
+    assert verified(text) == {"a": 1.5, "b": ["x"]}
+    for wrong in (text.replace("1.5", "1.25"), text.replace("checksum", "checksun"), "[]", "{}", ""):
+        with pytest.raises(ValueError):
+            verified(wrong)
+
+
+# --- clocks ---
+
+
+def set_times(nano, shift: int) -> None:
+    for path in [p for folder in (nano.runs, nano.figures) for p in folder.rglob("*")]:
+        stat = path.stat()
+        os.utime(path, (stat.st_atime + shift, stat.st_mtime + shift))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [YEAR, -YEAR], ids=["forward", "back"])
+def test_times_of_files_decide_nothing(undisturbed, nano, shift):
+    """A year later or earlier nothing is made again, and an edited table with the old time is not trusted."""
+    set_times(nano, shift)
+    assert nano.finish().count("up to date") == 4
+    if shift < 0:
+        flip(nano.figures / "nano/results/students.csv")
+        said = nano.finish()
+        assert "results/students.csv is damaged" in said and said.count("up to date") == 3
+        assert nano.tables() == undisturbed.tables()
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_during_a_run_changes_nothing(undisturbed, fresh):
+    """In every process, a second after its start, a year forward or back: in workers, kernels and the command."""
+    fresh.copy_of(undisturbed).unfinish("features", "responses")
+    kept = {folder: (folder / META).read_bytes() for folder in fresh.finished()}
+    folder = fresh.where / "jumps"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(f"""
+        import os, time
+        real, real_ns, start = time.time, time.time_ns, time.monotonic()
+        sign = 1 if os.getpid() % 2 else -1
+        def shift():
+            return sign * {YEAR} if time.monotonic() - start > 1 else 0
+        time.time = lambda: real() + shift()
+        time.time_ns = lambda: real_ns() + 10**9 * shift()
+        open({str(folder)!r} + f"/was-here-{{os.getpid()}}", "w").close()
+    """))
+    fresh.finish(PYTHONPATH=str(folder))
+    assert len(list(folder.glob("was-here-*"))) > 6  # the command, workers, kernels
+    assert fresh.tables() == undisturbed.tables() and fresh.results() == undisturbed.results()
+    assert kept == {folder: (folder / META).read_bytes() for folder in kept}
+    assert fresh.finish().count("up to date") == 4

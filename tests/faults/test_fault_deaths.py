@@ -1,0 +1,83 @@
+"""A process of a run dies: a worker, a kernel, the command that executes a notebook. One error says what was in
+flight, nothing else is lost, nothing stays behind, and the same command goes on from there.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from nano_for_tests import wait_until, write_notebook
+
+pytestmark = pytest.mark.slow
+AGAIN = "finished work is kept, run the same command again"
+DIES = "import os, signal\nfrom pathlib import Path\nif (Path(os.environ['GRACELIB_RUNS']) / 'fault').exists():\n    "
+
+
+def test_a_worker_that_is_killed_is_one_error_with_the_jobs_in_flight(undisturbed, fresh):
+    fresh.copy_of(undisturbed).unfinish("features", "distill", "evaluate")
+    there = fresh.results()
+    main = fresh.start()
+    parts = []
+
+    def at_work():
+        parts[:] = fresh.runs.glob("*/*.part")
+        return parts
+
+    wait_until(at_work, 120, fresh.stderr)
+    worker = next(pid for pid, line in fresh.processes().items() if "spawn_main" in line)
+    os.kill(worker, signal.SIGKILL)
+    main.communicate(timeout=120)
+    said = fresh.stderr()
+    assert main.returncode == 2 and "Traceback" not in said and said.count("error: ") == 1, said[-3000:]
+    error = said[said.index("error: "):]
+    assert "a worker process died (out of memory?) while computing ['" in error and AGAIN in error
+    assert " taught by " in error  # the labels of jobs
+    fresh.wait_until_alone()
+    kept, expected = fresh.results(), undisturbed.results()
+    assert set(there) <= set(kept) and all(files == expected[name] for name, files in kept.items())
+    fresh.finish()
+    assert fresh.tables() == undisturbed.tables() and fresh.results() == expected and fresh.leftovers() == []
+
+
+@pytest.mark.parametrize("tags", [(), ("only-reads",)], ids=["alone", "side by side"])
+def test_a_kernel_that_dies_is_one_error_with_its_notebook(undisturbed, fresh, tags):
+    fresh.copy_of(undisturbed)
+    name = "07_dies" if tags else "04_dies"
+    write_notebook(fresh.notebooks / f"{name}.ipynb", DIES + "os.kill(os.getpid(), signal.SIGKILL)", tags=tags)
+    (fresh.notebooks / "06_draws_too.ipynb").touch()
+    if tags:  # another one to be executed beside it
+        (fresh.figures / "nano/drawn_too.csv").unlink()
+    (fresh.runs / "fault").touch()
+    said = fresh.refused()
+    assert f"{name}.ipynb: its kernel died (out of memory?); {AGAIN}" in said
+    assert "02_students.ipynb: up to date" in fresh.stderr()
+    assert fresh.leftovers() == [] and f"{name}.json" not in fresh.stamps() and "02_students.json" in fresh.stamps()
+    (fresh.runs / "fault").unlink()
+    again = fresh.finish()
+    assert again.count("02_students.ipynb: up to date") == 1 and f"{name}.ipynb: running" in again
+    assert fresh.tables() == undisturbed.tables()
+
+
+def test_a_notebook_whose_runner_is_killed_leaves_nothing_and_is_executed_again(undisturbed, fresh):
+    """kill -9 of the command alone, while a cell runs: its kernel ends, its half-written copy goes at the next run."""
+    fresh.copy_of(undisturbed)
+    write_notebook(fresh.notebooks / "04_waits.ipynb", DIES + "import time\n    (Path(os.environ['GRACELIB_RUNS']) / "
+                   "'waiting').touch()\n    time.sleep(600)")
+    (fresh.runs / "fault").touch()
+    main = fresh.start()
+    wait_until((fresh.runs / "waiting").exists, 120, fresh.stderr)
+    kernels = [pid for pid, line in fresh.processes().items() if "ipykernel" in line]
+    assert len(kernels) == 1
+    os.kill(main.pid, signal.SIGKILL)
+    main.communicate()
+    wait_until(lambda: not Path(f"/proc/{kernels[0]}").exists() or kernels[0] not in fresh.processes(), 30)
+    fresh.wait_until_alone()
+    left = fresh.leftovers()
+    assert len(left) == 1 and "04_waits" in left[0]  # so that the next assertion is about something
+    assert "04_waits.json" not in fresh.stamps()
+    (fresh.runs / "fault").unlink()
+    again = fresh.finish()
+    assert "01_teachers.ipynb: up to date" in again and "02_students.ipynb: up to date" in again
+    assert "04_waits.ipynb: running at scale nano: it has not been executed to its end" in again
+    assert fresh.leftovers() == [] and fresh.tables() == undisturbed.tables()

@@ -1,0 +1,262 @@
+"""A disk that is full, or that cannot be written to: one error that names the folder, what is free and the remedy,
+before work is spent where that can be known; nothing half-written is taken for finished, and with room the run goes on.
+"""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from nano_for_tests import write_notebook
+from stages_for_tests import ADD
+
+from gracelib.disk import DiskError, check_writable, explained, in_words, sweep
+from gracelib.store import META, Job, compute, write_atomically
+from gracelib.workers import run_jobs
+
+slow = pytest.mark.slow
+AGAIN = "then run the same command again: what was finished is kept"
+LEFT = ("features", "distill", "evaluate")  # stages left to do
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """8 MiB that can be filled, or remounted read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"this machine cannot mount a tmpfs ({done.stderr.strip() or done.returncode})")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path, free: int) -> Path:
+    """Fill a disk up to `free` bytes; the file to remove to make room again."""
+    filler = disk / "filler"
+    stat = os.statvfs(disk)
+    filler.write_bytes(bytes(stat.f_bavail * stat.f_frsize - free))
+    return filler
+
+
+@slow
+def test_a_disk_that_fills_up_is_one_error_and_with_room_the_run_goes_on(undisturbed, fresh, small_disk):
+    fresh.runs = small_disk / "runs"
+    fresh.copy_of(undisturbed).unfinish(*LEFT)
+    there = fresh.results()
+    filler = fill(small_disk, 96 << 10)  # the students need more
+    said = fresh.refused()
+    assert f"{fresh.runs}: the disk is full (" in said and " free); make space there, or set GRACELIB_RUNS" in said
+    assert AGAIN in said and any(f"error: {stage} " in said for stage in LEFT)
+    kept, expected = fresh.results(), undisturbed.results()
+    assert set(there) <= set(kept) and all(files == expected[name] for name, files in kept.items())
+    filler.unlink()
+    fresh.finish()
+    assert fresh.tables() == undisturbed.tables() and fresh.results() == expected and fresh.leftovers() == []
+
+
+@slow
+def test_a_disk_that_fills_up_in_a_notebook_is_one_error(undisturbed, fresh, small_disk):
+    """Of the cell that wrote, with the disk's message; the notebooks before it are kept."""
+    fresh.figures = small_disk / "figures"
+    fresh.copy_of(undisturbed)
+    write_notebook(fresh.notebooks / "04_large.ipynb", "from gracelib import paths\n"
+                   "from gracelib.store import write_atomically\nplace = paths.figures(scale)\n"
+                   "write_atomically(place / 'large.csv', lambda part: part.write_bytes(bytes(1 << 20)))")
+    filler = fill(small_disk, 128 << 10)
+    said = fresh.refused()
+    assert f"04_large.ipynb, code cell 2: DiskError: {fresh.figures}/nano: the disk is full (" in said and AGAIN in said
+    assert fresh.leftovers() == [] and not (fresh.figures / "nano/large.csv").exists()
+    filler.unlink()
+    again = fresh.finish()
+    assert "02_students.ipynb: up to date" in again and "04_large.ipynb: running" in again
+    assert {**undisturbed.tables(), "large.csv": bytes(1 << 20)} == fresh.tables()
+
+
+@slow
+def test_a_disk_that_fills_up_under_a_notebook_is_one_error(undisturbed, fresh, small_disk):
+    """The cell itself goes well: its executed copy cannot be written."""
+    fresh.runs = small_disk / "runs"
+    fresh.copy_of(undisturbed)
+    write_notebook(fresh.notebooks / "04_fills.ipynb", "import os\nfrom gracelib import paths\nruns = paths.runs()\n"
+                   "disk = os.statvfs(runs)\nif (runs / 'fault').exists():\n"
+                   "    (runs / 'filler').write_bytes(bytes(disk.f_bavail * disk.f_frsize))", "print('x' * 100000)", "1 + 1")
+    (fresh.runs / "fault").touch()
+    said = fresh.refused()
+    assert f"{fresh.runs}/notebooks/nano: the disk is full (" in said and AGAIN in said
+    assert fresh.leftovers() == [] and "04_fills.json" not in fresh.stamps()
+    for name in ("fault", "filler"):
+        (fresh.runs / name).unlink()
+    assert "02_students.ipynb: up to date" in fresh.finish()
+    assert fresh.tables() == undisturbed.tables()
+
+
+@slow
+def test_a_disk_that_is_full_or_read_only_is_found_before_anything_is_computed(undisturbed, fresh, small_disk):
+    fresh.runs = small_disk / "runs"
+    fresh.copy_of(undisturbed).unfinish(*LEFT)
+    there = fresh.results()
+    filler = fill(small_disk, 4096)
+    said = fresh.refused()
+    assert f"{fresh.runs}/notebooks/nano: the disk is full (4 KiB free); make space" in said
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    said = fresh.refused()
+    assert f"{fresh.runs}/notebooks: the file system is read-only (" in said.replace("/nano:", ":")
+    assert "free); mount it writable, or set GRACELIB_RUNS" in said and AGAIN in said
+    assert "models and gradients" not in fresh.stderr() and fresh.results() == there
+
+
+@slow
+def test_a_file_larger_than_the_limit_of_the_process_is_one_error(undisturbed, fresh):
+    """The form of a full disk that every machine can show: a student's weights do not fit, its tokenizer does."""
+    fresh.copy_of(undisturbed).unfinish("distill", "evaluate")
+    said = fresh.refused(file_limit=str(30 << 10))
+    assert f"{fresh.runs}: a file would be larger than this process may write (" in said
+    assert "ulimit -f unlimited" in said and AGAIN in said and "error: distill " in said
+    expected = undisturbed.results()
+    assert all(files == expected[name] for name, files in fresh.results().items())
+    fresh.finish()
+    assert fresh.tables() == undisturbed.tables() and fresh.results() == expected and fresh.leftovers() == []
+
+
+@pytest.mark.parametrize("variable", ["GRACELIB_RUNS", "GRACELIB_FIGURES"])
+def test_a_file_in_the_place_of_a_folder_is_found_at_once(fresh, variable):
+    wrong = fresh.where / "file"
+    wrong.write_text("not a folder")
+    said = fresh.refused(**{variable: str(wrong)})
+    assert f"{wrong}" in said and "a file stands in the place of a folder (" in said and AGAIN in said
+    assert "models and gradients" not in fresh.stderr()
+
+
+def test_score_looks_at_its_folder_before_it_loads_a_student(fresh):
+    wrong = fresh.where / "file"
+    wrong.write_text("not a folder")
+    (fresh.where / "a.jsonl").write_text('{"id": 1, "question": "1 + 1", "responses": ["2", "3"]}\n')
+    said = fresh.refused("score", "a.jsonl", "--student", "no-student-here", "--work", str(wrong / "work"))
+    assert "a file stands in the place of a folder" in said and "no-student-here" not in said
+
+
+# --- the words ---
+
+
+def raising(error: Exception, cause: Exception | None = None):
+    try:
+        raise error from cause
+    except Exception as raised:
+        return raised
+
+
+@pytest.mark.parametrize("error, what", [
+    (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
+    (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
+    (raising(RuntimeError("could not save"), OSError(errno.EROFS, "Read-only")), "the file system is read-only"),
+    (PermissionError(errno.EACCES, "Permission denied", "HERE/x"), "this user may not write there"),
+], ids=["full", "quota", "rust", "cause", "permission"])
+def test_every_library_s_words_become_the_same_ones(tmp_path, error, what):
+    if getattr(error, "filename", None):
+        error.filename = error.filename.replace("HERE", str(tmp_path))
+    with pytest.raises(DiskError) as caught, explained(tmp_path / "deeper"), explained(tmp_path):
+        raise error
+    assert str(caught.value).startswith(f"{tmp_path}: {what} (") and AGAIN in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [
+    ValueError("not a number"), OSError("disk full, says somebody"), FileNotFoundError(errno.ENOENT, "No", "x"),
+    PermissionError(errno.EACCES, "Permission denied", "/root/somebody's input"),
+])
+def test_other_errors_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, explained(tmp_path):
+        raise error
+    assert caught.value is error and in_words(error) == str(error)
+
+
+def test_errors_that_nobody_explained_are_explained_at_the_command_line(tmp_path):
+    assert in_words(OSError(errno.ENOSPC, "No space")).startswith("the disk is full; make space there")
+    named = OSError(errno.EROFS, "Read-only", str(tmp_path / "x"))
+    assert in_words(named).startswith(f"{tmp_path}: the file system is read-only (")
+
+
+def test_the_command_line_explains_what_nobody_did(monkeypatch):
+    from typer.testing import CliRunner
+
+    from gracelib import commands
+    from gracelib.cli import app
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(commands, "figures", full)
+    result = CliRunner().invoke(app, ["figures", "--scale", "nano"])
+    assert result.exit_code == 2 and result.stderr.startswith("error: the disk is full; make space there")
+    assert result.stderr.count("\n") == 1
+
+
+def test_writing_a_whole_file_explains_the_disk(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "table.csv"
+    write_atomically(path, lambda part: part.write_text("old"))
+    with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full"):
+        write_atomically(path, full)
+    monkeypatch.setattr(os, "fsync", full)  # where a disk with delayed allocation says it
+    with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full"):
+        write_atomically(path, lambda part: part.write_text("new"))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path):
+    check_writable(tmp_path / "a/b")
+    assert os.listdir(tmp_path / "a/b") == []
+
+
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """After a power cut a renamed file may otherwise be empty."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(descriptor):
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def seen_replace(old, new):
+        events.append(f"-> {Path(new).name}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    write_atomically(tmp_path / "table.csv", lambda part: part.write_text("1"))
+    assert len(events) == 2 and events[0].startswith(".table.") and events[1] == "-> table.csv"
+    events.clear()
+    mine = Job(ADD, {"value": 1, "log": str(tmp_path / "log")}, {})
+    compute(mine, tmp_path)
+    assert set(events[:3]) == {"value.txt", META, f"{mine.key}.part"} and events[3:] == [f"-> {mine.key}"]
+
+
+# --- what dead runs left ---
+
+
+def test_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / "deep").mkdir()
+    names = {"dead": f".table.{dead.pid}-0123abcd.part.csv", "mine": f".table.{os.getpid()}-0123abcd.part.csv",
+             "other": ".part.csv", "result": "table.part.csv"}
+    for name in names.values():
+        (tmp_path / "deep" / name).touch()
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path / "deep")) == sorted([names["mine"], names["other"], names["result"]])
+
+
+def test_folders_that_nobody_holds_are_removed(tmp_path):
+    for name in ("dead", "held"):
+        (tmp_path / "stage" / f"{name}.part").mkdir(parents=True)
+    (tmp_path / "stage" / "finished").mkdir()
+    with FileLock(tmp_path / "stage/held.lock"):
+        run_jobs([Job(ADD, {"value": 1, "log": str(tmp_path / "log")}, {})], tmp_path, "adding")
+    assert sorted(p.name for p in (tmp_path / "stage").iterdir() if p.suffix != ".lock") == ["finished", "held.part"]
