@@ -25,6 +25,7 @@ COLUMNS = ("panels", "parameters", "responses", "tokens", "d", "method", "second
 SETTING = ["parameters", "responses", "d"]
 OURS, FLOOR = "ours", "floor: forward + backward + product"
 PAPER, CAREFUL = "the paper's way (traker)", "careful user: kept signs, batch 1"
+STACKED = "careful user: kept signs, 32 stacked"
 # (what, method over method, least D, most D, bound, at least?): from the issue that asked for this benchmark
 _BARS = (
     ("the paper's way / ours", PAPER, OURS, 8e5, 1.3e6, 200.0, True),
@@ -34,7 +35,7 @@ _BARS = (
 )
 _LOOKS = {OURS: ("#0173b2", "o", "-"), FLOOR: ("#222222", "s", (0, (4, 2))), "forward + backward": ("#949494", "D", ":"),
           PAPER: ("#d55e00", "v", "-"), "dattri's projector": ("#cc78bc", "P", "-"), CAREFUL: ("#de8f05", "X", "-"),
-          "careful user: kept signs, 32 stacked": ("#029e73", "^", "-")}
+          STACKED: ("#029e73", "^", "-")}
 _AXES = (("D", "parameters", "parameters $D$"), ("n", "responses", "responses $n\\,m$"), ("d", "d", "rows of $\\Pi$, $d$"))
 
 

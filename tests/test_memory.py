@@ -21,7 +21,7 @@ RUN = """
 import json
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from gracelib.bench import random_examples
+from gracelib.bench_methods import random_examples
 from gracelib.gradients import response_features
 from gracelib.memory import one_backward, peak_memory, plan_memory
 torch.manual_seed(0)
