@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from gracelib.figures import _json_ready, _picture_writers
 from gracelib.store import file_hash, versions, write_atomically
-from gracelib.style import DOUBLE, EDGE, frame, styled
+from gracelib.style import DOUBLE, EDGE, SMALL, frame, styled
 
 #: One row a setting and method. parameters is D, responses n m; seconds: median of `repeats` runs, for all responses
 #: (from `responses_run` of them, where extrapolated); peak_mib: main memory beyond the student and the libraries.
@@ -98,10 +98,13 @@ def figure(table: pd.DataFrame) -> Figure:
                             markeredgecolor=color if is_hollow else EDGE, markeredgewidth=0.9 if is_hollow else 0.5,
                             color="white" if is_hollow else color, zorder=3)
             ax.set(xscale="log", yscale="log", xlabel=label)
+            if panel != "D":
+                values = sorted(rows[column].unique())
+                ax.set_xticks(values, map(str, values))
             ax.minorticks_off()
             fixed = [f"{name} = {rows[c].iloc[0]:,}" for _, c, _ in _AXES if c != column and rows[c].nunique() == 1
                      for name in [{"parameters": "$D$", "responses": "$n\\,m$", "d": "$d$"}[c]]]
-            ax.set_title(", ".join(fixed), fontsize=7)
+            ax.set_title(", ".join(fixed), fontsize=SMALL)
         axes[0].set_ylabel("ms a response")
     return fig
 
