@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from gracelib.parameter_choice import check_params, engine_of, n_parameters
 from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
-from gracelib.projection import MIB, SignProjection
+from gracelib.projection import MIB, SignProjection, sign_projection
 
 Example = tuple[Sequence[int], Sequence[int]]
 
@@ -89,7 +89,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
             engine = engine_of(model, params, seed)
         size = 1 if engine is OneAtATime or method != "auto" else None
         batches = _batches(examples, batch_tokens or _default_tokens(model), size)
-        projection = SignProjection(d, seed, device)
+        projection = sign_projection(d, seed, device)
         scale = 1 / math.sqrt(n_parameters(model, params))
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(map(len, batches)), block_bytes) as gradients:
