@@ -23,7 +23,8 @@ from safetensors.numpy import save_file
 from gracelib.gradients import Example, response_features
 from gracelib.store import DECISIVE, digest, fingerprint, versions, write_atomically
 
-_CODE = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.parameter_choice")
+_CODE = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.parameter_choice",
+         "gracelib.projection_choice")
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 FEWEST, MOST = 32, 256  #: responses in a piece
 #: Responses x parameters in a piece, by kind of device: minutes of work. Each piece checks the gradients against
@@ -61,6 +62,7 @@ def chunked_features(
     d: int,
     seed: int = 0,
     params: str = "all",
+    projection: str = "signs",
     dtype: str = "float32",
     device: str = "cpu",
     batch_tokens: int | None = None,
@@ -73,7 +75,7 @@ def chunked_features(
     on stderr and computed again. Returns and raises as `response_features`.
     """
     size = piece_size(model, torch.device(device).type)
-    record = {"student": student, "d": d, "seed": seed, "params": params, "dtype": dtype,
+    record = {"student": student, "d": d, "seed": seed, "params": params, "projection": projection, "dtype": dtype,
               "device": torch.device(device).type, "code": fingerprint(_CODE),
               "versions": {name: versions()[name] for name in DECISIVE}}
     pieces = []
@@ -82,8 +84,8 @@ def chunked_features(
         path = work / f"{digest({**record, 'examples': [[list(x), list(y)] for x, y in own]})}.safetensors"
         found = _read(path, len(own), d) if path.is_file() else None
         if found is None:
-            found = response_features(model, own, d=d, seed=seed, params=params, dtype=dtype, device=device,
-                                      batch_tokens=batch_tokens, progress=False, names=names[start : start + size])
+            found = response_features(model, own, d=d, seed=seed, params=params, projection=projection, dtype=dtype,
+                                      device=device, batch_tokens=batch_tokens, progress=False, names=names[start : start + size])
             _write(path, found)
         pieces.append(found)
         done(len(own))

@@ -17,6 +17,7 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from tqdm import tqdm
 
 from gracelib.parameter_choice import check_params, engine_of, n_parameters
 from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
-from gracelib.projection import MIB, SignProjection, sign_projection
+from gracelib.projection import MIB, SignProjection
+from gracelib.projection_choice import TwoSided, check_projection, make_projection
 
 Example = tuple[Sequence[int], Sequence[int]]
 
@@ -40,7 +42,8 @@ _MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, seed: int = 0,
                       batch_tokens: int | None = None, block_bytes: int | None = None, device: str = "auto",
                       dtype: str = "float32", progress: bool = True, names: Sequence[str] | None = None,
-                      method: str = "auto", params: str = "all") -> dict[str, np.ndarray]:
+                      method: str = "auto", params: str = "all",
+                      projection: str = "signs") -> dict[str, np.ndarray]:
     """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
 
     examples: (prompt_ids, response_ids) pairs; the supervised tokens are exactly response_ids, which already
@@ -57,18 +60,21 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     params: "all" (the paper's), or one of the cheaper estimators of `parameter_choice.py`: "last-layer" (the
         output projection alone) or "lora-b" (B of fresh LoRA adapters, A drawn from `seed`). D, g and
         grad_norm are then of those parameters; with "one at a time" their batches hold one response.
+    projection: "signs" (the paper's), or one of `projection_choice.py`: "sjlt", or "two-sided" (with params "all"
+        only; grad_norm is then an estimate, and the first columns are no projection to fewer numbers).
 
     Returns arrays: g (N, d) float32 (float64 for "float64"), scaled by 1/sqrt(D), not length-recalibrated;
     length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
     response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64.
 
-    Raises ValueError for an empty prompt or response, ids outside the vocabulary, a text longer than the
+    Raises ValueError for choices that do not go together, an empty prompt or response, ids outside the vocabulary, a text longer than the
     model's positions, or a non-finite loss or gradient, naming the response. Warns when it falls back to one
     response at a time.
     """
     label = _labels(examples, names)
     _check_arguments(d, batch_tokens, dtype, method)
     check_params(params)
+    check_projection(projection, params, method)
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
@@ -87,9 +93,14 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
             engine = _engine(model, examples, device, dtype, method)
         else:
             engine = engine_of(model, params, seed)
+        if projection == "two-sided":
+            if engine is OneAtATime:
+                raise ValueError(f"projection='two-sided' needs gradients layer by layer, which {type(model).__name__} "
+                                 "does not allow (see the warning); use projection='signs' or 'sjlt'")
+            engine = partial(TwoSided, d=d, seed=seed)
         size = 1 if engine is OneAtATime or method != "auto" else None
         batches = _batches(examples, batch_tokens or _default_tokens(model), size)
-        projection = sign_projection(d, seed, device)
+        projector = make_projection(projection, d, seed, device)
         scale = 1 / math.sqrt(n_parameters(model, params))
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(map(len, batches)), block_bytes) as gradients:
@@ -99,7 +110,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
                 squares = torch.zeros(len(rows), dtype=torch.float64, device=device)
 
                 def sink(name, start, block, g=g, squares=squares):
-                    projection.accumulate(g, name, start, block)
+                    projector.accumulate(g, name, start, block)
                     squares.add_(torch.linalg.vector_norm(block, dim=1).double().square_())
 
                 def loss_of(logits, batch=batch, rows=rows):
@@ -108,6 +119,8 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
                     return total
 
                 gradients.run(batch.input_ids, loss_of, sink)
+                if projection == "two-sided":
+                    squares = g.double().square().sum(1) / d
                 _check_finite("gradient norm", squares.sqrt(), rows, label)
                 _check_finite("projected gradient", g.abs().amax(1), rows, label)
                 result["g"][rows] = (g * scale).cpu().numpy()

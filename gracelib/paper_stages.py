@@ -222,7 +222,8 @@ _SAMPLING = (
     "gracelib.encoding",
     "gracelib.generate",
 )
-_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.parameter_choice")
+_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.parameter_choice",
+              "gracelib.projection_choice")
 PROBLEMS = Stage("problems", run_problems, ("gracelib.problems", "gracelib.records", "gracelib.final_answers"))
 SAMPLE = Stage("sample", run_sample, _SAMPLING)
 GRADE = Stage("grade", run_grade, _READING)

@@ -63,13 +63,14 @@ def unknown_modules(model: nn.Module) -> list[str]:
 
 
 # A contribution: add(block or None, r0, r1) -> rows r0..r1-1 of the gradient, (B, r1 - r0, cols), plus block.
-# None in and None out: all zero.
+# None in and None out: all zero. `factors` (left, right, padding id): for who needs them instead of the product.
 
 def _product(left: torch.Tensor, right: torch.Tensor):
     """sum_t left[b, t, r] * right[b, t, c]: a weight matrix whose rows are left's features."""
     def add(block, r0, r1):
         rows = left[:, :, r0:r1].transpose(1, 2)                                  # (B, r, T)
         return torch.bmm(rows, right) if block is None else torch.baddbmm(block, rows, right)  # @ (B, T, c)
+    add.factors = left, right, None
     return add
 
 
@@ -87,6 +88,7 @@ def _lookup(ids: torch.Tensor, grad: torch.Tensor, skip: int | None):
         block = grad.new_zeros(size) if block is None else block
         block.view(-1, size[2]).index_add_(0, b * size[1] + ids[b, t] - r0, grad[b, t])
         return block
+    add.factors = ids, grad, skip
     return add
 
 

@@ -120,7 +120,8 @@ def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 # A stage's own code counts too: how it reads and writes is part of what it does.
 _WORLD = ("gracelib.world", "gracelib.world_models", "gracelib.encoding", "gracelib.training")
 _SAMPLING = ("gracelib.generate", "gracelib.evaluate", "gracelib.answers", "gracelib.encoding")
-_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.answers", "gracelib.encoding")
+_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection",
+              "gracelib.projection_choice", "gracelib.answers", "gracelib.encoding")
 PRETRAIN = Stage("pretrain", run_pretrain, _WORLD)
 TEACHER = Stage("teacher", run_teacher, _WORLD)
 PROMPTS = Stage("prompts", run_prompts, ("gracelib.world",))
