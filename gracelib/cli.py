@@ -64,7 +64,7 @@ def figures(scale: ScaleOption = "mini",
         if not done:
             raise typer.Exit(2)
         return
-    from gracelib import commands, notebooks
+    from gracelib import commands, notebook_checks, notebooks
     from gracelib.scales import get_scale
 
     with _one_line_errors():
@@ -83,7 +83,7 @@ def figures(scale: ScaleOption = "mini",
         for path in commands.figures(scale, recompute, names, dict(_split(text) for text in parameter)):
             print(path)
         if save:
-            notebooks.commit_outputs(scale)
+            notebook_checks.commit_outputs(scale)
 
 
 @app.command()

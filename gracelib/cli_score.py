@@ -22,6 +22,7 @@ def score(
     folds: Annotated[int, typer.Option(help="C: the prompts are dealt into so many folds")] = 10,
     nu: Annotated[float, typer.Option(help="smoothing of the second moment")] = 1e-3,
     params: Annotated[str, typer.Option(help="gradients of: all, last-layer, lora-b")] = "all",
+    projection: Annotated[str, typer.Option(help="of the gradients: signs (the paper's), sjlt, two-sided")] = "signs",
     batch_tokens: Annotated[int | None, typer.Option(help="padded tokens in a batch: less memory or less time")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64")] = "float32",
     seed: Annotated[int, typer.Option(help="of the draw of prompts, the projection and the folds")] = 0,
@@ -46,8 +47,8 @@ def score(
         check_outputs(table, picture)
         shown = {"template": template.replace("\\n", "\n")} if template else {}
         ranking = score_teachers(
-            student, files, n=n, m=m, d=d, n_folds=folds, nu=nu, params=params, batch_tokens=batch_tokens, dtype=dtype,
-            seed=seed, device=device, policy=Policy(bos=bos, max_tokens=max_tokens, **shown), work=work)
+            student, files, n=n, m=m, d=d, n_folds=folds, nu=nu, params=params, projection=projection,
+            batch_tokens=batch_tokens, dtype=dtype, seed=seed, device=device, policy=Policy(bos=bos, max_tokens=max_tokens, **shown), work=work)
         print(ranking)
         written = []
         if table:

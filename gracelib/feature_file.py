@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+#: The modules whose code makes a feature, for the keys of what is computed from gradients.
+GRADIENT_CODE = ("gracelib.gradients", "gracelib.batching", "gracelib.per_response", "gracelib.contributions",
+                 "gracelib.parameter_choice", "gracelib.projection", "gracelib.projection_choice")
+
 
 def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:
     """Features of one (student, teacher, temperature): arrays by name, and `prompt_id` (n m,) of strings.

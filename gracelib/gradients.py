@@ -17,6 +17,7 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,9 +25,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from gracelib.batching import _batches, batch_groups
 from gracelib.parameter_choice import check_params, engine_of, n_parameters
-from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, held_bytes, parameter_names
+from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
 from gracelib.projection import MIB, SignProjection
+from gracelib.projection_choice import TwoSided, check_projection, make_projection
 
 Example = tuple[Sequence[int], Sequence[int]]
 
@@ -34,15 +37,13 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 # How far the layer-by-layer gradient may be from plain autograd's before it is not trusted: rounding only.
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
 _PROBE_ROWS = 32
-_BATCH_TOKENS = 4096      # of a small model, whose activations then stay near the cores; twice as many of others
-_GROUP_ROWS, _GROUP_BYTES = 512, 2 << 30    # most responses projected together, and what they wait with
-_MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 
 
 def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, seed: int = 0,
                       batch_tokens: int | None = None, block_bytes: int | None = None, device: str = "auto",
                       dtype: str = "float32", progress: bool = True, names: Sequence[str] | None = None,
-                      method: str = "auto", params: str = "all") -> dict[str, np.ndarray]:
+                      method: str = "auto", params: str = "all",
+                      projection: str = "signs") -> dict[str, np.ndarray]:
     """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
 
     examples: (prompt_ids, response_ids) pairs; the supervised tokens are exactly response_ids, which already
@@ -58,18 +59,21 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     params: "all" (the paper's), or one of the cheaper estimators of `parameter_choice.py`: "last-layer" (the
         output projection alone) or "lora-b" (B of fresh LoRA adapters, A drawn from `seed`). D, g and
         grad_norm are then of those parameters; with "one at a time" their batches hold one response.
+    projection: "signs" (the paper's), or one of `projection_choice.py`: "sjlt", or "two-sided" (with params "all"
+        only; grad_norm is then an estimate, and the first columns are no projection to fewer numbers).
 
     Returns arrays: g (N, d) float32 (float64 for "float64"), scaled by 1/sqrt(D), not length-recalibrated;
     length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
     response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64.
 
-    Raises ValueError for an empty prompt or response, ids outside the vocabulary, a text longer than the
+    Raises ValueError for choices that do not go together, an empty prompt or response, ids outside the vocabulary, a text longer than the
     model's positions, or a non-finite loss or gradient, naming the response. Warns when it falls back to one
     response at a time.
     """
     label = _labels(examples, names)
     _check_arguments(d, batch_tokens, dtype, method)
     check_params(params)
+    check_projection(projection, params, method)
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
@@ -88,12 +92,17 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
             engine = _engine(model, examples, device, dtype, method)
         else:
             engine = engine_of(model, params, seed)
+        if projection == "two-sided":
+            if engine is OneAtATime:
+                raise ValueError(f"projection='two-sided' needs gradients layer by layer, which {type(model).__name__} "
+                                 "does not allow (see the warning); use projection='signs' or 'sjlt'")
+            engine = partial(TwoSided, d=d, seed=seed)
         lengths = [len(x) + len(y) for x, y in examples]
         if engine is OneAtATime or method != "auto":
             groups = [[batch] for batch in _batches(lengths, 1, 1)]
         else:
             groups = batch_groups(model, lengths, batch_tokens, engine is LayerByLayer and device.type == "cpu")
-        projection = SignProjection(d, seed, device)
+        projector = make_projection(projection, d, seed, device)
         scale = 1 / math.sqrt(n_parameters(model, params))
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
@@ -103,7 +112,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
                 squares = torch.zeros(len(rows), dtype=torch.float64, device=device)
 
                 def sink(name, start, block, g=g, squares=squares):
-                    projection.accumulate(g, name, start, block)
+                    projector.accumulate(g, name, start, block)
                     squares.add_(torch.linalg.vector_norm(block, dim=1).double().square_())
 
                 for own in group:
@@ -119,6 +128,8 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
                     result["mean_prob"][own] = batch.probabilities.cpu().numpy()
                 if len(group) > 1:
                     gradients.hand_on(sink)
+                if projection == "two-sided":
+                    squares = g.double().square().sum(1) / d
                 _check_finite("gradient norm", squares.sqrt(), rows, label)
                 _check_finite("projected gradient", g.abs().amax(1), rows, label)
                 result["g"][rows] = (g * scale).cpu().numpy()
@@ -159,43 +170,6 @@ class _Batch:
     def _mean(self, per_token: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(self.lengths), dtype=per_token.dtype, device=per_token.device).index_add_(
             0, self.row, per_token) / self.lengths
-
-
-def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None,
-                 together: bool) -> list[list[list[int]]]:
-    """Which responses pass through the model together (a batch), and which batches are projected together (a group).
-
-    lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
-    bringing them to the cores costs the same for 64 responses as for 512; so `together`, some batches wait for each
-    other with the factors of their gradients, at most 512 responses and 2 GiB. Otherwise a batch is a group.
-    """
-    token_bytes = held_bytes(model) if together else _GROUP_BYTES
-    small = token_bytes * 4 * _BATCH_TOKENS <= _GROUP_BYTES
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
-    default = max(1, min(_BATCH_TOKENS if small else 2 * _BATCH_TOKENS, _MAX_LOGITS // vocabulary))
-    batches = _batches(lengths, batch_tokens or default, None)
-    if not together or not batches:
-        return [[batch] for batch in batches]
-    held = [token_bytes * len(batch) * lengths[batch[0]] for batch in batches]
-    parts = max(math.ceil(len(lengths) / _GROUP_ROWS), math.ceil(sum(held) / _GROUP_BYTES))
-    groups: list[list[list[int]]] = [[] for _ in range(parts)]    # even: a short one wastes its signs
-    done = 0
-    for batch, size in zip(batches, held, strict=True):
-        groups[int(parts * (done + size / 2) / sum(held))].append(batch)
-        done += size
-    return [group for group in groups if group]
-
-
-def _batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list[int]]:
-    """Rows by falling length (the largest batch comes first, so memory is short at the start or never), cut
-    so that rows x longest <= tokens; at least one row each, at most `size`."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        full = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens
-        if not batches or full or len(batches[-1]) == size:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 def _engine(model, examples, device, dtype, method):

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gracelib.gradients import _BATCH_TOKENS, _GROUP_BYTES, Example, _Batch, batch_groups
+from gracelib.batching import _BATCH_TOKENS, _GROUP_BYTES, batch_groups
+from gracelib.gradients import Example, _Batch
 from gracelib.parameter_choice import RANK, _sizes, adapted_modules, chosen_shapes
 from gracelib.per_response import held_bytes
 from gracelib.projection import MIB

@@ -1,12 +1,13 @@
 """What is wrong with a committed notebook, without running it.
 
 Why beside nbval: re-execution compares numbers, and is silent about a notebook whose outputs were never made, whose
-cells were edited after the last run, or that would differ after every run. `notebooks.commit_outputs` writes none; a
+cells were edited after the last run, or that would differ after every run. `commit_outputs` writes none; a
 notebook saved from Jupyter, or merged by hand, may be any.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterable
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import nbformat
 
-from gracelib.cleaning import KERNEL, made_by
+from gracelib import paths
+from gracelib.cleaning import KERNEL, clean, made_by
+from gracelib.notebooks import numbered, parameters_of
+from gracelib.store import write_atomically
 
 REMEDY = "run `make notebooks` (or `make notebooks OPTIONS=--no-recompute`: from the committed tables)"
 _VOLATILE = {
@@ -27,13 +31,13 @@ _NOTEBOOK_METADATA = {"kernelspec", "language_info", "gracelib"}
 _CELL_METADATA = {"tags"}
 
 
-def check(paths: Iterable[Path]) -> list[str]:
+def check(notebooks: Iterable[Path]) -> list[str]:
     """What is wrong with committed notebooks, one line each with notebook, cell and remedy; empty when all is well.
 
     Found: code cells without execution counts, or not numbered 1 to n in order; error outputs and stderr; outputs made
     by other code cells, or another parameters cell, than those there; metadata and outputs that change from run to run.
     """
-    return [f"{path.name}{said}; {REMEDY}" for path in paths for said in _problems(path)]
+    return [f"{path.name}{said}; {REMEDY}" for path in notebooks for said in _problems(path)]
 
 
 def _problems(path: Path) -> list[str]:
@@ -95,3 +99,25 @@ def _cell(cell, number: int) -> list[str]:
             found += [f"shows {what}: {hit[0]!r}" for what, pattern in _VOLATILE.items()
                       if not kind.startswith("image/") and (hit := pattern.search(text))]
     return found
+
+
+def commit_outputs(scale: str) -> None:
+    """Write the cleaned executed copies of a scale back into notebooks/ (what `make notebooks` commits).
+
+    ValueError, before any is written, for a copy made with other parameters than its notebook shows (`recompute` aside:
+    the tables are the same either way), or from other cells.
+    """
+    copies = {notebook: nbformat.read(paths.runs() / "notebooks" / scale / notebook.name, as_version=4)
+              for notebook in numbered()}
+    for notebook, executed in copies.items():
+        shown = parameters_of(notebook)
+        for name, value in executed.metadata.get("papermill", {}).get("parameters", {}).items():
+            if name != "recompute" and ast.literal_eval(shown[name]) != value:
+                raise ValueError(f"{notebook.name} was executed with {name} = {value!r} and its parameters cell says "
+                                 f"{shown[name]}: run it with that before its outputs are committed")
+        if clean(executed).metadata.gracelib != made_by(nbformat.read(notebook, as_version=4).cells):
+            raise ValueError(f"{notebook.name} was edited since it was executed: run it again before it is committed")
+    for notebook, executed in copies.items():
+        cleaned = clean(executed)
+        nbformat.validate(cleaned)
+        write_atomically(notebook, lambda part, nb=cleaned: nbformat.write(nb, part))

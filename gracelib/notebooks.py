@@ -12,7 +12,6 @@ kept, so that nbval has something to compare).
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import logging
@@ -32,7 +31,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib import paths
-from gracelib.cleaning import KERNEL, clean, made_by
+from gracelib.cleaning import KERNEL
 from gracelib.disk import alone, check_writable, explained, flush, part_of, sweep
 from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
@@ -293,25 +292,3 @@ def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, fl
                            "same command again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def commit_outputs(scale: str) -> None:
-    """Write the cleaned executed copies of a scale back into notebooks/ (what `make notebooks` commits).
-
-    ValueError, before any is written, for a copy made with other parameters than its notebook shows (`recompute` aside:
-    the tables are the same either way), or from other cells.
-    """
-    copies = {notebook: nbformat.read(paths.runs() / "notebooks" / scale / notebook.name, as_version=4)
-              for notebook in numbered()}
-    for notebook, executed in copies.items():
-        shown = parameters_of(notebook)
-        for name, value in executed.metadata.get("papermill", {}).get("parameters", {}).items():
-            if name != "recompute" and ast.literal_eval(shown[name]) != value:
-                raise ValueError(f"{notebook.name} was executed with {name} = {value!r} and its parameters cell says "
-                                 f"{shown[name]}: run it with that before its outputs are committed")
-        if clean(executed).metadata.gracelib != made_by(nbformat.read(notebook, as_version=4).cells):
-            raise ValueError(f"{notebook.name} was edited since it was executed: run it again before it is committed")
-    for notebook, executed in copies.items():
-        cleaned = clean(executed)
-        nbformat.validate(cleaned)
-        write_atomically(notebook, lambda part, nb=cleaned: nbformat.write(nb, part))

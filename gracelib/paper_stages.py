@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gracelib.feature_file import GRADIENT_CODE
 from gracelib.store import Stage
 from gracelib.tasks import read_jsonl, read_responses, write_jsonl
 
@@ -222,11 +223,10 @@ _SAMPLING = (
     "gracelib.encoding",
     "gracelib.generate",
 )
-_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.projection", "gracelib.parameter_choice")
 PROBLEMS = Stage("problems", run_problems, ("gracelib.problems", "gracelib.records", "gracelib.final_answers"))
 SAMPLE = Stage("sample", run_sample, _SAMPLING)
 GRADE = Stage("grade", run_grade, _READING)
-FEATURES = Stage("paper_features", run_paper_features, (*_GRADIENTS, "gracelib.prompting", "gracelib.encoding"))
+FEATURES = Stage("paper_features", run_paper_features, (*GRADIENT_CODE, "gracelib.prompting", "gracelib.encoding"))
 FINE_TUNE = Stage(
     "fine_tune", run_fine_tune, ("gracelib.sft", "gracelib.training", "gracelib.prompting", "gracelib.encoding")
 )

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gracelib.per_response import LayerByLayer, Unsupported, _kind, _product, _vector, _wide, parameter_names
+from gracelib.contributions import _product, _vector, _wide
+from gracelib.per_response import LayerByLayer, Unsupported, _kind, parameter_names
 
 PARAMS = ("all", "last-layer", "lora-b")
 RANK, ALPHA = 16, 32

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gracelib.contributions import _block, _lookup, _product, _vector, _wide
+
 Sink = Callable[[str, int, torch.Tensor], None]
 LossOf = Callable[[torch.Tensor], torch.Tensor]    # logits (B, T, V) -> a sum of one loss per response
 
@@ -68,68 +70,6 @@ def held_bytes(model: nn.Module) -> int:
     floats = sum(sum(module.weight.shape) if _kind(module) in ("linear", "conv1d") else module.weight.shape[1]
                  for module in model.modules() if _kind(module) in ("linear", "conv1d", "embedding"))
     return floats * (8 if any(p.dtype == torch.float64 for p in model.parameters()) else 4)
-
-
-# A contribution: add(block or None, r0, r1, out=None) -> rows r0..r1-1 of the gradient, (B, r1 - r0, cols), plus block.
-# None in and None out: all zero. `out` may be filled in place of a new tensor; the caller looks at what it gets.
-
-def _product(left: torch.Tensor, right: torch.Tensor):
-    """sum_t left[b, t, r] * right[b, t, c]: a weight matrix whose rows are left's features."""
-    def add(block, r0, r1, out=None):
-        rows = left[:, :, r0:r1].transpose(1, 2)                                  # (B, r, T)
-        return torch.bmm(rows, right, out=out) if block is None else block.baddbmm_(rows, right)  # @ (B, T, c)
-    return add
-
-
-def _lookup(ids: torch.Tensor, grad: torch.Tensor, skip: int | None):
-    """An embedding's rows: gradients of the positions that hold the id. `skip` is padding_idx, which gets
-    none."""
-    def add(block, r0, r1, out=None):
-        here = (ids >= r0) & (ids < r1)
-        if skip is not None:
-            here &= ids != skip
-        b, t = here.nonzero(as_tuple=True)
-        if len(b) == 0:
-            return block
-        size = (ids.shape[0], r1 - r0, grad.shape[-1])
-        block = grad.new_zeros(size) if block is None else block
-        block.view(-1, size[2]).index_add_(0, b * size[1] + ids[b, t] - r0, grad[b, t])
-        return block
-    return add
-
-
-def _vector(v: torch.Tensor):
-    """A bias or norm weight: v (B, numel) is its gradient already."""
-    def add(block, r0, r1, out=None):
-        return v[:, r0:r1, None] if block is None else block + v[:, r0:r1, None]
-    return add
-
-
-def _sum(adds: list, r0: int, r1: int, out: torch.Tensor | None = None) -> torch.Tensor | None:
-    block = None
-    for add in adds:
-        block = add(block, r0, r1, out)
-    return block
-
-
-def _block(parts: list[tuple], n_responses: int, rows: tuple[int, int], p: nn.Parameter) -> torch.Tensor | None:
-    """Rows of the gradient of all responses, (n_responses, r1 - r0, cols), from each pass's part; None if all zero."""
-    if len(parts) == 1 and parts[0][1] == n_responses:
-        return _sum(parts[0][2], *rows)
-    block = torch.empty(n_responses, rows[1] - rows[0], p[0].numel(), device=p.device,
-                        dtype=torch.float64 if p.dtype == torch.float64 else torch.float32)
-    if sum(count for _, count, _ in parts) < n_responses:    # a pass without gradient for this tensor
-        block.zero_()
-    some = False
-    for first, count, adds in parts:
-        own = block[first:first + count]
-        found = _sum(adds, *rows, own)
-        some |= found is not None
-        if found is None:
-            own.zero_()
-        elif found.data_ptr() != own.data_ptr():
-            own.copy_(found)
-    return block if some else None
 
 
 class LayerByLayer:
@@ -323,8 +263,3 @@ class OneAtATime:
         self._sink = sink
         with torch.enable_grad():
             loss_of(self.model(input_ids=input_ids, use_cache=False).logits).backward()
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    """Sums over positions and elements are taken in float32 at least, whatever the activations' dtype."""
-    return x if x.dtype == torch.float64 else x.float()

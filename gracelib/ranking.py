@@ -32,6 +32,7 @@ from gracelib.prompting import Policy, encode
 from gracelib.scores import Grace, recalibrate
 
 PARAMS = ("all", "last-layer", "lora-b")  # as in parameter_choice, which needs torch
+PROJECTIONS = ("signs", "sjlt", "two-sided")  # as in projection_choice
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
 #: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's.
 COLUMNS = ("rank", "teacher", "grace", "grace_low", "grace_high", *SCORED, "top3_share", "nu_share", "cut_responses",
@@ -61,6 +62,8 @@ class Ranking:
         s = self.settings
         note = (f"student: {Path(s['student']).name}; n = {s['n']} common prompts, m = {s['m']}, d = {s['d']}, "
                 f"C = {s['n_folds']}, ν = {s['nu']:g}; intervals are over prompts, one student")
+        other = [s[k] for k, usual in (("params", "all"), ("projection", "signs")) if s[k] != usual]
+        note += f"; gradients: {', '.join(other)}, another estimator than the paper's" if other else ""
         return report.ranking_figure(self.table, self.neighbours, note)
 
     def save(self, path: Path) -> Path:
@@ -80,6 +83,7 @@ def score_teachers(
     n_folds: int = 10,
     nu: float = 1e-3,
     params: str = "all",
+    projection: str = "signs",
     batch_tokens: int | None = None,
     dtype: str = "float32",
     seed: int = 0,
@@ -92,7 +96,8 @@ def score_teachers(
     student: a checkpoint folder or hub id. paths: one file of generations a teacher, or folders of them (`ingest`).
     n, m, d, n_folds (C), nu: common prompts, responses a prompt, numbers a gradient is projected to, folds of prompts,
         smoothing; the defaults are the paper's, which takes d = n.
-    params: gradients with respect to "all" parameters (the paper), the "last-layer" or "lora-b".
+    params: gradients with respect to "all" parameters (the paper), the "last-layer" or "lora-b". projection: of them to d
+        numbers by "signs" (the paper), "sjlt" or "two-sided" (`projection_choice`; the latter with all parameters).
     seed: of the draw of prompts, of the projection, and of the folds. batch_tokens: time and memory only.
     dtype, device: of the student. policy: template, BOS and truncation (`prompting.Policy`).
     work: folder of finished pieces (default `runs/score`): a run that was stopped goes on where it was, and the same
@@ -104,7 +109,7 @@ def score_teachers(
     policy, work = policy or Policy(), Path(work or places.runs() / "score")
     if work.exists() and not work.is_dir():
         raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
-    _check_options(n, m, d, n_folds, nu, params, batch_tokens, dtype, seed)
+    _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
     check_writable(work)
     sweep(work)
     # By name, not as given: nothing below can then depend on the order of the files.
@@ -113,8 +118,8 @@ def score_teachers(
     notes, smoothing_said = _smoothing_note(n, m, d, n_folds)
 
     features, cut, settings, memory = _features(
-        student, teachers, selection, work, d=d, seed=seed, params=params, dtype=dtype, device=device,
-        batch_tokens=batch_tokens, policy=policy)
+        student, teachers, selection, work, d=d, seed=seed, params=params, projection=projection,
+        dtype=dtype, device=device, batch_tokens=batch_tokens, policy=policy)
     prompt_id = np.repeat(np.array(selection.ids), m)
     rows, graces, influences = [], {}, {}
     for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
@@ -143,7 +148,8 @@ def score_teachers(
     neighbours = _differences(list(zip(ranked, ranked[1:], strict=False)), ranked, graces, influences)
     against_first = _differences([(ranked[0], other) for other in ranked[1:]], ranked, graces, influences)
     sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
-    settings |= {"n": n, "m": m, "d": d, "n_folds": n_folds, "nu": nu, "params": params, "dtype": dtype, "seed": seed,
+    settings |= {"n": n, "m": m, "d": d, "n_folds": n_folds, "nu": nu, "params": params, "projection": projection,
+                 "dtype": dtype, "seed": seed,
                  **asdict(policy), "prompt_ids": list(selection.ids)}
     for note in notes:
         _say(f"note: {note}")
@@ -252,7 +258,7 @@ def _table_notes(table: pd.DataFrame, policy: Policy, smoothing_said: bool) -> l
     return notes
 
 
-def _check_options(n, m, d, n_folds, nu, params, batch_tokens, dtype, seed) -> None:
+def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed) -> None:
     for name, value, least in (("n", n, 2), ("m", m, 1), ("d", d, 1), ("folds", n_folds, 2), ("seed", seed, 0),
                                ("batch_tokens", 1 if batch_tokens is None else batch_tokens, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -261,9 +267,12 @@ def _check_options(n, m, d, n_folds, nu, params, batch_tokens, dtype, seed) -> N
         raise ValueError(f"folds = {n_folds} is more than n = {n} prompts: a fold needs at least one prompt")
     if not (np.isfinite(nu) and nu > 0):
         raise ValueError(f"nu = {nu}: the smoothing must be a finite number above 0 (the default is 1e-3)")
-    for name, value, known in (("params", params, PARAMS), ("dtype", dtype, DTYPES)):
+    for name, value, known in (("params", params, PARAMS), ("projection", projection, PROJECTIONS), ("dtype", dtype, DTYPES)):
         if value not in known:
             raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
+    if projection == "two-sided" and params != "all":
+        raise ValueError(f"projection = 'two-sided' does not go with params = {params!r}: use params = 'all' or another "
+                         "projection")
 
 
 def _device(device: str) -> str:

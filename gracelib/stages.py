@@ -14,6 +14,7 @@ from pathlib import Path
 from gracelib import world
 from gracelib.answers import is_correct
 from gracelib.encoding import encode_example
+from gracelib.feature_file import GRADIENT_CODE
 from gracelib.store import Stage
 from gracelib.tasks import read_jsonl, read_responses, write_jsonl
 from gracelib.world_models import ModelSpec, PretrainSpec, TeacherSpec, pretrain, train_teacher
@@ -120,13 +121,11 @@ def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 # A stage's own code counts too: how it reads and writes is part of what it does.
 _WORLD = ("gracelib.world", "gracelib.world_models", "gracelib.encoding", "gracelib.training")
 _SAMPLING = ("gracelib.generate", "gracelib.evaluate", "gracelib.answers", "gracelib.encoding")
-_GRADIENTS = ("gracelib.gradients", "gracelib.per_response", "gracelib.parameter_choice", "gracelib.projection",
-              "gracelib.answers", "gracelib.encoding")
 PRETRAIN = Stage("pretrain", run_pretrain, _WORLD)
 TEACHER = Stage("teacher", run_teacher, _WORLD)
 PROMPTS = Stage("prompts", run_prompts, ("gracelib.world",))
 RESPONSES = Stage("responses", run_responses, _SAMPLING)
 EVALUATE = Stage("evaluate", run_evaluate, _SAMPLING)
-FEATURES = Stage("features", run_features, _GRADIENTS)
+FEATURES = Stage("features", run_features, (*GRADIENT_CODE, "gracelib.answers", "gracelib.encoding"))
 DISTILL = Stage("distill", run_distill, ("gracelib.distill", "gracelib.training", "gracelib.encoding"))
 EVALUATE_AS = Stage("evaluate_as", run_evaluate_as, _SAMPLING)

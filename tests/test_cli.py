@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from gracelib import commands, extra_runs, notebooks, paths, pipeline
+from gracelib import commands, extra_runs, notebook_checks, notebooks, paths, pipeline
 from gracelib.cli import app
 from gracelib.commands import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
 from gracelib.pipeline import Plan
@@ -49,7 +49,7 @@ def calls(place, monkeypatch):
 
     monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description: None)
     monkeypatch.setattr(notebooks, "run", run)
-    monkeypatch.setattr(notebooks, "commit_outputs", lambda scale: seen.append(("save", scale)))
+    monkeypatch.setattr(notebook_checks, "commit_outputs", lambda scale: seen.append(("save", scale)))
     return seen
 
 

@@ -14,7 +14,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from gracelib import notebooks, paths
+from gracelib import notebook_checks, notebooks, paths
 from gracelib.cleaning import clean
 from gracelib.notebook_checks import check
 
@@ -128,7 +128,7 @@ def executed(tmp_path, monkeypatch):
 def test_what_is_committed_passes_the_check(executed, tmp_path):
     out, book = executed
     nbformat.write(book, out)
-    notebooks.commit_outputs("mini")
+    notebook_checks.commit_outputs("mini")
     committed = tmp_path / "notebooks" / SOURCE.name
     assert check([committed]) == [] and "another number" in committed.read_text()
 
@@ -138,7 +138,7 @@ def test_outputs_of_other_parameters_are_not_committed(executed, tmp_path):
     book.metadata.papermill.parameters["scale"] = "lab"
     nbformat.write(book, out)
     with pytest.raises(ValueError, match=r"01_teacher_data\.ipynb was executed with scale = 'lab' and its parameters cell says"):
-        notebooks.commit_outputs("mini")
+        notebook_checks.commit_outputs("mini")
     assert (tmp_path / "notebooks" / SOURCE.name).read_bytes() == SOURCE.read_bytes()
 
 
@@ -149,7 +149,7 @@ def test_a_notebook_edited_since_is_not_overwritten(executed, tmp_path):
     code(edited)[-1].source += "\n1"
     nbformat.write(edited, tmp_path / "notebooks" / SOURCE.name)
     with pytest.raises(ValueError, match="was edited since it was executed"):
-        notebooks.commit_outputs("mini")
+        notebook_checks.commit_outputs("mini")
     assert nbformat.writes(clean(edited)) != nbformat.writes(clean(book))
 
 

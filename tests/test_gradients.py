@@ -16,7 +16,6 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 
-from gracelib import bench
 from gracelib.gradients import response_features
 from gracelib.per_response import LayerByLayer, OneAtATime, parameter_names, unknown_modules
 from gracelib.projection import signs
@@ -290,14 +289,6 @@ def test_non_finite_gradient_names_the_response():
 def test_bad_input_is_refused(examples, options, message):
     with pytest.raises(ValueError, match=message):
         features(build(), examples, **options)
-
-
-def test_bench_prints_its_three_numbers(capsys):
-    m = bench.main("--n 8 --width 16 --intermediate 16 --vocabulary 20 --d 16 --response 6 --prompt 3 "
-                   "--repeats 1 --device cpu".split())
-    assert m["ratio"] == pytest.approx(m["features"] / (m["forward_backward"] + m["matrix_product"]))
-    out = capsys.readouterr().out
-    assert all(f"{m[k]:.2f} s" in out for k in ("forward_backward", "matrix_product", "features"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: no GPU features to compare")

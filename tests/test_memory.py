@@ -22,11 +22,11 @@ import json
 import sys
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from gracelib import gradients
-from gracelib.bench import random_examples
+from gracelib import batching
+from gracelib.bench_methods import random_examples
 from gracelib.gradients import response_features
 from gracelib.memory import one_backward, peak_memory, plan_memory
-gradients._GROUP_ROWS = int(sys.argv[1])
+batching._GROUP_ROWS = int(sys.argv[1])
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=40000, hidden_size=320, intermediate_size=1280, num_hidden_layers=4,
                                      num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True)).eval()

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from gracelib import notebooks, paths
+from gracelib import notebook_checks, notebooks, paths
 from gracelib.cleaning import made_by
 from gracelib.registry import Item
 
@@ -215,7 +215,7 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
 def test_outputs_are_committed_from_the_executed_copies(place):
     path = notebook(place / "notebooks", "00_only", "print(scale)", "1 + 1")
     notebooks.run("mini")
-    notebooks.commit_outputs("mini")
+    notebook_checks.commit_outputs("mini")
     committed = nbformat.read(path, as_version=4)
     nbformat.validate(committed)
     assert [c.source for c in committed.cells] == ["# A notebook", PARAMETERS, "print(scale)", "1 + 1"]

@@ -1,0 +1,54 @@
+"""Which responses pass through the student together, and which of those batches are projected together.
+
+Why two sizes: the passes through a small model are fastest while their activations stay near the cores, but a sign that
+is made and packed for a product is best used for many responses. Neither size changes results beyond rounding.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from gracelib.per_response import held_bytes
+
+_BATCH_TOKENS = 4096      # of a small model, whose activations then stay near the cores; twice as many of others
+_GROUP_ROWS, _GROUP_BYTES = 512, 2 << 30    # most responses projected together, and what they wait with
+_MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
+
+
+def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None,
+                 together: bool) -> list[list[list[int]]]:
+    """Which responses pass through the model together (a batch), and which batches are projected together (a group).
+
+    lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
+    bringing them to the cores costs the same for 64 responses as for 512; so `together`, some batches wait for each
+    other with the factors of their gradients, at most 512 responses and 2 GiB. Otherwise a batch is a group.
+    """
+    token_bytes = held_bytes(model) if together else _GROUP_BYTES
+    small = token_bytes * 4 * _BATCH_TOKENS <= _GROUP_BYTES
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
+    default = max(1, min(_BATCH_TOKENS if small else 2 * _BATCH_TOKENS, _MAX_LOGITS // vocabulary))
+    batches = _batches(lengths, batch_tokens or default, None)
+    if not together or not batches:
+        return [[batch] for batch in batches]
+    held = [token_bytes * len(batch) * lengths[batch[0]] for batch in batches]
+    parts = max(math.ceil(len(lengths) / _GROUP_ROWS), math.ceil(sum(held) / _GROUP_BYTES))
+    groups: list[list[list[int]]] = [[] for _ in range(parts)]    # even: a short one wastes its signs
+    done = 0
+    for batch, size in zip(batches, held, strict=True):
+        groups[int(parts * (done + size / 2) / sum(held))].append(batch)
+        done += size
+    return [group for group in groups if group]
+
+
+def _batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list[int]]:
+    """Rows by falling length (the largest batch comes first, so memory is short at the start or never), cut
+    so that rows x longest <= tokens; at least one row each, at most `size`."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        full = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens
+        if not batches or full or len(batches[-1]) == size:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

@@ -1,0 +1,118 @@
+"""Result table `estimators`: the cheaper estimators of GRACE beside the exact one, on the same responses.
+
+Why measured and not argued: gradients of fewer parameters, and cheaper projections, are in use under the same name. What
+they save depends on the student, and whether they rank teachers as the exact features do can only be seen where both
+are there. Seconds and memory are of this run and machine (`volatile`); finished jobs keep theirs, so that the same runs
+give the same table. In a world of small students "last-layer" and "lora-b" save little: their gain is at large D.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from gracelib import paths, score_stages
+from gracelib.feature_file import GRADIENT_CODE
+from gracelib.measures import KEY, compared_at
+from gracelib.pipeline import Plan, _finish, _table
+from gracelib.scales import get_scale
+from gracelib.stats import DegenerateError, spearman
+from gracelib.store import Job, Stage
+
+#: name -> what is changed of `gradients.response_features`; the first is the paper's and the pipeline's
+ESTIMATORS = {"exact": {}, "last-layer": {"params": "last-layer"}, "lora-b": {"params": "lora-b"},
+              "sjlt": {"projection": "sjlt"}, "two-sided": {"projection": "two-sided"}}
+
+
+def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Features of one cell by one estimator, timed, and GRACE from them; `rows.json` has one record."""
+    import numpy as np
+
+    from gracelib.encoding import encode_example
+    from gracelib.gradients import response_features
+    from gracelib.memory import peak_memory, reset_peak
+    from gracelib.parameter_choice import n_parameters
+    from gracelib.scores import grace, recalibrate
+    from gracelib.stages import _load
+    from gracelib.tasks import read_responses
+
+    model, tokenizer = _load(inputs["student"])
+    rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
+    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"]]
+    own, how = ESTIMATORS[params["estimator"]], {k: params[k] for k in ("d", "device", "dtype")}
+    how |= {"seed": params["projection_seed"], "progress": False}
+    response_features(model, examples[:2], **how, **own)  # what is loaded and chosen once is not the estimator's
+    fresh, before, started = reset_peak(how["device"]), peak_memory(how["device"]), time.perf_counter()
+    f = response_features(model, examples, **how, **own)
+    seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="nu = ")  # a column of other tables
+        found = grace(recalibrate(f["g"], f["length"]), np.repeat(np.array([str(r["id"]) for r in rows]), params["m"]),
+                      n_folds=params["n_folds"], nu=params["nu"], zero_rows="keep")
+    row = {"estimator": params["estimator"], "parameters": n_parameters(model, own.get("params", "all")),
+           "responses": len(examples), "seconds": round(seconds, 3),
+           "peak_mib": round(peak / 2**20, 1) if fresh else None, "grace": found.total, "device": how["device"]}
+    (out / score_stages.ROWS).write_text(json.dumps([row]), encoding="utf-8")
+
+
+ESTIMATOR = Stage("estimator", run_estimator, (
+    *GRADIENT_CODE, "gracelib.scores", "gracelib.moments", "gracelib.checks", "gracelib.encoding"))
+
+
+def estimators(scale: str, recompute: bool = True) -> pd.DataFrame:
+    """Every estimator of ESTIMATORS in every cell of the first task and student, at the scale's n, m, d.
+
+    Columns: task, student, teacher, temperature, estimator, parameters (D of its gradients), responses, seconds and
+    peak_mib (of the features, beyond the student; empty where the system does not tell), grace, device, volatile.
+    """
+    config = get_scale(scale)
+
+    def make():
+        plan, jobs = Plan(config), {}
+        for (student, teacher, t), features in plan.features.items():
+            if student != config.student:
+                continue
+            params = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
+            params |= {"m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu}
+            for name in ESTIMATORS:
+                jobs[plan.task.name, student, teacher, t, name] = Job(
+                    ESTIMATOR, params | {"estimator": name}, features.inputs, f"{name}: {features.label}")
+        _finish([jobs], "estimators")
+        rows = []
+        for key, job in jobs.items():
+            (row,) = json.loads((job.folder(paths.runs()) / score_stages.ROWS).read_text(encoding="utf-8"))
+            rows.append(dict(zip(KEY, key[:-1], strict=True)) | row | {"volatile": True})
+        return pd.DataFrame(rows)
+
+    return _table(scale, "estimators", recompute, make)
+
+
+def agreement(table: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """What each estimator costs and keeps, a row each in the order of ESTIMATORS, from the table `estimators`.
+
+    Columns: parameters, seconds and peak_mib (medians over cells), times_exact (of seconds), agreement (Spearman rank
+    correlation of GRACE with the exact estimator's over all cells), agreement_at (the same at the temperature at which
+    teachers are compared), cells, volatile. NaN where fewer than three cells, or equal scores, leave no ranks.
+    """
+    t, rows = compared_at(get_scale(scale)), []
+    wide = table.pivot(index=KEY, columns="estimator", values="grace")
+    here = wide[wide.index.get_level_values("temperature") == t]
+    for name in ESTIMATORS:
+        own = table[table["estimator"] == name]
+        rows.append({"estimator": name, "parameters": own["parameters"].iloc[0], "seconds": own["seconds"].median(),
+                     "peak_mib": own["peak_mib"].median(), "agreement": _agreement(wide, name),
+                     "agreement_at": _agreement(here, name), "cells": len(own), "volatile": True})
+    made = pd.DataFrame(rows).set_index("estimator")
+    made.insert(2, "times_exact", made["seconds"] / made["seconds"]["exact"])
+    return made
+
+
+def _agreement(wide: pd.DataFrame, name: str) -> float:
+    try:
+        return -spearman(wide[name], wide["exact"], "lower")  # "lower" turns the sign round
+    except DegenerateError:
+        return float("nan")
