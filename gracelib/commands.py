@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib import extra_runs, feature_measures, measures, notebooks, paths, pipeline, protocol, stages
+from gracelib import estimators, extra_runs, feature_measures, measures, notebooks, paths, pipeline, protocol, stages
 from gracelib.filtering import FILTERED
 from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
@@ -112,7 +112,7 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
         return found | {"tables": []}
     extra, odd = extra_runs.ExtraPlan(plans[0]), PathologicalPlan(plans[0])
     found["extra"] = [*extra_runs.filters(extra), *extra.test.values(), *extra.train.values()]
-    scored = [*measures.jobs(config).values(), feature_measures.timings(config, plans)]
+    scored = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
     found["figures"] = [*odd.features.values(), *odd.student_accuracy.values(), *protocol.jobs(config).values(),
                         *(job for plan in plans for job in plan.students.values()),
                         *(job for group in scored for job in group.values())]
@@ -124,15 +124,16 @@ def _part(name: str, own: list[Job]) -> None:
 
 
 def _models(config: Scale) -> None:
-    """Everything that takes a model and is known before the run, in one go: one progress bar for the whole of it, workers
-    that load torch once and not once a notebook, and no notebook that ends with one core at work. The notebooks then
-    find their jobs finished; opened by hand, each does its own."""
+    """Everything that takes a model, and what scores the features, in two goes: workers that load torch once and not once
+    a notebook, and no notebook that ends with one core at work. The notebooks then find their jobs finished; opened by
+    hand, each does its own."""
     last = {stages.EVALUATE, stages.EVALUATE_AS, stages.FEATURES, FILTERED}  # what else takes a model, these need
     found = [job for part in jobs(config).values() for job in part if job.stage in last]
     run_jobs(found, paths.runs(), f"{config.name}: models and gradients")
     # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
     found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(pipeline.Plan(config)))
-    run_jobs([*found, *(job for group in measures.jobs(config).values() for job in group.values())], paths.runs(),
+    scored = [*measures.jobs(config).values(), estimators.jobs(config)]
+    run_jobs([*found, *(job for group in scored for job in group.values())], paths.runs(),
              f"{config.name}: filtered students, ablations")
 
 

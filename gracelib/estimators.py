@@ -19,7 +19,7 @@ from gracelib import paths, score_stages
 from gracelib.feature_file import GRADIENT_CODE
 from gracelib.measures import KEY, compared_at
 from gracelib.pipeline import Plan, _finish, _table
-from gracelib.scales import get_scale
+from gracelib.scales import Scale, get_scale
 from gracelib.stats import DegenerateError, spearman
 from gracelib.store import Job, Stage
 
@@ -63,27 +63,30 @@ ESTIMATOR = Stage("estimator", run_estimator, (
     *GRADIENT_CODE, "gracelib.scores", "gracelib.moments", "gracelib.checks", "gracelib.encoding"))
 
 
+def jobs(config: Scale) -> dict[tuple, Job]:
+    """One job an estimator and a cell of the first student at the temperature where teachers are compared: `KEY` and
+    the estimator's name."""
+    plan, found = Plan(config), {}
+    for (student, teacher, t), features in plan.features.items():
+        if student == config.student and t == compared_at(config):
+            params = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
+            params |= {"m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu}
+            found |= {(plan.task.name, student, teacher, t, name): Job(
+                ESTIMATOR, params | {"estimator": name}, features.inputs, f"{name}: {features.label}",
+                features.cost) for name in ESTIMATORS}
+    return found
+
+
 def estimators(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Every estimator of ESTIMATORS in every cell of the first task and student, at the scale's n, m, d.
+    """Every estimator of ESTIMATORS for every teacher (first task and student, one temperature) at the scale's n, m, d.
 
     Columns: task, student, teacher, temperature, estimator, parameters (D of its gradients), responses, seconds and
     peak_mib (of the features, beyond the student; empty where the system does not tell), grace, device, volatile.
     """
-    config = get_scale(scale)
-
     def make():
-        plan, jobs = Plan(config), {}
-        for (student, teacher, t), features in plan.features.items():
-            if student != config.student:
-                continue
-            params = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
-            params |= {"m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu}
-            for name in ESTIMATORS:
-                jobs[plan.task.name, student, teacher, t, name] = Job(
-                    ESTIMATOR, params | {"estimator": name}, features.inputs, f"{name}: {features.label}")
-        _finish([jobs], "estimators")
-        rows = []
-        for key, job in jobs.items():
+        made, rows = jobs(get_scale(scale)), []
+        _finish([made], "estimators")
+        for key, job in made.items():
             (row,) = json.loads((job.folder(paths.runs()) / score_stages.ROWS).read_text(encoding="utf-8"))
             rows.append(dict(zip(KEY, key[:-1], strict=True)) | row | {"volatile": True})
         return pd.DataFrame(rows)
@@ -91,21 +94,19 @@ def estimators(scale: str, recompute: bool = True) -> pd.DataFrame:
     return _table(scale, "estimators", recompute, make)
 
 
-def agreement(table: pd.DataFrame, scale: str) -> pd.DataFrame:
+def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """What each estimator costs and keeps, a row each in the order of ESTIMATORS, from the table `estimators`.
 
     Columns: parameters, seconds and peak_mib (medians over cells), times_exact (of seconds), agreement (Spearman rank
-    correlation of GRACE with the exact estimator's over all cells), agreement_at (the same at the temperature at which
-    teachers are compared), cells, volatile. NaN where fewer than three cells, or equal scores, leave no ranks.
+    correlation of GRACE with the exact estimator's over the teachers), cells, volatile. NaN where fewer than three
+    cells, or equal scores, leave no ranks.
     """
-    t, rows = compared_at(get_scale(scale)), []
-    wide = table.pivot(index=KEY, columns="estimator", values="grace")
-    here = wide[wide.index.get_level_values("temperature") == t]
+    rows, wide = [], table.pivot(index=KEY, columns="estimator", values="grace")
     for name in ESTIMATORS:
         own = table[table["estimator"] == name]
         rows.append({"estimator": name, "parameters": own["parameters"].iloc[0], "seconds": own["seconds"].median(),
-                     "peak_mib": own["peak_mib"].median(), "agreement": _agreement(wide, name),
-                     "agreement_at": _agreement(here, name), "cells": len(own), "volatile": True})
+                     "peak_mib": own["peak_mib"].median(), "agreement": _agreement(wide, name), "cells": len(own),
+                     "volatile": True})
     made = pd.DataFrame(rows).set_index("estimator")
     made.insert(2, "times_exact", made["seconds"] / made["seconds"]["exact"])
     return made

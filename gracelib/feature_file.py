@@ -14,7 +14,8 @@ import pandas as pd
 
 #: The modules whose code makes a feature, for the keys of what is computed from gradients.
 GRADIENT_CODE = ("gracelib.gradients", "gracelib.batching", "gracelib.per_response", "gracelib.contributions",
-                 "gracelib.parameter_choice", "gracelib.projection", "gracelib.projection_choice")
+                 "gracelib.parameter_choice", "gracelib.projection", "gracelib.projection_choice",
+                 "gracelib.triton_projection")
 
 
 def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:

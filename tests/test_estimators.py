@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from gracelib import estimators, pipeline
+from gracelib.measures import compared_at
 from gracelib.parameter_choice import PARAMS
 from gracelib.ranking import PROJECTIONS
 from gracelib.scales import get_scale
@@ -29,7 +30,7 @@ def made_table():
 
 
 def test_agreement_is_rank_correlation_with_the_exact_one():
-    made = estimators.agreement(made_table(), "nano")
+    made = estimators.agreement(made_table())
     assert list(made.index) == list(estimators.ESTIMATORS)
     assert made.agreement["exact"] == made.agreement["last-layer"] == 1 and made.agreement["lora-b"] == -1
     assert made.agreement["sjlt"] == pytest.approx(1 - 6 * 2 / (8 * 63)) and np.isnan(made.agreement["two-sided"])
@@ -43,7 +44,8 @@ def test_at_nano_the_exact_estimator_is_the_pipelines(tmp_path, monkeypatch):
     config = get_scale("nano")
     scores = pipeline.score_table("nano")
     table = estimators.estimators("nano")
-    own = scores[(scores.task == config.tasks[0].name) & (scores.student == config.student)].set_index(estimators.KEY)
+    here = (scores.task == config.tasks[0].name) & (scores.student == config.student)
+    own = scores[here & (scores.temperature == compared_at(config))].set_index(estimators.KEY)
     assert len(table) == len(own) * len(estimators.ESTIMATORS) and table.volatile.all()
     wide = table.pivot(index=estimators.KEY, columns="estimator", values="grace")
     np.testing.assert_allclose(wide["exact"], own.grace.reindex(wide.index), rtol=2e-3)
@@ -52,5 +54,5 @@ def test_at_nano_the_exact_estimator_is_the_pipelines(tmp_path, monkeypatch):
         assert not np.allclose(wide[name], wide["exact"], rtol=1e-2), name
     assert (table.seconds > 0).all() and (table.groupby("estimator").parameters.nunique() == 1).all()
     pd.testing.assert_frame_equal(table, estimators.estimators("nano", recompute=False))
-    made = estimators.agreement(table, "nano")    # one cell: no ranks to agree on
+    made = estimators.agreement(table)    # one cell: no ranks to agree on
     assert made.agreement.isna().all() and made.times_exact["exact"] == 1 and (made.cells == len(own)).all()
