@@ -9,6 +9,7 @@ from nano_for_tests import wait_until
 from stages_for_tests import ADD
 
 from gracelib.store import META, Job, compute
+from gracelib.tasks import read_jsonl, write_jsonl
 
 SCORE = ("--n", "8", "--m", "2", "--d", "8", "--folds", "2", "--plot", "")
 
@@ -42,8 +43,10 @@ def test_other_commands_at_once(undisturbed, fresh):
     student = next(p.parent for p in fresh.runs.glob(f"pretrain/*/{META}") if "base student first" in p.read_text())
     teachers = fresh.where / "teachers"
     teachers.mkdir()
-    for i, path in enumerate(sorted(fresh.runs.glob("responses/*/responses.jsonl"))):
-        (teachers / f"teacher{i}.jsonl").write_bytes(path.read_bytes())
+    rows = read_jsonl(next(iter(sorted(fresh.runs.glob("responses/*/responses.jsonl")))))
+    for name, step in (("one", 1), ("other", -1)):
+        write_jsonl(teachers / f"{name}.jsonl", [{"id": row["id"], "question": row["question"],
+                                                  "responses": row["responses"][::step]} for row in rows])
     score = ("score", str(teachers), "--student", str(student), *SCORE)
     runs = {"said": fresh.start(name="said"), "said-a": fresh.start(*score, "--out", "a.csv", name="said-a"),
             "said-b": fresh.start(*score, "--out", "b.csv", name="said-b")}
