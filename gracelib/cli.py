@@ -112,6 +112,12 @@ def gallery(scale: ScaleOption = "mini",
 
 
 def _set_device(device: str, dtype: str) -> None:
+    from gracelib import devices
+
+    if device:
+        devices.check_device(device, "--device")
+    if dtype:
+        devices.check_dtype(dtype, "--dtype")
     for name, value in (("GRACELIB_DEVICE", device), ("GRACELIB_DTYPE", dtype)):
         if value:
             os.environ[name] = value  # the notebooks' kernels and the worker processes inherit it

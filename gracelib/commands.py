@@ -18,7 +18,8 @@ from gracelib import extra_runs, notebooks, paths, pipeline, protocol
 from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
-from gracelib.workers import run_jobs
+from gracelib.table_files import read_table
+from gracelib.workers import n_workers, run_jobs
 
 #: The tables of every scale, by the function of `pipeline` that makes each.
 CELL_TABLES = {"teachers": "teacher_data", "base_students": "base_students", "features": "student_features",
@@ -59,6 +60,8 @@ def _check_tables(scale: str) -> None:
     if missing:
         raise FileNotFoundError(f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
                                 f"`{command_for(scale)}` makes them")
+    for path in sorted(paths.results(scale).glob("*.csv")):  # all of them, before a kernel is started for the first
+        read_table(path, command_for(scale))
 
 
 def figures_named(text: str) -> list[str]:
@@ -136,6 +139,7 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
     others. ValueError for an unknown scale or part.
     """
     found = parts(scale)
+    n_workers()  # a bad GRACELIB_WORKERS is refused now
     for name in only:
         if name not in found:
             raise ValueError(f"part {name!r} is not one of scale {scale!r}'s: choose among {', '.join(found)}")
