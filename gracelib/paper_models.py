@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gracelib.devices import DTYPES
 from gracelib.problems import TASKS as PROBLEMS
 
 LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
