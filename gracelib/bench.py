@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         torch.set_num_threads(a.threads)
     if a.checkpoint:
         from transformers import AutoModelForCausalLM
-        model = AutoModelForCausalLM.from_pretrained(a.checkpoint, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(a.checkpoint, dtype=torch.float32, use_safetensors=True)
     else:
         model = random_student(a.width, a.layers, a.heads, a.intermediate, a.vocabulary)
     examples = random_examples(a.n, a.prompt, a.response, model.config.vocab_size)

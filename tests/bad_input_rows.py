@@ -54,7 +54,7 @@ PROMPT_FILES = files(
     names_line_2_number_of_5000_digits=("a number of 5,000 digits", "line 2", "4300 digits"),
 )
 for name, wrong, *says in (
-    ("names_the_prompt_without_answer", "a prompt without answer, to be graded", "'b'", "answer"),
+    ("names_the_prompt_without_answer", "a prompt without answer, to be graded", "line 2", "'answer' is missing"),
     ("names_line_2_answer_is_a_list", "an answer that is a list", "line 2", "answer", "a list of 1"),
     ("names_the_line_answer_is_nan", "an answer that is NaN", "line 2", "answer", "nan"),
 ):
@@ -219,7 +219,7 @@ DISTILL_OPTIONS = options(
     ("precision_unknown", "an unknown precision", ["--precision", "float16"], "'float16'", "bfloat16"),
     ("max_tokens_is_one", "texts of one token", ["--max-tokens", "1"], "max_tokens=1", "at least 2"),
     ("responses_a_prompt_is_negative", "a negative number of responses", ["--responses-a-prompt", "-1"],
-     "--responses-a-prompt", "0 or a positive number"),
+     "--responses-a-prompt -1", "0 (no limit) or a positive number"),
     ("responses_a_prompt_is_too_large", "more responses than there are", ["--responses-a-prompt", "9"],
      "teacher.jsonl, line 1", "2 responses", "9"),
     ("out_is_not_empty", "a folder that holds something", ["--out", "student"], "student", "choose another folder"),
