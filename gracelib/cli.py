@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from gracelib import cli_cells, cli_distill, cli_paper, cli_score
+from gracelib.records import short
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
@@ -126,10 +127,10 @@ def _set_device(device: str, dtype: str) -> None:
 def _split(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ValueError(f"--parameter {text!r} is not of the form NAME=VALUE")
+        raise ValueError(f"--parameter {short(text)} is not of the form NAME=VALUE")
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: brackets thousands deep
         return name, value  # a word
 
 

@@ -76,7 +76,7 @@ def figures_named(text: str) -> list[str]:
         short = [name for name in FIGURES if word and word == name.partition("_")[2]]
         names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
         if len(names) != 1:
-            raise ValueError(f"figure {word!r} is {'ambiguous' if names else 'not known'}; choose among "
+            raise ValueError(f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
                              f"{', '.join(names or FIGURES)}, or a number such as 19")
         found += names
     return list(dict.fromkeys(found))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 
+from gracelib.records import short
+
 
 def parameters_of(notebook: Path) -> dict[str, str]:
     """Name -> default, as written, of a notebook's parameters cell; {} if it has none (see `check_notebook`).
@@ -46,16 +48,16 @@ def check_notebook(notebook: Path, declared: dict[str, str]) -> None:
 def _defaults(source: str, name: str) -> dict[str, str]:
     try:
         lines = ast.parse(source).body
-    except SyntaxError as error:
-        raise ValueError(f"{name}: its parameters cell, line {error.lineno}, is not Python ({error.msg}); correct it"
-                         ) from error
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # a NUL; brackets thousands deep
+        place, said = getattr(error, "lineno", None) or 1, getattr(error, "msg", "") or str(error) or "nested too deeply"
+        raise ValueError(f"{name}: its parameters cell, line {place}, is not Python ({said}); correct it") from error
     found = {}
     for one in lines:
         target = one.targets[0] if isinstance(one, ast.Assign) else getattr(one, "target", None)
         value = getattr(one, "value", None)
         try:
             ast.literal_eval(value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError, RecursionError) as error:
             raise ValueError(f"{name}: its parameters cell, line {one.lineno}, is no plain literal "
                              f"({ast.unparse(one)[:60]!r}); write NAME = VALUE") from error
         if not isinstance(target, ast.Name):
@@ -70,4 +72,4 @@ def check_value(notebook: str, name: str, given: object, default: str) -> None:
     number = isinstance(given, int | float) and not isinstance(given, bool)
     fits = number and math.isfinite(given) if isinstance(usual, float) else type(given) is type(usual)
     if usual is not None and not fits:
-        raise ValueError(f"{notebook}: parameter {name} = {given!r}; expected a value like its default, {default}")
+        raise ValueError(f"{notebook}: parameter {name} = {short(given)}; expected a value like its default, {short(default)}")

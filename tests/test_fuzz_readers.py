@@ -131,7 +131,8 @@ def test_feature_files(tmp_path):
 
 
 @drawn(120)
-@given(content=st.binary(max_size=40) | damaged(jsonl([{"settings": {"m": 2}}, *GOOD])) | st.lists(VALUES, max_size=3).map(jsonl))
+@given(content=st.binary(max_size=40) | damaged(jsonl([{"settings": {"m": 2}}, *GOOD])) | st.lists(VALUES | ROWS, max_size=3).map(
+    lambda rows: jsonl([{"settings": {"m": 2}}, *rows])))
 def test_a_generation_file_that_was_left(content, tmp_path):
     """The .part of a stopped run and the sidecar of a finished one: continued, or refused."""
     file = GenerationFile(tmp_path / "out.jsonl", {"m": 2})

@@ -93,7 +93,7 @@ def test_the_bound(f, eta, nu, preconditioner):
     value_or_refusal(one)
 
 
-@drawn(80)
+@drawn(50)
 @given(f=features(TAME, tame=True), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_the_order_of_rows_and_prompts_does_not_count(f, seed, data):
     order = np.array(data.draw(st.permutations(range(len(f["g"])))))
@@ -109,7 +109,7 @@ def test_the_order_of_rows_and_prompts_does_not_count(f, seed, data):
         np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-12)
 
 
-@drawn(80)
+@drawn(50)
 @given(f=features(TAME, tame=True), factor=st.sampled_from([1e-6, 0.25, 3.0, 1e6]))
 def test_the_scale_of_the_gradients_counts_as_defined(f, factor):
     """GRACE, its parts, G-Norm and G-Var grow with the square; G-Vendi and GRACE with the raw matrix do not change."""
