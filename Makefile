@@ -80,12 +80,8 @@ $(AUDIT_VENV)/.installed: pyproject.toml
 	$(AUDIT_VENV)/bin/python -m pip install --quiet 'pip-audit>=2.7'
 	touch $@
 
-# pip-audit ends with 1 both for an advisory and when it could not ask: the second must not look like the first.
-audit: $(VENV)/.installed $(AUDIT_VENV)/.installed  ## ask for known vulnerabilities of what is installed in .venv
-	@mkdir -p build
-	@$(PIP_AUDIT) --progress-spinner off --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >build/audit.txt 2>&1 && cat build/audit.txt || { \
-	if grep -q '^Found [0-9]* known vulnerabilit' build/audit.txt; then cat build/audit.txt; \
-	else echo "audit: the advisory service could not be asked, so nothing is known (build/audit.txt says why); try again with a network" >&2; fi; exit 2; }
+audit: $(VENV)/.installed $(AUDIT_VENV)/.installed  ## known vulnerabilities of the packages in .venv
+	@$(BIN)/python -m gracelib.audit $(PIP_AUDIT)
 
 notebook: $(VENV)/.installed  ## open JupyterLab in the environment
 	$(BIN)/jupyter lab --notebook-dir notebooks
