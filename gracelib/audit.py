@@ -1,7 +1,7 @@
 """`make audit`: what is known to be vulnerable among the installed packages, and whether anybody could be asked.
 
-pip-audit ends with the same status for an advisory and for a network that is down, and with success where the index that
-it asked knows none of the packages (a mirror). Neither may look like a clean bill of health.
+pip-audit ends with the same status for an advisory and for a network that is down, and with success where the index
+that it asked knows none of the packages (a mirror). Neither may look like a clean bill of health.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sysconfig
 
 
 def main(program: str) -> int:
-    """Run pip-audit over this environment. Exit status: 0 no advisory, 1 advisories (listed), 2 it could not be told."""
+    """Run pip-audit over this environment. Exit status: 0 no advisory, 1 advisories, 2 it could not be told."""
     place = sysconfig.get_path("purelib")
     command = [program, "--progress-spinner", "off", "--format", "json", "--path", place]
     try:
@@ -26,7 +26,9 @@ def main(program: str) -> int:
         said = getattr(error, "strerror", None) or (done.stderr.strip().splitlines() or [str(error)])[-1]
         return _unknown(said[:200])
     if len(asked) <= len(skipped):
-        return _unknown(f"it knows {len(asked)} of {len(packages)} packages; {next(iter(skipped), 'there are none')}")
+        return _unknown(
+            f"it knows {len(asked)} of {len(packages)} packages; {next(iter(skipped), 'there are none')}"
+        )
     for one, advisory in found:
         mended = ", ".join(advisory.get("fix_versions") or []) or "no version yet"
         print(f"{one['name']} {one['version']}: {advisory['id']}, mended in {mended}")
@@ -37,8 +39,11 @@ def main(program: str) -> int:
 
 
 def _unknown(reason: str) -> int:
-    print(f"audit: the advisory service could not be asked, so nothing is known ({reason}); try again with a network that "
-          "reaches pypi.org", file=sys.stderr)
+    print(
+        f"audit: the advisory service could not be asked, so nothing is known ({reason}); try again with a "
+        "network that reaches pypi.org",
+        file=sys.stderr,
+    )
     return 2
 
 

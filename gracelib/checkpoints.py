@@ -76,15 +76,16 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
         ignore_mismatched_sizes=True, output_loading_info=True))
     if info["mismatched_keys"]:
         tensor, there, expected = sorted(info["mismatched_keys"])[0]
-        raise ValueError(f"student {name!r}: its weights do not fit its config: {tensor} has shape {tuple(there)}, expected "
-                         f"{tuple(expected)}; take both from the same model")
+        raise ValueError(f"student {name!r}: its weights do not fit its config: {tensor} has shape {tuple(there)}, "
+                         f"expected {tuple(expected)}; take both from the same model")
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
                          f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete")
     for tensor, values in model.named_parameters():
         if not torch.isfinite(values).all():
-            raise ValueError(f"student {name!r}: {tensor} is not finite in {int((~torch.isfinite(values)).sum())} places; "
+            n_bad = int((~torch.isfinite(values)).sum())
+            raise ValueError(f"student {name!r}: {tensor} is not finite in {n_bad} places; "
                              "the checkpoint is damaged or its training diverged: take another one")
     return model.to(device).eval(), tokenizer
 
@@ -123,8 +124,8 @@ def _check_folder(place: Path, name: str) -> bool:
         shards = [_WEIGHTS]
     for shard in shards:  # transformers would unpickle a .bin, and follow ../ to wherever it leads
         if not str(shard).endswith(".safetensors"):
-            raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}; weights are read from .safetensors files only "
-                             "(others may be pickles): save the model as safetensors")
+            raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}; weights are read from .safetensors files "
+                             "only (others may be pickles): save the model as safetensors")
         if Path(shard).name != shard:
             raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}, which is outside the folder itself; put the "
                              "weights beside config.json")

@@ -31,8 +31,8 @@ def check_rows(h, name: str = "h") -> np.ndarray:
         )
     if (largest := np.abs(h).max()) > LARGEST:
         at = int(np.argmax(np.abs(h).max(axis=1)))
-        raise ValueError(f"{name} has an entry of size {largest:.0e} in row {at}: beyond {LARGEST:.0e} its powers leave the "
-                         "range of numbers; find the response that produced it")
+        raise ValueError(f"{name} has an entry of size {largest:.0e} in row {at}: beyond {LARGEST:.0e} its powers leave "
+                         "the range of numbers; find the response that produced it")
     return h
 
 

@@ -43,8 +43,9 @@ def resolve_device(name: str, what: str = "device") -> str:
     if name == "auto":
         return "cuda" if there else "cpu"
     if int(name.partition(":")[2] or 0) >= there:
-        raise ValueError(f"{what}={name!r}: torch finds {there or 'no'} CUDA device{'s' * (there != 1)} here; use cpu or "
-                         "auto")
+        raise ValueError(
+            f"{what}={name!r}: torch finds {there or 'no'} CUDA device{'s' * (there != 1)} here; use cpu or auto"
+        )
     return name
 
 

@@ -33,8 +33,10 @@ def load_features(folder: Path, m: int | None = None, d: int | None = None) -> d
         features["correct"] = features["correct"].astype(bool)
     m_there, d_there = int(np.bincount(features["prompt"]).min()), features["g"].shape[1]
     if (m or 1) > m_there or (d or 1) > d_there:
-        raise ValueError(f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} "
-                         "columns")
+        raise ValueError(
+            f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} "
+            "columns"
+        )
     if m is not None and m < m_there:  # a prompt's responses stand together, in order
         first = np.flatnonzero(np.diff(features["prompt"], prepend=-1))
         kept = np.arange(len(features["prompt"])) - first[features["prompt"]] < m
@@ -61,17 +63,27 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
     if not isinstance(ids, list):
         raise ValueError(f"{path}: its metadata has no list prompt_ids; {_AGAIN}")
     if lost := [name for name in _NEEDED if name not in features]:
-        raise ValueError(f"{path}: array {lost[0]!r} is missing; it has {', '.join(sorted(features)) or 'none'}; {_AGAIN}")
+        raise ValueError(
+            f"{path}: array {lost[0]!r} is missing; it has {', '.join(sorted(features)) or 'none'}; {_AGAIN}"
+        )
     if features["g"].ndim != 2 or not features["g"].size:
         raise ValueError(f"{path}: array 'g' has shape {features['g'].shape}, expected (responses, d); {_AGAIN}")
     for name, values in features.items():
         if len(values.shape) != 1 + (name == "g") or len(values) != len(features["g"]):
-            raise ValueError(f"{path}: array {name!r} has shape {values.shape}, expected one entry for each of the "
-                             f"{len(features['g'])} rows of g; {_AGAIN}")
+            raise ValueError(
+                f"{path}: array {name!r} has shape {values.shape}, expected one entry for each of the "
+                f"{len(features['g'])} rows of g; {_AGAIN}"
+            )
     prompt = features["prompt"]
-    if prompt.dtype.kind not in "iu" or prompt[0] != 0 or not np.isin(np.diff(prompt.astype(np.int64)), (0, 1)).all():
-        raise ValueError(f"{path}: array 'prompt' does not count 0, 0, 1, 1, ...: the responses of a prompt stand together "
-                         f"and in order; {_AGAIN}")
+    if (
+        prompt.dtype.kind not in "iu"
+        or prompt[0] != 0
+        or not np.isin(np.diff(prompt.astype(np.int64)), (0, 1)).all()
+    ):
+        raise ValueError(
+            f"{path}: array 'prompt' does not count 0, 0, 1, 1, ...: the responses of a prompt stand together "
+            f"and in order; {_AGAIN}"
+        )
     if len(ids) != prompt[-1] + 1:
         raise ValueError(f"{path}: {len(ids)} ids for {prompt[-1] + 1} prompts; {_AGAIN}")
     return features, ids

@@ -121,8 +121,8 @@ def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
         declared = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError as error:  # a checkpoint without generation_config.json
         if (Path(model) / "generation_config.json").is_file():
-            raise ValueError(f"model {model!r}: its generation_config.json cannot be read ({' '.join(str(error).split())}); "
-                             "correct it or remove it") from error
+            raise ValueError(f"model {model!r}: its generation_config.json cannot be read "
+                             f"({' '.join(str(error).split())}); correct it or remove it") from error
         declared = None
     declared = declared if isinstance(declared, list) else [declared]
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *(token for token in declared if token is not None)]))

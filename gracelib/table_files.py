@@ -26,8 +26,8 @@ _WORDS = ("task", "student", "teacher", "manner")
 def read_table(path: Path, command: str) -> pd.DataFrame:
     """A result table. `command` is said to make it anew.
 
-    Raises ValueError naming file, line and `command`: not UTF-8; empty; a line with more or fewer entries than the head,
-    or a last line without an end (cut); a column of `NEEDED` missing, or something else than numbers in it.
+    Raises ValueError naming file, line and `command`: not UTF-8; empty; a line with more or fewer entries than the
+    head, or a last line without an end (cut); a column of `NEEDED` missing, or something else than numbers in it.
     """
     remedy = f"`{command}` makes it again, or take the committed file back"
     try:
@@ -42,8 +42,10 @@ def read_table(path: Path, command: str) -> pd.DataFrame:
         for row in rows:
             n_rows += bool(row)
             if row and len(row) != len(head):
-                raise ValueError(f"{path}, line {rows.line_num}: {len(row)} entries under {len(head)} columns: the table "
-                                 f"was cut or merged; {remedy}")
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: {len(row)} entries under {len(head)} columns: the table "
+                    f"was cut or merged; {remedy}"
+                )
     except csv.Error as error:
         raise ValueError(f"{path}, line {rows.line_num}: not CSV ({error}); {remedy}") from error
     if not text.endswith("\n"):
@@ -57,5 +59,7 @@ def read_table(path: Path, command: str) -> pd.DataFrame:
     for name in needed:
         if name not in _WORDS and not pd.api.types.is_numeric_dtype(table[name]):
             at = pd.to_numeric(table[name], errors="coerce").isna().to_numpy().argmax()
-            raise ValueError(f"{path}, line {at + 2}: column {name!r} holds {table[name][at]!r}, not a number; {remedy}")
+            raise ValueError(
+                f"{path}, line {at + 2}: column {name!r} holds {table[name][at]!r}, not a number; {remedy}"
+            )
     return table

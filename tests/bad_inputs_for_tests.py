@@ -23,11 +23,22 @@ from typer.testing import CliRunner
 
 BAD = Path(__file__).parent / "bad_inputs"
 README = BAD / "README.md"
-PROMPTS = [{"id": "a", "question": "What is 1 + 1?", "answer": "2"}, {"id": "b", "question": "What is 2 + 3?", "answer": "5"}]
+PROMPTS = [
+    {"id": "a", "question": "What is 1 + 1?", "answer": "2"},
+    {"id": "b", "question": "What is 2 + 3?", "answer": "5"},
+]
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 #: What a user may have set that would change a message.
-OWN = ("GRACELIB_RUNS", "GRACELIB_FIGURES", "GRACELIB_WORKERS", "GRACELIB_DEVICE", "GRACELIB_DTYPE", "GRACELIB_PAPER",
-       "GRACELIB_PAPER_ONLY", "GRACELIB_ACCELERATE")
+OWN = (
+    "GRACELIB_RUNS",
+    "GRACELIB_FIGURES",
+    "GRACELIB_WORKERS",
+    "GRACELIB_DEVICE",
+    "GRACELIB_DTYPE",
+    "GRACELIB_PAPER",
+    "GRACELIB_PAPER_ONLY",
+    "GRACELIB_ACCELERATE",
+)
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,12 @@ def error_of(bad: Bad, arguments: list[str], where: Path) -> tuple[int, str, str
                 bad.run(where)
 
     # A terminal of one width, without colours: usage errors are drawn into it.
-    env = dict.fromkeys(OWN) | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"} | {
-        "GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")} | bad.env
+    env = (
+        dict.fromkeys(OWN)
+        | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+        | {"GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")}
+        | bad.env
+    )
     result = CliRunner().invoke(app, arguments, env=env)
     return result.exit_code, result.stdout, result.stderr, result.exception
 
@@ -105,9 +120,15 @@ class Spent(BaseException):
 
 
 #: Where hours go: training, sampling, gradients, jobs, notebooks.
-EXPENSIVE = ("transformers.Trainer.train", "gracelib.transformers_backend.TransformersEngine.tokens",
-             "gracelib.chunks.response_features", "gracelib.commands.run_jobs", "gracelib.pipeline.run_jobs",
-             "papermill.execute_notebook", "gracelib.paper_run.run")
+EXPENSIVE = (
+    "transformers.Trainer.train",
+    "gracelib.transformers_backend.TransformersEngine.tokens",
+    "gracelib.chunks.response_features",
+    "gracelib.commands.run_jobs",
+    "gracelib.pipeline.run_jobs",
+    "papermill.execute_notebook",
+    "gracelib.paper_run.run",
+)
 
 
 @contextlib.contextmanager
@@ -137,8 +158,14 @@ def command(bad: Bad) -> str:
     if callable(bad.run):
         return f"`{bad.run.__doc__ or bad.run.__name__}`"
     name = bad.file.name if bad.file else ""
-    return "`" + " ".join(f"{k}={v!r}" for k, v in bad.env.items()) + (" " if bad.env else "") + "gracelib " + " ".join(
-        word.replace("{bad}", name) if word and " " not in word else repr(word) for word in bad.run) + "`"
+    return (
+        "`"
+        + " ".join(f"{k}={v!r}" for k, v in bad.env.items())
+        + (" " if bad.env else "")
+        + "gracelib "
+        + " ".join(word.replace("{bad}", name) if word and " " not in word else repr(word) for word in bad.run)
+        + "`"
+    )
 
 
 def line(bad: Bad, error: str) -> str:

@@ -1,5 +1,5 @@
-"""Every bad input gives one error that names place, value and remedy, exit status 2 and no traceback, before anything is
-trained, sampled or executed. tests/bad_inputs/README.md is the table of them and of what they are told.
+"""Every bad input gives one error that names place, value and remedy, exit status 2 and no traceback, before
+anything is trained, sampled or executed. tests/bad_inputs/README.md is the table of them and of what they are told.
 """
 
 import os
@@ -8,7 +8,18 @@ import sys
 
 import pytest
 from bad_input_rows import ROWS, ingest_lines
-from bad_inputs_for_tests import BAD, BEGIN, END, EXPENSIVE, README, Spent, command, furnish, line, nothing_is_computed
+from bad_inputs_for_tests import (
+    BAD,
+    BEGIN,
+    END,
+    EXPENSIVE,
+    README,
+    Spent,
+    command,
+    furnish,
+    line,
+    nothing_is_computed,
+)
 from bad_inputs_for_tests import run_here, told
 from checkpoints_for_tests import make_checkpoint
 
@@ -17,8 +28,13 @@ from gracelib.paths import ROOT
 AGAIN = "run `PYTHONPATH=.:tests python tests/bad_inputs_for_tests.py`"
 BY_NAME = {row.name: row for row in ROWS}
 #: One of each way in, as a process of its own: nothing of pytest's or typer's runner stands between.
-AS_PROCESSES = ("score__m_is_negative", "prompts__names_line_2_half_a_character", "settings__names_the_section_is_a_number",
-                "environment__paper_part_unknown", "command__unknown")
+AS_PROCESSES = (
+    "score__m_is_negative",
+    "prompts__names_line_2_half_a_character",
+    "settings__names_the_section_is_a_number",
+    "environment__paper_part_unknown",
+    "command__unknown",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +64,17 @@ def test_the_table_lists_them_all_and_nothing_else(table):
     rows = [row.split(" | ")[0].removeprefix("| ") for row in table if row.startswith("| ")]
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names) >= 80
-    assert rows[1 : len(names) + 1] == names and table[-len(ingest_lines()):] == ingest_lines(), AGAIN
+    assert rows[1 : len(names) + 1] == names and table[-len(ingest_lines()) :] == ingest_lines(), AGAIN
 
 
 def test_every_file_of_the_corpus_is_in_a_row():
     used = {row.file for row in ROWS if row.file}
-    there = {path for kind in BAD.iterdir() if kind.is_dir() and kind.name not in ("ingest", "grading")
-             for path in kind.iterdir()}
+    there = {
+        path
+        for kind in BAD.iterdir()
+        if kind.is_dir() and kind.name not in ("ingest", "grading")
+        for path in kind.iterdir()
+    }
     assert there == used
 
 
@@ -62,8 +82,14 @@ def test_every_file_of_the_corpus_is_in_a_row():
 def test_as_a_process_too(name, student, tmp_path):
     arguments = furnish(tmp_path, student, BY_NAME[name])
     env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"} | BY_NAME[name].env
-    done = subprocess.run([sys.executable, "-m", "gracelib.cli", *arguments], cwd=tmp_path, env=env, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "gracelib.cli", *arguments],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr, done.stderr
     assert [said for said in BY_NAME[name].says if said not in told(done.stderr, tmp_path)] == [], done.stderr
 
@@ -72,9 +98,13 @@ def test_compute_would_be_seen(student, tmp_path, monkeypatch):
     """The guard that the rows stand on: a command without a fault runs into it."""
     from dataclasses import replace
 
-    for name, arguments in (("score__one_fold", ["score", "teacher.jsonl", "--student", "student", "--n", "2", "--m", "2",
-                                                 "--d", "4", "--folds", "2"]),
-                            ("figures__scale_unknown", ["recompute", "--scale", "nano", "--part", "teachers"])):
+    for name, arguments in (
+        (
+            "score__one_fold",
+            ["score", "teacher.jsonl", "--student", "student", "--n", "2", "--m", "2", "--d", "4", "--folds", "2"],
+        ),
+        ("figures__scale_unknown", ["recompute", "--scale", "nano", "--part", "teachers"]),
+    ):
         with pytest.raises(Spent):
             run_here(replace(BY_NAME[name], run=arguments), student, tmp_path / name)
     with nothing_is_computed(), pytest.raises(Spent, match=EXPENSIVE[0]):

@@ -1,7 +1,7 @@
-"""Whatever bytes a file holds, a reader gives rows or one error of ours with the file's name: no hang, no other exception.
+"""Whatever bytes a file holds, a reader gives rows or one error of ours: no hang, no other exception.
 
-The same bytes are drawn in every run. Half of the examples are whole files with something cut, turned or put in, because
-random bytes rarely get past the first check.
+The same bytes are drawn in every run. Half of the examples are whole files with something cut, turned or put in,
+because random bytes rarely get past the first check.
 """
 
 import ast
@@ -27,8 +27,13 @@ from gracelib.workers import n_workers
 
 
 def drawn(n):
-    return settings(max_examples=n, deadline=None, derandomize=True, database=None,
-                    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    return settings(
+        max_examples=n,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
 
 
 def refused_or(function, place=""):
@@ -36,7 +41,9 @@ def refused_or(function, place=""):
     try:
         return function()
     except (ValueError, OSError) as error:
-        assert type(error).__name__ not in ("UnicodeDecodeError", "UnicodeEncodeError", "JSONDecodeError"), repr(error)
+        assert type(error).__name__ not in ("UnicodeDecodeError", "UnicodeEncodeError", "JSONDecodeError"), repr(
+            error
+        )
         message = str(error)
         assert "\n" not in message and len(message) < 1500, message[:2000]
         assert place in message, message
@@ -45,11 +52,17 @@ def refused_or(function, place=""):
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=8) | st.just("\ud800"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3),
-    max_leaves=6)
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 ROWS = st.dictionaries(st.sampled_from(FIELDS), VALUES | st.lists(st.text(max_size=5), max_size=3), max_size=5)
-GOOD = [{"id": i, "question": f"What is {i} + {i}?", "answer": str(2 * i), "responses": [f"It is {2 * i}.", "No."]}
-        for i in range(3)]
+GOOD = [
+    {"id": i, "question": f"What is {i} + {i}?", "answer": str(2 * i), "responses": [f"It is {2 * i}.", "No."]}
+    for i in range(3)
+]
 
 
 @st.composite
@@ -71,8 +84,10 @@ def jsonl(rows) -> bytes:
 
 
 @drawn(150)
-@given(content=st.binary(max_size=60) | damaged(jsonl(GOOD)) | st.lists(ROWS, max_size=3).map(jsonl),
-       suffix=st.sampled_from([".jsonl", ".json"]))
+@given(
+    content=st.binary(max_size=60) | damaged(jsonl(GOOD)) | st.lists(ROWS, max_size=3).map(jsonl),
+    suffix=st.sampled_from([".jsonl", ".json"]),
+)
 def test_prompts_and_generations(content, suffix, tmp_path):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
@@ -106,9 +121,15 @@ def features_file(folder):
     from safetensors.numpy import save_file
 
     n = 6
-    arrays = {"g": np.ones((n, 2), np.float32), "prompt": np.repeat(np.arange(3), 2), "length": np.full(n, 4),
-              **{name: np.full(n, 0.5) for name in ("loss", "mean_prob", "grad_norm")}}
-    save_file(arrays, folder / "features.safetensors", metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})})
+    arrays = {
+        "g": np.ones((n, 2), np.float32),
+        "prompt": np.repeat(np.arange(3), 2),
+        "length": np.full(n, 4),
+        **{name: np.full(n, 0.5) for name in ("loss", "mean_prob", "grad_norm")},
+    }
+    save_file(
+        arrays, folder / "features.safetensors", metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})}
+    )
     return (folder / "features.safetensors").read_bytes()
 
 
@@ -118,9 +139,17 @@ def test_feature_files(tmp_path):
     texts = [b'"F32"', b'"I64"', b'"g"', b"[6]", b"[6,2]", b"prompt_ids", b"about", b'\\"a\\"']
 
     @drawn(150)
-    @given(damaged(whole) | damaged(whole[:head]).map(lambda start: start + whole[head:])
-           | st.builds(lambda old, new: whole.replace(old, new[: len(old)].ljust(len(old))), st.sampled_from(texts),
-                       st.sampled_from([b"null", b'"BF16"', b'"F8_E4M3"', b'"BOOL"', b'"x"', b"[-1]", b"[1, 2]", b"[]", b"{}"])))
+    @given(
+        damaged(whole)
+        | damaged(whole[:head]).map(lambda start: start + whole[head:])
+        | st.builds(
+            lambda old, new: whole.replace(old, new[: len(old)].ljust(len(old))),
+            st.sampled_from(texts),
+            st.sampled_from(
+                [b"null", b'"BF16"', b'"F8_E4M3"', b'"BOOL"', b'"x"', b"[-1]", b"[1, 2]", b"[]", b"{}"]
+            ),
+        )
+    )
     def check(content):
         path.write_bytes(content)
         found = refused_or(lambda: load_features(tmp_path), str(path))
@@ -131,8 +160,11 @@ def test_feature_files(tmp_path):
 
 
 @drawn(120)
-@given(content=st.binary(max_size=40) | damaged(jsonl([{"settings": {"m": 2}}, *GOOD])) | st.lists(VALUES | ROWS, max_size=3).map(
-    lambda rows: jsonl([{"settings": {"m": 2}}, *rows])))
+@given(
+    content=st.binary(max_size=40)
+    | damaged(jsonl([{"settings": {"m": 2}}, *GOOD]))
+    | st.lists(VALUES | ROWS, max_size=3).map(lambda rows: jsonl([{"settings": {"m": 2}}, *rows]))
+)
 def test_a_generation_file_that_was_left(content, tmp_path):
     """The .part of a stopped run and the sidecar of a finished one: continued, or refused."""
     file = GenerationFile(tmp_path / "out.jsonl", {"m": 2})
@@ -163,8 +195,12 @@ KEYS = ("m", "lr", "backend", "n_prompts", "teacher", "temperature", "Phi-4", "g
 
 
 @drawn(150)
-@given(content=st.binary(max_size=30) | st.dictionaries(st.sampled_from(SECTIONS), VALUES | st.dictionaries(
-    st.sampled_from(KEYS), VALUES, max_size=3), max_size=3).map(lambda record: json.dumps(record).encode()))
+@given(
+    content=st.binary(max_size=30)
+    | st.dictionaries(
+        st.sampled_from(SECTIONS), VALUES | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3), max_size=3
+    ).map(lambda record: json.dumps(record).encode())
+)
 def test_settings_of_scale_paper(content, tmp_path):
     for suffix in ("json", "toml"):
         path = tmp_path / f"paper.{suffix}"
@@ -176,7 +212,12 @@ CODE = st.text(st.sampled_from("ab=1 \n\"'[](){}:,.#\\-+\t\0e9é"), max_size=25)
 
 
 @drawn(150)
-@given(text=CODE | st.sampled_from(["[" * 5000, "-" * 50_000 + "1", "a=" + "(" * 300, "a=1\n" * 500, "a: int", "a = b = 1", "a, b = 1, 2"]))
+@given(
+    text=CODE
+    | st.sampled_from(
+        ["[" * 5000, "-" * 50_000 + "1", "a=" + "(" * 300, "a=1\n" * 500, "a: int", "a = b = 1", "a, b = 1, 2"]
+    )
+)
 def test_parameters(text, tmp_path):
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
@@ -186,7 +227,10 @@ def test_parameters(text, tmp_path):
     nbformat.write(book, path)
     for name, default in (refused_or(lambda: notebook_parameters.parameters_of(path), path.name) or {}).items():
         ast.literal_eval(default)
-        refused_or(lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default), path.name)
+        refused_or(
+            lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default),
+            path.name,
+        )
     refused_or(lambda: cli._split(text))
     refused_or(lambda: figures_named(text))
     refused_or(lambda: get_scale(text))
@@ -194,7 +238,10 @@ def test_parameters(text, tmp_path):
 
 
 @drawn(60)
-@given(content=st.binary(max_size=30) | VALUES.map(lambda value: json.dumps({"cells": value, "metadata": value, "nbformat": 4}).encode()))
+@given(
+    content=st.binary(max_size=30)
+    | VALUES.map(lambda value: json.dumps({"cells": value, "metadata": value, "nbformat": 4}).encode())
+)
 def test_a_notebook_that_is_none(content, tmp_path):
     path = tmp_path / "00_x.ipynb"
     path.write_bytes(content)
@@ -205,16 +252,26 @@ NUMBERS = st.integers(-2, 3) | st.floats() | st.sampled_from([10**30, 2**63, -(1
 
 
 @drawn(100)
-@given(st.lists(NUMBERS, min_size=8, max_size=8), st.sampled_from(["", "auto", "float32", "float8"]),
-       st.sampled_from(["vllm", "transformers", "x"]), st.lists(ROWS, max_size=2))
+@given(
+    st.lists(NUMBERS, min_size=8, max_size=8),
+    st.sampled_from(["", "auto", "float32", "float8"]),
+    st.sampled_from(["vllm", "transformers", "x"]),
+    st.lists(ROWS, max_size=2),
+)
 def test_sampling_settings(numbers, dtype, backend, prompts):
     m, temperature, top_p, tokens, parallel, batch, seed, _ = numbers
-    refused_or(lambda: check_settings(prompts, m, temperature, top_p, tokens, backend, "chat", dtype, parallel, batch, seed))
+    refused_or(
+        lambda: check_settings(
+            prompts, m, temperature, top_p, tokens, backend, "chat", dtype, parallel, batch, seed
+        )
+    )
 
 
 @drawn(60)
-@given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=6) | st.sampled_from(
-    ["٣", "²", "1" * 5000, " 2 ", "-1", "1e3"]))
+@given(
+    st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=6)
+    | st.sampled_from(["٣", "²", "1" * 5000, " 2 ", "-1", "1e3"])
+)
 def test_the_number_of_workers(text):
     before = os.environ.get("GRACELIB_WORKERS")
     os.environ["GRACELIB_WORKERS"] = text
