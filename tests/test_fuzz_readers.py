@@ -9,7 +9,7 @@ import json
 import os
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gracelib import cli, notebook_parameters
@@ -212,6 +212,7 @@ CODE = st.text(st.sampled_from("ab=1 \n\"'[](){}:,.#\\-+\t\0e9é"), max_size=25)
 
 
 @drawn(150)
+@example(text="a=" + "-" * 50_000 + "1")  # too deep for Python's parser: MemoryError
 @given(
     text=CODE
     | st.sampled_from(
