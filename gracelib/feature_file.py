@@ -60,8 +60,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
     except ValueError as error:
         raise ValueError(f"{path}: its metadata 'about' is not JSON ({error}); {_AGAIN}") from error
     ids = about.get("prompt_ids") if isinstance(about, dict) else None
-    if not isinstance(ids, list):
-        raise ValueError(f"{path}: its metadata has no list prompt_ids; {_AGAIN}")
+    if not isinstance(ids, list) or not all(isinstance(name, str | int) for name in ids):
+        raise ValueError(f"{path}: its metadata has no list prompt_ids of texts or numbers; {_AGAIN}")
     if lost := [name for name in _NEEDED if name not in features]:
         raise ValueError(
             f"{path}: array {lost[0]!r} is missing; it has {', '.join(sorted(features)) or 'none'}; {_AGAIN}"
