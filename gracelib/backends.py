@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from filelock import FileLock
 from tqdm import tqdm
 
 from gracelib.checkpoints import check_student
+from gracelib.devices import resolve_device
 from gracelib.generation_file import GenerationFile
 from gracelib.prompting import TEACHER_INSTRUCTION, Policy
 from gracelib.sampling_inputs import (
@@ -100,7 +100,8 @@ def sample(
         made with other settings.
     """
     check_settings(
-        prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size
+        prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size,
+        seed,
     )
     if backend == "vllm":
         from gracelib import vllm_backend
@@ -112,8 +113,8 @@ def sample(
     model = place if os.path.isdir(place) else str(model)
     config, tokenizer = check_student(model)
     dtype = own_dtype(config) if dtype == "auto" else dtype
-    if device == "auto" and backend == "transformers":  # vllm asks for itself, in its own processes
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if backend == "transformers":  # vllm asks for itself, in its own processes
+        device = resolve_device(device)
     requests = [
         Request(row["id"], ids, room)
         for row, (ids, room) in zip(

@@ -14,7 +14,8 @@ import os
 import re
 from pathlib import Path
 
-DTYPES = ("float32", "bfloat16", "float64")
+from gracelib.devices import DTYPES, resolve_device
+
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -65,20 +66,39 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    device = resolve_device(device)
     _, tokenizer = check_student(path_or_hub_id)
     name = os.fspath(path_or_hub_id)
     place = os.path.expanduser(name)
     local = os.path.isdir(place)
     model, info = _ask(name, local, "weights", lambda: AutoModelForCausalLM.from_pretrained(
         place if local else name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False,
-        output_loading_info=True))
+        ignore_mismatched_sizes=True, output_loading_info=True))
+    if info["mismatched_keys"]:
+        tensor, there, expected = sorted(info["mismatched_keys"])[0]
+        raise ValueError(f"student {name!r}: its weights do not fit its config: {tensor} has shape {tuple(there)}, "
+                         f"expected {tuple(expected)}; take both from the same model")
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
                          f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    for tensor, values in model.named_parameters():
+        if not torch.isfinite(values).all():
+            n_bad = int((~torch.isfinite(values)).sum())
+            raise ValueError(f"student {name!r}: {tensor} is not finite in {n_bad} places; "
+                             "the checkpoint is damaged or its training diverged: take another one")
     return model.to(device).eval(), tokenizer
+
+
+def without_weights(path_or_hub_id: str | os.PathLike, config):
+    """The model of a config with shapes and no numbers (device "meta"). ValueError for a config that gives none."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    name = os.fspath(path_or_hub_id)
+    with torch.device("meta"):
+        return _ask(name, os.path.isdir(os.path.expanduser(name)), "config",
+                    lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def _check_folder(place: Path, name: str) -> bool:
@@ -96,10 +116,19 @@ def _check_folder(place: Path, name: str) -> bool:
     if (place / _INDEX).is_file():
         try:
             shards = sorted(set(json.loads((place / _INDEX).read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"student {name!r}: {_INDEX} cannot be read ({error!r})") from error
+            shards[0]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"student {name!r}: {_INDEX} cannot be read ({error!r}): its weight_map must say in which "
+                             "file each tensor is; save the model again") from error
     else:
         shards = [_WEIGHTS]
+    for shard in shards:  # transformers would unpickle a .bin, and follow ../ to wherever it leads
+        if not str(shard).endswith(".safetensors"):
+            raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}; weights are read from .safetensors files "
+                             "only (others may be pickles): save the model as safetensors")
+        if Path(shard).name != shard:
+            raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}, which is outside the folder itself; put the "
+                             "weights beside config.json")
     lost = [shard for shard in shards if not (place / shard).is_file()]
     if lost:
         pickled = any(place.glob("pytorch_model*.bin"))

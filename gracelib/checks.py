@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 ZERO_ROWS = ("refuse", "keep")
+LARGEST = 1e100  # no gradient is: fourth powers of what is larger, divided by a small nu, would be infinite
 
 
 def check_rows(h, name: str = "h") -> np.ndarray:
@@ -28,6 +29,10 @@ def check_rows(h, name: str = "h") -> np.ndarray:
             f"{name} has NaN or Inf in {bad.size} row(s), first at row {bad[0]}: find the response that "
             "produced it, a score over the rest would hide it"
         )
+    if (largest := np.abs(h).max()) > LARGEST:
+        at = int(np.argmax(np.abs(h).max(axis=1)))
+        raise ValueError(f"{name} has an entry of size {largest:.0e} in row {at}: beyond {LARGEST:.0e} its powers leave "
+                         "the range of numbers; find the response that produced it")
     return h
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from gracelib import cli_cells, cli_distill, cli_paper, cli_score, cli_truth, disk
+from gracelib.records import short
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="GRACE: choose the teacher before you train the student.")
@@ -115,6 +116,12 @@ def gallery(scale: ScaleOption = "mini",
 
 
 def _set_device(device: str, dtype: str) -> None:
+    from gracelib import devices
+
+    if device:
+        devices.check_device(device, "--device")
+    if dtype:
+        devices.check_dtype(dtype, "--dtype")
     for name, value in (("GRACELIB_DEVICE", device), ("GRACELIB_DTYPE", dtype)):
         if value:
             os.environ[name] = value  # the notebooks' kernels and the worker processes inherit it
@@ -123,10 +130,10 @@ def _set_device(device: str, dtype: str) -> None:
 def _split(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ValueError(f"--parameter {text!r} is not of the form NAME=VALUE")
+        raise ValueError(f"--parameter {short(text)} is not of the form NAME=VALUE")
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: brackets thousands deep
         return name, value  # a word
 
 

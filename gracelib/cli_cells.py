@@ -125,7 +125,7 @@ def evaluate(
     from gracelib.cli import _one_line_errors
 
     with _one_line_errors():
-        rows = _prompts(task, source, prompts, split, n, seed)
+        rows = _prompts(task, source, prompts, split, n, seed, graded=True)
         from gracelib import accuracy
 
         found = accuracy.measure(
@@ -159,7 +159,9 @@ def register(app: typer.Typer) -> None:
     app.command()(evaluate)
 
 
-def _prompts(task: str, source: str, prompts: Path | None, split: str, n: int | None, seed: int) -> list[dict]:
+def _prompts(
+    task: str, source: str, prompts: Path | None, split: str, n: int | None, seed: int, graded: bool = False
+) -> list[dict]:
     if bool(task) == (prompts is not None):
         raise ValueError(
             "give either --task or --prompts, " + ("not both" if task else "one of them is needed")
@@ -174,7 +176,7 @@ def _prompts(task: str, source: str, prompts: Path | None, split: str, n: int | 
 
     if source:
         raise ValueError("--source belongs to --task; --prompts names the file itself")
-    rows = read_jsonl(prompts)
+    rows = read_jsonl(prompts, ("question", "answer") if graded else ("question",))
     if n is not None and n > len(rows):
         raise ValueError(f"{prompts}: {len(rows)} prompts, but --n {n} were asked for")
     return rows[:n]

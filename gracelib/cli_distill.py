@@ -49,7 +49,8 @@ def distill(
 
     with _one_line_errors():
         if responses_a_prompt < 0 or max_tokens < 0:
-            raise ValueError("--responses-a-prompt and --max-tokens: 0 or a positive number")
+            raise ValueError(f"--responses-a-prompt {responses_a_prompt} and --max-tokens {max_tokens}: expected 0 (no limit) "
+                             "or a positive number")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(
                 f"{out} is there and not empty; choose another folder for the trained student, or remove it"

@@ -20,7 +20,8 @@ from gracelib.pathological import PathologicalPlan
 from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
 from gracelib.store import Job
-from gracelib.workers import run_jobs
+from gracelib.table_files import read_table
+from gracelib.workers import n_workers, run_jobs
 
 #: The tables of every scale, by the function of `pipeline` that makes each.
 CELL_TABLES = {"teachers": "teacher_data", "base_students": "base_students", "features": "student_features",
@@ -61,6 +62,8 @@ def _check_tables(scale: str) -> None:
     if missing:
         raise FileNotFoundError(f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
                                 f"`{command_for(scale)}` makes them")
+    for path in sorted(paths.results(scale).glob("*.csv")):  # all of them, before a kernel is started for the first
+        read_table(path, command_for(scale))
 
 
 def figures_named(text: str) -> list[str]:
@@ -75,7 +78,7 @@ def figures_named(text: str) -> list[str]:
         short = [name for name in FIGURES if word and word == name.partition("_")[2]]
         names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
         if len(names) != 1:
-            raise ValueError(f"figure {word!r} is {'ambiguous' if names else 'not known'}; choose among "
+            raise ValueError(f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
                              f"{', '.join(names or FIGURES)}, or a number such as 19")
         found += names
     return list(dict.fromkeys(found))
@@ -150,6 +153,7 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
     others. ValueError for an unknown scale or part.
     """
     found = parts(scale)
+    n_workers()  # a bad GRACELIB_WORKERS is refused now
     for name in only:
         if name not in found:
             raise ValueError(f"part {name!r} is not one of scale {scale!r}'s: choose among {', '.join(found)}")

@@ -72,7 +72,7 @@ class GenerationFile:
         for number, line in enumerate(lines, 1):
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f"{self.part}, line {number}: damaged ({error}); remove the file to start again"
                 ) from error
@@ -80,6 +80,10 @@ class GenerationFile:
             self.part.parent.mkdir(parents=True, exist_ok=True)
             self.part.write_bytes(_line({"settings": self.settings}))
             return {}
+        for number, row in enumerate(rows[1:], 2):
+            if not (isinstance(row, dict) and isinstance(row.get("id"), str | int)):
+                raise ValueError(f"{self.part}, line {number}: damaged (no row with an id); remove the file to "
+                                 "start again")
         header = rows[0].get("settings") if isinstance(rows[0], dict) else None
         if not isinstance(header, dict):
             raise ValueError(f"{self.part}, line 1: does not say the settings; remove the file to start again")

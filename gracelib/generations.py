@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gracelib.records import read_records, short
+from gracelib.records import check_unicode, read_records, short
 from gracelib.tasks import question_id
 
 QUESTION = ("question", "problem", "prompt")  #: one text; two of them in a row must agree
@@ -151,11 +151,7 @@ def _text(value: object, what: str, where: str, allow_empty: bool = False, remed
         raise ValueError(f"{where}: {what} must be text, it is {short(value)}; write the text alone")
     if not value.strip() and not allow_empty:
         raise ValueError(f"{where}: {what} is empty{remedy}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # "\ud800" is valid JSON, but no tokenizer takes it
-        half = value[error.start].encode("unicode-escape").decode()
-        raise ValueError(f"{where}: {what} holds half a character ({half}); write the file as UTF-8 again") from error
+    check_unicode(value, what, where)
     return value
 
 

@@ -30,6 +30,9 @@ from gracelib.workers import WORKER_VARIABLES, n_workers
 TIMEOUT_S, MEMORY_MB = 5.0, 1024
 START_S = 300  # a cold disk may take a minute to import sympy; this only ends a start that hangs
 PATIENCE = 20  # seconds on the wall allowed for one of CPU time before a process counts as hung: machines are busy
+#: All that a grading process is told of the environment: what Python needs to find its packages, and no secret.
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+               "SYSTEMROOT")
 ANSWERS_A_WORKER = 25  # another process pays off for this many formulas
 
 
@@ -68,7 +71,7 @@ class _Worker:
         self.process = subprocess.Popen(  # -P: the script's folder holds modules named like others' (stats, tables)
             [sys.executable, "-P", str(script), repr(timeout_s), str(memory_mb)], encoding="ascii",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, **WORKER_VARIABLES})
+            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ} | WORKER_VARIABLES)
         hello = self._read(START_S)
         if hello is None or "error" in hello:
             self.close()

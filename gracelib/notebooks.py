@@ -33,6 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 from gracelib import paths
 from gracelib.cleaning import KERNEL
 from gracelib.disk import alone, check_writable, explained, flush, part_of, sweep
+from gracelib.notebook_parameters import check_notebook, check_value, parameters_of
 from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
 from gracelib.workers import n_workers, prepare_worker
@@ -41,12 +42,6 @@ from gracelib.workers import n_workers, prepare_worker
 def numbered(folder: Path | None = None) -> list[Path]:
     """The numbered notebooks, in the order in which they run."""
     return sorted((folder or paths.NOTEBOOKS).glob("[0-9][0-9]_*.ipynb"))
-
-
-def parameters_of(notebook: Path) -> dict[str, str]:
-    """Name -> default (as written) of a notebook's parameters cell."""
-    with contextlib.redirect_stdout(sys.stderr):
-        return {name: p["default"] for name, p in papermill.inspect_notebook(str(notebook)).items()}
 
 
 def only_reads(notebook: Path) -> bool:
@@ -202,6 +197,10 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
         if name not in known or name in ("scale", "recompute"):
             raise ValueError(f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
                              f"they declare {sorted(known - {'scale', 'recompute'})}")
+    for notebook, own in declared.items():
+        check_notebook(notebook, own)
+        for name in own.keys() & dial.keys():
+            check_value(notebook.name, name, dial[name], own[name])
     folder, figures = paths.runs() / "notebooks" / scale, paths.figures(scale)
     for place in (folder, figures):
         check_writable(place)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gracelib.devices import DTYPES
 from gracelib.problems import TASKS as PROBLEMS
 
 LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
@@ -116,6 +117,20 @@ def read_overrides(path: Path | str) -> dict:
             local = (path.parent / place).resolve()
             entries[name] = str(local) if local.exists() else place
     return data
+
+
+def out_of_range(name: str, value) -> str:
+    """What is wrong with the value of a setting of scale paper, in words; "" if nothing is. Its type fits already."""
+    choices = {"backend": ("vllm", "transformers"), "feature_dtype": DTYPES}
+    if name in choices:
+        return "" if value in choices[name] else f"choose one of {', '.join(choices[name])}"
+    if isinstance(value, str | list):
+        return ""
+    least_may_be_it = name in ("seed", "warmup", "test_temperature")
+    most = {"warmup": 1, "top_p": 1}.get(name, float("inf"))
+    fits = (0 <= value if least_may_be_it else 0 < value) and (value <= most if most == 1 else value < most)
+    return "" if fits else f"expected a number {'of at least' if least_may_be_it else 'above'} 0" + (
+        ", at most 1" if most == 1 else " and finite")
 
 
 def is_local(source: str) -> bool:

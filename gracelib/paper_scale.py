@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from gracelib.paper_models import SECTIONS, STUDENTS, TASKS, TEACHERS, Model, read_overrides
+from gracelib.paper_models import SECTIONS, STUDENTS, TASKS, TEACHERS, Model, out_of_range, read_overrides
 
 EVERY_TENTH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 #: What the command line asks for, for notebooks and workers too: the file that `with_file` reads, and `only`'s lists
@@ -151,6 +151,7 @@ PAPER = PaperScale(
 )
 # What a file may change: plain numbers and words, not the cast.
 SETTINGS = tuple(f.name for f in fields(PaperScale) if f.name not in ("tasks", "students", "teachers", "name"))
+_PARTS = ("task", "student", "teacher", "temperature")
 TASK_SETTINGS = ("n_train", "n_test", "max_new_tokens", "d_kept")
 
 
@@ -178,7 +179,7 @@ def only(
         "task": [*task],
         "student": [*student],
         "teacher": [*teacher],
-        "temperature": [float(t) for t in temperature],
+        "temperature": [float(t) if str(t).replace(".", "", 1).isdecimal() else t for t in temperature],
     }
     for kind, asked in given.items():
         lower = {str(name).lower(): name for name in names[kind]}
@@ -229,7 +230,7 @@ def with_file(scale: PaperScale, path: Path | str) -> PaperScale:
         teachers=_placed(scale.teachers, data.get("teachers", {})),
     )
     part = data.get("only", {})
-    _check_keys(path, "only", part, dict.fromkeys(("task", "student", "teacher", "temperature"), []))
+    _check_keys(path, "only", part, dict.fromkeys(_PARTS, []))
     return only(changed, **part)
 
 
@@ -264,6 +265,8 @@ def _placed(models: tuple[Model, ...], places: dict[str, str]) -> tuple[Model, .
 
 
 def _check_keys(path, section: str, given: dict, known: dict) -> None:
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: {section} is {given!r}, not a section; write [{section}] and lines NAME = VALUE")
     for key, value in given.items():
         if key not in known:
             raise ValueError(f"{path}: [{section}] has no setting {key!r}; it has {', '.join(known)}")
@@ -274,10 +277,17 @@ def _check_keys(path, section: str, given: dict, known: dict) -> None:
                 f"{path}: [{section}] {key} = {value!r}; expected a {type(known[key]).__name__}, "
                 f"such as {known[key]!r}"
             )
+        if wrong := out_of_range(key, value):
+            raise ValueError(f"{path}: [{section}] {key} = {value!r}: {wrong}")
 
 
 def paper_scale() -> PaperScale:
     """The paper's scale, as changed by the file that GRACELIB_PAPER names and restricted by GRACELIB_PAPER_ONLY."""
     path, part = (os.environ.get(name, "").strip() for name in (FILE_VARIABLE, ONLY_VARIABLE))
     scale = with_file(PAPER, path) if path else PAPER
-    return only(scale, **json.loads(part)) if part else scale
+    try:
+        chosen = json.loads(part or "{}")
+    except ValueError as error:
+        raise ValueError(f"{ONLY_VARIABLE}={part!r} is not JSON ({error}); unset it, the options set it") from error
+    _check_keys(ONLY_VARIABLE, "only", chosen, dict.fromkeys(_PARTS, []))
+    return only(scale, **chosen)

@@ -11,12 +11,19 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def runs() -> Path:
     """Everything a run computes (git-ignored). `GRACELIB_RUNS` moves it, e.g. to a bigger disk."""
-    return Path(os.environ.get("GRACELIB_RUNS") or ROOT / "runs")
+    return _folder("GRACELIB_RUNS", ROOT / "runs")
 
 
 def figures(scale: str) -> Path:
     """Pictures, their tables and sidecars (committed). `GRACELIB_FIGURES` moves the folder above the scales."""
-    return Path(os.environ.get("GRACELIB_FIGURES") or ROOT / "figures") / scale
+    return _folder("GRACELIB_FIGURES", ROOT / "figures") / scale
+
+
+def _folder(variable: str, usual: Path) -> Path:
+    place = Path(os.environ.get(variable) or usual)
+    if place.is_file():
+        raise ValueError(f"{variable}={str(place)!r} is a file; name a folder, or unset it")
+    return place
 
 
 def results(scale: str) -> Path:

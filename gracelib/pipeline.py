@@ -9,19 +9,18 @@ not train anything. Figures are drawn from those tables alone.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from gracelib import paths, stages
+from gracelib import devices, paths, stages
 from gracelib.baselines import compute_scores
 from gracelib.feature_file import load_features
 from gracelib.scales import Scale, command_for, get_scale
 from gracelib.store import Job, write_atomically
+from gracelib.table_files import read_table
 from gracelib.tasks import read_jsonl, read_responses
 from gracelib.workers import run_jobs
 
@@ -70,7 +69,7 @@ class Plan:
 
     def _add_students(self) -> None:
         scale = self.scale
-        device, dtype = resolve_device(os.environ.get("GRACELIB_DEVICE", "auto")), os.environ.get("GRACELIB_DTYPE", "float32")
+        device, dtype = devices.of_this_run()
         self.features, self.distilled, self.student_accuracy, self.base_accuracy = {}, {}, {}, {}
         d = scale.d_kept if self.first_task else scale.d
         for student, temperatures in self.task.temperatures:
@@ -102,17 +101,6 @@ class Plan:
         return label if self.first_task else f"{label}, {self.task.name} task"
 
 
-def resolve_device(name: str) -> str:
-    """"auto" as the device it stands for. Loads torch only where an NVIDIA driver suggests that there is a GPU."""
-    if name != "auto":
-        return name
-    if not (Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")):
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
     """The result table `name` of a scale: made and written, or read where it was committed."""
     path = paths.results(scale) / f"{name}.csv"
@@ -122,7 +110,7 @@ def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
     elif not path.is_file():
         raise FileNotFoundError(f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
                                 f"`{command_for(scale)}`, or set recompute = True")
-    return pd.read_csv(path)  # what a figure sees is what a fresh clone sees: the file
+    return read_table(path, command_for(scale))  # what a figure sees is what a fresh clone sees: the file
 
 
 def _accuracy(job: Job, root: Path) -> dict[str, float]:

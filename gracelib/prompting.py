@@ -47,7 +47,7 @@ class Policy:
     def __post_init__(self):
         found = self.template.count(SLOT)
         if found != 1:
-            raise ValueError(f"the template must hold {SLOT} once, not {found} times: {self.template!r}")
+            raise ValueError(f"the template must hold {SLOT} once, not {found} times: {_start(self.template)}")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise ValueError(f"max_tokens={self.max_tokens}: a prompt and a response need at least 2 tokens")
 

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from gracelib import paths as places
 from gracelib import ranking_report as report
 from gracelib.baselines import compute_scores
-from gracelib.checkpoints import DTYPES, check_student, load_student
+from gracelib.checkpoints import check_student, load_student, without_weights
+from gracelib.devices import DTYPES, check_device, resolve_device
 from gracelib.influence import grace_influence
 from gracelib.disk import check_writable, sweep
 from gracelib.ingest import Generations, Prompt, Selection, read_teachers, select_common
@@ -110,6 +111,7 @@ def score_teachers(
     if work.exists() and not work.is_dir():
         raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
     _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
+    check_device(device)
     check_writable(work)
     sweep(work)
     # By name, not as given: nothing below can then depend on the order of the files.
@@ -160,18 +162,15 @@ def _features(
     student, teachers: Sequence[Generations], selection: Selection, work: Path, *, policy: Policy, device: str, **how
 ) -> tuple[dict, dict, dict, dict]:
     """Features by teacher, how much was cut by teacher, what the student is, and memory planned and used."""
-    import torch  # here: reading and refusing files needs none of this
-    from transformers import AutoModelForCausalLM
-
+    # here: reading and refusing files needs no torch
     from gracelib.chunks import chunked_features, student_hash
     from gracelib.memory import peak_memory, plan_memory, reset_peak, size_of
 
-    device = _device(device)
+    device = resolve_device(device)
     config, tokenizer = check_student(student)
     encoded = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
     lengths = [len(x) + len(y) for examples, _, _ in encoded.values() for x, y in examples]
-    with torch.device("meta"):  # shapes without numbers: what it will take is said before the weights are read
-        shape = AutoModelForCausalLM.from_config(config)
+    shape = without_weights(student, config)  # what it will take is said before the weights are read
     asked = {name: how[name] for name in ("dtype", "params")}
     plan = plan_memory(shape, len(lengths), how["d"], how["batch_tokens"], lengths=lengths, device=device, **asked)
     n_parameters = sum(p.numel() for p in shape.parameters())
@@ -267,26 +266,13 @@ def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype
         raise ValueError(f"folds = {n_folds} is more than n = {n} prompts: a fold needs at least one prompt")
     if not (np.isfinite(nu) and nu > 0):
         raise ValueError(f"nu = {nu}: the smoothing must be a finite number above 0 (the default is 1e-3)")
-    for name, value, known in (("params", params, PARAMS), ("projection", projection, PROJECTIONS), ("dtype", dtype, DTYPES)):
+    choices = ("params", params, PARAMS), ("projection", projection, PROJECTIONS), ("dtype", dtype, DTYPES)
+    for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
     if projection == "two-sided" and params != "all":
         raise ValueError(f"projection = 'two-sided' does not go with params = {params!r}: use params = 'all' or another "
                          "projection")
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ValueError(f"device = {device!r} is not one that torch knows; use auto, cpu or cuda") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device = 'cuda', but torch finds no CUDA device here; use --device cpu or auto")
-    return device
 
 
 def _say(text: str) -> None:

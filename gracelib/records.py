@@ -54,12 +54,21 @@ def read_records(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, objec
         raise ValueError(f"{path}, {place} 1: the file is empty: no rows in it; expected one row a prompt")
 
 
-def short(value: object, width: int = 80) -> str:
-    """A value for a message: lists and objects by their kind, the rest as it is written, cut."""
-    if isinstance(value, list | dict):
+def short(value: object, width: int = 80, items: bool = False) -> str:
+    """A value for a message: lists and objects by their kind (unless `items`), the rest as it is written, cut."""
+    if isinstance(value, list | dict) and not items:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
-    text = repr(value[: width + 1] if isinstance(value, str | bytes) else value)
+    text = repr(value[: width + 1] if isinstance(value, str | bytes | list) else value)
     return text if len(text) <= width else f"{text[:width]}..."
+
+
+def check_unicode(text: object, what: str, where: str) -> None:
+    """ValueError for half a surrogate pair in a text: "\\ud800" is valid JSON, but no tokenizer takes it."""
+    try:
+        text.encode() if isinstance(text, str) else None
+    except UnicodeEncodeError as error:
+        half = text[error.start].encode("unicode-escape").decode()
+        raise ValueError(f"{where}: {what} holds half a character ({half}); write the file as UTF-8 again") from error
 
 
 def _lines(path: Path, fields: frozenset[str]) -> Iterator[tuple[str, object]]:

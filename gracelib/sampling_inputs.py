@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
-from gracelib.checkpoints import DTYPES
+from gracelib.devices import DTYPES
 from gracelib.prompting import chat_ids, encode_question
 from gracelib.store import digest
 
@@ -45,7 +45,7 @@ class Sampling:
 
 
 def check_settings(
-    prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size
+    prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
 ) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not known; choose one of {list(BACKENDS)}")
@@ -59,6 +59,8 @@ def check_settings(
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed}: must be at least 0 and less than 2**63")
     if not 0 <= temperature < math.inf or (temperature == 0 and m > 1):
         raise ValueError(
             f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding"
@@ -117,7 +119,10 @@ def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
     """What ends a response: the tokenizer's EOS, and what the checkpoint declares beside it (end of turn)."""
     try:
         declared = GenerationConfig.from_pretrained(model).eos_token_id
-    except OSError:  # a checkpoint without generation_config.json
+    except OSError as error:  # a checkpoint without generation_config.json
+        if (Path(model) / "generation_config.json").is_file():
+            raise ValueError(f"model {model!r}: its generation_config.json cannot be read "
+                             f"({' '.join(str(error).split())}); correct it or remove it") from error
         declared = None
     declared = declared if isinstance(declared, list) else [declared]
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *(token for token in declared if token is not None)]))

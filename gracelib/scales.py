@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gracelib.records import short
 from gracelib.world import MANNERS
 from gracelib.world_models import ModelSpec, PretrainSpec, TeacherSpec
 
@@ -184,5 +185,5 @@ def get_scale(name: str) -> Scale:
 
         return paper_scale()
     if name not in SCALES:
-        raise ValueError(f"scale {name!r} is not known; choose one of {[*SCALES, 'paper']} (SCALE=... of make)")
+        raise ValueError(f"scale {short(name)} is not known; choose one of {[*SCALES, 'paper']} (SCALE=... of make)")
     return SCALES[name]

@@ -11,6 +11,7 @@ computes: updates of 1e-5 would vanish in bfloat16 weights.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -82,8 +83,7 @@ def fine_tune(
         raise ValueError(
             f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M or 1}"
         )
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
+    _check_settings(epochs, lr, warmup, seed, save_every, precision)
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
     devices = int(os.environ.get("WORLD_SIZE", "1"))
@@ -180,6 +180,20 @@ def fine_tune(
         shutil.rmtree(scratch, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return about
+
+
+def _check_settings(epochs, lr, warmup, seed, save_every, precision) -> None:
+    for name, value in (("epochs", epochs), ("lr", lr)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}: must be a finite number above 0")
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup={warmup}: a share of the steps, in [0, 1)")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: must be at least 0 and less than 2**32")
+    if save_every < 1:
+        raise ValueError(f"save_every={save_every}: must be at least 1 step")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
 
 
 def _accumulation(batch_size: int, micro_batch: int, devices: int) -> int:

@@ -25,7 +25,8 @@ def _load(folder: Path):
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32"), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True)
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def _spec(cls, record: dict):

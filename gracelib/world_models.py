@@ -101,7 +101,7 @@ def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     from gracelib.training import train_causal_lm
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    network = AutoModelForCausalLM.from_pretrained(base)
+    network = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
     rng = Random(f"{seed}/{spec.name}")
     problems = [world.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
     examples = [encode_example(tokenizer, p.question, world.solve(p, spec.manner, rng)) for p in problems]

@@ -140,7 +140,7 @@ def test_weights_that_do_not_fit_are_refused(folder):
     edit(folder / "config.json", num_hidden_layers=3)
     refused(folder, r"its weights lack 9 tensors \(model\.layers\.2\..*, \.\.\.\), which would be random")
     edit(folder / "config.json", num_hidden_layers=2, intermediate_size=32)
-    refused(folder, r"cannot be loaded: its weights: RuntimeError")
+    refused(folder, r"its weights do not fit its config: model\.layers\.0\.mlp\.down_proj\.weight has shape \(32, 64\), expected \(32, 32\)")
 
 
 def raising(error, cause):

@@ -83,12 +83,12 @@ def test_the_pinned_set_names_no_place():
 # --- floors -------------------------------------------------------------------------------------------------
 
 FLOORS = {  # scales is on floor 1: it lists the cast of the world
-    0: "paths disk store workers",  # the ground
+    0: "paths disk store workers devices",  # the ground
     1: "feature_file world world_models scales encoding tasks filtering answers generate training distill evaluate prompting checkpoints records generations ingest final_answers grading grading_worker problems generation_file sampling_inputs transformers_backend vllm_backend backends accuracy paper_models paper_scale paper_cost",  # data
     2: "projection contributions per_response batching gradients parameter_choice memory chunks sft triton_projection projection_choice",  # torch
     3: "checks moments scores grid baselines cmi influence variants",  # arrays in, numbers out
-    4: "stats resample intervals coverage paper registry tables score_tables style plots figures captions setups slices paper_figures ablation_tables training_figures ablation_figures subset_figures choice_tables choice_text choice_plots choice_figures cmi_figures world_report length_tables length_figures cost_figures claim_measures ranking_report bench_report",  # reading
-    5: "__init__ stages score_stages pipeline pathological measures feature_measures protocol extra_runs cleaning notebooks explain verify notebook_checks bench bench_cuda commands gallery cli ranking cli_score cli_cells claim_world claim_kinds claim_tables claim_list claims paper_stages paper_plan paper_run cli_distill cli_paper cli_truth estimators bench_methods",  # what puts them together
+    4: "stats resample intervals coverage paper registry tables score_tables style plots figures captions setups slices paper_figures ablation_tables training_figures ablation_figures subset_figures choice_tables choice_text choice_plots choice_figures cmi_figures world_report length_tables length_figures cost_figures claim_measures ranking_report bench_report table_files",  # reading
+    5: "__init__ stages score_stages pipeline pathological measures feature_measures protocol extra_runs cleaning notebooks explain verify notebook_checks bench bench_cuda commands gallery cli ranking cli_score cli_cells claim_world claim_kinds claim_tables claim_list claims paper_stages paper_plan paper_run cli_distill cli_paper cli_truth estimators bench_methods audit notebook_parameters",  # what puts them together
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
 

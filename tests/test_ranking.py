@@ -339,7 +339,7 @@ OPTIONS = [
     (("--batch-tokens", "0"), "batch_tokens = 0"),
     (("--params", "some"), "params = 'some': choose one of all, last-layer, lora-b"),
     (("--dtype", "int8"), "dtype = 'int8': choose one of float32"),
-    (("--device", "abacus"), "device = 'abacus' is not one that torch knows"),
+    (("--device", "abacus"), "device='abacus' is not known; use auto, cpu or cuda"),
     (("--template", "no slot"), "the template must hold {question} once"),
     (("--max-tokens", "9"), "which leaves none of max_tokens=9 for a response"),
     (("--out", "ranking.txt"), "ranking.txt: the name must end in .csv"),

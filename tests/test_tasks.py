@@ -46,8 +46,8 @@ def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
 @pytest.mark.parametrize(
     "lines, message",
     [
-        ([GOOD, "{broken\n"], r"x\.jsonl, line 2: not valid JSON .*write one object a line"),
-        ([GOOD, "\n", "[1, 2]\n"], r"x\.jsonl, line 3: holds a list, not an object with \['question'\]"),
+        ([GOOD, "{broken\n"], r"x\.jsonl, line 2: not valid JSON .* a \.jsonl file holds one object a line"),
+        ([GOOD, "\n", "[1, 2]\n"], r"x\.jsonl, line 3: holds a list of 2, not an object with \['question'\]"),
         ([{"answer": "3"}], r"x\.jsonl, line 1: field 'question' is missing; it has \['answer'\]"),
         ([GOOD, {"question": "  "}], r"x\.jsonl, line 2: question '  ' is not text"),
         ([{"question": 5}], r"x\.jsonl, line 1: question 5 is not text"),
@@ -59,9 +59,9 @@ def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
             [GOOD, {**GOOD, "answer": "9"}],
             r"line 2: id '\w+' stands already on line 1",
         ),  # the same question twice
-        ([], r"x\.jsonl: no prompts in it; expected one JSON object a line"),
-        (["\n", "  \n"], r"x\.jsonl: no prompts in it"),
-        ([GOOD, {"question": "another ?", "id": ["a"]}], r"x\.jsonl, line 2: id \['a'\] is neither text nor a whole number"),
+        ([], r"x\.jsonl, line 1: the file is empty; expected one row a prompt"),
+        (["\n", "  \n"], r"x\.jsonl, line 1: the file is empty: no rows in it"),
+        ([GOOD, {"question": "another ?", "id": ["a"]}], r"x\.jsonl, line 2: id a list of 1 is neither text nor a whole number"),
     ],
 )
 def test_bad_prompts_are_refused_with_file_and_line(tmp_path, lines, message):
@@ -85,7 +85,7 @@ def test_bad_responses_are_refused(tmp_path):
     path = write(tmp_path / "r.jsonl", row)
     with pytest.raises(ValueError, match=r"r\.jsonl: 1 prompts, but n_prompts=5 were asked for"):
         read_responses(path, n_prompts=5)
-    with pytest.raises(ValueError, match=r"r\.jsonl: prompt 'p1' has 2 responses, m=3 were asked for"):
+    with pytest.raises(ValueError, match=r"r\.jsonl, line 1: prompt 'p1' has 2 responses, m=3 were asked for"):
         read_responses(path, m=3)
     with pytest.raises(ValueError, match=r"r\.jsonl, line 1: field 'responses' is missing"):
         read_responses(write(tmp_path / "r.jsonl", GOOD))
@@ -97,7 +97,7 @@ def test_bad_responses_are_refused(tmp_path):
 def test_an_empty_response_is_refused_unless_allowed(tmp_path):
     """A user's empty response is a mistake; a teacher's that ended at once is a response of one token."""
     path = write(tmp_path / "r.jsonl", {"id": "p1", "question": "q ?", "responses": ["a", " "]})
-    with pytest.raises(ValueError, match=r"prompt 'p1': response 1 is empty; drop it or sample it again"):
+    with pytest.raises(ValueError, match=r"prompt 'p1': response 2 is empty; drop it or sample it again"):
         read_responses(path)
     assert read_responses(path, m=1)[0]["responses"] == ["a"]  # the empty one is not among the first m
     assert read_responses(path, allow_empty=True)[0]["responses"] == ["a", " "]

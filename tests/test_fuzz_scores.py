@@ -1,0 +1,218 @@
+"""A score is a finite number or one ValueError, whatever finite or degenerate arrays it is given; it does not know in
+which order rows and prompts come, and it knows the scale of the gradients exactly as its definition says.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gracelib import scores
+from gracelib.baselines import SCORES, compute_scores
+from gracelib.cmi import cmi_bound
+from gracelib.influence import grace_influence
+from gracelib.stats import regret, spearman
+
+ENTRIES = st.sampled_from(
+    [0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 5e-324, 1e-8, 1e8, 1e150, 1e160, -1e300, np.nan, np.inf]
+) | st.floats(-3, 3)
+TAME = st.floats(-3, 3, width=32)
+
+
+def drawn(n):
+    return settings(
+        max_examples=n,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+
+
+@st.composite
+def features(draw, entries=ENTRIES, tame=False):
+    """Features of 1 to 5 prompts with unequal numbers of responses, rows repeated or zero now and then."""
+    count = draw(st.lists(st.integers(1, 3), min_size=2 if tame else 1, max_size=5))
+    n, d = sum(count), draw(st.integers(1, 4))
+    g = np.array(draw(st.lists(st.lists(entries, min_size=d, max_size=d), min_size=n, max_size=n)))
+    if draw(st.booleans()):
+        g[draw(st.integers(0, n - 1))] = g[draw(st.integers(0, n - 1))]
+    lengths = st.integers(2, 90) if tame else st.integers(0, 5) | st.sampled_from([10**6, 2**62])
+    column = st.floats(0, 1) if tame else st.floats(0, 1) | st.sampled_from([-1.0, 2.0, np.nan])
+    return {
+        "g": g,
+        "length": np.array(draw(st.lists(lengths, min_size=n, max_size=n))),
+        "prompt_id": np.repeat([f"p{i}" for i in range(len(count))], count),
+        "correct": np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n))),
+        **{
+            name: np.array(draw(st.lists(column, min_size=n, max_size=n)))
+            for name in ("loss", "mean_prob", "grad_norm")
+        },
+    }
+
+
+def value_or_refusal(function):
+    """The value, checked to be finite; None for a refusal in one line."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "error", category=RuntimeWarning
+        )  # numpy's overflow, invalid value, division by zero
+        warnings.filterwarnings("ignore", message="nu = ")
+        try:
+            found = function()
+        except ValueError as error:
+            assert str(error) and "\n" not in str(error), repr(error)
+            return None
+    numbers = (
+        [found.total, found.variance, found.bias, found.cross, *found.per_prompt]
+        if isinstance(found, scores.Grace)
+        else [found]
+    )
+    assert np.isfinite(np.asarray(numbers, float)).all(), found
+    return found
+
+
+@drawn(150)
+@given(
+    f=features(),
+    n_folds=st.integers(0, 6),
+    nu=st.sampled_from([0.0, 1e-12, 1e-3, 1.0, -1.0, np.nan]),
+    data=st.data(),
+)
+def test_every_score_is_finite_or_refused(f, n_folds, nu, data):
+    name = data.draw(st.sampled_from([name for name, score in SCORES.items() if score.function is not None]))
+
+    def one():
+        scored = compute_scores(f, [name], n_folds, nu)
+        assert name in scored.values or scored.undefined[name]
+        return scored.values.get(name, 0.0)
+
+    value_or_refusal(one)
+
+
+@drawn(120)
+@given(
+    f=features(),
+    n_folds=st.integers(1, 5),
+    nu=st.sampled_from([0.0, 1e-9, 1e-3]),
+    zero=st.sampled_from(["keep", "refuse"]),
+    preconditioner=st.sampled_from(scores.PRECONDITIONERS),
+    centre=st.sampled_from(scores.CENTRES),
+)
+def test_grace_and_its_kin(f, n_folds, nu, zero, preconditioner, centre):
+    h = value_or_refusal(lambda: scores.recalibrate(f["g"], f["length"]))
+    h = f["g"] if h is None else h
+    value_or_refusal(
+        lambda: scores.grace(
+            h, f["prompt_id"], n_folds, nu, preconditioner=preconditioner, centre=centre, zero_rows=zero
+        )
+    )
+    for function in (scores.g_norm, scores.g_var, scores.g_vendi):
+        value_or_refusal(lambda function=function: function(h, zero))
+    value_or_refusal(lambda: grace_influence(h, f["prompt_id"], n_folds, nu, zero_rows=zero).sum())
+
+
+@drawn(100)
+@given(
+    f=features(),
+    eta=st.sampled_from([1.0, 1e-3, 0.0, np.nan]),
+    nu=st.sampled_from([1e-3, 1e-12, 0.0]),
+    preconditioner=st.sampled_from(["smoothed", "identity"]),
+)
+def test_the_bound(f, eta, nu, preconditioner):
+    def one():
+        bound = cmi_bound(
+            f["g"],
+            f["prompt_id"],
+            eta=eta,
+            sigma=1.0,
+            space="g",
+            preconditioner=preconditioner,
+            nu=nu,
+            zero_rows="keep",
+        )
+        return [
+            bound.gradient,
+            bound.stability,
+            bound.stability_proof,
+            bound.cross,
+            bound.lemma,
+            bound.proof,
+            bound.tight,
+        ]
+
+    value_or_refusal(one)
+
+
+@drawn(50)
+@given(f=features(TAME, tame=True), seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_the_order_of_rows_and_prompts_does_not_count(f, seed, data):
+    order = np.array(data.draw(st.permutations(range(len(f["g"])))))
+    names = (
+        "grace",
+        "grace_variance",
+        "grace_bias",
+        "g_norm",
+        "g_var",
+        "g_vendi",
+        "student_loss",
+        "best_prob",
+        "inner_product_raw",
+    )
+
+    def of(arrays):
+        return list(compute_scores(arrays, names, 2, 1e-3, seed=seed).values.values())
+
+    first = value_or_refusal(lambda: of(f))
+    second = value_or_refusal(lambda: of({name: values[order] for name, values in f.items()}))
+    assert (first is None) == (second is None)
+    if first is not None:
+        np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-12)
+
+
+@drawn(50)
+@given(f=features(TAME, tame=True), factor=st.sampled_from([1e-6, 0.25, 3.0, 1e6]))
+def test_the_scale_of_the_gradients_counts_as_defined(f, factor):
+    """GRACE, its parts, G-Norm and G-Var grow with the square; G-Vendi and GRACE with the raw matrix do not change."""
+    h = np.where(np.abs(f["g"]) < 1e-3, 0, f["g"])
+    both = []
+    for rows in (h, factor * h):
+
+        def one(rows=rows):
+            a = scores.grace(rows, f["prompt_id"], 2, 1e-3, zero_rows="keep")
+            raw = scores.grace(rows, f["prompt_id"], 2, 1e-3, preconditioner="raw", zero_rows="keep")
+            return [
+                a.total,
+                a.variance,
+                a.bias,
+                scores.g_norm(rows, "keep"),
+                scores.g_var(rows, "keep"),
+                scores.g_vendi(rows, "keep"),
+                raw.total,
+            ]
+
+        both.append(value_or_refusal(one))
+    assert (both[0] is None) == (both[1] is None)
+    if both[0] is not None:
+        size = 1 + np.square(h).sum()
+        np.testing.assert_allclose(np.array(both[1][:5]) / factor**2, both[0][:5], rtol=1e-6, atol=1e-9 * size)
+        np.testing.assert_allclose(both[1][5:], both[0][5:], rtol=1e-6, atol=1e-9)
+
+
+@drawn(100)
+@given(st.lists(st.tuples(ENTRIES, ENTRIES), max_size=6), st.sampled_from(["lower", "higher", "sideways"]))
+def test_correlation_and_regret(pairs, direction):
+    x, y = (np.array([pair[i] for pair in pairs], float) for i in (0, 1))
+    value_or_refusal(lambda: spearman(x, y, direction))
+    value_or_refusal(lambda: regret(x, y, direction).points if hasattr(regret(x, y, direction), "points") else 0.0)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.array([["a"]]), np.array([[1 + 1j]]), np.array([[None]], dtype=object), np.zeros((0, 3)), 3.0]
+)
+def test_what_is_no_matrix_of_numbers(bad):
+    for function in (scores.g_norm, scores.g_vendi, lambda h: scores.grace(h, ["a"])):
+        with pytest.raises(ValueError):
+            function(bad)
