@@ -60,7 +60,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 ESTIMATOR = Stage("estimator", run_estimator, (
-    *GRADIENT_CODE, "gracelib.scores", "gracelib.moments", "gracelib.checks", "gracelib.encoding"))
+    *GRADIENT_CODE, "gracelib.memory", "gracelib.scores", "gracelib.moments", "gracelib.checks", "gracelib.encoding"))
 
 
 def jobs(config: Scale) -> dict[tuple, Job]:

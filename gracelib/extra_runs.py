@@ -113,8 +113,10 @@ class ExtraPlan:
 
 
 def filtered_jobs(extra: ExtraPlan) -> list[Job]:
-    """Students and features of the filtered responses, as many as there can be; the `filters` must be finished."""
-    there = [(cell, possible(extra, cell)) for cell in extra.filtered]
+    """Students and features of the filtered responses, as many as there can be; none of a cell before its filters."""
+    ready = [cell for cell, job in extra.filtered.items() if all(
+        one.done(paths.runs()) for one in (job, extra.filtered_features[cell].inputs["responses"]))]
+    there = [(cell, possible(extra, cell)) for cell in ready]
     return [*(extra.filtered_accuracy[cell] for cell, (taught, _) in there if taught),
             *(extra.filtered_features[cell] for cell, (taught, scored) in there if taught and scored)]
 

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from gracelib import commands, extra_runs, notebook_checks, notebooks, paths, pipeline
+from gracelib import commands, extra_runs, measures, notebook_checks, notebooks, paths, pipeline
 from gracelib.cli import app
 from gracelib.commands import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
 from gracelib.pipeline import Plan
@@ -212,7 +212,9 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("short task, second student", ["evaluate", "features"]),
         ("long task, first student", ["evaluate", "features"]),
         ("filtered", "lab"), ("training_runs", "lab"),
-        ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]), ("lab", True)]
+        ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]),
+        ("lab: filtered students, ablations",
+         ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "variants"]), ("lab", True)]
     assert "lab: part short-first (2 of 6)" in result.stderr
     cells = 15 * 8  # teachers x temperatures
     assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
@@ -228,16 +230,18 @@ def test_other_worlds_make_their_tables_and_nothing_else(work, scale):
 def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(work):
     assert runner.invoke(app, ["recompute", "--scale", "smoke"]).exit_code == 0
     assert runner.invoke(app, ["recompute"]).exit_code == 0
-    assert [entry[0] for entry in work] == ["smoke: models and gradients", "smoke", "mini: models and gradients", "mini"]
-    asked = {job.key for job in work[2][2]}
+    goes = ("models and gradients", "filtered students, ablations")
+    assert [entry[0] for entry in work] == [*(f"smoke: {go}" for go in goes), "smoke", *(f"mini: {go}" for go in goes), "mini"]
+    asked = {job.key for job in work[3][2]}
     config = get_scale("mini")
     for plan in (pipeline.Plan(config, task.name) for task in config.tasks):
         for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features, plan.student_accuracy):
             assert {job.key for job in group.values()} <= asked
     extra = extra_runs.ExtraPlan(pipeline.Plan(config))
-    # Whether a filtered student can be trained is known only when the filter has run: those wait for their notebook.
+    # Whether a filtered student can be trained is known only when the filter has run: here it has not.
     assert {job.key for job in extra.test.values()} <= asked
-    assert not {job.key for job in extra.filtered_accuracy.values()} & asked
+    assert not {job.key for job in extra.filtered_accuracy.values()} & (asked | {job.key for job in work[4][2]})
+    assert {job.key for group in measures.jobs(config).values() for job in group.values()} <= {job.key for job in work[4][2]}
 
 
 def test_a_part_alone(work):

@@ -27,6 +27,7 @@ STANDS_ON = {
     "teacher": {"pretrain"}, "responses": _TAUGHT - {"responses"}, "made_responses": _TAUGHT,
     "filtered_responses": _TAUGHT, "features": _TAUGHT | {"made_responses"}, "distill": _TAUGHT | {"made_responses"},
     "evaluate": _TAUGHT | {"made_responses", "distill"}, "evaluate_as": _TAUGHT | {"distill"},
+    "estimator": _TAUGHT,
     **dict.fromkeys(("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _FEATURES - {"made_responses"}),
 }
 
@@ -105,10 +106,10 @@ KNOBS = {
               {"responses", "evaluate", "evaluate_as"}),
     "n_train": (20, {"prompts", "filtered_responses"}),
     "M": (1, {"distill", "filtered_responses", "responses"}),
-    "n_prompts": (12, {"features", "grid", "cmi"}),  # nano filters as many prompts for both uses: a job more
-    "m": (1, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing"}),
-    "d": (8, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing"}),
-    "n_folds": (2, {"variants", "contributions", "grid", "timing"}),
+    "n_prompts": (12, {"features", "grid", "cmi", "estimator"}),  # nano filters as many prompts for both uses: a job more
+    "m": (1, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
+    "d": (8, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
+    "n_folds": (2, {"variants", "contributions", "grid", "timing", "estimator"}),
     "n_test": (9, {"prompts"}),
     "M_kept": (4, {"responses"}),
     "m_kept": (2, set()),
@@ -118,9 +119,9 @@ KNOBS = {
     "batch_size": (32, {"distill"}),
     "warmup": (0.1, {"distill"}),
     "lr": (1e-3, {"distill"}),
-    "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing"}),
+    "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing", "estimator"}),
     "seed": (50, {"pretrain", "prompts", "teacher", "responses", "made_responses", "filtered_responses", "features",
-                  "distill", "evaluate", "evaluate_as"}),
+                  "distill", "evaluate", "evaluate_as", "estimator"}),
 }
 
 
