@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from gracelib import feature_measures, paths
 from gracelib.pipeline import Plan
 from gracelib.scales import get_scale
-from gracelib.store import META, compute
+from gracelib.store import META, compute, signed
 
 CONFIG = get_scale("nano")
 
@@ -21,7 +21,7 @@ CONFIG = get_scale("nano")
 def finished(job, seconds):
     folder = job.folder(paths.runs())
     folder.mkdir(parents=True)
-    (folder / META).write_text(json.dumps({"files": {}, "seconds": seconds}))
+    (folder / META).write_text(signed({"key": job.key, "files": {}, "seconds": seconds}))
     return folder
 
 
@@ -41,7 +41,8 @@ def runs(tmp_path, monkeypatch):
         for i, (cell, job) in enumerate(plan.features.items()):
             n, m, d = (job.params[k] for k in ("n_prompts", "m", "d"))
             f = {"g": rng.normal(size=(n * m, d)).astype(np.float32), "length": rng.integers(3, 90, n * m),
-                 "grad_norm": rng.uniform(0.5, 3, n * m), "prompt": np.repeat(np.arange(n), m)}
+                 "grad_norm": rng.uniform(0.5, 3, n * m), "prompt": np.repeat(np.arange(n), m),
+                 "loss": np.ones(n * m), "mean_prob": np.full(n * m, 0.5)}
             about = json.dumps({"prompt_ids": [f"p{k}" for k in range(n)]})
             save_file(f, finished(job, 10.0 + i) / "features.safetensors", metadata={"about": about})
             data[task.name, *cell] = f

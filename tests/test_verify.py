@@ -25,7 +25,7 @@ from gracelib import commands, explain, extra_runs, notebooks, paths, pipeline, 
 from gracelib.cli import app
 from gracelib.filtering import KEPT
 from gracelib.scales import NANO
-from gracelib.store import META, file_hash
+from gracelib.store import META, file_hash, signed, verified
 from gracelib.workers import run_jobs
 
 pytestmark = pytest.mark.slow
@@ -150,7 +150,7 @@ def test_filtered_students_are_foretold_once_the_filter_has_run(place):
     (job,) = {job.key: job for job in extra_runs.filters(extra_runs.ExtraPlan(pipeline.Plan(NANO)))}.values()
     kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": 4}))
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
+    meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
     assert students() == ["distill reversed-64 at T=0.6, filtered", "features reversed-64 at T=0.6, filtered"]
 
 
@@ -325,7 +325,7 @@ def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place
     with pytest.raises(ValueError, match="features.safetensors is damaged"):
         verify.against("nano", other, 1, SEED)
     meta = job.folder(other) / META
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"files": {file.name: file_hash(file)}}))
+    meta.write_text(signed(verified(meta.read_text()) | {"files": {file.name: file_hash(file)}}))
     assert verify.against("nano", other, 1, SEED).outside == 1
     result = run_verify("--runs", str(other))
     assert result.exit_code == 1 and "features.g, worst response, relative" in result.stdout

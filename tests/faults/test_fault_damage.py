@@ -93,6 +93,7 @@ def test_a_result_in_another_s_place_is_found(tmp_path, capsys):
 def test_results_from_before_there_was_a_checksum_are_used(tmp_path):
     folder = compute(job(tmp_path), tmp_path)
     record = verified((folder / META).read_text())
+    del record["modules"], record["machine"]  # they came later still
     (folder / META).write_text(json.dumps(record))
     assert job(tmp_path).done(tmp_path)
     (folder / META).write_text(json.dumps(record | {"checksun": "1"}))  # a flipped bit in the word itself
