@@ -9,8 +9,6 @@ Finished settings are kept in runs/bench: a run that was stopped goes on where i
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import statistics
 import sys
@@ -24,7 +22,7 @@ from tqdm import tqdm
 
 from gracelib import bench_methods as ways
 from gracelib import bench_report
-from gracelib.memory import peak_memory, reset_peak
+from gracelib.memory import give_back, peak_memory, reset_peak
 from gracelib.paths import figures, runs
 from gracelib.store import digest, fingerprint, versions, write_atomically
 
@@ -116,10 +114,7 @@ def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
 def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, float]:
     """Peak memory (MiB beyond what there was before; None where the system does not tell) and seconds of one run,
     preparation included in the former only."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim:
-        trim(0)    # what was freed before must not count, nor be used again unseen
+    give_back()
     before, known = psutil.Process().memory_info().rss, reset_peak()
     run = method.prepare(work)
     seconds, _ = _timed(lambda: run(k))

@@ -62,12 +62,16 @@ def in_words(error: Exception) -> str:
     return _message(number, Path(os.fsdecode(name)).parent if isinstance(name, str | bytes) else None)
 
 
-def check_writable(folder: Path) -> None:
-    """Make `folder` and write a little into it. Raises DiskError: now, and not after the first hour."""
+def check_writable(folder: Path, keep: bool = True) -> None:
+    """Make `folder` and write a little into it. Raises DiskError: now, and not after the first hour. Without `keep`, a
+    folder that was not there is not there afterwards: other things may still be wrong."""
     with explained(folder):
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_PROBE))
+        for path in made * (not keep):    # the innermost first
+            path.rmdir()
 
 
 def _number(error: BaseException | None, folder: Path | None = None) -> int | None:

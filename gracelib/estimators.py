@@ -34,7 +34,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     from gracelib.encoding import encode_example
     from gracelib.gradients import response_features
-    from gracelib.memory import peak_memory, reset_peak
+    from gracelib.memory import give_back, peak_memory, reset_peak
     from gracelib.parameter_choice import n_parameters
     from gracelib.scores import grace, recalibrate
     from gracelib.stages import _load
@@ -46,6 +46,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     own, how = ESTIMATORS[params["estimator"]], {k: params[k] for k in ("d", "device", "dtype")}
     how |= {"seed": params["projection_seed"], "progress": False}
     response_features(model, examples[:2], **how, **own)  # what is loaded and chosen once is not the estimator's
+    give_back()
     fresh, before, started = reset_peak(how["device"]), peak_memory(how["device"]), time.perf_counter()
     f = response_features(model, examples, **how, **own)
     seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
