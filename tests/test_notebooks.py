@@ -16,7 +16,7 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib import notebook_checks, notebooks, paths
-from gracelib.cleaning import made_by
+from gracelib.cleaning import clean, made_by
 from gracelib.registry import Item
 
 PARAMETERS = 'scale = "mini"\nrecompute = False'
@@ -189,7 +189,7 @@ def executed_notebook():
 
 
 def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
-    cleaned = notebooks.clean(executed_notebook())
+    cleaned = clean(executed_notebook())
     nbformat.validate(cleaned)
     assert [cell.source for cell in cleaned.cells] == ["# T", "x = 1", "x + 1"]
     assert [cell.get("execution_count") for cell in cleaned.cells] == [None, 1, 2]
@@ -208,8 +208,8 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
     }
     text = nbformat.writes(cleaned)
     assert not any(word in text for word in ("papermill", "2020", "my-env", "3.11.4", "stderr", "elapsed"))
-    assert nbformat.writes(notebooks.clean(executed_notebook())) == text  # ids too
-    assert nbformat.writes(notebooks.clean(cleaned)) == text  # cleaning the clean changes nothing
+    assert nbformat.writes(clean(executed_notebook())) == text  # ids too
+    assert nbformat.writes(clean(cleaned)) == text  # cleaning the clean changes nothing
 
 
 def test_outputs_are_committed_from_the_executed_copies(place):
@@ -266,7 +266,7 @@ def test_committed_outputs_are_complete_and_clean(path):
     counts = [cell.execution_count for cell in code_cells(path)]
     assert counts == list(range(1, len(counts) + 1))
     assert not any(output.output_type == "error" for cell in code_cells(path) for output in cell.outputs)
-    assert nbformat.writes(notebooks.clean(book)) == nbformat.writes(book)  # nothing volatile is left
+    assert nbformat.writes(clean(book)) == nbformat.writes(book)  # nothing volatile is left
 
 
 def test_the_stamp_of_a_run_is_plain_json(place):
