@@ -17,7 +17,7 @@ from statistics import median
 
 from gracelib import commands, extra_runs, notebooks, paths, pipeline
 from gracelib.scales import SCALES, TABLES_ONLY, Scale, get_scale
-from gracelib.store import DECISIVE, META, Job, fault_in, file_hash, versions
+from gracelib.store import DECISIVE, META, Job, fault_in, file_hash, versions, with_upstream
 
 NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
 
@@ -67,7 +67,7 @@ class Finished:
     @cached_property
     def _of_others(self) -> set[str]:
         """Keys that other scales (or this one) plan today: no older versions of anything."""
-        return {job.key for config in SCALES.values() for job in everything(planned(config))}
+        return {job.key for config in SCALES.values() for job in with_upstream(planned(config))}
 
     def before(self, job: Job) -> dict | None:
         """The closest older result of the same stage and label, or None."""
@@ -93,21 +93,6 @@ def planned(config: Scale, parts: Iterable[str] = ()) -> list[Job]:
     return [job for name, own in found.items() if not parts or name in parts for job in own]
 
 
-def everything(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs and all they stand on, finished or not, inputs first."""
-    ordered: dict[str, Job] = {}
-
-    def visit(job: Job) -> None:
-        if job.key not in ordered:
-            for upstream in job.inputs.values():
-                visit(upstream)
-            ordered[job.key] = job
-
-    for job in jobs:
-        visit(job)
-    return list(ordered.values())
-
-
 def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> list[Verdict]:
     """What becomes of every job of a scale (or of some parts), inputs before what needs them.
 
@@ -128,7 +113,7 @@ def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> 
 
     for job in wanted:
         visit(job)
-    verdicts, plan = [], {job.key: job for job in everything(wanted)}
+    verdicts, plan = [], {job.key: job for job in with_upstream(wanted)}
     for job in plan.values():
         if finished.fault(job) is None:
             verdicts.append(Verdict(job, "reused"))

@@ -12,8 +12,6 @@ kept, so that nbval has something to compare).
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import multiprocessing
 import os
