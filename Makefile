@@ -58,6 +58,7 @@ explain: $(VENV)/.installed  ## what a run of SCALE would reuse or make again, a
 	$(RUN) explain --scale $(SCALE) $(if $(PART),--part "$(PART)") $(OPTIONS)
 
 verify: $(VENV)/.installed  ## make sampled cells of lab (or SCALE) again and compare with the committed tables
+	$(if $(filter file default,$(origin SCALE)),$(RUN) verify --scale mini --given)
 	$(RUN) verify --scale $(if $(filter file default,$(origin SCALE)),lab,$(SCALE)) --seed $(or $(SEED),0) --cells $(or $(CELLS),3) $(OPTIONS)
 
 test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks

@@ -56,19 +56,25 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
            machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
            runs: Annotated[Path | None, typer.Option(help="another machine's runs folder: compare the features of its "
                                                      "checkpoints and responses, instead of the tables")] = None,
-           record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False
-           ) -> None:
+           record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False,
+           given: Annotated[bool, typer.Option("--given", help="the cell of figures/SCALE/given, from its committed "
+                                               "checkpoints and responses")] = False,
+           pack: Annotated[str | None, typer.Option(metavar="CELL", help="write figures/SCALE/given from a finished run: "
+                                                    "TASK,STUDENT,TEACHER,TEMPERATURE")] = None) -> None:
     """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1: outside."""
     from gracelib.cli import _one_line_errors
 
     with _one_line_errors():
         _world(scale)
-        from gracelib import verify as module
-
-        if runs and (record or machine != "auto"):
-            raise ValueError("--runs compares features with a folder; --record and --machine belong to the tables")
-        report = module.against(scale, runs, cells, seed) if runs else module.verify(scale, cells, seed, machine)
-        written = module.record(scale, seed, report) if record else []
+        if bool(runs) + given + bool(pack) > 1 or (runs and machine != "auto") or (record and (runs or given or pack)):
+            raise ValueError("--runs, --given and --pack stand alone; --record belongs to neither, --machine not to --runs")
+        if machine not in ("auto", "same", "other"):
+            raise ValueError(f"--machine {machine!r} is not known; choose auto, same or other")
+        if pack:
+            print(_pack(scale, pack))
+            return
+        report = _compare(scale, runs, given, cells, seed, machine)
+        written = _record(scale, seed, report) if record else []
     table, verdicts = report.table, report.table["verdict"].value_counts()
     print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))
     print(f"expected: {report.expected} ({report.because})")
@@ -77,6 +83,31 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
         print(path)
     if report.outside:
         raise typer.Exit(1)
+
+
+def _compare(scale: str, runs: Path | None, given: bool, cells: int, seed: int, machine: str):
+    from gracelib import given as of_given, verify as from_nothing
+
+    if given:
+        return of_given.committed_cell(scale, machine)
+    return of_given.against(scale, runs, cells, seed) if runs else from_nothing.verify(scale, cells, seed, machine)
+
+
+def _record(scale: str, seed: int, report) -> list[Path]:
+    from gracelib.verify import record
+
+    return record(scale, seed, report)
+
+
+def _pack(scale: str, cell: str) -> Path:
+    from gracelib.given import pack
+
+    try:
+        task, student, teacher, temperature = cell.split(",")
+        parsed = task, student, teacher, float(temperature)
+    except ValueError as error:
+        raise ValueError(f"--pack {cell!r}: write TASK,STUDENT,TEACHER,TEMPERATURE, as short,first,terse-64,0.6") from error
+    return pack(scale, parsed)
 
 
 def register(app: typer.Typer) -> None:

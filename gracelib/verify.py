@@ -3,9 +3,9 @@
 What may be expected depends on the machine. On the same kind (package versions, platform, vector instructions, threads)
 training, sampling and scoring give the same bits, so every number of a table must come out again to its last digit.
 Another CPU rounds differently: one float flips one sampled token and everything after it, so that it trains other
-checkpoints, and accuracies and means are compared within three standard errors of the difference (of prompts and
-samples; what another training run would add is not in them). Features are comparable across CPUs only for the same
-checkpoint and the same responses: `against` takes both from the other machine's runs folder, and allows 1e-4.
+checkpoints. Accuracies and means are then compared within three standard errors of the difference, in which a training
+run has its part: a teacher that is only just competent may become another one (`spread`). That is a weak test of a cell;
+`gracelib.given` starts from committed checkpoints and responses, where features must agree to 1e-4.
 
 Which of the two applies: the same kind where a record (`figures/<scale>/verify.json`, of these very tables) names this
 machine as one that gave them back, or where most losses, norms and scores are equal to the last digit, which no other
@@ -15,10 +15,10 @@ training run would give by chance; then all must be. Otherwise another CPU.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,15 +30,26 @@ from gracelib.intervals import grace_interval
 from gracelib.pipeline import Plan, _accuracy, _teacher_row, cell_scores, feature_means
 from gracelib.scales import Scale, command_for, get_scale
 from gracelib.scores import grace, recalibrate
-from gracelib.store import DECISIVE, META, Job, fault_in, file_hash, versions, with_upstream, write_atomically
+from gracelib.store import DECISIVE, META, Job, file_hash, versions, with_upstream, write_atomically
 from gracelib.tasks import read_responses
 from gracelib.workers import run_jobs
 
-FEATURES_WITHIN = 1e-4  #: relative, of each response's projected gradient and of its other numbers
 STANDARD_ERRORS = 3
+#: Scales that differ in nothing but the seeds of all models and problems: what another training run may find.
+OTHER_SEEDS = ("lab", "lab-world1", "lab-world2")
 KEYS = {"teachers": ["task", "teacher", "temperature"], "base_students": ["task", "student"],
         **dict.fromkeys(("features", "scores", "students"), ["task", "student", "teacher", "temperature"])}
 RECORD = "verify"
+
+
+class Cell(NamedTuple):
+    """The jobs that a cell's rows of the result tables are read from."""
+
+    responses: Job
+    features: Job
+    teacher_accuracy: Job
+    base_accuracy: Job
+    student_accuracy: Job
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ def sample(config: Scale, n: int, seed: int) -> list[tuple]:
     """`n` cells (task, student, teacher, temperature), drawn by `seed` from the cheaper half of the scale's: their
     whole chain counts, so that a few take minutes. ValueError where there are fewer than n cells.
     """
-    cost = {(plan.task.name, *cell): sum(job.cost for job in with_upstream(_chain(plan, cell)))
+    cost = {(plan.task.name, *cell): sum(job.cost for job in with_upstream(cell_jobs(plan, cell)))
             for plan in (Plan(config, task.name) for task in config.tasks) for cell in plan.features}
     if not 0 < n <= len(cost):
         raise ValueError(f"--cells {n}: scale {config.name!r} has {len(cost)} cells; choose 1 to {len(cost)}")
@@ -67,10 +78,11 @@ def sample(config: Scale, n: int, seed: int) -> list[tuple]:
     return sorted(Random(seed).sample(cheap, n))
 
 
-def _chain(plan: Plan, cell: tuple) -> list[Job]:
+def cell_jobs(plan: Plan, cell: tuple[str, str, float]) -> Cell:
+    """Those of (student, teacher, temperature)."""
     student, teacher, t = cell
-    accuracies = plan.student_accuracy[cell], plan.teacher_accuracy[teacher, t], plan.base_accuracy[student]
-    return [plan.features[cell], *accuracies]
+    return Cell(plan.responses[teacher, t], plan.features[cell], plan.teacher_accuracy[teacher, t],
+                plan.base_accuracy[student], plan.student_accuracy[cell])
 
 
 def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Report:
@@ -79,52 +91,93 @@ def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Repo
     `machine`: "auto", or "same" / "other" to say which comparison applies. ValueError for an unknown scale, too many
     cells, a table without one of them; FileNotFoundError for a table that is not there; RuntimeError for a failed job.
     """
-    if machine not in ("auto", "same", "other"):
-        raise ValueError(f"--machine {machine!r} is not known; choose auto, same or other")
     config, root = get_scale(scale), paths.runs() / "verify" / scale
     cells = sample(config, n, seed)
-    committed = {name: _committed(scale, name, cells) for name in KEYS}  # before hours are spent
+    there = {cell: committed(scale, cell) for cell in cells}  # before hours are spent
     plans = {task.name: Plan(config, task.name) for task in config.tasks}
-    run_jobs([job for task, *cell in cells for job in _chain(plans[task], tuple(cell))], root, f"verify {scale}")
-    rows = {}
-    for task, *cell in cells:
-        for name, found in _again(config, plans[task], tuple(cell), root).items():
-            key = tuple(dict(zip(KEYS["features"], (task, *cell), strict=True))[k] for k in KEYS[name])
-            for column, (value, se) in found.items():
-                there = committed[name].loc[key]
-                # The same quantity, measured as often: where the table has no error of its own, ours stands for both.
-                its = there.get("average_se", se) if column == "average" else se
-                rows[" ".join(map(str, key)), f"{name}.{column}"] = (float(there[column]), float(f"{value:.10g}"),
-                                                                      _joined(se, its))  # ten digits, as a table
-    kinds = {json.dumps(_kind(plans[task].features[tuple(cell)], root), sort_keys=True) for task, *cell in cells}
+    jobs = {(task, *cell): cell_jobs(plans[task], tuple(cell)) for task, *cell in cells}
+    run_jobs([job for cell in jobs.values() for job in cell], root, f"verify {scale}")
+    found = {where: row for cell in cells for where, row in both(config, cell, jobs[cell], there[cell], root).items()}
+    kinds = {json.dumps(kind_of(cell.features, root), sort_keys=True) for cell in jobs.values()}
     kind = json.loads(max(kinds))
-    equal = {where: _equal(there, again) for where, (there, again, _) in rows.items()}
-    share = float(np.mean([equal[where] for where in rows if _tells(where)]))
+    equal = {where: is_equal(row.committed, row.rerun) for where, row in found.items()}
+    share = float(np.mean([equal[where] for where in found if _tells(where)]))
     expected, because = _expected(scale, kind, len(kinds), share, machine)
-    table = [(*where, there, again, *_verdict(there, again, error, equal[where], expected))
-             for where, (there, again, error) in rows.items()]
-    return Report(_frame(table), expected, because, kind)
+    runs = spread() if expected != "equal bits" else {}
+    if expected != "equal bits" and not runs:
+        because += f"; no tables of {', '.join(OTHER_SEEDS)} are here, so that what another training run adds is not allowed for"
+    table = []
+    for (name, quantity), row in found.items():
+        error = row.error and float(np.hypot(row.error, runs.get(quantity, 0.0) * _size(quantity, row.committed)))
+        tolerance = 0.0 if expected == "equal bits" else None if error is None else STANDARD_ERRORS * error
+        table.append(verdict(name, quantity, row, tolerance))
+    return Report(frame(table), expected, because, kind)
 
 
-def _frame(rows: list[tuple]) -> pd.DataFrame:
+class Row(NamedTuple):
+    """One number of a table: as committed, as found now, and the standard error of the difference (None: none known)."""
+
+    committed: float
+    rerun: float
+    error: float | None
+
+
+def both(config: Scale, cell: tuple, jobs: Cell, there: dict[str, pd.Series], root: Path) -> dict[tuple[str, str], Row]:
+    """(cell, quantity) -> what was committed and what the cell's finished jobs in `root` say, of every number."""
+    rows = {}
+    for name, found in _again(config, jobs, root).items():
+        for column, (value, se) in found.items():
+            # The same quantity, measured as often: where the table has no error of its own, ours stands for both.
+            its = there[name].get("average_se", se) if column == "average" else se
+            error = None if se is None else float(np.hypot(se, its))
+            rows[" ".join(map(str, _key(name, cell))), f"{name}.{column}"] = Row(
+                float(there[name][column]), float(f"{value:.10g}"), error)  # ten digits, as in a table
+    return rows
+
+
+def spread() -> dict[str, float]:
+    """Quantity -> the standard deviation between training runs, of the main table's cells; {} where no table is.
+
+    From the committed worlds that differ from the lab in all their seeds: root mean square over 60 cells of the deviation
+    between three runs. Absolute for shares and accuracies, relative for the rest (`_size`).
+    """
+    found = {}
+    for name, key in KEYS.items():
+        paths_there = [paths.results(scale) / f"{name}.csv" for scale in OTHER_SEEDS]
+        if not all(path.is_file() for path in paths_there):
+            return {}
+        runs = pd.concat([pd.read_csv(path).set_index(key).select_dtypes("float") for path in paths_there], join="inner")
+        runs = runs.groupby(level=key).filter(lambda cell: len(cell) == len(OTHER_SEEDS)).groupby(level=key)
+        variances, means = runs.var(), runs.mean()
+        for column in variances:
+            size = _size(f"{name}.{column}", means[column])
+            found[f"{name}.{column}"] = float(np.sqrt((variances[column] / size**2).mean()))
+    return found
+
+
+def _size(quantity: str, value):
+    """What a spread is relative to: 1 for shares, which lie between 0 and 1."""
+    share = quantity.split(".")[0] in ("teachers", "students", "base_students") and not quantity.endswith("mean_length")
+    return 1.0 if share else abs(value)
+
+
+def frame(rows: list[tuple]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cell", "quantity", "committed", "rerun", "difference", "tolerance", "verdict"])
 
 
-def _joined(se: float | None, its: float | None) -> float | None:
-    return None if se is None else float(np.hypot(se, its))
+def verdict(cell: str, quantity: str, row: Row, tolerance: float | None) -> tuple:
+    """A line of the report. A tolerance of None: the two may differ by nobody knows how much."""
+    difference, equal = row.rerun - row.committed, is_equal(row.committed, row.rerun)
+    if equal:
+        said = "equal"
+    elif tolerance is None or (tolerance and not np.isfinite(difference)):
+        said = "not compared"
+    else:  # ten digits are what a table holds
+        said = "within" if tolerance and abs(difference) <= tolerance + 1e-9 * abs(row.committed) else "OUTSIDE"
+    return (cell, quantity, row.committed, row.rerun, difference, np.nan if tolerance is None else tolerance, said)
 
 
-def _verdict(there: float, again: float, error: float | None, equal: bool, expected: str) -> tuple[float, float, str]:
-    """(difference, tolerance, verdict) of one number."""
-    if expected == "equal bits":
-        return again - there, 0.0, "equal" if equal else "OUTSIDE"
-    if error is None or not np.isfinite(again - there):
-        return again - there, float("nan"), "equal" if equal else "not compared"
-    within = abs(again - there) <= STANDARD_ERRORS * error + 1e-9 * abs(there)  # ten digits are what a table holds
-    return again - there, STANDARD_ERRORS * error, "equal" if equal else "within" if within else "OUTSIDE"
-
-
-def _equal(there: float, again: float) -> bool:
+def is_equal(there: float, again: float) -> bool:
     return there == again or (np.isnan(there) and np.isnan(again))  # two empty cells are equal
 
 
@@ -134,37 +187,42 @@ def _tells(where: tuple[str, str]) -> bool:
     return table == "scores" and column != "mean_length" or column in ("loss", "mean_prob", "grad_norm")
 
 
-def _committed(scale: str, name: str, cells: list[tuple]) -> pd.DataFrame:
-    path = paths.results(scale) / f"{name}.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; `{command_for(scale)}` makes it")
-    table = pd.read_csv(path).set_index(KEYS[name])
-    for cell in cells:
-        key = tuple(dict(zip(KEYS["features"], cell, strict=True))[k] for k in KEYS[name])
+def committed(scale: str, cell: tuple) -> dict[str, pd.Series]:
+    """Table -> the cell's row of it, of (task, student, teacher, temperature). FileNotFoundError for a table that is not
+    there, ValueError for one that has not exactly one such row."""
+    rows = {}
+    for name in KEYS:
+        path, key = paths.results(scale) / f"{name}.csv", _key(name, cell)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there; `{command_for(scale)}` makes it")
+        table = pd.read_csv(path).set_index(KEYS[name]).sort_index()
         if (n := int((table.index == key).sum())) != 1:
             raise ValueError(f"{path}: {n} rows of {' '.join(map(str, key))}, expected one; `{command_for(scale)}` "
                              "makes the table again")
-    return table.sort_index()
+        rows[name] = table.loc[key]
+    return rows
 
 
-def _again(config: Scale, plan: Plan, cell: tuple, root: Path) -> dict[str, dict[str, tuple[float, float | None]]]:
+def _key(table: str, cell: tuple) -> tuple:
+    return tuple(dict(zip(KEYS["features"], cell, strict=True))[k] for k in KEYS[table])
+
+
+def _again(config: Scale, cell: Cell, root: Path) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Table -> column -> (value, its standard error over prompts or None where none is known), of a cell just made."""
-    student, teacher, t = cell
-    data = read_responses(plan.responses[teacher, t].folder(root) / "responses.jsonl", allow_empty=True)
-    result = _accuracy(plan.teacher_accuracy[teacher, t], root)
+    data = read_responses(cell.responses.folder(root) / "responses.jsonl", allow_empty=True)
+    result = _accuracy(cell.teacher_accuracy, root)
     errors = {"accuracy": result["average_se"],
               "train_accuracy": _error([np.mean(row["correct"][:config.M]) for row in data]),
               "mean_length": _error([np.mean([len(r.split()) for r in row["responses"][:config.M]]) for row in data])}
     teachers = {k: (v, errors.get(k)) for k, v in _teacher_row(data, result, config.M).items()}
-    f = load_features(plan.features[cell].folder(root), config.m, config.d)
+    f = load_features(cell.features.folder(root), config.m, config.d)
     prompt = pd.Series(f["prompt_id"])
     means = {k: (v, _error(pd.Series(f[k]).groupby(prompt.to_numpy()).mean()) if k in f else None)
              for k, v in feature_means(config, f).items()}
     scored = {k: (v, _grace_error(f, config) if k == "grace" else None)
               for k, v in cell_scores(f, config.n_folds, config.nu).items()}
     accuracies = {name: {k: (v, result["average_se"] if k == "average" else None) for k, v in result.items()}
-                  for name, job in (("base_students", plan.base_accuracy[student]),
-                                    ("students", plan.student_accuracy[cell]))
+                  for name, job in (("base_students", cell.base_accuracy), ("students", cell.student_accuracy))
                   for result in [_accuracy(job, root)]}
     return {"teachers": teachers, "features": means, "scores": scored, **accuracies}
 
@@ -179,7 +237,7 @@ def _grace_error(f: dict, config: Scale) -> float:
     return (interval.high - interval.low) / (2 * 1.96)
 
 
-def _kind(job: Job, root: Path) -> dict:
+def kind_of(job: Job, root: Path) -> dict:
     """The kind of machine that a finished job ran on: packages that decide, Python, platform, instructions, threads."""
     meta = json.loads((job.folder(root) / META).read_text(encoding="utf-8"))
     return _of_versions(meta["versions"]) | meta.get("machine", {"cpu": None, "threads": None})
@@ -233,40 +291,3 @@ def record(scale: str, seed: int, report: Report) -> list[Path]:
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
     write_atomically(sidecar, lambda part: part.write_text(text, encoding="utf-8"))
     return [csv, sidecar]
-
-
-def against(scale: str, other: Path, n: int = 3, seed: int = 0) -> Report:
-    """Features of the sampled cells computed here from the checkpoints and responses in another machine's runs folder,
-    against the features that lie there. Tolerance 1e-4 relative; zero where both machines are of one kind.
-
-    ValueError naming the folder where a finished, undamaged result of this code and these parameters is missing.
-    """
-    config, root = get_scale(scale), paths.runs() / "verify" / f"{scale}-given"
-    plans, jobs = {task.name: Plan(config, task.name) for task in config.tasks}, {}
-    for task, *cell in sample(config, n, seed):
-        jobs[task, *cell] = job = plans[task].features[tuple(cell)]
-        for needed in (*job.inputs.values(), job):
-            if not (needed.folder(other) / META).is_file():
-                raise ValueError(f"{needed.folder(other)} is not there: {needed.stage.name} {needed.label}, by the "
-                                 "same code, parameters and package versions as here, is what can be compared")
-            if fault := fault_in(needed.folder(other)):
-                raise ValueError(f"{needed.folder(other).parent}: {fault}; copy it from the other machine again")
-        for given in job.inputs.values():
-            shutil.copytree(given.folder(other), given.folder(root), dirs_exist_ok=True)
-    run_jobs([*jobs.values()], root, f"verify features of {scale}")
-    rows, equal = [], True
-    for cell, job in jobs.items():
-        there, again = (load_features(job.folder(where)) for where in (other, root))
-        same = _kind(job, other) == _kind(job, root)
-        equal &= same
-        for name in ("g", "loss", "mean_prob", "grad_norm", "length"):
-            a, b = (np.atleast_2d(f[name].astype(np.float64).T).T for f in (there, again))
-            norm = np.linalg.norm(a, axis=1)
-            worst = float((np.linalg.norm(a - b, axis=1) / np.where(norm > 0, norm, 1)).max())
-            tolerance = 0.0 if same else FEATURES_WITHIN
-            verdict = "equal" if worst == 0 else "within" if worst <= tolerance else "OUTSIDE"
-            rows.append((" ".join(map(str, cell)), f"features.{name}, worst response, relative", float(norm.max()),
-                         float(np.linalg.norm(b, axis=1).max()), worst, tolerance, verdict))
-    kind = _kind(next(iter(jobs.values())), root)
-    return Report(_frame(rows), "equal bits" if equal else "another CPU",
-                  "both machines are of one kind" if equal else "the folder was made on another kind of machine", kind)

@@ -88,7 +88,7 @@ FLOORS = {  # scales is on floor 1: it lists the cast of the world
     2: "projection contributions per_response batching gradients parameter_choice memory chunks sft triton_projection projection_choice",  # torch
     3: "checks moments scores grid baselines cmi influence variants",  # arrays in, numbers out
     4: "stats resample intervals coverage paper registry tables score_tables style plots figures captions setups slices paper_figures ablation_tables training_figures ablation_figures subset_figures choice_tables choice_text choice_plots choice_figures cmi_figures world_report length_tables length_figures cost_figures claim_measures ranking_report bench_report table_files",  # reading
-    5: "__init__ stages score_stages pipeline pathological measures feature_measures protocol extra_runs cleaning notebooks explain verify notebook_checks bench bench_cuda commands gallery cli ranking cli_score cli_cells claim_world claim_kinds claim_tables claim_list claims paper_stages paper_plan paper_run cli_distill cli_paper cli_truth estimators bench_methods audit notebook_parameters",  # what puts them together
+    5: "__init__ stages score_stages pipeline pathological measures feature_measures protocol extra_runs cleaning notebooks explain verify given notebook_checks bench bench_cuda commands gallery cli ranking cli_score cli_cells claim_world claim_kinds claim_tables claim_list claims paper_stages paper_plan paper_run cli_distill cli_paper cli_truth estimators bench_methods audit notebook_parameters",  # what puts them together
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules.split()}
 

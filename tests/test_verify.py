@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from gracelib import commands, explain, extra_runs, notebooks, paths, pipeline, scales, store, verify
+from gracelib import commands, explain, extra_runs, given, notebooks, paths, pipeline, scales, store, verify
 from gracelib.cli import app
 from gracelib.filtering import KEPT
 from gracelib.scales import NANO
@@ -243,7 +243,7 @@ def everything_moved(by: float) -> None:
             change(name, column, lambda values: values * (1 + by))
 
 
-def test_tables_of_another_cpu_are_compared_within_their_errors(place):
+def test_tables_of_another_cpu_are_compared_within_their_errors(place, monkeypatch):
     everything_moved(1e-7)
     about = {"versions": store.versions() | {"machine": "Linux aarch64"}}
     (paths.figures("nano") / "table_main.json").write_text(json.dumps(about))
@@ -257,6 +257,17 @@ def test_tables_of_another_cpu_are_compared_within_their_errors(place):
     shares = [store_error["average_se"] for store_error in [pipeline._accuracy(
         pipeline.Plan(NANO).teacher_accuracy[CELL[2:]], paths.runs())]]
     assert table.tolerance["teachers.accuracy"] == pytest.approx(3 * 2**0.5 * shares[0])
+    assert "no tables of lab, lab-world1, lab-world2 are here" in result.stdout
+    monkeypatch.setattr(verify, "spread", lambda: {"teachers.accuracy": 0.25, "scores.grace": 0.5})
+    wider = verify.verify("nano", 1, SEED).table.set_index("quantity")
+    assert wider.tolerance["teachers.accuracy"] == pytest.approx(3 * np.hypot(2**0.5 * shares[0], 0.25))
+    assert wider.tolerance["scores.grace"] == pytest.approx(np.hypot(
+        table.tolerance["scores.grace"], 1.5 * table.committed["scores.grace"]))
+    assert wider.tolerance["students.average"] == table.tolerance["students.average"]
+    monkeypatch.undo()
+    monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(place / "figures"))
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
     change("features", "loss", lambda values: values * 1.5)
     change("students", "average", lambda values: values + 0.5)
     result = run_verify()
@@ -281,7 +292,11 @@ def test_bad_usage_is_refused_before_anything_is_computed(place, monkeypatch):
     monkeypatch.setattr(verify, "run_jobs", None)
     for words, said in ((["--cells", "9"], "--cells 9: scale 'nano' has 3 cells"), (["--cells", "0"], "choose 1 to 3"),
                         (["--machine", "mine"], "--machine 'mine'"), (["--scale", "paper"], "make plan SCALE=paper"),
-                        (["--runs", "x", "--record"], "--record"), (["--runs", str(place)], "is not there: ")):
+                        (["--runs", "x", "--record"], "--record"), (["--runs", "x", "--given"], "stand alone"),
+                        (["--pack", "short,first"], "--pack 'short,first': write TASK,STUDENT,TEACHER,TEMPERATURE"),
+                        (["--pack", "short,first,x,hot"], "--pack 'short,first,x,hot': write"),
+                        (["--pack", "short,first,nobody,0.6"], "is not one of scale 'nano'; its cells are [('first', "),
+                        (["--given"], "has no committed cell; `gracelib verify --scale nano` trains instead"), (["--runs", str(place)], "is not there: ")):
         result = run_verify(*words)
         assert result.exit_code == 2 and said in result.stderr and "Traceback" not in result.output, result.output
     change("students", "teacher", lambda values: values.replace("reversed-64", "other"))
@@ -304,17 +319,17 @@ compute(Plan(NANO).features[{cell!r}], Path(sys.argv[1]))
 def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place, tmp_path):
     """Torch without vector instructions stands for another CPU: other last bits, the same features to 1e-4."""
     other, job = tmp_path / "other", pipeline.Plan(NANO).features[CELL[1:]]
-    for given in job.inputs.values():
-        shutil.copytree(given.folder(paths.runs()), given.folder(other))
+    for upstream in job.inputs.values():
+        shutil.copytree(upstream.folder(paths.runs()), upstream.folder(other))
     done = subprocess.run([sys.executable, "-c", OTHER_CPU.format(cell=CELL[1:]), str(other)], capture_output=True, text=True,
                           env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}, cwd=paths.ROOT)
     assert done.returncode == 0, done.stderr
-    report = verify.against("nano", other, 1, SEED)
+    report = given.against("nano", other, 1, SEED)
     found = report.table.set_index(report.table.quantity.str.split("[.,]").str[1])
     assert report.expected == "another CPU" and report.outside == 0
     assert found.verdict["g"] == "within" and 0 < found.difference["g"] < 1e-5 and found.verdict["length"] == "equal"
 
-    ours = verify.against("nano", paths.runs(), 1, SEED)  # a run of this very kind of machine: not a bit may differ
+    ours = given.against("nano", paths.runs(), 1, SEED)  # a run of this very kind of machine: not a bit may differ
     assert ours.expected == "equal bits" and set(ours.table.verdict) == {"equal"}
 
     file = job.folder(other) / "features.safetensors"
@@ -323,10 +338,10 @@ def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place
     save_file({name: values * np.float32(1.001) if name == "g" else values for name, values in load_file(file).items()},
               file, metadata=about)
     with pytest.raises(ValueError, match="features.safetensors is damaged"):
-        verify.against("nano", other, 1, SEED)
+        given.against("nano", other, 1, SEED)
     meta = job.folder(other) / META
     meta.write_text(signed(verified(meta.read_text()) | {"files": {file.name: file_hash(file)}}))
-    assert verify.against("nano", other, 1, SEED).outside == 1
+    assert given.against("nano", other, 1, SEED).outside == 1
     result = run_verify("--runs", str(other))
     assert result.exit_code == 1 and "features.g, worst response, relative" in result.stdout
     student = job.inputs["student"].folder(other) / "model.safetensors"
@@ -335,11 +350,92 @@ def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place
     assert result.exit_code == 2 and "model.safetensors is damaged" in result.stderr
 
 
+# --- given ---------------------------------------------------------------------------------------------------
+
+
+def test_a_packed_cell_comes_out_again_from_its_checkpoints_and_responses(place):
+    """Nothing is trained before it but the student; every number of the tables, and each response's gradient."""
+    assert run_verify("--pack", ",".join(map(str, CELL))).exit_code == 0
+    (paths.runs() / "responses").rename(place / "gone")
+    report = given.committed_cell("nano")
+    assert report.expected == "equal bits" and "packed on this kind" in report.because
+    assert set(report.table.verdict) == {"equal"} and len(report.table) == 42 + 5
+    made_here = {path.name for path in (paths.runs() / "verify/nano-given").iterdir()}
+    assert made_here == {"given", "prompts", "responses", "features", "distill", "evaluate"}
+    change("scores", "grace", lambda values: values * (1 + 1e-8))
+    assert [line.split()[-1] for line in outside(run_verify("--given"))] == ["OUTSIDE"]
+    other = run_verify("--given", "--machine", "other")
+    assert other.exit_code == 0 and "expected: another CPU (--machine other)" in other.stdout
+    change("scores", "badge", lambda values: values * (1 + 3e-4))  # on another CPU too: scores of the same responses
+    (row,) = outside(run_verify("--given", "--machine", "other"))
+    assert " scores.badge " in row
+
+
+@pytest.mark.parametrize("harm", ["student/model.safetensors", "responses/responses.jsonl", "features.safetensors"])
+def test_a_damaged_packed_cell_is_named(place, harm):
+    folder = given.pack("nano", CELL)
+    data = (folder / harm).read_bytes()
+    (folder / harm).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    result = run_verify("--given")
+    assert result.exit_code == 2 and f"{folder / harm} is damaged" in result.stderr and "git checkout" in result.stderr
+
+
+def test_other_gradients_in_a_packed_cell_are_found(place):
+    """One response's gradient off by a thousandth, under a right checksum: a change of the code would look so."""
+    folder = given.pack("nano", CELL)
+    file, about = folder / given.FEATURES, folder / given.ABOUT
+    with safe_open(file, framework="numpy") as f:
+        metadata = f.metadata()
+    arrays = load_file(file)
+    arrays["g"][3] *= np.float32(1.001)
+    save_file(arrays, file, metadata=metadata)
+    record = verified(about.read_text())
+    record["files"][""][file.name] = file_hash(file)
+    about.write_text(signed(record))
+    (row,) = outside(run_verify("--given", "--machine", "other"))
+    assert " features.g, worst response, relative " in row
+
+
+def test_only_the_run_of_the_tables_is_packed(place):
+    change("students", "average", lambda values: values + 0.125)
+    with pytest.raises(ValueError, match=r"results is not of the run in .*runs: students.average .* in the run"):
+        given.pack("nano", CELL)
+    assert not (paths.figures("nano") / given.FOLDER).exists()
+    shutil.rmtree(pipeline.Plan(NANO).features[CELL[1:]].folder(paths.runs()))
+    with pytest.raises(ValueError, match="features .* is not in .*runs; `make figures SCALE=nano` makes it"):
+        given.pack("nano", CELL)
+
+
+def test_the_committed_cell_comes_out_again_on_this_machine(tmp_path, monkeypatch):
+    """The one test that the committed tables are what this code computes, on whatever CPU it runs."""
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+    table = given.committed_cell("mini", "other").table.set_index("quantity")
+    assert not (table.verdict == "OUTSIDE").any(), table.to_string()
+    compared = table[table.verdict != "not compared"].index
+    assert {f"features.{name}, worst response, relative" for name in ("g", "loss", "grad_norm")} <= set(compared)
+    assert {"scores.grace", "scores.g_vendi", "features.loss", "teachers.accuracy", "students.average"} <= set(compared)
+    assert table.tolerance["scores.grace"] == pytest.approx(1e-4 * table.committed["scores.grace"])
+
+
+def test_another_training_run_is_allowed_what_the_worlds_differ_by():
+    """The lab and its two worlds of other seeds: a weak teacher moves by .2 between runs, a student's loss by a tenth."""
+    found = verify.spread()
+    tables = [pd.read_csv(paths.results(scale) / "students.csv").set_index(verify.KEYS["students"])["average"]
+              for scale in verify.OTHER_SEEDS]
+    runs = pd.concat(tables, axis=1, join="inner")
+    assert len(runs) == 60 and found["students.average"] == pytest.approx(float(np.sqrt(runs.var(axis=1).mean())))
+    assert 0.1 < found["teachers.accuracy"] < 0.3 and 0.02 < found["features.loss"] < 0.2
+    loss = pd.concat([pd.read_csv(paths.results(scale) / "features.csv").set_index(verify.KEYS["features"])["loss"]
+                      for scale in verify.OTHER_SEEDS], axis=1, join="inner")
+    assert found["features.loss"] == pytest.approx(float(np.sqrt((loss.var(axis=1) / loss.mean(axis=1) ** 2).mean())))
+
+
 def test_the_sample_is_drawn_by_the_seed_from_the_cheaper_half():
     lab = scales.get_scale("lab")
     drawn = [verify.sample(lab, 3, seed) for seed in range(5)]
     assert drawn == [verify.sample(lab, 3, seed) for seed in range(5)] and len({tuple(d) for d in drawn}) == 5
-    cost = {(plan.task.name, *cell): sum(j.cost for j in store.with_upstream(verify._chain(plan, cell)))
+    cost = {(plan.task.name, *cell): sum(j.cost for j in store.with_upstream(verify.cell_jobs(plan, cell)))
             for plan in (pipeline.Plan(lab, task.name) for task in lab.tasks) for cell in plan.features}
     middle = sorted(cost.values())[len(cost) // 2]
     assert all(cost[cell] <= middle for cells in drawn for cell in cells)
