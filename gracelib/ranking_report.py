@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from gracelib.baselines import SCORES
 from gracelib.store import write_atomically
-from gracelib.style import DOUBLE, EDGE, GREY, SMALL, frame, styled
+from gracelib.style import DOUBLE, EDGE, frame, styled
 
 PICTURES = ("svg", "png", "pdf")
 POINT, TIE = "#0173b2", "#de8f05"

@@ -14,7 +14,8 @@ AGAIN = "finished work is kept, run the same command again"
 DIES = "import os, signal\nfrom pathlib import Path\nif (Path(os.environ['GRACELIB_RUNS']) / 'fault').exists():\n    "
 
 
-def test_a_worker_that_is_killed_is_one_error_with_the_jobs_in_flight(undisturbed, fresh):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV], ids=["out of memory", "crash"])
+def test_a_worker_that_dies_is_one_error_with_the_jobs_in_flight(undisturbed, fresh, sent):
     fresh.copy_of(undisturbed).unfinish("features", "distill", "evaluate")
     there = fresh.results()
     main = fresh.start()
@@ -26,7 +27,7 @@ def test_a_worker_that_is_killed_is_one_error_with_the_jobs_in_flight(undisturbe
 
     wait_until(at_work, 120, fresh.stderr)
     worker = next(pid for pid, line in fresh.processes().items() if "spawn_main" in line)
-    os.kill(worker, signal.SIGKILL)
+    os.kill(worker, sent)
     main.communicate(timeout=120)
     said = fresh.stderr()
     assert main.returncode == 2 and "Traceback" not in said and said.count("error: ") == 1, said[-3000:]
