@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from gracelib import bench_methods as ways
 from gracelib import bench_report
-from gracelib.memory import give_back, peak_memory, reset_peak
+from gracelib.heap import give_back
+from gracelib.memory import peak_memory, reset_peak
 from gracelib.paths import figures, runs
 from gracelib.store import digest, fingerprint, versions, write_atomically
 

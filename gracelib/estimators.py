@@ -34,7 +34,8 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     from gracelib.encoding import encode_example
     from gracelib.gradients import response_features
-    from gracelib.memory import give_back, peak_memory, reset_peak
+    from gracelib.heap import give_back
+    from gracelib.memory import peak_memory, reset_peak
     from gracelib.parameter_choice import n_parameters
     from gracelib.scores import grace, recalibrate
     from gracelib.stages import _load

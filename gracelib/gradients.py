@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from gracelib import heap
 from gracelib.batching import _batches, batch_groups
 from gracelib.parameter_choice import check_params, engine_of, n_parameters
 from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
@@ -36,7 +37,7 @@ Example = tuple[Sequence[int], Sequence[int]]
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 # How far the layer-by-layer gradient may be from plain autograd's before it is not trusted: rounding only.
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
-_PROBE_ROWS = 32
+_PROBE_ROWS = 8
 
 
 def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, seed: int = 0,
@@ -66,9 +67,9 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
     response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64.
 
-    Raises ValueError for choices that do not go together, an empty prompt or response, ids outside the vocabulary, a text longer than the
-    model's positions, or a non-finite loss or gradient, naming the response. Warns when it falls back to one
-    response at a time.
+    Raises ValueError for choices that do not go together, an empty prompt or response, ids outside the vocabulary, a
+    text longer than the model's positions, or a non-finite loss or gradient, naming the response. Warns when it falls
+    back to one response at a time. On a CPU the process keeps the memory that is freed (`heap.keep_freed`).
     """
     label = _labels(examples, names)
     _check_arguments(d, batch_tokens, dtype, method)
@@ -85,6 +86,8 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
               **{k: np.zeros(n) for k in ("loss", "mean_prob", "grad_norm")}}
     if n == 0:
         return result
+    if device.type == "cpu":
+        heap.keep_freed()
     was_training = model.training
     model.eval()    # dropout off: the gradient belongs to the response, not to a random draw
     try:

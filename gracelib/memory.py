@@ -9,8 +9,6 @@ measured, so that the statement can be held against it.
 """
 from __future__ import annotations
 
-import ctypes
-import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,15 +151,6 @@ def reset_peak(device: str = "cpu") -> bool:
     except OSError:
         return False
     return True
-
-
-def give_back() -> None:
-    """Hand freed main memory back to the system, where it can be told to: what was freed before a measurement must not
-    count, nor be used again unseen."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    gc.collect()
-    if trim:
-        trim(0)
 
 
 def size_of(n_bytes: int) -> str:

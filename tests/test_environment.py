@@ -83,7 +83,7 @@ def test_the_pinned_set_names_no_place():
 # --- floors -------------------------------------------------------------------------------------------------
 
 FLOORS = {  # scales is on floor 1: it lists the cast of the world
-    0: "paths disk store workers devices",  # the ground
+    0: "paths disk store workers devices heap",  # the ground
     1: "feature_file world world_models scales encoding tasks filtering answers generate training distill evaluate prompting checkpoints records generations ingest final_answers grading grading_worker problems generation_file sampling_inputs transformers_backend vllm_backend backends accuracy paper_models paper_scale paper_cost",  # data
     2: "projection contributions per_response batching gradients parameter_choice memory chunks sft triton_projection projection_choice",  # torch
     3: "checks moments scores grid baselines cmi influence variants",  # arrays in, numbers out

@@ -13,7 +13,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from gracelib.memory import give_back, peak_memory, plan_memory, reset_peak, size_of
+from gracelib.heap import give_back
+from gracelib.memory import peak_memory, plan_memory, reset_peak, size_of
 from gracelib.paths import ROOT
 from gracelib.projection import MIB
 
