@@ -148,8 +148,8 @@ def test_a_changed_knob_invalidates_what_takes_it_and_what_stands_on_that(plan, 
 
 # --- what is in a key ---------------------------------------------------------------------------------------
 
-#: Read, write and check files, or put the pieces together: they decide no number. Not followed further.
-NO_NUMBERS = {"tasks", "store", "paths", "pipeline", "score_stages", "stages"}
+#: Read, write and check files, keep memory, or put the pieces together: they decide no number. Not followed further.
+NO_NUMBERS = {"heap", "tasks", "store", "paths", "pipeline", "score_stages", "stages"}
 
 
 def imports(source: str) -> set[str]:

@@ -225,11 +225,11 @@ def test_killed_and_run_again(scored, llama, tmp_path):
     command = [sys.executable, "-m", "gracelib.cli", *arguments(llama, THREE, tmp_path)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **streams) as process:
-        while not list(tmp_path.glob("work/*.safetensors")):
+        while not list(tmp_path.glob("work/[!.]*.safetensors")):  # finished ones, not those being written
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*.safetensors")}
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/[!.]*.safetensors")}
     assert process.returncode == -signal.SIGKILL and 1 <= len(kept) < 3 and not (tmp_path / "ranking.csv").exists()
 
     result = runner.invoke(app, arguments(llama, THREE, tmp_path))
