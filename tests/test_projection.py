@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gracelib import projection
 from gracelib.projection import SignProjection, sign_words, signs
 
 SHAPES = {"embed.weight": (23, 8), "layer.weight": (5, 31), "layer.bias": (5,), "norm.weight": (8,),
@@ -39,6 +40,17 @@ def reference_word(seed, name, e, b):
     hi_key = mix(mix((e >> 32) ^ k1) ^ k0)
     row_key = mix(mix(b + 0x9E3779B9 & u32) ^ k1)
     return mix(mix(mix((e & u32) ^ k0) ^ hi_key) ^ row_key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("d", [1, 8, 31, 32, 33, 512])
+def test_a_table_of_bytes_and_shifted_bits_give_the_same_signs(monkeypatch, d, dtype):
+    """A CPU takes the table; a GPU without the kernel, and a CPU of the other byte order, the bits."""
+    by_table = signs(7, "layer.weight", 3, 300, d, dtype)
+    monkeypatch.setattr(projection, "_of_bytes", None)  # nobody may ask for it
+    monkeypatch.setattr(projection.sys, "byteorder", "big")
+    by_bits = signs(7, "layer.weight", 3, 300, d, dtype)
+    assert by_bits.dtype == dtype and torch.equal(by_table, by_bits)
 
 
 def test_words_never_change():
