@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from gracelib import bench_methods as ways
 from gracelib import bench_report
+from gracelib.feature_file import GRADIENT_CODE
 from gracelib.heap import give_back
 from gracelib.memory import peak_memory, reset_peak
 from gracelib.paths import figures, runs
@@ -136,8 +137,7 @@ def _summary(seconds: list[float]) -> dict:
 
 def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFrame:
     """The table of all settings; those finished before with the same code, packages and threads are read."""
-    code = fingerprint(tuple(f"gracelib.{m}" for m in (
-        "bench", "bench_methods", "projection", "gradients", "per_response")))
+    code = fingerprint(("gracelib.bench", "gracelib.bench_methods", "gracelib.heap", *GRADIENT_CODE))
     rows = []
     with tqdm(total=len(settings) * (len(ways.METHODS) + 1), desc="bench", file=sys.stderr) as bar:
         for setting in settings:

@@ -66,15 +66,22 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
 
     with _one_line_errors():
         _world(scale)
+        from gracelib import verify as of_tables
+
         if bool(runs) + given + bool(pack) > 1 or (runs and machine != "auto") or (record and (runs or given or pack)):
-            raise ValueError("--runs, --given and --pack stand alone; --record belongs to neither, --machine not to --runs")
+            raise ValueError("--runs, --given and --pack stand alone; --record belongs to none of them, --machine not to --runs")
         if machine not in ("auto", "same", "other"):
             raise ValueError(f"--machine {machine!r} is not known; choose auto, same or other")
         if pack:
             print(_pack(scale, pack))
             return
-        report = _compare(scale, runs, given, cells, seed, machine)
-        written = _record(scale, seed, report) if record else []
+        if given or runs:
+            from gracelib import given as of_given
+
+            report = of_given.committed_cell(scale, machine) if given else of_given.against(scale, runs, cells, seed)
+        else:
+            report = of_tables.verify(scale, cells, seed, machine)
+        written = of_tables.record(scale, seed, report) if record else []
     table, verdicts = report.table, report.table["verdict"].value_counts()
     print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))
     print(f"expected: {report.expected} ({report.because})")
@@ -83,20 +90,6 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
         print(path)
     if report.outside:
         raise typer.Exit(1)
-
-
-def _compare(scale: str, runs: Path | None, given: bool, cells: int, seed: int, machine: str):
-    from gracelib import given as of_given, verify as from_nothing
-
-    if given:
-        return of_given.committed_cell(scale, machine)
-    return of_given.against(scale, runs, cells, seed) if runs else from_nothing.verify(scale, cells, seed, machine)
-
-
-def _record(scale: str, seed: int, report) -> list[Path]:
-    from gracelib.verify import record
-
-    return record(scale, seed, report)
 
 
 def _pack(scale: str, cell: str) -> Path:

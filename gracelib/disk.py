@@ -70,8 +70,9 @@ def check_writable(folder: Path, keep: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_PROBE))
-        for path in made * (not keep):    # the innermost first
-            path.rmdir()
+        if not keep:
+            for path in made:    # the innermost first
+                path.rmdir()
 
 
 def _number(error: BaseException | None, folder: Path | None = None) -> int | None:

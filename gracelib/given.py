@@ -45,8 +45,7 @@ def run_given(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Copy what is committed into the run, checking that it is what was packed."""
     for name, digest in params["files"].items():
         path = paths.figures(params["scale"]) / FOLDER / params["part"] / name
-        if file_hash(path) != digest:
-            raise ValueError(f"{path} is damaged (its checksum changed); `git checkout` gets it back")
+        _check(path, digest)
         shutil.copyfile(path, out / name)
 
 
@@ -97,10 +96,13 @@ def _about(folder: Path, scale: str) -> dict:
         raise ValueError(f"{path} is damaged ({error}); `git checkout` gets it back") from error
     for part, files in about["files"].items():
         for name, digest in files.items():
-            file = folder / part / name
-            if not file.is_file() or file_hash(file) != digest:
-                raise ValueError(f"{file} is damaged (its checksum changed); `git checkout` gets it back")
+            _check(folder / part / name, digest)
     return about
+
+
+def _check(path: Path, digest: str) -> None:
+    if not path.is_file() or file_hash(path) != digest:
+        raise ValueError(f"{path} is damaged (its checksum changed); `git checkout` gets it back")
 
 
 def _given_jobs(scale: str, plan: Plan, cell: tuple, files: dict) -> Cell:

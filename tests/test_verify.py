@@ -258,16 +258,13 @@ def test_tables_of_another_cpu_are_compared_within_their_errors(place, monkeypat
         pipeline.Plan(NANO).teacher_accuracy[CELL[2:]], paths.runs())]]
     assert table.tolerance["teachers.accuracy"] == pytest.approx(3 * 2**0.5 * shares[0])
     assert "no tables of lab, lab-world1, lab-world2 are here" in result.stdout
-    monkeypatch.setattr(verify, "spread", lambda: {"teachers.accuracy": 0.25, "scores.grace": 0.5})
-    wider = verify.verify("nano", 1, SEED).table.set_index("quantity")
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "spread", lambda: {"teachers.accuracy": 0.25, "scores.grace": 0.5})
+        wider = verify.verify("nano", 1, SEED).table.set_index("quantity")
     assert wider.tolerance["teachers.accuracy"] == pytest.approx(3 * np.hypot(2**0.5 * shares[0], 0.25))
     assert wider.tolerance["scores.grace"] == pytest.approx(np.hypot(
         table.tolerance["scores.grace"], 1.5 * table.committed["scores.grace"]))
     assert wider.tolerance["students.average"] == table.tolerance["students.average"]
-    monkeypatch.undo()
-    monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
-    monkeypatch.setenv("GRACELIB_FIGURES", str(place / "figures"))
-    monkeypatch.setenv("GRACELIB_WORKERS", "1")
     change("features", "loss", lambda values: values * 1.5)
     change("students", "average", lambda values: values + 0.5)
     result = run_verify()
