@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import psutil
 from torch import nn
 
 from gracelib.per_response import held_bytes
 
-_BATCH_TOKENS = 4096      # of a small model, whose activations then stay near the cores; twice as many of others
-_GROUP_ROWS, _GROUP_BYTES = 512, 2 << 30    # most responses projected together, and what they wait with
+_BATCH_TOKENS = 4096      # whose activations stay near the cores
+_GROUP_ROWS = 512         # most responses projected together
+_GROUP_BYTES = min(5 << 30, psutil.virtual_memory().total // 4)    # and what they may wait with
 _MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 
 
@@ -23,12 +25,12 @@ def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | N
 
     lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
     bringing them to the cores costs the same for 64 responses as for 512; so `together`, some batches wait for each
-    other with the factors of their gradients, at most 512 responses and 2 GiB. Otherwise a batch is a group.
+    other with the factors of their gradients, at most 512 responses and a quarter of main memory or 5 GiB. Otherwise a
+    batch is a group, and twice as large.
     """
     token_bytes = held_bytes(model) if together else _GROUP_BYTES
-    small = token_bytes * 4 * _BATCH_TOKENS <= _GROUP_BYTES
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
-    default = max(1, min(_BATCH_TOKENS if small else 2 * _BATCH_TOKENS, _MAX_LOGITS // vocabulary))
+    default = max(1, min(_BATCH_TOKENS if together else 2 * _BATCH_TOKENS, _MAX_LOGITS // vocabulary))
     batches = _batches(lengths, batch_tokens or default, None)
     if not together or not batches:
         return [[batch] for batch in batches]

@@ -30,7 +30,7 @@ from gracelib.store import digest, fingerprint, versions, write_atomically
 
 MIB = 1 << 20
 PROMPT = 20                 # tokens, on average
-ROUNDS_SECONDS = 100.0      # a setting has fewer repeats where they would take longer
+ROUNDS_SECONDS = 400.0      # a setting has fewer repeats where they would take longer
 PEER_SECONDS = 12.0         # the same for a slow way, which has fewer responses as well
 ONE_RUN = 60.0              # a way is left out where one run takes longer
 SECONDS_A_DRAW = 1.5e-8     # of one random sign of the others' projectors, on two cores: to know before
@@ -48,8 +48,8 @@ class Setting:
 
 
 # A score needs n m of a thousand or more; large students get fewer here, for time.
-FULL = (Setting(100_000), Setting(300_000, panels="Dnd"), Setting(1_000_000), Setting(3_000_000, 256),
-        Setting(10_000_000, 128), Setting(30_000_000, 64),
+FULL = (Setting(100_000), Setting(300_000, panels="Dnd"), Setting(1_000_000), Setting(3_000_000),
+        Setting(10_000_000, 256), Setting(30_000_000, 192),
         *(Setting(300_000, n, panels="n") for n in (8, 32, 128)), *(Setting(300_000, d=d, panels="d") for d in (32, 128, 2048)))
 BARS = (Setting(100_000), Setting(1_000_000))
 QUICK = (Setting(30_000, 32, 64, 30, "Dnd"), Setting(100_000, 32, 64, 30), Setting(30_000, 8, 64, 30, "n"),

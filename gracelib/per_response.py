@@ -30,6 +30,9 @@ Sink = Callable[[str, int, torch.Tensor], None]
 LossOf = Callable[[torch.Tensor], torch.Tensor]    # logits (B, T, V) -> a sum of one loss per response
 
 
+_OUTPUTS = {"linear": 0, "conv1d": 1, "embedding": 1}    # which side of such a module's weight is its output
+
+
 class Unsupported(Exception):
     """The layer-by-layer path would not be exact for this model; the message names the module."""
 
@@ -66,9 +69,24 @@ def unknown_modules(model: nn.Module) -> list[str]:
 
 def held_bytes(model: nn.Module) -> int:
     """Bytes a token that `LayerByLayer` keeps until `hand_on`: inputs and output gradients of the modules, in float32
-    (float64 for such a model)."""
-    floats = sum(sum(module.weight.shape) if _kind(module) in ("linear", "conv1d") else module.weight.shape[1]
-                 for module in model.modules() if _kind(module) in ("linear", "conv1d", "embedding"))
+    (float64 for such a model); what several modules are given (as q, k and v are) counts once. A model on torch's
+    "meta" device will do."""
+    inputs = {}
+
+    def note(module, args, out):
+        inputs[id(args[0])] = args[0]    # kept: else another tensor could get its id
+    kinds = {module: _kind(module) for module in model.modules()}
+    handles = [module.register_forward_hook(note) for module, kind in kinds.items() if kind in ("linear", "conv1d")]
+    device = next(model.parameters()).device
+    # Without a mask transformers looks at values to choose one, which "meta" has not; one of four dimensions is taken.
+    mask = {"attention_mask": torch.zeros(1, 1, 1, 1, device=device)} if device.type == "meta" else {}
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False, **mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+    floats = sum(x.shape[-1] for x in inputs.values())
+    floats += sum(module.weight.shape[_OUTPUTS[kind]] for module, kind in kinds.items() if kind in _OUTPUTS)
     return floats * (8 if any(p.dtype == torch.float64 for p in model.parameters()) else 4)
 
 

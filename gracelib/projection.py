@@ -101,15 +101,18 @@ def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
-def _expand(words: torch.Tensor, d: int, dtype: torch.dtype) -> torch.Tensor:
-    """(blocks, n) words -> (d, n) signs (on a little-endian CPU the transposed view of (n, d)).
+def _expand(words: torch.Tensor, d: int, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
+    """(blocks, n) words -> (d, n) signs (on a little-endian CPU the transposed view of (n, d), made in the memory of
+    `out` if that is given).
 
     There a table of what each byte means fills memory once. Elsewhere the float's sign bit is the inverted bit of the
     word and everything else the pattern of 1.0: three integer passes, no multiplication."""
     blocks, n = words.shape
     if words.device.type == "cpu" and sys.byteorder == "little":
         codes = words.T.clone(memory_format=torch.contiguous_format).view(torch.uint8)    # (n, 4 blocks)
-        found = _of_bytes(dtype).index_select(0, codes[:, :-(-d // 8)].flatten().int())   # (n * ceil(d / 8), 8)
+        codes = codes[:, :-(-d // 8)].flatten().int()
+        out = out.resize_(len(codes), 8) if out is not None else out
+        found = torch.index_select(_of_bytes(dtype), 0, codes, out=out)                   # (n * ceil(d / 8), 8)
         return found.view(n, -1)[:, :d].T
     shifts = 31 - torch.arange(32, dtype=torch.int32, device=words.device)
     bits = (~words)[:, None, :] << shifts[None, :, None]                   # (blocks, 1, n) << (1, 32, 1)
@@ -157,6 +160,7 @@ class SignProjection:
         self.cached_bytes = 0
         self._cache: dict[tuple, torch.Tensor] = {}
         self._last: tuple = (None, None)
+        self._buffer: torch.Tensor | None = None
         self.cached_word_bytes = 0
         self._word_cache: dict[tuple, torch.Tensor] = {}
 
@@ -170,10 +174,19 @@ class SignProjection:
             raise ValueError(f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
                              f"{tuple(out.shape)} and {tuple(grad_block.shape)}")
         grad_block = grad_block.to(out.dtype)
-        for at in range(0, grad_block.shape[1], self.chunk):
-            piece = grad_block[:, at:at + self.chunk]                                 # (B, c)
-            s = self._signs(name, start, start + grad_block.shape[1], at, out.dtype)  # (d, c)
-            out.addmm_(piece, s.T)                                                    # (B, c) @ (c, d)
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        whole = grad_block.shape[1] // self.chunk if threads > 1 and self.chunk % threads == 0 else 0
+        if whole:    # a core multiplies by the signs it has just made itself: others' are far away
+            sums = torch.zeros(threads, *out.shape, dtype=out.dtype)                      # (threads, B, d)
+        for k, at in enumerate(range(0, grad_block.shape[1], self.chunk)):
+            piece = grad_block[:, at:at + self.chunk]                                     # (B, c)
+            s = self._signs(name, start, start + grad_block.shape[1], at, out.dtype).T    # (c, d)
+            if k < whole:    # (threads, B, c / threads) @ (threads, c / threads, d)
+                sums.baddbmm_(piece.unflatten(1, (threads, -1)).transpose(0, 1), s.unflatten(0, (threads, -1)))
+            else:
+                out.addmm_(piece, s)                                                      # (B, c) @ (c, d)
+        if whole:
+            out += sums.sum(0)
 
     def _signs(self, name: str, start: int, stop: int, at: int, dtype: torch.dtype) -> torch.Tensor:
         """Signs (d, c) of one chunk, from element start + at, of the block of elements start..stop-1: kept, or expanded
@@ -181,9 +194,13 @@ class SignProjection:
         key = (name, start + at, min(start + at + self.chunk, stop), dtype)
         s = self._cache.get(key)
         if s is None:
-            s = _expand(self._words(name, start, stop)[:, at:at + self.chunk], self.d, dtype)
-            size = s.shape[0] * s.shape[1] * s.element_size()
-            if self.cached_bytes + size <= self.cache_bytes * 3 // 4:
+            words = self._words(name, start, stop)[:, at:at + self.chunk]
+            size = self.d * words.shape[1] * dtype.itemsize
+            keep = self.cached_bytes + size <= self.cache_bytes * 3 // 4
+            if not keep and (self._buffer is None or self._buffer.dtype != dtype):
+                self._buffer = torch.empty(0, dtype=dtype, device=self.device)
+            s = _expand(words, self.d, dtype, None if keep else self._buffer)
+            if keep:
                 # clone: a slice [:d] of 32-row blocks would otherwise keep the rows beyond d alive
                 self._cache[key] = s = s.clone() if self.d % 32 else s
                 self.cached_bytes += size

@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 
 from gracelib.gradients import response_features
-from gracelib.per_response import LayerByLayer, OneAtATime, parameter_names, unknown_modules
+from gracelib.per_response import LayerByLayer, OneAtATime, held_bytes, parameter_names, unknown_modules
 from gracelib.projection import signs
 
 VOCAB, D_ROWS = 29, 24
@@ -164,6 +164,23 @@ def test_no_parameter_is_left_out(kind, engine):
         hits["transformer.wpe.weight"].fill_(1)
     assert all((h == 1).all() for h in hits.values()), {k: h.unique().tolist() for k, h in hits.items()}
     assert sum(h.sum() for h in hits.values()) == sum(p.numel() for p in parameter_names(model))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_waits_is_counted_without_running_it(kind):
+    """Factors kept by two passes over 2 x 7 tokens, each tensor once (q, k and v share their input)."""
+    model, kept = build(kind), {}
+    with LayerByLayer(model, 2, 1 << 20) as gradients:
+        for _ in range(2):
+            gradients.run(torch.randint(4, VOCAB, (2, 7)), lambda logits: logits.square().sum(), None)
+        for parts in gradients._kept.values():
+            for _, _, adds in parts:
+                kept |= {x.data_ptr(): x for add in adds for x in getattr(add, "factors", ())[:2] if x.is_floating_point()}
+        seen = sum(x.numel() * x.element_size() for x in kept.values())
+    shared = 4 * 16 if kind == "gpt2" else 0    # its two embeddings are added, so one gradient serves both
+    assert seen == (held_bytes(model) - shared) * 2 * 2 * 7
+    with torch.device("meta"):
+        assert held_bytes(type(model)(model.config)) == held_bytes(model)
 
 
 def test_frozen_parameters_count_and_the_model_is_left_as_it_was():

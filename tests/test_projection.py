@@ -214,3 +214,22 @@ def test_cuda_gives_the_same_bits():
     SignProjection(40).accumulate(exact, "w", 3, g)
     SignProjection(40, device="cuda", chunk_bytes=40 * 4 * 64).accumulate(out, "w", 3, g.cuda())
     assert torch.equal(out.cpu(), exact)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_threads_share_the_work_and_change_nothing(rows):
+    """Whole numbers add up exactly: with every number of threads each element must be counted once, also where a block
+    is no whole number of chunks."""
+    before, wide = torch.get_num_threads(), 5 * 64 + 17
+    grad = torch.randint(-9, 10, (rows, wide), generator=torch.Generator().manual_seed(1)).float()
+    dense = grad @ signs(4, "w", 7, 7 + wide, 96)
+    try:
+        for threads in (1, 2, 4, 3):    # 64 elements a chunk: three do not divide them
+            torch.set_num_threads(threads)
+            projector = SignProjection(96, seed=4, cache_bytes=0, chunk_bytes=64 * 96 * 4)
+            out = torch.ones(rows, 96)
+            projector.accumulate(out, "w", 7, grad)
+            projector.accumulate(out, "w", 7, grad)
+            assert torch.equal(out, 1 + 2 * dense), threads
+    finally:
+        torch.set_num_threads(before)
