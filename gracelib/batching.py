@@ -19,6 +19,12 @@ _GROUP_BYTES = min(5 << 30, psutil.virtual_memory().total // 4)    # and what th
 _MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 
 
+def default_block_bytes(cpu: bool, n_parameters: int) -> int:
+    """Size of one block of per-response gradients. Of a large student's wide matrices 16 MiB of 512 responses are 30 rows:
+    products of so few are slow. A small one's fit whole, and stay near the cores."""
+    return (256 if not cpu else 16 if n_parameters <= 2_000_000 else 64) << 20
+
+
 def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None,
                  together: bool) -> list[list[list[int]]]:
     """Which responses pass through the model together (a batch), and which batches are projected together (a group).

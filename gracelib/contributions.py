@@ -53,12 +53,14 @@ def _sum(adds: list, r0: int, r1: int, out: torch.Tensor | None = None) -> torch
     return block
 
 
-def _block(parts: list[tuple], n_responses: int, rows: tuple[int, int], p: nn.Parameter) -> torch.Tensor | None:
-    """Rows of the gradient of all responses, (n_responses, r1 - r0, cols), from each pass's part; None if all zero."""
+def _block(parts: list[tuple], n_responses: int, rows: tuple[int, int], p: nn.Parameter, memory: torch.Tensor
+           ) -> torch.Tensor | None:
+    """Rows of the gradient of all responses, (n_responses, r1 - r0, cols), from each pass's part; None if all zero. Of
+    several passes they are put together in `memory`, which grows as it needs to: until the next call."""
     if len(parts) == 1 and parts[0][1] == n_responses:
         return _sum(parts[0][2], *rows)
-    block = torch.empty(n_responses, rows[1] - rows[0], p[0].numel(), device=p.device,
-                        dtype=torch.float64 if p.dtype == torch.float64 else torch.float32)
+    block = memory.resize_(max(len(memory), n_responses * (rows[1] - rows[0]) * p[0].numel()))
+    block = block[:n_responses * (rows[1] - rows[0]) * p[0].numel()].view(n_responses, rows[1] - rows[0], -1)
     if sum(count for _, count, _ in parts) < n_responses:    # a pass without gradient for this tensor
         block.zero_()
     some = False

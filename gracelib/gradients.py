@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gracelib import heap
-from gracelib.batching import _batches, batch_groups
+from gracelib.batching import _batches, batch_groups, default_block_bytes
 from gracelib.parameter_choice import check_params, engine_of, n_parameters
 from gracelib.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
 from gracelib.projection import MIB, SignProjection
@@ -52,7 +52,8 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     d, seed: rows and seed of the sign projection. Rows are independent: g[:, :k] is the projection
         to k numbers.
     batch_tokens: padded tokens per batch (default: see `batch_groups`). It changes time, memory and rounding, not
-        results. block_bytes: size of one block of per-response gradients (default 16 MiB, CUDA 256 MiB).
+        results. block_bytes: size of one block of per-response gradients (default 16 MiB, 64 MiB
+        for more than 2 million parameters, CUDA 256 MiB).
     device: "auto" (CUDA when present) or a torch device. dtype: of weights and activations, "float32",
         "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
         of another dtype is copied, so the caller's model is never changed.
@@ -78,7 +79,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
-    block_bytes = block_bytes or (16 if device.type == "cpu" else 256) * MIB
+    block_bytes = block_bytes or default_block_bytes(device.type == "cpu", n_parameters(model, params))
     n = len(examples)
     wide = torch.float64 if dtype == "float64" else torch.float32
     result = {"g": np.zeros((n, d), np.float64 if dtype == "float64" else np.float32),

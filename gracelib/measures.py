@@ -52,7 +52,7 @@ def _per_cell(plans: list[Plan], stage, params, at: float | None = None, cost: f
 def jobs(config: Scale) -> dict[str, dict[tuple, Job]]:
     """What the tables of this module are read off, finished features aside: jobs by `KEY` (or name), by what they do."""
     plans, both = [Plan(config, task.name) for task in config.tasks], {"n_folds": config.n_folds, "nu": config.nu}
-    n_sets = 20 if config.name == "nano" else 200
+    n_sets = 20 if config.name in ("nano", "smoke") else 200
     return {
         "variants": _per_cell(plans, score_stages.VARIANTS, both),
         "few prompts": _per_cell(plans, score_stages.FEW_PROMPTS, {"n_kept": 4}, compared_at(config)),

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gracelib.batching import _BATCH_TOKENS, _GROUP_BYTES, batch_groups
+from gracelib.batching import _BATCH_TOKENS, _GROUP_BYTES, batch_groups, default_block_bytes
 from gracelib.gradients import Example, _Batch
 from gracelib.parameter_choice import RANK, _sizes, adapted_modules, chosen_shapes
 from gracelib.per_response import held_bytes
@@ -63,7 +63,6 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     if lengths is not None and len(lengths) != n:
         raise ValueError(f"plan_memory: {len(lengths)} lengths for n={n} responses")
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
-    block_bytes = block_bytes or (16 if cpu else 256) * MIB
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
     known, lengths = lengths is not None, [2] * n if lengths is None else lengths    # the shortest: the most in a batch
     together = cpu and params == "all"
@@ -81,6 +80,7 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     tied = _is_tied(model)
 
+    block_bytes = block_bytes or default_block_bytes(cpu, total)
     block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
     chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d    # whole 32-row words, floats
     parts = {

@@ -98,6 +98,8 @@ class LayerByLayer:
     that a sink sees the same (name, start, size) in each of them and can keep what belongs to it.
     """
 
+    _blocks: torch.Tensor | None = None
+
     def __init__(self, model: nn.Module, max_batch: int, block_bytes: int):
         unknown = unknown_modules(model)
         if unknown:
@@ -132,7 +134,7 @@ class LayerByLayer:
         for p, flag in self._flags:
             p.requires_grad_(flag)
         self._handles, self._swapped, self._sink = [], {}, None
-        self._kept, self._kept_rows = defaultdict(list), 0
+        self._kept, self._kept_rows, self._blocks = defaultdict(list), 0, None
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink | None) -> None:
         """input_ids (B, T), right-padded -> loss_of(logits) is a sum over responses; sends each one's
@@ -179,10 +181,18 @@ class LayerByLayer:
         """parts: (first response, responses, contributions) of each pass."""
         n_rows, cols = p.shape[0], p[0].numel()
         step = max(1, self.block_bytes // (self.max_batch * cols * max(4, p.element_size())))
+        memory = self._memory(p)
         for r0 in range(0, n_rows, step):
-            block = _block(parts, n_responses, (r0, min(r0 + step, n_rows)), p)
+            block = _block(parts, n_responses, (r0, min(r0 + step, n_rows)), p, memory)
             if block is not None:
                 sink(self.names[p], r0 * cols, block.reshape(n_responses, -1))  # (B, r * c)
+
+    def _memory(self, p: nn.Parameter) -> torch.Tensor:
+        """Where blocks of several passes are put together: one for all, since fresh memory costs as much as filling it."""
+        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        if self._blocks is None or (self._blocks.dtype, self._blocks.device) != (dtype, p.device):
+            self._blocks = torch.empty(0, dtype=dtype, device=p.device)
+        return self._blocks
 
     def _affine(self, label: str, kind: str):
         def forward_hook(module, args, out):

@@ -108,9 +108,8 @@ def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Repo
         because += f"; no tables of {', '.join(OTHER_SEEDS)} are here, so that what another training run adds is not allowed for"
     table = []
     for (name, quantity), row in found.items():
-        error = row.error and float(np.hypot(row.error, runs.get(quantity, 0.0) * _size(quantity, row.committed)))
-        tolerance = 0.0 if expected == "equal bits" else None if error is None else STANDARD_ERRORS * error
-        table.append(verdict(name, quantity, row, tolerance))
+        allowed = 0.0 if expected == "equal bits" else allowance(quantity, row, runs)
+        table.append(verdict(name, quantity, row, allowed))
     return Report(frame(table), expected, because, kind)
 
 
@@ -120,6 +119,14 @@ class Row(NamedTuple):
     committed: float
     rerun: float
     error: float | None
+
+
+def allowance(quantity: str, row: Row, runs: dict[str, float]) -> float | None:
+    """By how much a number may differ on another CPU: `STANDARD_ERRORS` of its own error and of `runs`, what training runs
+    differ by. An error of 0 (every answer right, twice) is one; None, where none is known, gives None."""
+    if row.error is None:
+        return None
+    return STANDARD_ERRORS * float(np.hypot(row.error, runs.get(quantity, 0.0) * _size(quantity, row.committed)))
 
 
 def both(config: Scale, cell: tuple, jobs: Cell, there: dict[str, pd.Series], root: Path) -> dict[tuple[str, str], Row]:

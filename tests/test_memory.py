@@ -37,8 +37,9 @@ for _ in range(2):
     one_backward(model, examples, 8 * max(lengths))
 start, seen = peak_memory(), []
 model.register_forward_hook(lambda *_: seen.append(peak_memory() - start))
-response_features(model, examples, d=32, batch_tokens=8 * max(lengths), device="cpu", progress=False)
-plan = plan_memory(model, 32, 32, 8 * max(lengths), lengths=lengths)
+small = dict(batch_tokens=8 * max(lengths), block_bytes=16 << 20)    # beside gradients of 8 responses
+response_features(model, examples, d=32, device="cpu", progress=False, **small)
+plan = plan_memory(model, 32, 32, lengths=lengths, **small)
 print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extra, "whole": plan.whole,
                   "weights": plan.weights, "rows": plan.rows}))
 """

@@ -272,6 +272,13 @@ def test_tables_of_another_cpu_are_compared_within_their_errors(place, monkeypat
     assert len(outside(run_verify("--machine", "same"))) > 15
 
 
+def test_an_error_of_nothing_is_an_error_and_none_is_none():
+    runs, right = {"teachers.accuracy": 0.2}, verify.Row(1.0, 1.0, 0.0)
+    assert verify.allowance("teachers.accuracy", right, runs) == pytest.approx(0.6)
+    assert verify.allowance("students.average", right, runs) == 0
+    assert verify.allowance("teachers.accuracy", right._replace(error=None), runs) is None
+
+
 def test_a_record_remembers_the_machine_that_gave_the_tables_back(place):
     result = run_verify("--record")
     assert result.exit_code == 0
