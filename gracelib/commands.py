@@ -134,8 +134,9 @@ def _models(config: Scale) -> None:
     found = [job for part in jobs(config).values() for job in part if job.stage in last]
     run_jobs(found, paths.runs(), f"{config.name}: models and gradients")
     # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
-    found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(pipeline.Plan(config)))
-    scored = [*measures.jobs(config).values(), estimators.jobs(config)]
+    plans = [pipeline.Plan(config, task.name) for task in config.tasks]
+    found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(plans[0]))
+    scored = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
     run_jobs([*found, *(job for group in scored for job in group.values())], paths.runs(),
              f"{config.name}: filtered students, ablations")
 

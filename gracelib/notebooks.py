@@ -272,13 +272,14 @@ def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, fl
     if min(n_workers(), len(batch)) <= 1:
         yield from ((one, one.seconds(why)) for one, why in batch.items())
         return
-    # Processes, not threads: papermill changes the working directory. Many figures take long, so those start first.
+    # Processes, not threads: papermill changes the working directory. What takes long starts first: many figures, and
+    # those that draw none (they compute).
     figures = [item.notebook for item in FIGURES.values()]
     pool = ProcessPoolExecutor(min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"),
                                initializer=prepare_worker)
     futures = {}
     try:
-        for one in sorted(batch, key=lambda one: -figures.count(one.notebook.stem)):
+        for one in sorted(batch, key=lambda one: -(figures.count(one.notebook.stem) or len(figures))):
             futures[pool.submit(one.seconds, batch[one])] = one
         for future in as_completed(futures):
             yield futures[future], future.result()

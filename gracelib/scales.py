@@ -154,8 +154,8 @@ def _shrunk(scale: Scale, texts: int, pretrain_epochs: int, teachers: int, **cha
                                   if k in {t.base for t in kept}}, **changes)
 
 
-SMOKE = _shrunk(MINI, 1200, 2, 3, name="smoke", tasks=_tasks((0.6, 1.0), (0.6,)), n_train=64, M=2, n_prompts=64, m=2, d=64,
-                d_kept=128, M_kept=0, m_kept=0, n_folds=5, n_test=32, k=4, epochs=2)
+SMOKE = _shrunk(MINI, 1200, 2, 3, name="smoke", tasks=_tasks((0.6, 1.0), (0.6,)), n_train=48, M=2, n_prompts=48, m=2, d=48,
+                d_kept=96, M_kept=0, m_kept=0, n_folds=5, n_test=32, k=4, epochs=2)
 NANO = replace(
     _shrunk(SMOKE, 256, 1, 1, name="nano", tasks=_tasks((0.6,), (0.6,)), n_train=16, M=2, n_prompts=16, m=2, d=16,
             d_kept=32, M_kept=0, m_kept=0, n_folds=4, n_test=8, k=2, epochs=1),

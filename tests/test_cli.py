@@ -214,7 +214,7 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("filtered", "lab"), ("training_runs", "lab"),
         ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]),
         ("lab: filtered students, ablations",
-         ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "variants"]), ("lab", True)]
+         ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "timing", "variants"]), ("lab", True)]
     assert "lab: part short-first (2 of 6)" in result.stderr
     cells = 15 * 8  # teachers x temperatures
     assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
