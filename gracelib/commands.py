@@ -115,11 +115,15 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
         return found | {"tables": []}
     extra, odd = extra_runs.ExtraPlan(plans[0]), PathologicalPlan(plans[0])
     found["extra"] = [*extra_runs.filters(extra), *extra.test.values(), *extra.train.values()]
-    scored = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
     found["figures"] = [*odd.features.values(), *odd.student_accuracy.values(), *protocol.jobs(config).values(),
-                        *(job for plan in plans for job in plan.students.values()),
-                        *(job for group in scored for job in group.values())]
+                        *(job for plan in plans for job in plan.students.values()), *_scored(config, plans)]
     return found
+
+
+def _scored(config: Scale, plans: list[pipeline.Plan]) -> list[Job]:
+    """What scores or times features that are finished."""
+    groups = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
+    return [job for group in groups for job in group.values()]
 
 
 def _part(name: str, own: list[Job]) -> None:
@@ -136,9 +140,7 @@ def _models(config: Scale) -> None:
     # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
     plans = [pipeline.Plan(config, task.name) for task in config.tasks]
     found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(plans[0]))
-    scored = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
-    run_jobs([*found, *(job for group in scored for job in group.values())], paths.runs(),
-             f"{config.name}: filtered students, ablations")
+    run_jobs([*found, *_scored(config, plans)], paths.runs(), f"{config.name}: filtered students, ablations")
 
 
 def _extra(scale: str) -> None:

@@ -5,6 +5,8 @@ or for several passes at once, and another projection may want the factors inste
 """
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -59,8 +61,9 @@ def _block(parts: list[tuple], n_responses: int, rows: tuple[int, int], p: nn.Pa
     several passes they are put together in `memory`, which grows as it needs to: until the next call."""
     if len(parts) == 1 and parts[0][1] == n_responses:
         return _sum(parts[0][2], *rows)
-    block = memory.resize_(max(len(memory), n_responses * (rows[1] - rows[0]) * p[0].numel()))
-    block = block[:n_responses * (rows[1] - rows[0]) * p[0].numel()].view(n_responses, rows[1] - rows[0], -1)
+    shape = n_responses, rows[1] - rows[0], p[0].numel()
+    size = math.prod(shape)
+    block = memory.resize_(max(len(memory), size))[:size].view(shape)
     if sum(count for _, count, _ in parts) < n_responses:    # a pass without gradient for this tensor
         block.zero_()
     some = False

@@ -79,7 +79,8 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
-    block_bytes = block_bytes or default_block_bytes(device.type == "cpu", n_parameters(model, params))
+    D = n_parameters(model, params)
+    block_bytes = block_bytes or default_block_bytes(device.type == "cpu", D)
     n = len(examples)
     wide = torch.float64 if dtype == "float64" else torch.float32
     result = {"g": np.zeros((n, d), np.float64 if dtype == "float64" else np.float32),
@@ -107,7 +108,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
         else:
             groups = batch_groups(model, lengths, batch_tokens, engine is LayerByLayer and device.type == "cpu")
         projector = make_projection(projection, d, seed, device)
-        scale = 1 / math.sqrt(n_parameters(model, params))
+        scale = 1 / math.sqrt(D)
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
             for group in groups:

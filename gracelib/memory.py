@@ -70,7 +70,8 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
               for group in batch_groups(model, lengths, batch_tokens, together)]
     rows = max((sum(r for r, _ in group) for group in groups), default=0)    # whose gradients are in one block
     tokens = max((t for group in groups for _, t in group), default=0)
-    waiting = held_bytes(model) * max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)
+    most = max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)    # tokens that wait
+    waiting = held_bytes(model) * most if most else 0    # which runs the model: not where nothing waits
     if not known:
         tokens = max(tokens, batch_tokens or 2 * _BATCH_TOKENS)
         waiting = _GROUP_BYTES if together else 0

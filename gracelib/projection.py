@@ -175,22 +175,22 @@ class SignProjection:
                              f"{tuple(out.shape)} and {tuple(grad_block.shape)}")
         grad_block = grad_block.to(out.dtype)
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        whole = grad_block.shape[1] // self.chunk if threads > 1 and self.chunk % threads == 0 else 0
-        if whole:    # a core multiplies by the signs it has just made itself: others' are far away
+        shared = threads > 1 and self.chunk % threads == 0 and grad_block.shape[1] >= self.chunk
+        if shared:    # a core multiplies by the signs it has just made itself: others' are far away
             sums = torch.zeros(threads, *out.shape, dtype=out.dtype)                      # (threads, B, d)
-        for k, at in enumerate(range(0, grad_block.shape[1], self.chunk)):
+        for at in range(0, grad_block.shape[1], self.chunk):
             piece = grad_block[:, at:at + self.chunk]                                     # (B, c)
             s = self._signs(name, start, start + grad_block.shape[1], at, out.dtype).T    # (c, d)
-            if k < whole:    # (threads, B, c / threads) @ (threads, c / threads, d)
+            if shared and len(s) == self.chunk:    # (threads, B, c / threads) @ (threads, c / threads, d)
                 sums.baddbmm_(piece.unflatten(1, (threads, -1)).transpose(0, 1), s.unflatten(0, (threads, -1)))
             else:
                 out.addmm_(piece, s)                                                      # (B, c) @ (c, d)
-        if whole:
+        if shared:
             out += sums.sum(0)
 
     def _signs(self, name: str, start: int, stop: int, at: int, dtype: torch.dtype) -> torch.Tensor:
         """Signs (d, c) of one chunk, from element start + at, of the block of elements start..stop-1: kept, or expanded
-        from the block's words."""
+        from the block's words, then good until the next call."""
         key = (name, start + at, min(start + at + self.chunk, stop), dtype)
         s = self._cache.get(key)
         if s is None:
