@@ -30,8 +30,8 @@ def evaluate(model, tokenizer, prompts: list[dict], *, k: int = 16, temperature:
 
     Also `truncated`, the share of the sampled responses that did not end within max_new_tokens.
     """
-    common = dict(seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    sampled = grade(sample_responses(model, tokenizer, prompts, m=k, temperature=temperature, **common))
-    greedy = grade(sample_responses(model, tokenizer, prompts, m=1, temperature=0.0, **common))
-    cut = sum(row["n_truncated"] for row in sampled) / (k * len(prompts))
-    return {**accuracy(sampled), "greedy": accuracy(greedy)["average"], "truncated": cut}
+    rows = grade(sample_responses(model, tokenizer, prompts, m=k, temperature=temperature, seed=seed, greedy=True,
+                                  max_new_tokens=max_new_tokens, batch_size=batch_size))
+    right = sum(is_correct(row["greedy"], row["answer"]) for row in rows)
+    cut = sum(row["n_truncated"] for row in rows) / (k * len(prompts))
+    return {**accuracy(rows), "greedy": right / len(rows), "truncated": cut}

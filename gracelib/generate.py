@@ -13,8 +13,9 @@ import math
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 from tqdm import tqdm
+from transformers import (GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList,
+                          TemperatureLogitsWarper, TopPLogitsWarper)
 
 from gracelib.encoding import STUDENT_TEMPLATE, encode_prompt
 
@@ -46,24 +47,80 @@ def _uniforms(row_keys: np.ndarray, step: int) -> np.ndarray:
 
 
 class KeyedSampler(LogitsProcessor):
-    """Leaves one token a row: the one that the row's keyed uniform number selects (last in a processor list)."""
+    """Leaves one token a row: the one that the row's keyed uniform number selects, or, in the rows where `greedy`, the
+    most probable one (last in a processor list)."""
 
-    def __init__(self, row_keys: np.ndarray, prompt_length: int):
+    def __init__(self, row_keys: np.ndarray, prompt_length: int, greedy: np.ndarray | None = None):
         self.row_keys, self.prompt_length = row_keys, prompt_length
+        self.greedy = None if greedy is None or not greedy.any() else torch.from_numpy(greedy)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         u = torch.from_numpy(_uniforms(self.row_keys, input_ids.shape[1] - self.prompt_length)).to(scores.device)
         cumulative = torch.softmax(scores.double(), -1).cumsum(-1)  # (rows, vocab)
         # A total short of one by rounding must not select a token of probability zero behind the last real one.
         target = torch.minimum(u, cumulative[:, -1] * (1 - 1e-12))
-        token = torch.searchsorted(cumulative, target[:, None], right=True)
+        token = torch.searchsorted(cumulative, target[:, None], right=True)  # (rows, 1)
+        if self.greedy is not None:
+            token = torch.where(self.greedy[:, None].to(token.device), scores.argmax(-1, keepdim=True), token)
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+
+class _HalfEnded(StoppingCriteria):
+    """True as soon as half of the rows have ended."""
+
+    def __init__(self, stop: torch.Tensor):
+        self.stop, self.ended = stop, False
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
+        self.ended = torch.isin(input_ids[:, -1], self.stop) | self.ended
+        return (self.ended.float().mean() >= 0.5).expand(len(input_ids))
+
+
+def decode(model, prompts: list[list[int]], row_keys: np.ndarray, *, temperature: float, top_p: float = 1.0,
+           max_new_tokens: int, stop: tuple[int, ...], greedy: np.ndarray | None = None) -> list[list[int]]:
+    """The new tokens of each row, up to and including the first one of `stop`.
+
+    `prompts`: token ids, all of one length: nothing is padded. `row_keys`: (rows,) keys of the randomness. `greedy`:
+    (rows,), which rows take the most probable token instead; all of them at temperature 0.
+
+    A row that has ended is carried along by `generate` until the last one ends, and attention and its cache are most of
+    the work. So half ended is a stop: the others go on from their part of the cache.
+    """
+    length = len(prompts[0])
+    ids = torch.tensor(prompts, device=model.device)  # (rows, length), of the rows that have not ended
+    stops = torch.tensor(stop, device=model.device)
+    found: list[list[int]] = [[] for _ in prompts]
+    rows, cache = np.arange(len(prompts)), None
+    greedy = np.zeros(len(prompts), dtype=bool) if greedy is None else greedy
+    while len(rows):
+        processors = LogitsProcessorList()
+        if temperature > 0:
+            processors.append(TemperatureLogitsWarper(float(temperature)))
+            if top_p < 1:
+                processors.append(TopPLogitsWarper(top_p))
+            processors.append(KeyedSampler(row_keys[rows], length, greedy[rows]))
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), past_key_values=cache, do_sample=False, num_beams=1,
+            max_new_tokens=length + max_new_tokens - ids.shape[1], logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList([_HalfEnded(stops)]), eos_token_id=list(stop), pad_token_id=stop[0],
+            return_dict_in_generate=True)
+        ids, cache = out.sequences, out.past_key_values
+        ends = torch.isin(ids[:, length:], stops)  # (rows, new tokens)
+        ended = ends.any(1) if ids.shape[1] < length + max_new_tokens else torch.ones_like(ends[:, 0])
+        for row in ended.nonzero().flatten().tolist():
+            last = int(ends[row].int().argmax()) + 1 if ends[row].any() else max_new_tokens
+            found[rows[row]] = ids[row, length : length + last].tolist()
+        left = (~ended).nonzero().flatten()
+        rows, ids = rows[left.cpu().numpy()], ids[left]
+        if len(rows):
+            cache.batch_select_indices(left)
+    return found
 
 
 @torch.inference_mode()
 def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperature: float, seed: int,
                      max_new_tokens: int, top_p: float = 1.0, batch_size: int = 1024,
-                     template: str = STUDENT_TEMPLATE, progress: bool = False) -> list[dict]:
+                     template: str = STUDENT_TEMPLATE, greedy: bool = False, progress: bool = False) -> list[dict]:
     """`m` responses for each prompt, as texts without special tokens.
 
     Parameters
@@ -71,11 +128,12 @@ def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperatu
     prompts : rows with `id` and `question` (other keys are kept).
     temperature : 0 decodes greedily (m must then be 1: all samples would be equal).
     batch_size : sequences decoded together; it changes speed and memory, not the responses.
+    greedy : also decode every prompt greedily, in the same batches: cheaper than a second call.
 
     Returns
     -------
-    The prompt rows in the given order, each with `responses` (list of m texts) and `n_truncated` (how many ran into
-    max_new_tokens without ending).
+    The prompt rows in the given order, each with `responses` (list of m texts) and `n_truncated` (how many of them ran
+    into max_new_tokens without ending), and `greedy` (a text) if asked for.
 
     Raises
     ------
@@ -98,42 +156,34 @@ def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperatu
     model.eval()
     own_config, model.generation_config = model.generation_config, GenerationConfig()  # no penalty we did not ask for
     try:
-        texts = _sample(model, tokenizer, prompts, m, temperature, seed, max_new_tokens, top_p, batch_size, template, progress)
+        texts = _sample(model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tokens, top_p, batch_size, template,
+                        progress)
     finally:
         model.generation_config = own_config
-    return [{**row, "responses": [texts[i, k][0] for k in range(m)],
-             "n_truncated": sum(texts[i, k][1] for k in range(m))} for i, row in enumerate(prompts)]
+    return [{**row, "responses": [texts[i, k][0] for k in range(m)], "n_truncated": sum(texts[i, k][1] for k in range(m)),
+             **({"greedy": texts[i, m][0]} if greedy else {})} for i, row in enumerate(prompts)]
 
 
-def _sample(model, tokenizer, prompts, m, temperature, seed, max_new_tokens, top_p, batch_size, template, progress
+def _sample(model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tokens, top_p, batch_size, template, progress
             ) -> dict[tuple[int, int], tuple[str, bool]]:
-    """(prompt, sample) -> (text, whether it was cut off)."""
+    """(prompt, sample) -> (text, whether it was cut off); sample m is the greedy one."""
     encoded = [encode_prompt(tokenizer, row["question"], template) for row in prompts]
-    jobs = [(i, k) for i in range(len(prompts)) for k in range(m)]
+    jobs = [(i, k) for i in range(len(prompts)) for k in range(m + greedy)]
     # Prompts of one length share a batch: nothing is padded, so no attention mask is needed.
     jobs.sort(key=lambda job: len(encoded[job[0]]))
     texts: dict[tuple[int, int], tuple[str, bool]] = {}
     bar = tqdm(total=len(jobs), desc="responses", unit="seq", disable=not progress)
-    at = 0
+    eos, at = tokenizer.eos_token_id, 0
     while at < len(jobs):
         length = len(encoded[jobs[at][0]])
         batch = [job for job in jobs[at : at + batch_size] if len(encoded[job[0]]) == length]
         at += len(batch)
-        input_ids = torch.tensor([encoded[i] for i, _ in batch], device=model.device)
-        processors = LogitsProcessorList()
-        if temperature > 0:
-            processors.append(TemperatureLogitsWarper(float(temperature)))
-            if top_p < 1:
-                processors.append(TopPLogitsWarper(top_p))
-            keys = _row_keys(seed, [prompts[i]["id"] for i, _ in batch], [k for _, k in batch])
-            processors.append(KeyedSampler(keys, length))
-        out = model.generate(input_ids, attention_mask=torch.ones_like(input_ids), do_sample=False, num_beams=1,
-                             max_new_tokens=max_new_tokens, logits_processor=processors,
-                             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
-        for job, row in zip(batch, out[:, length:].tolist(), strict=True):
-            ended = tokenizer.eos_token_id in row
-            ids = row[: row.index(tokenizer.eos_token_id)] if ended else row
-            texts[job] = (tokenizer.decode(ids, skip_special_tokens=True), not ended)
+        keys = _row_keys(seed, [prompts[i]["id"] for i, _ in batch], [k for _, k in batch])
+        found = decode(model, [encoded[i] for i, _ in batch], keys, temperature=temperature, top_p=top_p,
+                       max_new_tokens=max_new_tokens, stop=(eos,), greedy=np.array([k == m for _, k in batch]))
+        for job, ids in zip(batch, found, strict=True):
+            ended = ids[-1] == eos
+            texts[job] = (tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True), not ended)
         bar.update(len(batch))
     bar.close()
     return texts

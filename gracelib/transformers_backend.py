@@ -9,10 +9,10 @@ EOS).
 from __future__ import annotations
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import GenerationConfig
 
 from gracelib.checkpoints import load_student
-from gracelib.generate import KeyedSampler, _row_keys
+from gracelib.generate import _row_keys, decode
 
 
 class TransformersEngine:
@@ -27,26 +27,17 @@ class TransformersEngine:
         """The new tokens of `m` samples of each request (see `backends.Engine`). The requests' prompts must be of
         one length: nothing is padded."""
         rows = [(request, k) for request in requests for k in range(sampling.m)]
-        length, found = len(requests[0].ids), []
+        found = []
         for at in range(0, len(rows), sampling.batch_size):
             batch = rows[at : at + sampling.batch_size]
-            input_ids = torch.tensor([request.ids for request, _ in batch], device=self.model.device)
-            processors = LogitsProcessorList()
-            if sampling.temperature > 0:
-                processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
-                if sampling.top_p < 1:
-                    processors.append(TopPLogitsWarper(sampling.top_p))
-                keys = _row_keys(sampling.seed, [request.id for request, _ in batch], [k for _, k in batch])
-                processors.append(KeyedSampler(keys, length))
-            out = self.model.generate(
-                input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                do_sample=False,
-                num_beams=1,
+            keys = _row_keys(sampling.seed, [request.id for request, _ in batch], [k for _, k in batch])
+            found += decode(
+                self.model,
+                [request.ids for request, _ in batch],
+                keys,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
                 max_new_tokens=requests[0].room,
-                logits_processor=processors,
-                eos_token_id=list(sampling.stop),
-                pad_token_id=sampling.stop[0],
+                stop=tuple(sampling.stop),
             )
-            found += out[:, length:].tolist()
         return [found[i : i + sampling.m] for i in range(0, len(found), sampling.m)]

@@ -223,6 +223,58 @@ def test_truncated_responses_are_counted_and_are_prefixes(model, tokenizer, refe
     assert 0 < ended < 8 * len(reference)  # both kinds occur
 
 
+def test_greedy_beside_samples_changes_neither(model, tokenizer, reference):
+    """One call for both, because the passes are shared: the same texts as two calls give (rounding: see above)."""
+    both = sample(model, tokenizer, greedy=True)
+    alone = sample(model, tokenizer, m=1, temperature=0.0)
+    assert all("greedy" not in row for row in reference)
+    assert sum(a["greedy"] == b["responses"][0] for a, b in zip(both, alone, strict=True)) >= len(alone) - 1
+    pairs = [p for a, b in zip(both, reference, strict=True) for p in zip(a["responses"], b["responses"], strict=True)]
+    assert sum(a == b for a, b in pairs) >= 0.999 * len(pairs) and len(pairs) == 8 * len(PROMPTS)
+    assert [row["n_truncated"] for row in both] == pytest.approx([row["n_truncated"] for row in reference], abs=1)
+    top_p = sample(model, tokenizer, PROMPTS[:24], m=2, greedy=True, top_p=0.3)
+    assert [row["greedy"] for row in top_p] == [row["greedy"] for row in both[:24]]
+
+
+def test_rows_that_ended_are_not_carried_along(model, tokenizer):
+    """The passes over the model shrink while a batch is decoded, and every row still gets its own tokens."""
+    rows_at_a_pass = []
+    handle = model.register_forward_hook(lambda module, args, kwargs, out: rows_at_a_pass.append(len(out.logits)),
+                                         with_kwargs=True)
+    try:
+        sample(model, tokenizer, PROMPTS[:1], m=64)
+    finally:
+        handle.remove()
+    assert rows_at_a_pass[0] == 64 and rows_at_a_pass == sorted(rows_at_a_pass, reverse=True)
+    assert rows_at_a_pass[-1] <= 32  # half of them at least ended before the last step
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "olmo2", "gpt2", "phi3"])
+def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
+    """Against one pass of the library over the whole batch, where a row's own uniform numbers choose its tokens: with
+    windows that slide (Gemma) and without, a row's tokens do not depend on which neighbours have ended."""
+    from checkpoints_for_tests import make_checkpoint
+    from transformers import AutoModelForCausalLM, LogitsProcessorList
+
+    from gracelib.generate import KeyedSampler, _row_keys, decode
+
+    window = {"sliding_window": 10} if family == "gemma2" else {}
+    checkpoint = make_checkpoint(tmp_path / family, family)
+    network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float64", **window).eval()
+    prompts = torch.randint(3, 20, (40, 7), generator=torch.Generator().manual_seed(0))
+    keys = _row_keys(5, [str(i) for i in range(40)], [0] * 40)
+    stop = tuple(range(0, network.config.vocab_size, 8))  # an eighth of the tokens end a response of random weights
+    with torch.inference_mode():
+        found = decode(network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop)
+        network.generation_config = GenerationConfig()
+        out = network.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=24,
+                               logits_processor=LogitsProcessorList([KeyedSampler(keys, 7)]), eos_token_id=list(stop),
+                               pad_token_id=stop[0])[:, 7:].tolist()
+    ends = [next((i + 1 for i, token in enumerate(row) if token in stop), 24) for row in out]
+    assert found == [row[:end] for row, end in zip(out, ends, strict=True)]
+    assert len(set(ends)) > 8 and min(ends) <= 2 and max(ends) > 12
+
+
 # --- bad arguments ------------------------------------------------------------------------------------------
 
 
