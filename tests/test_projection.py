@@ -53,6 +53,17 @@ def test_a_table_of_bytes_and_shifted_bits_give_the_same_signs(monkeypatch, d, d
     assert by_bits.dtype == dtype and torch.equal(by_table, by_bits)
 
 
+def test_long_rows_have_the_words_of_their_pieces():
+    """Rows that are worth calls of their own are mixed one by one, shorter ones together: the same bits."""
+    from gracelib.projection import _LONG_ROW, sign_words
+
+    n = 2 * _LONG_ROW + 77
+    cuts = [0, 1000, _LONG_ROW - 1, _LONG_ROW + 500, n]
+    pieces = [sign_words(3, "w", a, b, 5) for a, b in zip(cuts, cuts[1:], strict=False)]
+    assert max(p.shape[1] for p in pieces[:3]) < _LONG_ROW < n
+    assert torch.equal(sign_words(3, "w", 0, n, 5), torch.cat(pieces, dim=1))
+
+
 def test_words_never_change():
     """Written once from the reference; a change here would silently change every number ever stored."""
     got = sign_words(0, "model.embed_tokens.weight", 0, 3, 2).tolist()
