@@ -21,7 +21,7 @@ from gracelib.registry import FIGURES, registered
 from gracelib.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
 from gracelib.store import Job
 from gracelib.table_files import read_table
-from gracelib.workers import n_workers, run_jobs
+from gracelib.workers import n_workers, run_jobs, worker_pool
 
 #: The tables of every scale, by the function of `pipeline` that makes each.
 CELL_TABLES = {"teachers": "teacher_data", "base_students": "base_students", "features": "student_features",
@@ -136,11 +136,12 @@ def _models(config: Scale) -> None:
     hand, each does its own."""
     last = {stages.EVALUATE, stages.EVALUATE_AS, stages.FEATURES, FILTERED}  # what else takes a model, these need
     found = [job for part in jobs(config).values() for job in part if job.stage in last]
-    run_jobs(found, paths.runs(), f"{config.name}: models and gradients")
-    # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
-    plans = [pipeline.Plan(config, task.name) for task in config.tasks]
-    found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(plans[0]))
-    run_jobs([*found, *_scored(config, plans)], paths.runs(), f"{config.name}: filtered students, ablations")
+    with worker_pool(n_workers()) as pool:
+        run_jobs(found, paths.runs(), f"{config.name}: models and gradients", pool)
+        # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
+        plans = [pipeline.Plan(config, task.name) for task in config.tasks]
+        found = extra_runs.filtered_jobs(extra_runs.ExtraPlan(plans[0]))
+        run_jobs([*found, *_scored(config, plans)], paths.runs(), f"{config.name}: filtered students, ablations", pool)
 
 
 def _extra(scale: str) -> None:

@@ -34,7 +34,7 @@ from gracelib.disk import alone, check_writable, explained, flush, part_of, swee
 from gracelib.notebook_parameters import check_notebook, check_value, parameters_of
 from gracelib.registry import FIGURES
 from gracelib.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
-from gracelib.workers import n_workers, prepare_worker
+from gracelib.workers import n_workers, one_thread_each, prepare_worker
 
 
 def numbered(folder: Path | None = None) -> list[Path]:
@@ -247,8 +247,9 @@ def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
     """Execute notebooks that do not depend on each other (and why); leave a stamp for each that succeeded."""
     before, seconds = _snapshot(figures), {}
     try:
-        for one, took in _side_by_side(batch):
-            seconds[one.notebook] = took
+        with one_thread_each():  # also where one runs alone: its matrices are too small for more
+            for one, took in _side_by_side(batch):
+                seconds[one.notebook] = took
     finally:
         # Who wrote what cannot be told from the time when several run, but the registry knows each figure's producer.
         written = _written_since(figures, before)

@@ -6,12 +6,15 @@ not forked (a forked torch can deadlock), and die with their parent.
 
 from __future__ import annotations
 
+import functools
+import gc
 import multiprocessing
 import os
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
@@ -48,11 +51,45 @@ def prepare_worker() -> None:
 
 def _compute(job: Job, root: Path) -> str:
     compute(job, root)
+    _keep_imports()
     return job.key
 
 
-def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
-    """Finish `jobs` and all they depend on; finished ones cost a file look-up.
+@functools.cache
+def _keep_imports() -> None:
+    """What the first job imported stays: the collections of later ones (the Trainer asks for one) need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def one_thread_each():
+    """Processes that are started within have one thread each: with as many threads as cores in each they would wait for each
+    other (a notebook beside another took twice as long), and small matrices gain nothing from more."""
+    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
+    os.environ.update(WORKER_VARIABLES)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def worker_pool(at_once: int):
+    """Worker processes for several `run_jobs`, started when they are needed, so that each loads torch once."""
+    with one_thread_each():
+        pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExecutor | None = None) -> None:
+    """Finish `jobs` and all they depend on, in workers of their own or those of `pool`; finished ones cost a file look-up.
 
     Raises RuntimeError naming the job that failed (the cause is chained) or, if a worker process died, those that
     were in flight; DiskError, before any work, if `root` cannot be written to. What was finished stays finished:
@@ -66,35 +103,26 @@ def run_jobs(jobs: list[Job], root: Path, description: str) -> None:
     n_jobs, at_once = len(todo), min(n_workers(), len(todo))
     bar = tqdm(total=sum(job.cost for job in todo.values()), desc=description, smoothing=0.05, postfix=f"0/{n_jobs} jobs",
                bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}")
-    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
-    os.environ.update(WORKER_VARIABLES)
-    pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
-    running, unfinished = {}, set(todo)
-    try:
-        while todo or running:
-            ready = [job for job in todo.values() if not unfinished & {up.key for up in job.inputs.values()}]
-            for job in sorted(ready, key=lambda job: -job.cost)[: at_once + 1 - len(running)]:
-                running[pool.submit(_compute, job, root)] = job
-                del todo[job.key]
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running[future]
-                try:
-                    unfinished.remove(future.result())
-                except BrokenProcessPool:
-                    raise
-                except Exception as error:
-                    raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
-                del running[future]
-                bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs", refresh=False)
-                bar.update(job.cost)
-    except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
-        lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
-        raise RuntimeError(f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
-                           "finished work is kept, run the same command again") from error
-    finally:
-        bar.close()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for name, value in saved.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    with (nullcontext(pool) if pool else worker_pool(at_once)) as workers, bar:
+        running, unfinished = {}, set(todo)
+        try:
+            while todo or running:
+                ready = [job for job in todo.values() if not unfinished & {up.key for up in job.inputs.values()}]
+                for job in sorted(ready, key=lambda job: -job.cost)[: at_once + 1 - len(running)]:
+                    running[workers.submit(_compute, job, root)] = job
+                    del todo[job.key]
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running[future]
+                    try:
+                        unfinished.remove(future.result())
+                    except BrokenProcessPool:
+                        raise
+                    except Exception as error:
+                        raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
+                    del running[future]
+                    bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs", refresh=False)
+                    bar.update(min(job.cost, bar.total - bar.n))  # costs are no whole numbers: their sum may round
+        except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
+            lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
+            raise RuntimeError(f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
+                               "finished work is kept, run the same command again") from error

@@ -13,7 +13,7 @@ import pytest
 from stages_for_tests import ADD
 
 from gracelib.store import Job
-from gracelib.workers import n_workers, run_jobs
+from gracelib.workers import n_workers, run_jobs, worker_pool
 
 HERE = Path(__file__).resolve().parent
 
@@ -154,3 +154,18 @@ def test_the_number_of_workers_can_be_set(monkeypatch):
             ValueError, match=rf"GRACELIB_WORKERS='{wrong}' is not a number of processes; use 1 or more"
         ):
             n_workers()
+
+
+def test_two_runs_can_share_their_workers(tmp_path, monkeypatch):
+    """What loads torch once: the second run finds the processes of the first, and they end with the pool."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    pids = []
+    with worker_pool(1) as pool:
+        for number in (1, 2):
+            run_jobs([job(tmp_path / "log", number)], tmp_path / "runs", "adding", pool)
+            pids += [list(pool._processes)]
+            assert alive(pids[0][0])
+    assert pids[0] == pids[1] and len(pids[0]) == 1 and ran(tmp_path / "log") == [1, 2]
+    assert "OMP_NUM_THREADS" not in os.environ
+    wait_until(lambda: not alive(pids[0][0]))
