@@ -6,7 +6,7 @@ B of the submission); wrong responses stay in, which is what makes a teacher's e
 
 from __future__ import annotations
 
-from gracelib.encoding import encode_example
+from gracelib.encoding import encode_examples
 from gracelib.training import train_causal_lm
 
 
@@ -20,5 +20,6 @@ def distill(model, tokenizer, rows: list[dict], *, M: int | None = None, epochs:
     short = next((row for row in rows if M is not None and len(row["responses"]) < M), None)
     if short is not None:
         raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M}")
-    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"][:M]]
-    return train_causal_lm(model, examples, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup)
+    pairs = [(row["question"], response) for row in rows for response in row["responses"][:M]]
+    return train_causal_lm(model, encode_examples(tokenizer, pairs), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
+                           warmup=warmup)

@@ -32,7 +32,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Features of one cell by one estimator, timed, and GRACE from them; `rows.json` has one record."""
     import numpy as np
 
-    from gracelib.encoding import encode_example
+    from gracelib.encoding import encode_examples
     from gracelib.gradients import response_features
     from gracelib.heap import give_back
     from gracelib.memory import peak_memory, reset_peak
@@ -43,7 +43,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
-    examples = [encode_example(tokenizer, row["question"], response) for row in rows for response in row["responses"]]
+    examples = encode_examples(tokenizer, [(row["question"], response) for row in rows for response in row["responses"]])
     own, how = ESTIMATORS[params["estimator"]], {k: params[k] for k in ("d", "device", "dtype")}
     how |= {"seed": params["projection_seed"], "progress": False}
     response_features(model, examples[:2], **how, **own)  # what is loaded and chosen once is not the estimator's

@@ -40,15 +40,15 @@ class Plan:
         self.first_task = self.task is scale.tasks[0]
         self.students = {
             name: Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": scale.seed + 1},
-                      label=f"base student {name}", cost=data.n_texts * data.epochs * model.width / 9e4)
+                      label=f"base student {name}", cost=data.n_texts * data.epochs * model.width / 4e4)
             for name, (model, data) in scale.students.items() if name in dict(self.task.temperatures)}
         self.bases = {
             name: Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": scale.seed + 2},
-                      label=f"teacher base {name}", cost=data.n_texts * data.epochs * model.width / 6e4)
+                      label=f"teacher base {name}", cost=data.n_texts * data.epochs * model.width / 4e4)
             for name, (model, data) in scale.teacher_bases.items()}
         self.teachers = {
             spec.name: Job(stages.TEACHER, {"teacher": asdict(spec), "seed": scale.seed + 3}, {"base": self.bases[spec.base]},
-                           label=f"teacher {spec.name}", cost=spec.n_texts * spec.epochs / 1e3)
+                           label=f"teacher {spec.name}", cost=spec.n_texts * spec.epochs / 500)
             for spec in scale.teachers}
         steps = {"min_steps": self.task.min_steps, "max_steps": self.task.max_steps}
         self.train_prompts = Job(stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": scale.seed + 4, **steps})

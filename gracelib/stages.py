@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gracelib import world
 from gracelib.answers import is_correct
-from gracelib.encoding import encode_example
+from gracelib.encoding import encode_examples
 from gracelib.feature_file import GRADIENT_CODE
 from gracelib.store import Stage
 from gracelib.tasks import read_jsonl, read_responses, write_jsonl
@@ -78,15 +78,15 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
-    examples, names, correct, prompt = [], [], [], []
+    pairs, names, correct, prompt = [], [], [], []
     for i, row in enumerate(rows):
         for k, response in enumerate(row["responses"]):
-            examples.append(encode_example(tokenizer, row["question"], response))
+            pairs.append((row["question"], response))
             names.append(f"prompt {row['id']}, sample {k} of {inputs['responses'].name}")
             correct.append("answer" in row and is_correct(response, row["answer"]))
             prompt.append(i)
-    features = response_features(model, examples, d=params["d"], seed=params["projection_seed"], names=names,
-                                 device=params["device"], dtype=params["dtype"], progress=False)
+    features = response_features(model, encode_examples(tokenizer, pairs), d=params["d"], seed=params["projection_seed"],
+                                 names=names, device=params["device"], dtype=params["dtype"], progress=False)
     features["prompt"] = np.array(prompt)
     if all("answer" in row for row in rows):  # GRACE itself needs no verifier
         features["correct"] = np.array(correct, dtype=np.uint8)

@@ -9,6 +9,7 @@ is quicker still but groups responses of one manner together, and models then le
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 
 import torch
@@ -32,6 +33,28 @@ def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "labels": labels}
 
 
+class _MuonAdamW(torch.optim.Optimizer):
+    """Muon for the matrices of the hidden layers and AdamW for all else, as one optimiser: torch's Muon takes matrices only,
+    and is not meant for embeddings. A Llama of the world's size needs a third of the passes over its texts that AdamW needs."""
+
+    def __init__(self, model: torch.nn.Module, matrix_lr: float, lr: float):
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}  # a tied head is one of them
+        head = model.get_output_embeddings()
+        if head is not None:
+            tables.add(id(head.weight))
+        matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
+        inner = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in inner]
+        super().__init__([{"params": matrices, "lr": matrix_lr}, {"params": others, "lr": lr}], {})
+        self._parts = (torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+                       torch.optim.AdamW(others, lr=lr, weight_decay=0.0))
+
+    def step(self, closure=None):
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.param_groups[0]["lr"] = group["lr"]  # what the schedule made of it
+            part.step()
+
+
 class _PartsTrainer(Trainer):
     """A Trainer whose training step goes through a batch in parts of neighbouring lengths."""
 
@@ -41,9 +64,12 @@ class _PartsTrainer(Trainer):
         n_tokens = (inputs["labels"][:, 1:] != IGNORED).sum()
         total = torch.zeros((), device=n_tokens.device)
         for ids, labels in zip(inputs["input_ids"].split(PART), inputs["labels"].split(PART), strict=True):
-            used = max(2, int((labels != IGNORED).any(0).nonzero().max()) + 1)  # padding beyond is cut off
-            logits = model(input_ids=ids[:, :used], use_cache=False).logits[:, :-1]  # (part, used - 1, vocab)
-            loss = cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:used].flatten(), ignore_index=IGNORED,
+            columns = (labels[:, 1:] != IGNORED).any(0).nonzero().flatten() + 1
+            first, used = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (1, 2)
+            # Padding beyond is cut off; where no row has a label, as in prompts, no logits are made (if the model can).
+            logits = model(input_ids=ids[:, :used], use_cache=False, **self._keep(model, used - first + 1)).logits
+            logits = logits[:, first - 1 - used : -1]  # (part, used - first, vocab)
+            loss = cross_entropy(logits.flatten(0, 1).float(), labels[:, first:used].flatten(), ignore_index=IGNORED,
                                  reduction="sum") / n_tokens
             self.accelerator.backward(loss)
             total += loss.detach()
@@ -51,13 +77,19 @@ class _PartsTrainer(Trainer):
             raise ValueError(f"training loss is {total.item()} at step {self.state.global_step}; lower the learning rate")
         return total
 
+    @staticmethod
+    def _keep(model, n: int) -> dict[str, int]:
+        inner = getattr(model, "module", model)  # several GPUs wrap it
+        return {"logits_to_keep": n} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
+
 
 def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epochs: float, lr: float,
                     batch_size: int, seed: int, whole_sequence: bool = False, warmup: float = 0.05,
-                    progress: bool = False, device: str = "cpu") -> list[dict]:
+                    progress: bool = False, device: str = "cpu", matrix_lr: float = 0.0) -> list[dict]:
     """Fine-tune `model` in place on (prompt ids, response ids) pairs.
 
-    AdamW (betas 0.9, 0.999), cosine schedule after a linear warm-up over the fraction `warmup` of the steps, no
+    AdamW (betas 0.9, 0.999), or, if `matrix_lr` is not 0, Muon (momentum 0.95, Nesterov) at that rate for the matrices
+    of the hidden layers and AdamW at `lr` for embeddings and norms; cosine schedule after a linear warm-up over the fraction `warmup` of the steps, no
     weight decay, gradient norm clipped at 1, loss averaged over the supervised tokens of a batch (the response
     including EOS, or every token if `whole_sequence`). The order of examples is fixed by `seed`. `device` "cpu", or
     "cuda" where the Trainer may use every GPU there is: chosen by the caller, not by the machine, so that the same
@@ -76,7 +108,8 @@ def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epoch
             data_seed=seed, optim="adamw_torch", save_strategy="no", report_to=[], logging_steps=50,
             disable_tqdm=not progress, log_level="error", remove_unused_columns=False, use_cpu=not cuda,
             dataloader_pin_memory=cuda)
-        trainer = _PartsTrainer(model=model, args=args, train_dataset=data, data_collator=collate)
+        trainer = _PartsTrainer(model=model, args=args, train_dataset=data, data_collator=collate,
+                                optimizers=(_MuonAdamW(model, matrix_lr, lr) if matrix_lr else None, None))
         trainer.remove_callback(PrinterCallback)  # no log lines on stdout: notebooks keep theirs
         trainer.train()
     bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from gracelib import world
-from gracelib.encoding import encode_example
+from gracelib.encoding import encode_examples
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """Texts of a manner mixture, and the training on them (whole-sequence loss)."""
+    """Texts of a manner mixture, and the training on them (whole-sequence loss; `matrix_lr` as in `train_causal_lm`)."""
 
     n_texts: int
     epochs: int
@@ -38,6 +38,7 @@ class PretrainSpec:
     min_steps: int = 1
     max_steps: int = 7
     batch_size: int = 64
+    matrix_lr: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class TeacherSpec:
     min_steps: int = 3
     max_steps: int = 7
     batch_size: int = 64
+    matrix_lr: float = 0.0
 
 
 def build_tokenizer():
@@ -86,10 +88,10 @@ def pretrain(out: Path, model: ModelSpec, data: PretrainSpec, seed: int) -> None
 
     tokenizer = build_tokenizer()
     pairs = world.mixture_texts(data.n_texts, seed, dict(data.shares), data.noise, data.min_steps, data.max_steps)
-    examples = [encode_example(tokenizer, question, solution) for question, solution in pairs]
+    examples = encode_examples(tokenizer, pairs)
     network = build_model(model, len(tokenizer), seed)
     train_causal_lm(network, examples, epochs=data.epochs, lr=data.lr, batch_size=data.batch_size, seed=seed,
-                    whole_sequence=True)
+                    whole_sequence=True, matrix_lr=data.matrix_lr)
     network.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -104,7 +106,8 @@ def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     network = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
     rng = Random(f"{seed}/{spec.name}")
     problems = [world.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
-    examples = [encode_example(tokenizer, p.question, world.solve(p, spec.manner, rng)) for p in problems]
-    train_causal_lm(network, examples, epochs=spec.epochs, lr=spec.lr, batch_size=spec.batch_size, seed=seed)
+    examples = encode_examples(tokenizer, [(p.question, world.solve(p, spec.manner, rng)) for p in problems])
+    train_causal_lm(network, examples, epochs=spec.epochs, lr=spec.lr, batch_size=spec.batch_size, seed=seed,
+                    matrix_lr=spec.matrix_lr)
     network.save_pretrained(out)
     tokenizer.save_pretrained(out)

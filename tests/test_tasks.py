@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gracelib.encoding import STUDENT_TEMPLATE, encode_example, encode_prompt
+from gracelib.encoding import STUDENT_TEMPLATE, encode_example, encode_examples, encode_prompt
 from gracelib.tasks import question_id, read_jsonl, read_responses, write_jsonl
 from gracelib.world_models import build_tokenizer
 
@@ -111,6 +111,9 @@ def test_the_boundary_is_exact_and_eos_is_supervised(tokenizer):
     assert tokenizer.convert_ids_to_tokens(prompt)[-2:] == ["###", "Solution:"]
     assert not set(tokenizer.all_special_ids) & set(prompt)  # no BOS, no EOS in the prompt
     assert encode_example(tokenizer, GOOD["question"], "")[1] == [tokenizer.eos_token_id]  # |y| = 1
+    pairs = [(GOOD["question"], "9 + 1 = 10"), ("q ?", ""), (GOOD["question"] + " and", "a")]
+    assert encode_examples(tokenizer, pairs) == [encode_example(tokenizer, *pair) for pair in pairs]
+    assert encode_examples(tokenizer, []) == []
 
 
 def test_a_tokenizer_without_eos_is_refused():

@@ -90,6 +90,71 @@ def test_it_is_the_textbook_loop(tokenizer, examples, whole_sequence):
     assert distance(other, plain) > 0.05 * moved  # ... or a wrong mask
 
 
+def test_a_model_that_makes_all_logits_trains_the_same(tokenizer, examples):
+    """Logits of prompts are left out where the model's forward can leave them out; that changes nothing but time."""
+    start = network(tokenizer)
+    few, every = copy.deepcopy(start), copy.deepcopy(start)
+    made, forward = {}, every.forward
+    hook = few.register_forward_hook(lambda m, args, out: made.update(few=out.logits.shape[1]))
+
+    def without_choice(input_ids=None, use_cache=None):
+        out = forward(input_ids=input_ids, use_cache=use_cache)
+        made["every"] = out.logits.shape[1]
+        return out
+
+    every.forward = without_choice
+    train(few, examples)
+    train(every, examples)
+    hook.remove()
+    assert made["few"] <= made["every"] - min(len(p) for p, _ in examples) + 1  # in the last part of the batch
+    assert distance(few, every) < 0.01 * distance(few, start)
+
+
+def test_muon_takes_the_matrices_between_embedding_and_head(tokenizer, examples):
+    """Six steps against torch's two optimisers written out, each with its own rate on the one schedule."""
+    start = network(tokenizer)
+    ours, plain, adamw = (copy.deepcopy(start) for _ in range(3))
+    train(ours, examples, epochs=6, matrix_lr=2e-2)
+    train(adamw, examples, epochs=6)
+    matrices = [p for name, p in plain.named_parameters() if p.ndim == 2 and "embed" not in name]
+    assert len(matrices) == 7  # q, k, v, o and three of the MLP; the head is the embedding
+    others = [p for name, p in plain.named_parameters() if p.ndim == 1 or "embed" in name]
+    parts = (torch.optim.Muon(matrices, lr=2e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+             torch.optim.AdamW(others, lr=LR, weight_decay=0.0))
+    rates = (2e-2, LR)
+    for step in range(6):
+        share = step if step < 1 else 0.5 * (1 + math.cos(math.pi * (step - 1) / 5))  # one step of warm-up
+        n_tokens = sum(len(r) for _, r in examples)
+        plain.zero_grad()
+        for prompt, response in examples:
+            ids = torch.tensor([prompt + response])
+            logits = plain(ids).logits[0, len(prompt) - 1 : -1]
+            (cross_entropy(logits, ids[0, len(prompt) :], reduction="sum") / n_tokens).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        for part, rate in zip(parts, rates, strict=True):
+            part.param_groups[0]["lr"] = rate * share
+            part.step()
+    moved = distance(plain, start)
+    assert moved > LR
+    assert distance(ours, plain) < 0.05 * moved  # Muon rounds to bfloat16 on its way
+    assert distance(adamw, plain) > 0.2 * moved
+
+
+def test_a_head_of_its_own_is_no_hidden_matrix():
+    """Untied, as in most large models: AdamW keeps the head and the embedding."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from gracelib.training import _MuonAdamW
+
+    config = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                         num_attention_heads=2, tie_word_embeddings=False)
+    model = LlamaForCausalLM(config)
+    matrices, others = (group["params"] for group in _MuonAdamW(model, 1e-2, 1e-3).param_groups)
+    assert len(matrices) == 7 and all(50 not in p.shape for p in matrices)
+    assert len(matrices) + len(others) == len(list(model.parameters()))
+    assert any(p is model.lm_head.weight for p in others)
+
+
 def test_the_logged_loss_is_the_mean_over_supervised_tokens(tokenizer, examples):
     model = network(tokenizer)
     total, n_tokens = 0.0, 0

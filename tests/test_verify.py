@@ -141,17 +141,17 @@ def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
 
 
 def test_filtered_students_are_foretold_once_the_filter_has_run(place):
-    """Nobody is right at nano, so the filter leaves nothing; told that it left four prompts, it foretells a student."""
-    def students():
+    """Told that the filter left nothing, it foretells no student; told that it left four prompts, it foretells one."""
+    def students(prompts_kept):
+        (job,) = {job.key: job for job in extra_runs.filters(extra_runs.ExtraPlan(pipeline.Plan(NANO)))}.values()
+        kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
+        meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
         return [v.name for v in explain.explain("nano", ("extra",)) if v.name.endswith("filtered")
                 and v.job.stage.name in ("distill", "features")]
 
-    assert students() == []
-    (job,) = {job.key: job for job in extra_runs.filters(extra_runs.ExtraPlan(pipeline.Plan(NANO)))}.values()
-    kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
-    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": 4}))
-    meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
-    assert students() == ["distill reversed-64 at T=0.6, filtered", "features reversed-64 at T=0.6, filtered"]
+    assert students(0) == []
+    assert students(4) == ["distill reversed-64 at T=0.6, filtered", "features reversed-64 at T=0.6, filtered"]
 
 
 def test_notebooks_are_explained_as_they_are_run(place, monkeypatch):
