@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 from transformers import (GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList,
                           TemperatureLogitsWarper, TopPLogitsWarper)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gracelib.encoding import STUDENT_TEMPLATE, encode_prompt
 
@@ -90,7 +91,7 @@ def decode(model, prompts: list[list[int]], row_keys: np.ndarray, *, temperature
     ids = torch.tensor(prompts, device=model.device)  # (rows, length), of the rows that have not ended
     stops = torch.tensor(stop, device=model.device)
     found: list[list[int]] = [[] for _ in prompts]
-    rows, cache = np.arange(len(prompts)), None
+    rows, cache = np.arange(len(prompts)), {}
     greedy = np.zeros(len(prompts), dtype=bool) if greedy is None else greedy
     while len(rows):
         processors = LogitsProcessorList()
@@ -100,11 +101,11 @@ def decode(model, prompts: list[list[int]], row_keys: np.ndarray, *, temperature
                 processors.append(TopPLogitsWarper(top_p))
             processors.append(KeyedSampler(row_keys[rows], length, greedy[rows]))
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), past_key_values=cache, do_sample=False, num_beams=1,
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1, **cache,
             max_new_tokens=length + max_new_tokens - ids.shape[1], logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([_HalfEnded(stops)]), eos_token_id=list(stop), pad_token_id=stop[0],
             return_dict_in_generate=True)
-        ids, cache = out.sequences, out.past_key_values
+        ids = out.sequences
         ends = torch.isin(ids[:, length:], stops)  # (rows, new tokens)
         ended = ends.any(1) if ids.shape[1] < length + max_new_tokens else torch.ones_like(ends[:, 0])
         for row in ended.nonzero().flatten().tolist():
@@ -112,9 +113,18 @@ def decode(model, prompts: list[list[int]], row_keys: np.ndarray, *, temperature
             found[rows[row]] = ids[row, length : length + last].tolist()
         left = (~ended).nonzero().flatten()
         rows, ids = rows[left.cpu().numpy()], ids[left]
-        if len(rows):
-            cache.batch_select_indices(left)
+        cache = _of_rows(out.get("past_key_values"), left) if len(rows) else {}
     return found
+
+
+def _of_rows(cache, rows: torch.Tensor) -> dict:
+    """What `generate` is told of the past of these rows: nothing, so that it reads their tokens again, for a model whose
+    past is more than keys and values (a state space model's)."""
+    layers = getattr(cache, "layers", [])
+    if not layers or not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return {}
+    cache.batch_select_indices(rows)
+    return {"past_key_values": cache}
 
 
 @torch.inference_mode()

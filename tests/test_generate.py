@@ -265,14 +265,35 @@ def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
     keys = _row_keys(5, [str(i) for i in range(40)], [0] * 40)
     stop = tuple(range(0, network.config.vocab_size, 8))  # an eighth of the tokens end a response of random weights
     with torch.inference_mode():
+        read = []
+        handle = network.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(out.shape[1]))
         found = decode(network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop)
+        handle.remove()
         network.generation_config = GenerationConfig()
         out = network.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=24,
                                logits_processor=LogitsProcessorList([KeyedSampler(keys, 7)]), eos_token_id=list(stop),
                                pad_token_id=stop[0])[:, 7:].tolist()
     ends = [next((i + 1 for i, token in enumerate(row) if token in stop), 24) for row in out]
+    assert read == [7, *[1] * (len(read) - 1)]  # a token a pass: nothing is read twice
     assert found == [row[:end] for row, end in zip(out, ends, strict=True)]
     assert len(set(ends)) > 8 and min(ends) <= 2 and max(ends) > 12
+
+
+def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
+    """A state space model has no keys and values to leave out: the rows that go on are read once more."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    from gracelib.generate import _row_keys, decode
+
+    torch.manual_seed(0)
+    network = MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4)).eval()
+    network.generation_config = GenerationConfig()
+    prompts, keys = [[5, 6, 7, i] for i in range(8, 24)], _row_keys(0, list(map(str, range(16))), [0] * 16)
+    settings = dict(temperature=1.0, max_new_tokens=20, stop=(1, 2, 3, 4))
+    with torch.inference_mode():
+        together = decode(network, prompts, keys, **settings)
+        alone = [decode(network, [prompt], keys[i : i + 1], **settings)[0] for i, prompt in enumerate(prompts)]
+    assert together == alone and len({len(row) for row in together}) > 3
 
 
 # --- bad arguments ------------------------------------------------------------------------------------------
