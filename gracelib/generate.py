@@ -123,7 +123,7 @@ def _of_rows(cache, rows: torch.Tensor) -> dict:
     layers = getattr(cache, "layers", [])
     if not layers or not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         return {}
-    cache.batch_select_indices(rows)
+    cache.batch_select_indices(rows.cpu())  # the layers may lie on several devices
     return {"past_key_values": cache}
 
 

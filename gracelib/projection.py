@@ -41,7 +41,7 @@ _LAST_SHIFT = 14
 _GOLDEN = 0x9E3779B9
 _ONE_BITS = 0x3F800000    # float32 +1.0
 _SIGN_BIT = -(1 << 31)    # int32 with the top bit set
-_LONG_ROW = 1 << 15       # elements that are worth calls of their own
+_LONG_ROW = 1 << 15       # elements a thread that are worth calls of their own
 
 MIB = 1 << 20
 
@@ -98,8 +98,10 @@ def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
         e = torch.where(e > 0x7FFFFFFF, e - (1 << 32), e).to(torch.int32)
         e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))    # (n,)
         words = e[None, :] ^ row_keys                    # (1, n) ^ (blocks, 1) -> (blocks, n)
-        # Twelve passes over memory: on a CPU row by row where all rows together would leave the cache (half the time).
-        for part in words if words.device.type == "cpu" and len(e) >= _LONG_ROW else [words]:
+        # Twelve passes over memory: on a CPU row by row where all rows together would leave the cache (half the time), if
+        # a row has work for every thread.
+        rows = words.device.type == "cpu" and len(e) >= _LONG_ROW * torch.get_num_threads()
+        for part in words if rows else [words]:
             _mix_(part)
         pieces.append(words)
         at = end

@@ -108,7 +108,7 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """Average@k of a student under a template of its own, without the greedy pass."""
+    """Average@k of a student under a template of its own, without greedy decoding."""
     from gracelib.evaluate import accuracy, grade
     from gracelib.generate import sample_responses
 

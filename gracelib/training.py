@@ -36,9 +36,13 @@ def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
 
 class _MuonAdamW(torch.optim.Optimizer):
     """Muon for the matrices of the hidden layers and AdamW for all else, as one optimiser: torch's Muon takes matrices only,
-    and is not meant for embeddings. A Llama of the world's size needs a third of the passes over its texts that AdamW needs."""
+    and is not meant for embeddings. Llamas of the world's size need a third to a half of the passes over their texts that
+    AdamW needs. The state is in the two parts: it cannot be saved and resumed."""
 
     def __init__(self, model: torch.nn.Module, matrix_lr: float, lr: float):
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(f"torch {torch.__version__} has no Muon, with which the small scales train their models; "
+                             "install torch 2.9 or later")
         tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}  # a tied head is one of them
         head = model.get_output_embeddings()
         if head is not None:
@@ -90,13 +94,14 @@ def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epoch
     """Fine-tune `model` in place on (prompt ids, response ids) pairs.
 
     AdamW (betas 0.9, 0.999), or, if `matrix_lr` is not 0, Muon (momentum 0.95, Nesterov) at that rate for the matrices
-    of the hidden layers and AdamW at `lr` for embeddings and norms; cosine schedule after a linear warm-up over the fraction `warmup` of the steps, no
-    weight decay, gradient norm clipped at 1, loss averaged over the supervised tokens of a batch (the response
-    including EOS, or every token if `whole_sequence`). The order of examples is fixed by `seed`. `device` "cpu", or
-    "cuda" where the Trainer may use every GPU there is: chosen by the caller, not by the machine, so that the same
-    call trains the same model everywhere.
+    of the hidden layers and AdamW at `lr` for all else (embeddings, head, norms, biases); cosine schedule after a
+    linear warm-up over the fraction `warmup` of the steps, no weight decay, gradient norm clipped at 1, loss averaged
+    over the supervised tokens of a batch (the response including EOS, or every token if `whole_sequence`). The order of
+    examples is fixed by `seed`. `device` "cpu", or "cuda" where the Trainer may use every GPU there is: chosen by the
+    caller, not by the machine, so that the same call trains the same model everywhere.
 
-    Returns the Trainer's log history. Raises ValueError for an empty data set or a loss that is not finite.
+    Returns the Trainer's log history. Raises ValueError for an empty data set, a loss that is not
+    finite, or a torch without Muon where it is asked for.
     """
     if not examples:
         raise ValueError("no training examples; the responses file may be empty")

@@ -24,6 +24,7 @@ from gracelib.store import Job, compute, with_upstream
 
 # What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
 WORKER_VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                    "TOKENIZERS_PARALLELISM": "false",
                     "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
@@ -64,8 +65,8 @@ def _keep_imports() -> None:
 
 @contextmanager
 def one_thread_each():
-    """Processes that are started within have one thread each: with as many threads as cores in each they would wait for each
-    other (a notebook beside another took twice as long), and small matrices gain nothing from more."""
+    """Processes that are started within have one thread each, and no bars of the hub's: with as many threads as cores in
+    each they would wait for each other (a notebook beside another took twice as long), and small matrices gain nothing."""
     saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
     os.environ.update(WORKER_VARIABLES)
     try:
@@ -126,3 +127,6 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
             lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
             raise RuntimeError(f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
                                "finished work is kept, run the same command again") from error
+        finally:
+            for future in running:  # after an error: `pool` may be the caller's, who goes on
+                future.cancel()

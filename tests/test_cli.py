@@ -48,7 +48,7 @@ def calls(place, monkeypatch):
                 for ending in item.endings:
                     (paths.figures(scale) / f"{name}{ending}").touch()
 
-    monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description: None)
+    monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description, pool=None: None)
     monkeypatch.setattr(notebooks, "run", run)
     monkeypatch.setattr(notebook_checks, "commit_outputs", lambda scale: seen.append(("save", scale)))
     return seen
@@ -191,7 +191,7 @@ def test_a_figure_that_its_notebook_does_not_draw_is_an_error(place, monkeypatch
 @pytest.fixture
 def work(calls, monkeypatch):
     """Everything `recompute` sets going, in order: (description, stages and cells of its jobs), tables by name."""
-    def run_jobs(jobs, root, description):
+    def run_jobs(jobs, root, description, pool=None):
         assert root == paths.runs()
         calls.append((description, sorted({job.stage.name for job in jobs}), jobs))
 

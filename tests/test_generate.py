@@ -236,6 +236,19 @@ def test_greedy_beside_samples_changes_neither(model, tokenizer, reference):
     assert [row["greedy"] for row in top_p] == [row["greedy"] for row in both[:24]]
 
 
+def test_the_greedy_accuracy_is_that_of_greedy_decoding(model, tokenizer, monkeypatch):
+    """Not that of a sample, nor of another row. Right is what has a certain text, as this model never has the answer."""
+    from gracelib import evaluate
+
+    alone = sample(model, tokenizer, m=1, temperature=0.0)
+    wanted = {p["id"]: row["responses"][0] for p, row in zip(PROMPTS, alone, strict=True)}
+    prompts = [p | {"answer": p["id"] if i % 3 == 0 else "nobody"} for i, p in enumerate(PROMPTS)]
+    monkeypatch.setattr(evaluate, "is_correct", lambda response, answer: response == wanted.get(answer))
+    found = evaluate.evaluate(model, tokenizer, prompts, k=4, seed=0, max_new_tokens=16)
+    assert found["greedy"] == pytest.approx(1 / 3, abs=1.01 / len(prompts))  # a rounding may flip one text
+    assert found["average"] < 0.25
+
+
 def test_rows_that_ended_are_not_carried_along(model, tokenizer):
     """The passes over the model shrink while a batch is decoded, and every row still gets its own tokens."""
     rows_at_a_pass = []

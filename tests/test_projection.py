@@ -53,7 +53,7 @@ def test_a_table_of_bytes_and_shifted_bits_give_the_same_signs(monkeypatch, d, d
     assert by_bits.dtype == dtype and torch.equal(by_table, by_bits)
 
 
-def test_long_rows_have_the_words_of_their_pieces():
+def test_long_rows_have_the_words_of_their_pieces(one_thread):
     """Rows that are worth calls of their own are mixed one by one, shorter ones together: the same bits."""
     from gracelib.projection import _LONG_ROW, sign_words
 

@@ -13,7 +13,7 @@ import pytest
 from stages_for_tests import ADD
 
 from gracelib.store import Job
-from gracelib.workers import n_workers, run_jobs, worker_pool
+from gracelib.workers import n_workers, one_thread_each, run_jobs, worker_pool
 
 HERE = Path(__file__).resolve().parent
 
@@ -169,3 +169,26 @@ def test_two_runs_can_share_their_workers(tmp_path, monkeypatch):
     assert pids[0] == pids[1] and len(pids[0]) == 1 and ran(tmp_path / "log") == [1, 2]
     assert "OMP_NUM_THREADS" not in os.environ
     wait_until(lambda: not alive(pids[0][0]))
+
+
+def test_shared_workers_go_on_after_a_failure(tmp_path, monkeypatch):
+    """The next run of the same pool finishes, and of the one that failed at most what was handed out already is done."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+    log, root, fault = tmp_path / "log", tmp_path / "runs", tmp_path / "fault"
+    fault.write_text("raise")
+    last = job(log, 77)
+    with worker_pool(1) as pool:
+        with pytest.raises(RuntimeError, match="add job 900 failed"):
+            run_jobs([job(log, 900, fault=str(fault)), *(job(log, i) for i in range(2, 8))], root, "failing", pool)
+        run_jobs([last], root, "going on", pool)
+        assert value(last, root) == 77
+    assert ran(log)[0] == 900 and ran(log)[-1] == 77 and len(ran(log)) <= 3
+
+
+def test_what_is_started_has_one_thread_and_what_was_set_comes_back(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    show = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"]
+    with one_thread_each():
+        assert subprocess.run(show, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
