@@ -10,6 +10,7 @@ is quicker still but groups responses of one manner together, and models then le
 
 from __future__ import annotations
 
+import functools
 import inspect
 import tempfile
 
@@ -72,7 +73,8 @@ class _PartsTrainer(Trainer):
             columns = (labels[:, 1:] != IGNORED).any(0).nonzero().flatten() + 1
             first, used = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (1, 2)
             # Padding beyond is cut off; where no row has a label, as in prompts, no logits are made (if the model can).
-            logits = model(input_ids=ids[:, :used], use_cache=False, **self._keep(model, used - first + 1)).logits
+            keep = {"logits_to_keep": used - first + 1} if self._can_keep else {}
+            logits = model(input_ids=ids[:, :used], use_cache=False, **keep).logits
             logits = logits[:, first - 1 - used : -1]  # (part, used - first, vocab)
             loss = cross_entropy(logits.flatten(0, 1).float(), labels[:, first:used].flatten(), ignore_index=IGNORED,
                                  reduction="sum") / n_tokens
@@ -82,10 +84,10 @@ class _PartsTrainer(Trainer):
             raise ValueError(f"training loss is {total.item()} at step {self.state.global_step}; lower the learning rate")
         return total
 
-    @staticmethod
-    def _keep(model, n: int) -> dict[str, int]:
-        inner = getattr(model, "module", model)  # several GPUs wrap it
-        return {"logits_to_keep": n} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
+    @functools.cached_property
+    def _can_keep(self) -> bool:
+        """Whether the model's forward can be told for which tokens to make logits (the model before several GPUs wrap it)."""
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
 
 def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epochs: float, lr: float,
