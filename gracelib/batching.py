@@ -15,14 +15,15 @@ from gracelib.per_response import held_bytes
 
 _BATCH_TOKENS = 4096      # whose activations stay near the cores
 _GROUP_ROWS = 512         # most responses projected together
-_GROUP_BYTES = min(5 << 30, psutil.virtual_memory().total // 4)    # and what they may wait with
+_GROUP_BYTES = min(6 << 30, psutil.virtual_memory().total // 4)    # and what they may wait with
 _MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
 
 
 def default_block_bytes(cpu: bool, n_parameters: int) -> int:
     """Size of one block of per-response gradients. Of a large student's wide matrices 16 MiB of 512 responses are 30 rows:
-    products of so few are slow. A small one's fit whole, and stay near the cores."""
-    return (256 if not cpu else 16 if n_parameters <= 2_000_000 else 64) << 20
+    products of so few are slow; about a hundred are wanted. A small one's fit whole, and stay near the cores."""
+    small, medium = n_parameters <= 2_000_000, n_parameters <= 20_000_000
+    return (256 if not cpu else 16 if small else 64 if medium else 128) << 20
 
 
 def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None,
@@ -31,7 +32,7 @@ def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | N
 
     lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
     bringing them to the cores costs the same for 64 responses as for 512; so `together`, some batches wait for each
-    other with the factors of their gradients, at most 512 responses and a quarter of main memory or 5 GiB. Otherwise a
+    other with the factors of their gradients, at most 512 responses and a quarter of main memory or 6 GiB. Otherwise a
     batch is a group, and twice as large.
     """
     token_bytes = held_bytes(model) if together else _GROUP_BYTES

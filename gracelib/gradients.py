@@ -53,7 +53,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
         to k numbers.
     batch_tokens: padded tokens per batch (default: see `batch_groups`). It changes time, memory and rounding, not
         results. block_bytes: size of one block of per-response gradients (default 16 MiB, 64 MiB
-        for more than 2 million parameters, CUDA 256 MiB).
+        for more than 2 million parameters, 128 MiB for more than 20 million, CUDA 256 MiB).
     device: "auto" (CUDA when present) or a torch device. dtype: of weights and activations, "float32",
         "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
         of another dtype is copied, so the caller's model is never changed.

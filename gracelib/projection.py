@@ -41,7 +41,7 @@ _LAST_SHIFT = 14
 _GOLDEN = 0x9E3779B9
 _ONE_BITS = 0x3F800000    # float32 +1.0
 _SIGN_BIT = -(1 << 31)    # int32 with the top bit set
-_LONG_ROW = 1 << 15       # elements a thread that are worth calls of their own
+_PIECE = 1 << 18          # words mixed together on a CPU: their dozen passes over memory stay in the cache
 
 MIB = 1 << 20
 
@@ -60,7 +60,7 @@ def _mix_int(x: int) -> int:
 
 
 def _mix_(x: torch.Tensor) -> torch.Tensor:
-    """`mix` of the module head, in place on an int32 tensor. int32 products wrap on CPU and CUDA alike;
+    """`mix` of the module head, in place on an int32 tensor. int32 sums and products wrap on CPU and CUDA alike;
     torch's >> keeps the sign, so the copied sign bits are masked off."""
     for shift, factor in _ROUNDS:
         x ^= (x >> shift).bitwise_and_((1 << (32 - shift)) - 1)
@@ -88,24 +88,24 @@ def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
     k0, k1 = _keys(seed, name)
     row_keys = [_i32(_mix_int(_mix_int((b + _GOLDEN) & _U32) ^ k1)) for b in range(blocks)]
     row_keys = torch.tensor(row_keys, dtype=torch.int32, device=device)[:, None]     # (blocks, 1)
-    pieces, at = [], start
-    while at < stop or not pieces:    # one piece per value of e >> 32: nearly always one
-        end = min(stop, ((at >> 32) + 1) << 32)
+    cpu = row_keys.device.type == "cpu"
+    # On a CPU a view of (stop - start, blocks): an element's words together, as `_expand` reads them.
+    size = (stop - start, blocks) if cpu else (blocks, stop - start)
+    words = torch.empty(size, dtype=torch.int32, device=device)
+    words = words.T if cpu else words
+    piece = _PIECE if cpu else 1 << 31
+    at = start
+    while at < stop:
+        end = min(stop, at + piece, ((at >> 32) + 1) << 32)    # of one value of e >> 32
         hi_key = _mix_int(_mix_int((at >> 32) ^ k1) ^ k0)
-        low = at & _U32
-        e = torch.arange(low, low + (end - at), dtype=torch.int64, device=device)
-        # wrapped by hand: what a cast out of range gives is not promised
-        e = torch.where(e > 0x7FFFFFFF, e - (1 << 32), e).to(torch.int32)
-        e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))    # (n,)
-        words = e[None, :] ^ row_keys                    # (1, n) ^ (blocks, 1) -> (blocks, n)
-        # Twelve passes over memory: on a CPU row by row where all rows together would leave the cache (half the time), if
-        # a row has work for every thread.
-        rows = words.device.type == "cpu" and len(e) >= _LONG_ROW * torch.get_num_threads()
-        for part in words if rows else [words]:
-            _mix_(part)
-        pieces.append(words)
+        e = torch.arange(end - at, dtype=torch.int32, device=device).add_(_i32(at))      # (n,), modulo 2^32
+        e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))
+        step = max(1, piece // blocks)
+        for i in range(0, end - at, step):
+            part = words[:, at - start + i:min(at - start + i + step, end - start)]      # (blocks, n)
+            _mix_(torch.bitwise_xor(e[i:i + step], row_keys, out=part))
         at = end
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    return words
 
 
 def _expand(words: torch.Tensor, d: int, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -116,7 +116,7 @@ def _expand(words: torch.Tensor, d: int, dtype: torch.dtype, out: torch.Tensor |
     word and everything else the pattern of 1.0: three integer passes, no multiplication."""
     blocks, n = words.shape
     if words.device.type == "cpu" and sys.byteorder == "little":
-        codes = words.T.clone(memory_format=torch.contiguous_format).view(torch.uint8)    # (n, 4 blocks)
+        codes = words.T.flatten().view(torch.uint8).view(n, 4 * blocks)
         codes = codes[:, :-(-d // 8)].flatten().int()
         out = out.resize_(len(codes), 8) if out is not None else out
         found = torch.index_select(_of_bytes(dtype), 0, codes, out=out)                   # (n * ceil(d / 8), 8)
@@ -227,6 +227,7 @@ class SignProjection:
                 self.cached_word_bytes += size
             self._last = key, words
         return words
+
 
 def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
     """The `SignProjection` for a device: on CUDA the fused kernel of `triton_projection` where it works (else this

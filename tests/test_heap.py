@@ -45,5 +45,5 @@ def faults(how: str) -> tuple[int, int]:
 def test_a_second_call_uses_the_memory_of_the_first():
     kept, after = faults("kept")
     before, _ = faults("as it was")
-    assert kept < before / 10, (kept, before)
+    assert kept < before / 3, (kept, before)  # where the heap ends up is chance: 5 to 4,000 pages against 20,000 to 55,000
     assert after > 10 * kept, (after, kept)  # given back, and asked for again

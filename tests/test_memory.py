@@ -45,19 +45,20 @@ print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extr
 """
 
 
-@pytest.mark.parametrize("together", [8, 16], ids=["batch by batch", "two batches together"])
-def test_the_measured_extra_stays_below_the_stated(together):
+@pytest.mark.parametrize("together, filled", [(8, 4 + 2), (16, 4 + 3)], ids=["batch by batch", "three batches together"])
+def test_the_measured_extra_stays_below_the_stated(together, filled):
     """A student of 19 million parameters; `seen` is the peak so far at each forward pass: three of the check against
-    plain autograd, then one a batch."""
+    plain autograd, one that asks what its modules are given, then one a batch.
+    By the pass `filled`, two groups of one batch or one of three are done."""
     done = subprocess.run([sys.executable, "-c", RUN, str(together)], cwd=ROOT, capture_output=True, text=True, timeout=1200,
                           env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     m = json.loads(done.stdout.splitlines()[-1])
-    assert len(m["seen"]) >= 3 + 4 and together <= m["rows"] <= together + 2
+    assert len(m["seen"]) >= 4 + 4 and together <= m["rows"] <= together + 2
     assert 0 < m["all"] <= m["extra"] <= 4 * m["all"], m
     assert m["extra"] < 0.6 * m["whole"] and m["whole"] == m["rows"] * m["weights"], m
-    # After two batches the signs that are kept are there; later ones add what the allocator scatters, not gradients.
-    assert m["all"] - m["seen"][3 + 2] < 0.1 * m["whole"], m
+    # The signs that are kept are there by then; later ones add what the allocator scatters, not gradients.
+    assert m["all"] - m["seen"][filled] < 0.1 * m["whole"], m
 
 
 def student(tied=True, **shape):

@@ -53,15 +53,20 @@ def test_a_table_of_bytes_and_shifted_bits_give_the_same_signs(monkeypatch, d, d
     assert by_bits.dtype == dtype and torch.equal(by_table, by_bits)
 
 
-def test_long_rows_have_the_words_of_their_pieces(one_thread):
-    """Rows that are worth calls of their own are mixed one by one, shorter ones together: the same bits."""
-    from gracelib.projection import _LONG_ROW, sign_words
+def test_words_do_not_depend_on_the_pieces_they_are_made_in(monkeypatch):
+    """A CPU makes words in pieces that stay in its cache, of elements and of words: the same bits, whatever the size."""
+    from gracelib import projection
 
-    n = 2 * _LONG_ROW + 77
-    cuts = [0, 1000, _LONG_ROW - 1, _LONG_ROW + 500, n]
-    pieces = [sign_words(3, "w", a, b, 5) for a, b in zip(cuts, cuts[1:], strict=False)]
-    assert max(p.shape[1] for p in pieces[:3]) < _LONG_ROW < n
-    assert torch.equal(sign_words(3, "w", 0, n, 5), torch.cat(pieces, dim=1))
+    start, stop = (1 << 32) - 700, (1 << 32) + 900    # the key changes on the way
+    whole = sign_words(3, "w", start, stop, 5)
+    for piece in (3, 64, 1000):
+        monkeypatch.setattr(projection, "_PIECE", piece)
+        assert torch.equal(sign_words(3, "w", start, stop, 5), whole)
+
+
+def test_an_elements_words_lie_together_on_a_cpu():
+    """As they are read: expanding a chunk must not copy it first."""
+    assert sign_words(3, "w", 0, 10, 5).stride() == (1, 5)
 
 
 def test_words_never_change():
