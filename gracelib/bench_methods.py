@@ -22,7 +22,7 @@ from gracelib.gradients import Example, _Batch, response_features
 from gracelib.per_response import parameter_names
 from gracelib.projection import signs
 
-FLOOR_BATCHES = (8, 16, 32, 128, 512)    # responses per batch tried for plain forward + backward
+FLOOR_BATCHES = (8, 16, 32, 64, 128)    # responses per batch tried for plain forward + backward
 STACK = 32                           # gradients that a careful user, and dattri's user, multiplies at once
 ROOM = 3 << 30                       # bytes that a method may allocate for one matrix, more is left out
 

@@ -15,7 +15,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3    # of mallopt(3)
 def keep_freed() -> None:
     """From now on freed main memory stays with this process, to be used again. Its peak is the same."""
     if mallopt := _of_c_library("mallopt"):
-        mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_TRIM_THRESHOLD, -1)    # never: a large student's factors are more than any threshold it takes, 2 GiB
         mallopt(_MMAP_THRESHOLD, 32 << 20)    # larger ones go back: the heap would be torn into pieces
 
 
