@@ -30,7 +30,7 @@ from gracelib.store import digest, fingerprint, versions, write_atomically
 
 MIB = 1 << 20
 PROMPT = 20                 # tokens, on average
-ROUNDS_SECONDS = 400.0      # a setting has fewer repeats where they would take longer
+ROUNDS_SECONDS = 900.0      # a setting has fewer repeats where they would take longer
 PEER_SECONDS = 12.0         # the same for a slow way, which has fewer responses as well
 ONE_RUN = 60.0              # a way is left out where one run takes longer
 SECONDS_A_DRAW = 1.5e-8     # of one random sign of the others' projectors, on two cores: to know before

@@ -50,18 +50,19 @@ def with_ratios(rows: list[dict]) -> pd.DataFrame:
 
 
 def bars(table: pd.DataFrame) -> pd.DataFrame:
-    """The bars at d = 512 with about 100 tokens a response: D, what, measured, bound, held. Settings that no bar is for
-    and methods that were not measured have no row."""
+    """The bars at d = 512 with about 100 tokens a response: D, n m, what, measured, bound, held. Settings that no bar is
+    for and methods that were not measured have no row."""
     found = []
     own = table[(table["d"] == 512) & (table["responses"] >= 64) & table["tokens"].between(90, 110)]
-    seconds = own.pivot_table(index="parameters", columns="method", values="seconds")    # an unmeasured one has none
+    by = ["parameters", "responses"]
+    seconds = own.pivot_table(index=by, columns="method", values="seconds")    # an unmeasured one has none
     for what, above, below, least, most, bound, at_least in _BARS:
-        for size, row in seconds.iterrows():
+        for (size, n), row in seconds.iterrows():
             if least <= size < most and above in row and below in row and np.isfinite(ratio := row[above] / row[below]):
                 held = ratio >= bound if at_least else ratio <= bound
-                found.append({"parameters": size, "what": what, "measured": ratio,
+                found.append({"parameters": size, "responses": n, "what": what, "measured": ratio,
                               "bar": f"{'at least' if at_least else 'at most'} {bound:g}", "held": bool(held)})
-    return pd.DataFrame(found, columns=["parameters", "what", "measured", "bar", "held"])
+    return pd.DataFrame(found, columns=[*by, "what", "measured", "bar", "held"])
 
 
 def text(table: pd.DataFrame) -> str:

@@ -127,6 +127,10 @@ def test_bars_are_arithmetic_on_the_table():
     assert not held[1_000_000, "ours / floor"] and held[100_000, "ours / floor"]
     assert not held[1_000_000, "the paper's way / ours"] and held[1_000_000, "careful user / ours"]
     assert bench_report.bars(table[table.method != "ours"]).empty
+    more = slow[slow.d == 512].assign(responses=512)    # another n m is another setting: no mean of the two
+    both = bench_report.bars(pd.concat([table, more])).set_index(["parameters", "responses", "what"])
+    assert both.measured[1_000_000, 128, "ours / floor"] == pytest.approx(1.2)
+    assert both.measured[1_000_000, 512, "ours / floor"] == pytest.approx(1.56)
     assert table[table.method == "ours"].times_floor.tolist() == pytest.approx([1.2] * 4)
 
 
