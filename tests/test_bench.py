@@ -2,6 +2,8 @@
 arithmetic on its table. Seconds themselves are nobody's test.
 """
 import json
+import re
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,10 @@ import torch
 from gracelib import bench, bench_methods, bench_report
 from gracelib.bench_methods import gradient_of, random_examples, student_of
 from gracelib.gradients import response_features
+from gracelib.paths import ROOT
 from gracelib.per_response import parameter_names
 from gracelib.projection import signs
+from gracelib.store import file_hash
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +148,30 @@ def test_the_picture_shows_what_was_measured_and_nothing_else():
     assert drawn == [[0, 2, 2, 2, 2, 2][1:]] * 3    # five ways measured at two points each; the left-out one has no line
     legend = [t.get_text() for box in fig.findobj(lambda o: type(o).__name__ == "Legend") for t in box.get_texts()]
     assert bench_report.STACKED not in legend and "from fewer responses" in legend
+
+
+def test_the_committed_table_is_whole_and_readme_says_its_numbers():
+    """A table replaced without its picture, its record or README's sentences is found here; a bar that is missed too."""
+    folder = ROOT / "figures" / "bench"
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(folder)], cwd=ROOT, capture_output=True)
+    if changed.returncode == 1:
+        pytest.skip("figures/bench was measured on this machine and is not committed")
+    record = json.loads((folder / "features.json").read_text("utf-8"))
+    assert {name: file_hash(folder / name) for name in record["files"]} == record["files"]
+    table = pd.read_csv(folder / "features.csv")
+    held = bench_report.bars(table)
+    pd.testing.assert_frame_equal(held, pd.DataFrame(record["bars"])[list(held)], rtol=1e-4)
+    assert held.held.all() and len(held) == 9
+    ours = table[(table.method == bench_report.OURS) & (table.d == 512)]
+    large = ours[ours.responses >= 128]
+    assert large.parameters.min() < 1e5 < 2.9e7 < large.parameters.max() and (large.repeats == 5).all()
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    low, high = re.search(r"on two cores ([\d.]+) to ([\d.]+) times that, from a hundred thousand to 30", text).groups()
+    assert (float(low), float(high)) == (round(large.times_floor.min(), 1), round(large.times_floor.max(), 1))
+    for method, pattern in ((bench_report.PAPER, r"`traker`'s projector takes (\d+) times as long at a million"),
+                            (bench_report.CAREFUL, r"made once and kept ([\d.]+) times")):
+        (row,) = table[(table.method == method) & table.parameters.between(8e5, 2e6)].to_dict("records")
+        assert float(re.search(pattern, text)[1]) == pytest.approx(row["times_ours"], rel=0.01)
 
 
 @pytest.mark.parametrize("options", ["--n 0", "--repeats 0", "--parameters -3"])
