@@ -100,7 +100,7 @@ def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
         hi_key = _mix_int(_mix_int((at >> 32) ^ k1) ^ k0)
         e = torch.arange(end - at, dtype=torch.int32, device=device).add_(_i32(at))      # (n,), modulo 2^32
         e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))
-        step = max(1, piece // blocks)
+        step = max(1, piece // blocks)    # not one size for both: too few elements for every thread to have work
         for i in range(0, end - at, step):
             part = words[:, at - start + i:min(at - start + i + step, end - start)]      # (blocks, n)
             _mix_(torch.bitwise_xor(e[i:i + step], row_keys, out=part))

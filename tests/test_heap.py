@@ -16,7 +16,7 @@ from gracelib.gradients import response_features
 if sys.argv[1] == "as it was":
     heap.keep_freed = lambda: None
 torch.set_num_threads(1)
-student, examples = student_of(100_000), random_examples(256, 20, 100, 160)
+student, examples = student_of(300_000), random_examples(256, 20, 100, 160)
 
 def faults_of(work):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -27,14 +27,15 @@ def features():
     response_features(student, examples, d=64, device="cpu", progress=False)
 
 features()
-again = faults_of(features)
+again = sorted(faults_of(features) for _ in range(3))[1]
 heap.give_back()
 print(again, faults_of(features))
 """
 
 
 def faults(how: str) -> tuple[int, int]:
-    """Pages asked of the system by a second call, and by one after everything was given back."""
+    """Pages asked of the system by a later call (median of three: where the heap ends up is chance), and by one after
+    everything was given back."""
     done = subprocess.run([sys.executable, "-c", RUN, how], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     again, after = map(int, done.stdout.split())
@@ -45,5 +46,5 @@ def faults(how: str) -> tuple[int, int]:
 def test_a_second_call_uses_the_memory_of_the_first():
     kept, after = faults("kept")
     before, _ = faults("as it was")
-    assert kept < before / 3, (kept, before)  # where the heap ends up is chance: 5 to 4,000 pages against 20,000 to 55,000
+    assert kept < before / 10, (kept, before)
     assert after > 10 * kept, (after, kept)  # given back, and asked for again
