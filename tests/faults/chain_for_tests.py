@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import random
 import shutil
 import time
@@ -49,8 +50,9 @@ class Chain:
         text = self.nano.stderr()
         return text.count(".ipynb: running at scale") > text.count(".ipynb: done in")
 
-    def kill_at(self, target: int, delay: float, notebook: bool = False) -> bool:
-        """Start, kill `delay` seconds after `target` results are there (and, if asked for, a notebook is executed).
+    def kill_at(self, target: int, delay: float, latest: float = math.inf, notebook: bool = False) -> bool:
+        """Start, kill `delay` seconds after `target` results are there (and, if asked for, a notebook is executed), or
+        as soon as `latest` of them are.
 
         False if it was through before."""
         main = self.nano.start()
@@ -60,7 +62,7 @@ class Chain:
                 assert time.monotonic() < end, self.nano.stderr()[-2000:]
                 time.sleep(0.01)
             end = time.monotonic() + delay
-            while main.poll() is None and time.monotonic() < end:
+            while main.poll() is None and time.monotonic() < end and self.finished() < latest:
                 time.sleep(0.01)
             killed = main.poll() is None
         finally:
@@ -81,15 +83,19 @@ class Chain:
         return set(there)
 
     def run(self, n: int) -> None:
-        """`n` kills, each at a moment drawn from its own n-th of the run, then to the end."""
+        """`n` kills, each at a moment drawn from its own n-th of the run, then to the end.
+
+        On a fast machine the seconds of one delay would finish what the next kills are to hit: none goes beyond its
+        eighth of the run."""
         there: set[str] = set()
         for i in range(n):
             target = int(self.total * (i + self.rng.random()) / n)
+            latest = self.total * (8 * i // n + 1) / 8
             notebook = i >= n - max(1, n // 8)  # they are few among the results, and take a good part of the time
-            while not self.kill_at(target, self.rng.uniform(0, 6 if i % 2 and not notebook else 1), notebook):
+            while not self.kill_at(target, self.rng.uniform(0, 6 if i % 2 and not notebook else 1), latest, notebook):
                 for folder in (self.nano.figures, self.nano.runs / "notebooks"):
                     shutil.rmtree(folder)
-                target = len(self.expected)
+                target, latest = len(self.expected), math.inf
             if i % 2:
                 self.nano.wait_until_alone()
             # else: the next run meets the dying workers and kernels of this one
