@@ -39,12 +39,10 @@ class Plan:
         self.scale, self.task = scale, scale.task(task)
         self.first_task = self.task is scale.tasks[0]
         self.students = {
-            name: Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": scale.seed + 1},
-                      label=f"base student {name}", cost=data.n_texts * data.epochs * model.width / 4e4)
+            name: _pretrained(model, data, scale.seed + 1, f"base student {name}")
             for name, (model, data) in scale.students.items() if name in dict(self.task.temperatures)}
         self.bases = {
-            name: Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": scale.seed + 2},
-                      label=f"teacher base {name}", cost=data.n_texts * data.epochs * model.width / 4e4)
+            name: _pretrained(model, data, scale.seed + 2, f"teacher base {name}")
             for name, (model, data) in scale.teacher_bases.items()}
         self.teachers = {
             spec.name: Job(stages.TEACHER, {"teacher": asdict(spec), "seed": scale.seed + 3}, {"base": self.bases[spec.base]},
@@ -99,6 +97,11 @@ class Plan:
 
     def _name(self, label: str) -> str:
         return label if self.first_task else f"{label}, {self.task.name} task"
+
+
+def _pretrained(model, data, seed: int, label: str) -> Job:
+    return Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": seed}, label=label,
+               cost=data.n_texts * data.epochs * model.width / 4e4)
 
 
 def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
