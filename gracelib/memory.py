@@ -22,6 +22,7 @@ from gracelib.gradients import Example, _Batch
 from gracelib.parameter_choice import RANK, _sizes, adapted_modules, chosen_shapes
 from gracelib.per_response import held_bytes
 from gracelib.projection import MIB
+from gracelib.projection_choice import _CHUNK, SPARSITY, sides
 
 _SIGN_CACHE = 256 * MIB    # SignProjection's default
 _STATUS = Path("/proc/self/status")
@@ -51,12 +52,12 @@ class MemoryPlan:
 
 def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = None, *,
                 lengths: Sequence[int] | None = None, dtype: str = "float32", device: str = "cpu",
-                params: str = "all", block_bytes: int | None = None) -> MemoryPlan:
+                params: str = "all", block_bytes: int | None = None, projection: str = "signs") -> MemoryPlan:
     """What `gradients.response_features` will need for n responses, in bytes.
 
     model: the student; one on torch's "meta" device (no weights read) will do. n, d, batch_tokens, dtype, device,
-    params, block_bytes: as given there. lengths: tokens of prompt + response of each of the n examples; without them a
-    batch is taken to hold as many responses as could fit, which states too much.
+    params, block_bytes, projection: as given there. lengths: tokens of prompt + response of each of the n examples;
+    without them a batch is taken to hold as many responses as could fit, which states too much.
 
     Raises ValueError for lengths that are not n, or a choice of `params` that this model refuses.
     """
@@ -65,7 +66,7 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
     known, lengths = lengths is not None, [2] * n if lengths is None else lengths    # the shortest: the most in a batch
-    together = cpu and params == "all"
+    together = cpu and params == "all" and projection != "two-sided"
     groups = [[(len(batch), len(batch) * lengths[batch[0]]) for batch in group]    # (rows, tokens with padding)
               for group in batch_groups(model, lengths, batch_tokens, together)]
     rows = max((sum(r for r, _ in group) for group in groups), default=0)    # whose gradients are in one block
@@ -83,13 +84,9 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
 
     block_bytes = block_bytes or default_block_bytes(cpu, total)
     block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
-    chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d    # whole 32-row words, floats
-    parts = {
-        "blocks of per-response gradients": 3 * block,    # an old and a new sum of a tied tensor, and a factor's copy
-        "signs": min(_SIGN_CACHE * 3 // 4, total * d * wide) + min(_SIGN_CACHE // 4, total * -(-d // 32) * 4)
-        + 4 * chunk * (wide // 4),
-        "results": n * (d * wide + 5 * 8),
-    }
+    parts = {**_projecting(projection, shapes, rows, tokens, d, wide, cpu), "results": n * (d * wide + 5 * 8)}
+    if projection != "two-sided":    # which forms no gradient
+        parts["blocks of per-response gradients"] = 3 * block    # two sums of a tied tensor, and a factor's copy
     if waiting:
         parts["factors of gradients that are projected together"] = waiting
     if params == "all":
@@ -158,6 +155,22 @@ def size_of(n_bytes: int) -> str:
     """Bytes in words: "1.5 GiB"."""
     unit, size = next((u for u in _UNITS if n_bytes >= u[1]), ("bytes", 1))
     return f"{n_bytes / size:.1f} {unit}" if size > 1 else f"{n_bytes} {unit}"
+
+
+def _projecting(projection: str, shapes: dict[str, tuple[int, ...]], rows: int, tokens: int, d: int, wide: int,
+                cpu: bool) -> dict[str, int]:
+    """What making the projection needs beside the gradients, by `projection_choice.PROJECTIONS`."""
+    total = sum(torch.Size(shape).numel() for shape in shapes.values())
+    if projection == "sjlt":    # a piece, with either sign, and as `index_add_` wants it; words, rows (int64)
+        return {"pieces of gradients": _CHUNK * (4 * rows * wide + 8 * SPARSITY + 16)}
+    if projection == "two-sided":    # kept for all tensors; and a product of each factor, as it is made
+        d1, d2 = sides(d)
+        kept = sum(shape[0] * d1 + shape[1] * d2 if len(shape) == 2 else shape[0] * d for shape in shapes.values())
+        widest = max(max(shape) for shape in shapes.values())
+        return {"signs": kept * wide + 4 * widest * d2 * wide, "factors, projected": 2 * tokens * (d1 + d2) * wide}
+    chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d    # whole 32-row words, floats
+    return {"signs": min(_SIGN_CACHE * 3 // 4, total * d * wide) + min(_SIGN_CACHE // 4, total * -(-d // 32) * 4)
+            + 4 * chunk * (wide // 4)}
 
 
 def _block(shape: tuple[int, ...], rows: int, block_bytes: int, wide: int) -> int:

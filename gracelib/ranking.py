@@ -171,7 +171,7 @@ def _features(
     encoded = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
     lengths = [len(x) + len(y) for examples, _, _ in encoded.values() for x, y in examples]
     shape = without_weights(student, config)  # what it will take is said before the weights are read
-    asked = {name: how[name] for name in ("dtype", "params")}
+    asked = {name: how[name] for name in ("dtype", "params", "projection")}
     plan = plan_memory(shape, len(lengths), how["d"], how["batch_tokens"], lengths=lengths, device=device, **asked)
     n_parameters = sum(p.numel() for p in shape.parameters())
     _say(selection.sentence)

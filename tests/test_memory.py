@@ -37,7 +37,7 @@ for _ in range(2):
     one_backward(model, examples, 8 * max(lengths))
 start, seen = peak_memory(), []
 model.register_forward_hook(lambda *_: seen.append(peak_memory() - start))
-small = dict(batch_tokens=8 * max(lengths), block_bytes=16 << 20)    # beside gradients of 8 responses
+small = dict(projection=sys.argv[2], batch_tokens=8 * max(lengths), block_bytes=16 << 20)    # beside gradients of 8 responses
 response_features(model, examples, d=32, device="cpu", progress=False, **small)
 plan = plan_memory(model, 32, 32, lengths=lengths, **small)
 print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extra, "whole": plan.whole,
@@ -45,20 +45,32 @@ print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extr
 """
 
 
+def measured(together: int, projection: str = "signs") -> dict:
+    done = subprocess.run([sys.executable, "-c", RUN, str(together), projection], cwd=ROOT, capture_output=True, text=True,
+                          timeout=1200, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize("together, filled", [(8, 4 + 2), (16, 4 + 3)], ids=["batch by batch", "three batches together"])
 def test_the_measured_extra_stays_below_the_stated(together, filled):
     """A student of 19 million parameters; `seen` is the peak so far at each forward pass: three of the check against
     plain autograd, one that asks what its modules are given, then one a batch.
     By the pass `filled`, two groups of one batch or one of three are done."""
-    done = subprocess.run([sys.executable, "-c", RUN, str(together)], cwd=ROOT, capture_output=True, text=True, timeout=1200,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr
-    m = json.loads(done.stdout.splitlines()[-1])
+    m = measured(together)
     assert len(m["seen"]) >= 4 + 4 and together <= m["rows"] <= together + 2
     assert 0 < m["all"] <= m["extra"] <= 4 * m["all"], m
     assert m["extra"] < 0.6 * m["whole"] and m["whole"] == m["rows"] * m["weights"], m
     # The signs that are kept are there by then; later ones add what the allocator scatters, not gradients.
     assert m["all"] - m["seen"][filled] < 0.1 * m["whole"], m
+
+
+@pytest.mark.parametrize("projection", ["sjlt", "two-sided"])
+def test_a_cheaper_projection_keeps_no_signs_of_every_element(projection):
+    """Nor does its plan; both stay below what signs are measured to take (see above) and are planned to."""
+    m = measured(8, projection)
+    assert m["all"] <= m["extra"] < 0.25 * m["whole"], m
+    assert m["all"] < 64 * MIB, m    # of signs 150 MiB
 
 
 def student(tied=True, **shape):
@@ -87,6 +99,9 @@ def test_cheaper_choices_are_planned_too():
                          for p in ("all", "last-layer", "lora-b"))
     assert last.extra < every.extra and lora.extra < every.extra and "adapters" in lora.parts
     assert last.whole == 8 * 4 * 1000 * 2048
+    sjlt, sided = (plan_memory(model, 8, 64, 512, lengths=[64] * 8, projection=p) for p in ("sjlt", "two-sided"))
+    assert sjlt.extra < every.extra and sided.extra < every.extra and "signs" not in sjlt.parts
+    assert sided.parts["signs"] < every.parts["signs"] / 4 and not any("per-response" in what for what in sided.parts)
     untied = plan_memory(student(False, num_hidden_layers=2, vocab_size=1000), 8, 64, 512, lengths=[64] * 8)
     assert untied.extra < every.extra and "gradient of a tied head's logits" not in untied.parts
     with pytest.raises(ValueError, match="7 lengths for n=8 responses"):
