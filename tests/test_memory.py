@@ -37,7 +37,8 @@ for _ in range(2):
     one_backward(model, examples, 8 * max(lengths))
 start, seen = peak_memory(), []
 model.register_forward_hook(lambda *_: seen.append(peak_memory() - start))
-small = dict(projection=sys.argv[2], batch_tokens=8 * max(lengths), block_bytes=16 << 20)    # beside gradients of 8 responses
+# beside gradients of 8 responses
+small = dict(projection=sys.argv[2], batch_tokens=8 * max(lengths), block_bytes=16 << 20)
 response_features(model, examples, d=32, device="cpu", progress=False, **small)
 plan = plan_memory(model, 32, 32, lengths=lengths, **small)
 print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extra, "whole": plan.whole,
