@@ -68,10 +68,9 @@ def test_the_measured_extra_stays_below_the_stated(together, filled):
 
 @pytest.mark.parametrize("projection", ["sjlt", "two-sided"])
 def test_a_cheaper_projection_keeps_no_signs_of_every_element(projection):
-    """Nor does its plan; both stay below what signs are measured to take (see above) and are planned to."""
+    """So its plan is less than half of that with signs, and holds: the check against autograd needs most."""
     m = measured(8, projection)
     assert m["all"] <= m["extra"] < 0.25 * m["whole"], m
-    assert m["all"] < 64 * MIB, m    # of signs 150 MiB
 
 
 def student(tied=True, **shape):
