@@ -22,7 +22,7 @@ from gracelib.gradients import Example, _Batch
 from gracelib.parameter_choice import RANK, _sizes, adapted_modules, chosen_shapes
 from gracelib.per_response import held_bytes
 from gracelib.projection import MIB
-from gracelib.projection_choice import _CHUNK, SPARSITY, sides
+from gracelib.projection_choice import _CHUNK, SPARSITY, check_projection, sides
 
 _SIGN_CACHE = 256 * MIB    # SignProjection's default
 _STATUS = Path("/proc/self/status")
@@ -59,8 +59,10 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     params, block_bytes, projection: as given there. lengths: tokens of prompt + response of each of the n examples;
     without them a batch is taken to hold as many responses as could fit, which states too much.
 
-    Raises ValueError for lengths that are not n, or a choice of `params` that this model refuses.
+    Raises ValueError for lengths that are not n, a choice of `params` that this model refuses, or a projection that is
+    unknown or does not go with `params`.
     """
+    check_projection(projection, params)
     if lengths is not None and len(lengths) != n:
         raise ValueError(f"plan_memory: {len(lengths)} lengths for n={n} responses")
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
@@ -82,10 +84,10 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     tied = _is_tied(model)
 
-    block_bytes = block_bytes or default_block_bytes(cpu, total)
-    block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
-    parts = {**_projecting(projection, shapes, rows, tokens, d, wide, cpu), "results": n * (d * wide + 5 * 8)}
+    parts = {**_projecting(projection, shapes, total, rows, tokens, d, wide, cpu), "results": n * (d * wide + 5 * 8)}
     if projection != "two-sided":    # which forms no gradient
+        block_bytes = block_bytes or default_block_bytes(cpu, total)
+        block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
         parts["blocks of per-response gradients"] = 3 * block    # two sums of a tied tensor, and a factor's copy
     if waiting:
         parts["factors of gradients that are projected together"] = waiting
@@ -157,10 +159,9 @@ def size_of(n_bytes: int) -> str:
     return f"{n_bytes / size:.1f} {unit}" if size > 1 else f"{n_bytes} {unit}"
 
 
-def _projecting(projection: str, shapes: dict[str, tuple[int, ...]], rows: int, tokens: int, d: int, wide: int,
-                cpu: bool) -> dict[str, int]:
+def _projecting(projection: str, shapes: dict[str, tuple[int, ...]], total: int, rows: int, tokens: int, d: int,
+                wide: int, cpu: bool) -> dict[str, int]:
     """What making the projection needs beside the gradients, by `projection_choice.PROJECTIONS`."""
-    total = sum(torch.Size(shape).numel() for shape in shapes.values())
     if projection == "sjlt":    # a piece, with either sign, and as `index_add_` wants it; words, rows (int64)
         return {"pieces of gradients": _CHUNK * (4 * rows * wide + 8 * SPARSITY + 16)}
     if projection == "two-sided":    # kept for all tensors; and a product of each factor, as it is made

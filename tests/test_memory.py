@@ -106,6 +106,8 @@ def test_cheaper_choices_are_planned_too():
     assert untied.extra < every.extra and "gradient of a tied head's logits" not in untied.parts
     with pytest.raises(ValueError, match="7 lengths for n=8 responses"):
         plan_memory(model, 8, 64, lengths=[64] * 7)
+    with pytest.raises(ValueError, match="projection must be one of signs, sjlt, two-sided, got 'sjtl'"):
+        plan_memory(model, 8, 64, lengths=[64] * 8, projection="sjtl")
 
 
 def test_the_largest_tensor_is_stated_where_the_check_needs_more_than_the_run():
