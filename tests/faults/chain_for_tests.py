@@ -66,7 +66,7 @@ class Chain:
                 time.sleep(0.01)
             killed = main.poll() is None
         finally:
-            kill_group(main) if main.poll() is None else main.communicate()
+            kill_group(main) if main.poll() is None else main.communicate(timeout=60)
         if not killed:
             assert main.returncode == 0, self.nano.stderr()[-3000:]
             return False

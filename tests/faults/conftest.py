@@ -1,5 +1,8 @@
 """One undisturbed run for all fault tests, made once also where several test processes want it."""
 
+import ctypes
+import sys
+
 import pytest
 from filelock import FileLock
 from nano_for_tests import Nano
@@ -17,6 +20,18 @@ def undisturbed(tmp_path_factory) -> Nano:
             nano.finish()
             (shared / "finished").touch()
     return nano
+
+
+@pytest.fixture(autouse=True)
+def orphans_are_adopted():
+    """Not by process 1, which most programs watch for, but as in a desktop's session or a container: by another one."""
+    if sys.platform == "linux":
+        adopt, libc = 36, ctypes.CDLL(None, use_errno=True)  # PR_SET_CHILD_SUBREAPER
+        assert libc.prctl(adopt, 1) == 0, ctypes.get_errno()
+        yield
+        libc.prctl(adopt, 0)
+    else:
+        yield
 
 
 @pytest.fixture

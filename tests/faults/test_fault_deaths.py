@@ -4,10 +4,11 @@ flight, nothing else is lost, nothing stays behind, and the same command goes on
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from nano_for_tests import wait_until, write_notebook
+from nano_for_tests import kill_group, wait_until, write_notebook
 
 pytestmark = pytest.mark.slow
 AGAIN = "finished work is kept, run the same command again"
@@ -60,6 +61,21 @@ def test_a_kernel_that_dies_is_one_error_with_its_notebook(undisturbed, fresh, t
     assert fresh.tables() == undisturbed.tables()
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_a_kernel_ends_with_a_command_that_is_killed_while_the_kernel_starts(undisturbed, fresh, delay):
+    """In that second or two it does not watch its parent yet."""
+    fresh.copy_of(undisturbed)
+    (fresh.figures / "nano/drawn.csv").unlink()
+    main = fresh.start()
+    kernel = "-m ipykernel_launcher"
+    wait_until(lambda: any(kernel in line for line in fresh.processes().values()), 120, fresh.stderr)
+    time.sleep(delay)
+    assert any(kernel in line for line in fresh.processes().values())
+    kill_group(main)  # waits for the kernel's end of the pipe
+    fresh.wait_until_alone()
+    assert "02_students.ipynb: up to date" in fresh.finish() and fresh.tables() == undisturbed.tables()
+
+
 def test_a_notebook_whose_runner_is_killed_leaves_nothing_and_is_executed_again(undisturbed, fresh):
     """kill -9 of the command alone, while a cell runs: its kernel ends, its half-written copy goes at the next run."""
     fresh.copy_of(undisturbed)
@@ -71,7 +87,7 @@ def test_a_notebook_whose_runner_is_killed_leaves_nothing_and_is_executed_again(
     kernels = [pid for pid, line in fresh.processes().items() if "ipykernel" in line]
     assert len(kernels) == 1
     os.kill(main.pid, signal.SIGKILL)
-    main.communicate()
+    main.communicate(timeout=60)
     wait_until(lambda: not Path(f"/proc/{kernels[0]}").exists() or kernels[0] not in fresh.processes(), 30)
     fresh.wait_until_alone()
     left = fresh.leftovers()
