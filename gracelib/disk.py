@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 _ELSEWHERE = "or set GRACELIB_RUNS (GRACELIB_FIGURES for figures) to a folder on another disk"
@@ -126,7 +127,7 @@ def flush(path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove the half-written files (`part_of`) that dead processes left below `folder`."""
     for path in folder.rglob(".*.part*"):
-        if (found := _PART.fullmatch(path.name)) and not _alive(int(found[1])):
+        if (found := _PART.fullmatch(path.name)) and ended(int(found[1])):
             path.unlink(missing_ok=True)
 
 
@@ -137,14 +138,15 @@ def sweep_folders(root: Path) -> None:
             shutil.rmtree(part)
 
 
-def _alive(pid: int) -> bool:
+def ended(pid: int) -> bool:
+    """Whether no process of that number does anything any more: a killed one keeps its number until somebody asks for its
+    exit status, and in a container there may be nobody to."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's
-    return True
+        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False  # somebody else's
 
 
 @contextlib.contextmanager

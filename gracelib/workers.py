@@ -18,10 +18,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import psutil
 from tqdm import tqdm
 
-from gracelib.disk import check_writable, sweep_folders
+from gracelib.disk import check_writable, ended, sweep_folders
 from gracelib.store import Job, compute, with_upstream
 
 # What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
@@ -59,18 +58,11 @@ def end_with(pid: int) -> None:
     the command was killed a second earlier, that is whoever adopts orphans, and the kernel would stay for ever.
     """
     def watch() -> None:
-        while not _ended(pid):
+        while not ended(pid):
             time.sleep(1.0)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # killed, and nobody asked yet
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _compute(job: Job, root: Path) -> str:

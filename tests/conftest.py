@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Helpers assert, too: without this a failure there would not say what it found.
+pytest.register_assert_rewrite("bad_inputs_for_tests", "chain_for_tests", "nano_for_tests")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side: a thread each, before torch is loaded
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -242,14 +242,16 @@ def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 
 
 def test_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
-    dead = subprocess.Popen(["true"])
+    dead, zombie = subprocess.Popen(["true"]), subprocess.Popen(["true"])
     dead.wait()
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it ended, but nobody took its exit status
     (tmp_path / "deep").mkdir()
-    names = {"dead": f".table.{dead.pid}-0123abcd.part.csv", "mine": f".table.{os.getpid()}-0123abcd.part.csv",
-             "other": ".part.csv", "result": "table.part.csv"}
+    names = {"dead": f".table.{dead.pid}-0123abcd.part.csv", "zombie": f".table.{zombie.pid}-0123abcd.part.csv",
+             "mine": f".table.{os.getpid()}-0123abcd.part.csv", "other": ".part.csv", "result": "table.part.csv"}
     for name in names.values():
         (tmp_path / "deep" / name).touch()
     sweep(tmp_path)
+    zombie.wait()
     assert sorted(os.listdir(tmp_path / "deep")) == sorted([names["mine"], names["other"], names["result"]])
 
 
