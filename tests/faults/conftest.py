@@ -1,7 +1,9 @@
 """One undisturbed run for all fault tests, made once also where several test processes want it."""
 
 import ctypes
+import os
 import sys
+import warnings
 
 import pytest
 from filelock import FileLock
@@ -27,7 +29,8 @@ def orphans_are_adopted():
     """Not by process 1, which most programs watch for, but as in a desktop's session or a container: by another one."""
     if sys.platform == "linux":
         adopt, libc = 36, ctypes.CDLL(None, use_errno=True)  # PR_SET_CHILD_SUBREAPER
-        assert libc.prctl(adopt, 1) == 0, ctypes.get_errno()
+        if libc.prctl(adopt, 1):
+            warnings.warn(f"orphans go where they go on this machine: {os.strerror(ctypes.get_errno())}", stacklevel=1)
         yield
         libc.prctl(adopt, 0)
     else:
