@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
 _ELSEWHERE = "or set GRACELIB_RUNS (GRACELIB_FIGURES for figures) to a folder on another disk"
@@ -141,6 +140,8 @@ def sweep_folders(root: Path) -> None:
 def ended(pid: int) -> bool:
     """Whether no process of that number does anything any more: a killed one keeps its number until somebody asks for its
     exit status, and in a container there may be nobody to."""
+    import psutil  # 20 ms, which most commands need not wait for
+
     try:
         return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:

@@ -119,18 +119,15 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         logger.removeHandler(echo)
 
 
-#: What a kernel does before the first cell; it leaves no name that a cell could meet.
-_FIRST = "__import__('gracelib.workers', fromlist=['end_with']).end_with({})"
-
-
 def _papermill(notebook: Path, out: Path, parameters: dict) -> None:
     """Execute; once more if the kernel never answered. Kernels that start in the same moment may be given one port."""
+    first = f"from gracelib.workers import end_with; end_with({os.getpid()}); del end_with"  # in the kernel, before any cell
     for last in (False, True):
         try:
             papermill.execute_notebook(str(notebook), str(out), parameters, kernel_name=KERNEL, log_output=True,
                                        cwd=str(notebook.parent), progress_bar=False, request_save_on_cell_execute=True,
                                        extra_arguments=["--IPKernelApp.log_level=ERROR",
-                                                        f"--IPKernelApp.exec_lines={_FIRST.format(os.getpid())}"])
+                                                        f"--IPKernelApp.exec_lines={first}"])
             return
         except DeadKernelError:
             raise  # in the middle of a cell

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from nano_for_tests import wait_until
 from stages_for_tests import ADD
 
 from gracelib.store import Job
@@ -30,13 +30,6 @@ def ran(log) -> list[int]:
 
 def value(job, root) -> int:
     return int((job.folder(root) / "value.txt").read_text())
-
-
-def wait_until(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

@@ -24,17 +24,14 @@ def undisturbed(tmp_path_factory) -> Nano:
     return nano
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=sys.platform == "linux")
 def orphans_are_adopted():
     """Not by process 1, which most programs watch for, but as in a desktop's session or a container: by another one."""
-    if sys.platform == "linux":
-        adopt, libc = 36, ctypes.CDLL(None, use_errno=True)  # PR_SET_CHILD_SUBREAPER
-        if libc.prctl(adopt, 1):
-            warnings.warn(f"orphans go where they go on this machine: {os.strerror(ctypes.get_errno())}", stacklevel=1)
-        yield
-        libc.prctl(adopt, 0)
-    else:
-        yield
+    adopt, libc = 36, ctypes.CDLL(None, use_errno=True)  # PR_SET_CHILD_SUBREAPER
+    if libc.prctl(adopt, 1):
+        warnings.warn(f"orphans go where they go on this machine: {os.strerror(ctypes.get_errno())}", stacklevel=1)
+    yield
+    libc.prctl(adopt, 0)
 
 
 @pytest.fixture

@@ -67,10 +67,13 @@ def test_a_kernel_ends_with_a_command_that_is_killed_while_the_kernel_starts(und
     fresh.copy_of(undisturbed)
     (fresh.figures / "nano/drawn.csv").unlink()
     main = fresh.start()
-    kernel = "-m ipykernel_launcher"
-    wait_until(lambda: any(kernel in line for line in fresh.processes().values()), 120, fresh.stderr)
+
+    def kernels():
+        return [line for line in fresh.processes().values() if "-m ipykernel_launcher" in line]
+
+    wait_until(kernels, 120, fresh.stderr)
     time.sleep(delay)
-    assert any(kernel in line for line in fresh.processes().values())
+    assert kernels()
     kill_group(main)  # waits for the kernel's end of the pipe
     fresh.wait_until_alone()
     assert "02_students.ipynb: up to date" in fresh.finish() and fresh.tables() == undisturbed.tables()
