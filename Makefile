@@ -91,7 +91,7 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 bench: $(BENCH_VENV)/.installed  ## time the features beside other ways and the floor; OPTIONS="--quick" for a part
-	$(BENCH_VENV)/bin/python -m gracelib.bench $(OPTIONS)
+	$(BENCH_VENV)/bin/python -m gracelib.bench.measure $(OPTIONS)
 
 $(AUDIT_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(AUDIT_VENV)
@@ -100,7 +100,7 @@ $(AUDIT_VENV)/.installed: pyproject.toml
 	touch $@
 
 audit: $(VENV)/.installed $(AUDIT_VENV)/.installed  ## known vulnerabilities of the packages in .venv
-	@$(BIN)/python -m gracelib.audit $(PIP_AUDIT)
+	@$(BIN)/python -m gracelib.cli.audit $(PIP_AUDIT)
 
 notebook: $(VENV)/.installed  ## open JupyterLab in the environment
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -9,8 +9,8 @@ from importlib import import_module
 
 _PUBLIC = {
     "recalibrate": "scores", "grace": "scores", "Grace": "scores", "g_vendi": "scores", "g_var": "scores",
-    "g_norm": "scores", "spearman": "stats", "regret": "stats", "response_features": "gradients",
-    "score_teachers": "ranking", "SignProjection": "projection", "sample_responses": "generate", "train_causal_lm": "training",
+    "g_norm": "scores", "spearman": "evidence.ranks", "regret": "evidence.ranks", "response_features": "features.gradients",
+    "score_teachers": "ranking.rank", "SignProjection": "projection", "sample_responses": "models.decoding", "train_causal_lm": "models.training",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -7,7 +7,7 @@ its own interval. GRACE is a mean over prompts of h^T Sigma-hat(D_-i)^-1 h given
 those contributions is cheap and keeps the point inside. What it leaves out is the error of the matrices
 themselves, which all resamples share: where d is comparable to n, nominal 95% intervals then hold the expected
 score in about half of the data sets. Passing `influence` (see `gracelib.influence`) puts that error back, and
-`gracelib.coverage` measures both kinds.
+`gracelib.evidence.coverage` measures both kinds.
 
 Two teachers are compared on their common prompts with the same resample for both: a hard prompt raises both
 scores, and pairing removes that shared part.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gracelib.scores import Grace
-from gracelib.stats import Interval
+from gracelib.evidence.ranks import Interval
 
 CHUNK = 256  #: resamples at a time: (256, n) weights stay small however many prompts there are
 

@@ -230,11 +230,11 @@ class SignProjection:
 
 
 def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
-    """The `SignProjection` for a device: on CUDA the fused kernel of `triton_projection` where it works (else this
+    """The `SignProjection` for a device: on CUDA the fused kernel of `features.kernel` where it works (else this
     module's, with a warning that says why), on anything else this module's. Raises ValueError for d < 1."""
     if device.type == "cuda":
         if (fault := _kernel_fault(device)) is None:
-            from gracelib.triton_projection import TritonSignProjection
+            from gracelib.features.kernel import TritonSignProjection
             return TritonSignProjection(d, seed, device)
         warnings.warn(f"signs are made by torch, which is slower on a GPU than the fused kernel: {fault}", stacklevel=3)
     return SignProjection(d, seed, device)
@@ -243,7 +243,7 @@ def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
 @cache
 def _kernel_fault(device: torch.device) -> str | None:
     try:
-        from gracelib.triton_projection import works_on
+        from gracelib.features.kernel import works_on
     except ImportError as error:
         return f"triton cannot be imported ({error}); pip install triton"
     return works_on(device)

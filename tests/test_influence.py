@@ -6,7 +6,7 @@ they do not, which is why it exists.
 import numpy as np
 import pytest
 
-from gracelib.coverage import DESIGNS, Design, coverage
+from gracelib.evidence.coverage import DESIGNS, Design, coverage
 from gracelib.influence import grace_influence, grace_without
 from gracelib.intervals import grace_difference, grace_interval
 from gracelib.moments import assign_folds

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 from stages_for_tests import ADD
 
-from gracelib.store import META, Job, fault_in, compute, signed, verified
+from gracelib.jobs.store import META, Job, fault_in, compute, signed, verified
 
 YEAR = 365 * 86400
 

@@ -12,9 +12,9 @@ from filelock import FileLock
 from nano_for_tests import write_notebook
 from stages_for_tests import ADD
 
-from gracelib.disk import DiskError, check_writable, explained, in_words, sweep
-from gracelib.store import META, Job, compute, write_atomically
-from gracelib.workers import run_jobs
+from gracelib.jobs.disk import DiskError, check_writable, explained, in_words, sweep
+from gracelib.jobs.store import META, Job, compute, write_atomically
+from gracelib.jobs.workers import run_jobs
 
 slow = pytest.mark.slow
 AGAIN = "then run the same command again: what was finished is kept"
@@ -62,8 +62,8 @@ def test_a_disk_that_fills_up_in_a_notebook_is_one_error(undisturbed, fresh, sma
     """Of the cell that wrote, with the disk's message; the notebooks before it are kept."""
     fresh.figures = small_disk / "figures"
     fresh.copy_of(undisturbed)
-    write_notebook(fresh.notebooks / "04_large.ipynb", "from gracelib import paths\n"
-                   "from gracelib.store import write_atomically\nplace = paths.figures(scale)\n"
+    write_notebook(fresh.notebooks / "04_large.ipynb", "from gracelib.jobs import paths\n"
+                   "from gracelib.jobs.store import write_atomically\nplace = paths.figures(scale)\n"
                    "write_atomically(place / 'large.csv', lambda part: part.write_bytes(bytes(1 << 20)))")
     filler = fill(small_disk, 128 << 10)
     said = fresh.refused()
@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up_under_a_notebook_is_one_error(undisturbed, fresh, 
     """The cell itself goes well: its executed copy cannot be written."""
     fresh.runs = small_disk / "runs"
     fresh.copy_of(undisturbed)
-    write_notebook(fresh.notebooks / "04_fills.ipynb", "import os\nfrom gracelib import paths\nruns = paths.runs()\n"
+    write_notebook(fresh.notebooks / "04_fills.ipynb", "import os\nfrom gracelib.jobs import paths\nruns = paths.runs()\n"
                    "disk = os.statvfs(runs)\nif (runs / 'fault').exists():\n"
                    "    (runs / 'filler').write_bytes(bytes(disk.f_bavail * disk.f_frsize))", "print('x' * 100000)", "1 + 1")
     (fresh.runs / "fault").touch()
@@ -184,13 +184,13 @@ def test_errors_that_nobody_explained_are_explained_at_the_command_line(tmp_path
 def test_the_command_line_explains_what_nobody_did(monkeypatch):
     from typer.testing import CliRunner
 
-    from gracelib import commands
-    from gracelib.cli import app
+    from gracelib.experiment import run
+    from gracelib.cli.app import app
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(commands, "figures", full)
+    monkeypatch.setattr(run, "figures", full)
     result = CliRunner().invoke(app, ["figures", "--scale", "nano"])
     assert result.exit_code == 2 and result.stderr.startswith("error: the disk is full; make space there")
     assert result.stderr.count("\n") == 1

@@ -8,8 +8,8 @@ from filelock import FileLock
 from nano_for_tests import wait_until
 from stages_for_tests import ADD
 
-from gracelib.store import META, Job, compute
-from gracelib.tasks import read_jsonl, write_jsonl
+from gracelib.jobs.store import META, Job, compute
+from gracelib.text.tasks import read_jsonl, write_jsonl
 
 SCORE = ("--n", "8", "--m", "2", "--d", "8", "--folds", "2", "--plot", "")
 

@@ -14,13 +14,14 @@ if os.environ.get("GRACELIB_TEST_VLLM") != "1":
 
 import torch
 
-from gracelib import accuracy, world
-from gracelib.backends import sample
-from gracelib.generation_file import sidecar
-from gracelib.vllm_backend import VllmEngine
-from gracelib.world_models import ModelSpec, TeacherSpec, build_model, build_tokenizer, train_teacher
+from gracelib.models import accuracy
+from gracelib.world import stories
+from gracelib.models.sampling import sample
+from gracelib.models.sampled_file import sidecar
+from gracelib.models.vllm_engine import VllmEngine
+from gracelib.world.cast import ModelSpec, TeacherSpec, build_model, build_tokenizer, train_teacher
 
-PROBLEMS = world.draw_problems(160, "test", 0, 1, 3)
+PROBLEMS = stories.draw_problems(160, "test", 0, 1, 3)
 PROMPTS = [{"id": f"p{i}", "question": p.question, "answer": str(p.answer)} for i, p in enumerate(PROBLEMS)]
 M = 8
 COMMON = dict(style="student", max_new_tokens=70, progress=False)

@@ -1,0 +1,1 @@
+"""What the features cost beside other ways to make them."""

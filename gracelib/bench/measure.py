@@ -1,0 +1,189 @@
+"""What features cost beside what they cannot do without, and beside other ways: `make bench`.
+
+Why: times on somebody's machine mean little; ratios, measured in one process on the same student and responses, with
+the same threads, mean the same everywhere. Ours and the floor (see `bench.methods`) are timed in turns, so that what
+else the machine does hits all of them; the slow ways are timed on as many responses as a few seconds allow and scaled to
+all of them, which is said in the table, and left out where one response takes too long or a matrix does not fit.
+Finished settings are kept in runs/bench: a run that was stopped goes on where it was.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import psutil
+import torch
+from tqdm import tqdm
+
+from gracelib.bench import methods as ways
+from gracelib.bench import report
+from gracelib.features.heap import give_back
+from gracelib.features.memory import peak_memory, reset_peak
+from gracelib.jobs.paths import figures, runs
+from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
+
+MIB = 1 << 20
+PROMPT = 20                 # tokens, on average
+ROUNDS_SECONDS = 900.0      # a setting has fewer repeats where they would take longer
+PEER_SECONDS = 12.0         # the same for a slow way, which has fewer responses as well
+ONE_RUN = 60.0              # a way is left out where one run takes longer
+SECONDS_A_DRAW = 1.5e-8     # of one random sign of the others' projectors, on two cores: to know before
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A student of about `parameters` parameters and n responses of about `tokens` tokens. panels: of the figure."""
+
+    parameters: int
+    n: int = 512
+    d: int = 512
+    tokens: int = 100
+    panels: str = "D"
+
+
+# A score needs n m of a thousand or more; large students get fewer here, for time: 240 of the largest wait together in
+# the 24 GiB of a laptop.
+FULL = (Setting(100_000), Setting(300_000, panels="Dnd"), Setting(1_000_000), Setting(3_000_000),
+        Setting(10_000_000, 256), Setting(30_000_000, 240),
+        *(Setting(300_000, n, panels="n") for n in (8, 32, 128)), *(Setting(300_000, d=d, panels="d") for d in (32, 128, 2048)))
+BARS = (Setting(100_000), Setting(1_000_000))
+QUICK = (Setting(30_000, 32, 64, 30, "Dnd"), Setting(100_000, 32, 64, 30), Setting(30_000, 8, 64, 30, "n"),
+         Setting(30_000, 32, 256, 30, "d"))
+
+
+def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> list[dict]:
+    """A row for each method (see `report.COLUMNS`, without the ratios). `advance(method)` is called before each."""
+    model = ways.student_of(setting.parameters)
+    examples = ways.random_examples(setting.n, PROMPT, setting.tokens, model.config.vocab_size)
+    work = ways.Work(model, examples, setting.d)
+    common = {"panels": setting.panels, "parameters": work.n_parameters, "responses": setting.n,
+              "tokens": setting.tokens, "d": setting.d, "threads": torch.get_num_threads()}
+    advance(ways.PASSES)
+    ways.plain_passes(work, setting.n)    # kernels are chosen, threads started
+    trials = {}
+    for work.batch in sorted({min(b, setting.n) for b in ways.FLOOR_BATCHES}):
+        trials[work.batch] = _timed(lambda: ways.plain_passes(work, setting.n))[0]
+    work.batch = common["batch"] = min(trials, key=trials.get)
+    in_turns, alone = ([m for m in ways.METHODS if bool(m.each) is each] for each in (False, True))
+    rows = _in_turns(in_turns, work, repeats, advance)
+    for method in alone:
+        advance(method.name)
+        rows.append({"method": method.name} | _alone(method, work, repeats))
+    return [common | {"note": "", "responses_run": setting.n, "extrapolated": False} | row for row in rows]
+
+
+def _in_turns(methods, work: ways.Work, repeats: int, advance) -> list[dict]:
+    """All methods once for their memory, then round after round; the floor is the sum of two of them, round by round."""
+    n, peaks, first = len(work.examples), {}, 0.0
+    for method in methods:
+        advance(method.name)
+        peaks[method.name], seconds = _first(method, work, n)
+        first += seconds
+    repeats = max(r for r in (1, 3, repeats) if r == 1 or r <= repeats and r * first <= ROUNDS_SECONDS)
+    ready, times = [(m.name, m.prepare(work)) for m in methods], {}
+    for _ in range(repeats):
+        for name, run in ready:
+            seconds, parts = _timed(lambda: run(n))
+            for what, value in {name: seconds, **(parts or {})}.items():
+                times.setdefault(what, []).append(value)
+    times[ways.FLOOR] = [sum(pair) for pair in zip(times[ways.PASSES], times[ways.PRODUCT], strict=True)]
+    return [{"method": what, **_summary(values), "peak_mib": peaks.get(what)} for what, values in times.items()]
+
+
+def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
+    n, D = len(work.examples), work.n_parameters
+    nothing = {"seconds": None, "lowest": None, "highest": None, "peak_mib": None, "repeats": 0, "responses_run": 0}
+    if package := ways.missing(method.name):
+        return nothing | {"note": f"{package} is not installed: make bench"}
+    if (room := method.bytes_kept(D, n, work.d)) > ways.ROOM:
+        return nothing | {"note": f"left out: it keeps {room / 2**30:.1f} GiB"}
+    if method.name in ways.PEERS and (takes := D * work.d * SECONDS_A_DRAW) > ONE_RUN:
+        return nothing | {"note": f"left out: one run takes about {takes:.0f} s"}
+    least = min(method.each, n)
+    peak, once = _first(method, work, least)
+    k = min(n, max(1, int(PEER_SECONDS / repeats / once)) * least)
+    repeats = max(1, min(repeats, int(PEER_SECONDS / (once * k / least))))
+    run = method.prepare(work)
+    times = [_timed(lambda: run(k))[0] * n / k for _ in range(repeats)]
+    return _summary(times) | {"peak_mib": peak, "responses_run": k, "extrapolated": k < n,
+                              "note": f"scaled from {k} of {n} responses" if k < n else ""}
+
+
+def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, float]:
+    """Peak memory (MiB beyond what there was before; None where the system does not tell) and seconds of one run,
+    preparation included in the former only."""
+    give_back()
+    before, known = psutil.Process().memory_info().rss, reset_peak()
+    run = method.prepare(work)
+    seconds, _ = _timed(lambda: run(k))
+    return max(0.0, peak_memory() - before) / MIB if known else None, seconds
+
+
+def _timed(work) -> tuple[float, dict | None]:
+    begin = time.perf_counter()
+    parts = work()
+    return time.perf_counter() - begin, parts
+
+
+def _summary(seconds: list[float]) -> dict:
+    return {"seconds": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds),
+            "repeats": len(seconds)}
+
+
+def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFrame:
+    """The table of all settings; those finished before with the same code, packages and threads are read."""
+    code = fingerprint(closure("gracelib.bench.measure"))
+    rows = []
+    with tqdm(total=len(settings) * (len(ways.METHODS) + 1), desc="bench", file=sys.stderr) as bar:
+        for setting in settings:
+            peers = {name: ways.missing(name) for name in ways.PEERS}
+            key = digest([asdict(setting), repeats, code, versions(), torch.get_num_threads(), peers])
+            path = runs() / "bench" / f"{key}.json"
+            if path.is_file() and not fresh:
+                own = json.loads(path.read_text("utf-8"))
+                bar.update(len(ways.METHODS) + 1)
+            else:
+                def advance(method, setting=setting):
+                    bar.set_postfix_str(f"D = {setting.parameters:,}, n m = {setting.n}, d = {setting.d}: {method}")
+                    bar.update()
+                own = measure(setting, repeats, advance)
+                dumped = json.dumps(own)
+                write_atomically(path, lambda part, dumped=dumped: part.write_text(dumped, "utf-8"))
+            rows += own
+    return report.with_ratios(rows)
+
+
+def main(argv: list[str] | None = None) -> pd.DataFrame:
+    parser = argparse.ArgumentParser(prog="python -m gracelib.bench.measure", description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a small part, under a minute, written to runs/bench")
+    parser.add_argument("--bars", action="store_true", help="only the settings that have bars, written to runs/bench")
+    for name, default in (("parameters", None), ("n", 128), ("d", 512), ("tokens", 100)):
+        parser.add_argument(f"--{name}", type=int, default=default, help="of one setting of your own, written to "
+                            "runs/bench" + (f" (default {default})" if default else ""))
+    parser.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default 5)")
+    parser.add_argument("--threads", type=int, help="default: as many as torch takes")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    a = parser.parse_args(argv)
+    for name in ("parameters", "n", "d", "tokens", "repeats", "threads"):
+        if getattr(a, name) is not None and getattr(a, name) < 1:
+            parser.error(f"--{name} {getattr(a, name)}: at least 1")
+    if a.threads:
+        torch.set_num_threads(a.threads)
+    settings = (Setting(a.parameters, a.n, a.d, a.tokens, "Dnd"),) if a.parameters else QUICK if a.quick else \
+        BARS if a.bars else FULL
+    table = run(settings, a.repeats, a.fresh)
+    print(report.text(table))
+    folder = figures("bench") if settings is FULL else runs() / "bench"
+    written = report.save(table, folder, "features", {
+        "settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()})
+    print("\nwritten:", ", ".join(f"{path.parent.name}/{path.name}" for path in written))
+    return table
+
+
+if __name__ == "__main__":
+    main()

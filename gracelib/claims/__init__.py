@@ -1,0 +1,1 @@
+"""The paper's statements, judged on the tables of this world."""

@@ -1,0 +1,1 @@
+"""Figures from tables: styles, marks, captions, and one function a figure. No torch."""

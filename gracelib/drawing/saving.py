@@ -1,0 +1,267 @@
+"""Figures at rest: picture, the numbers drawn, and a sidecar that says where they come from.
+
+Why four files: the SVG is for print, the PNG for the web, the CSV for a reader who wants to check or redraw,
+and the JSON ties them to the notebook, the parameters, the result tables and the code they were made with, by
+hash. The same table gives the same bytes: pictures carry no dates and no random ids, tables a fixed number
+format. `check_sidecars` is what makes "every figure of the paper is there, and belongs to these tables" a
+test instead of a claim.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.transforms import Bbox
+
+from gracelib.jobs import paths
+from gracelib.paper.items import FIGURES, registered
+from gracelib.experiment.scales import command_for
+from gracelib.jobs.store import file_hash, versions, write_atomically
+
+DPI = 200
+
+
+@dataclass
+class Drawn:
+    """A figure with what belongs beside it: the numbers drawn, caption, alt text, our numbers and the
+    paper's.
+    """
+
+    fig: Figure | None
+    table: pd.DataFrame
+    caption: str
+    alt: str
+    ours: dict = field(default_factory=dict)
+    paper: dict = field(default_factory=dict)
+
+    def line(self, *columns: str) -> str:
+        """Those columns of the table in one line of rounded numbers: what a notebook prints above a picture, so that a
+        comparison of its outputs compares something. ValueError for a column that is not there."""
+        parts = []
+        for name in columns:
+            if name not in self.table:
+                raise ValueError(f"column {name!r} is not in the table drawn: it has {', '.join(self.table)}")
+            values = self.table[name].dropna()
+            numbers = f"{values.min():.3g} to {values.max():.3g}, mean {values.mean():.3g}" if len(values) else "none"
+            parts.append(f"{name} ({len(values)}): {numbers}")
+        return "drawn: " + "; ".join(parts)
+
+    def save(self, scale: str, name: str, **record) -> list[Path]:
+        """`save_figure` under the notebook the registry names; `record` is inputs, parameters and seed."""
+        about = {"notebook": registered(name).notebook, "caption": self.caption, "ours": self.ours, "paper": self.paper}
+        return save_figure(self.fig, scale, name, self.table, alt=self.alt, **about, **record)
+
+
+def save_figure(
+    fig: Figure | None,
+    scale: str,
+    name: str,
+    table: pd.DataFrame,
+    *,
+    notebook: str,
+    caption: str,
+    inputs: Iterable[str],
+    parameters: Mapping,
+    seed: int,
+    alt: str = "",
+    ours: Mapping | None = None,
+    paper: Mapping | None = None,
+    title: str | None = None,
+) -> list[Path]:
+    """Write `figures/<scale>/<name>.svg`, `.png`, `.csv` and last the `.json` sidecar; the paths, in that
+    order. A table of the paper has no picture: `fig` None, `.csv` and `.json` only.
+
+    `table` holds the numbers drawn. `inputs` names the result tables behind it ("scores", ...: files
+    `results/<input>.csv` of the scale). `parameters`, `ours` and `paper` must be JSON-ready (numpy numbers
+    are converted, NaN becomes null). The commit is that of the code at the first drawing: the sidecar keeps
+    it while all else stays the same. ValueError for an unregistered name, a figure where the registry has a
+    table or the other way round, another notebook than the registry's, an empty caption, alt text or table;
+    FileNotFoundError for an input that is not there.
+    """
+    item, folder = registered(name), paths.figures(scale)
+    if item.picture != (fig is not None):
+        kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
+        raise ValueError(f"{name} is registered as {kind}")
+    if item.picture and not alt.strip():
+        raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
+    if notebook != item.notebook:
+        raise ValueError(
+            f"{name} is made by notebook {item.notebook}, not {notebook}: one declared producer a figure"
+        )
+    if not caption.strip():
+        raise ValueError(f"{name}: caption is empty; say what is shown and how many cells it stands on")
+    if table.empty:
+        raise ValueError(f"{name}: the table of numbers drawn is empty")
+    hashes = {}
+    for table_name in sorted(inputs):
+        path = folder / "results" / f"{table_name}.csv"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{name}: input {table_name!r} is not there (results/{path.name} of scale {scale}): run "
+                f"`{command_for(scale)}`"
+            )
+        hashes[f"results/{path.name}"] = file_hash(path)
+    if not hashes:
+        raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
+    title = title or item.title
+    writers = _picture_writers(fig, name, title) if item.picture else {}
+    writers[".csv"] = partial(table.to_csv, index=False, float_format="%.10g", lineterminator="\n")
+    written = []
+    for ending, write in writers.items():
+        written.append(folder / f"{name}{ending}")
+        write_atomically(written[-1], write)
+    sidecar = _json_ready(
+        {
+            "name": name,
+            "scale": scale,
+            "notebook": notebook,
+            "paper_item": item.paper_item,
+            "title": title,
+            "caption": caption,
+            "alt": alt if item.picture else None,
+            "parameters": dict(parameters),
+            "seed": seed,
+            "ours": ours,
+            "paper": paper,
+            "inputs": hashes,
+            "files": {path.name: file_hash(path) for path in written},
+            "versions": versions(),
+        }
+    )
+    path = folder / f"{name}.json"
+    sidecar["git"] = _commit_to_record(path, sidecar)
+    text = json.dumps(sidecar, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return [*written, path]
+
+
+def _picture_writers(fig: Figure, name: str, title: str) -> dict:
+    """Ending -> function that writes the picture to a path, without dates or random ids."""
+    # Without a salt the SVG's ids are random; text as outlines does not depend on a reader's fonts.
+    salt = {"svg.hashsalt": name, "svg.fonttype": "path", "savefig.bbox": None}
+    _settle(fig)
+
+    def picture(part: Path, kind: str, metadata: dict) -> None:
+        with mpl.rc_context(salt):
+            fig.savefig(part, format=kind, dpi=DPI, metadata=metadata | {"Title": title})
+
+    return {
+        ".svg": partial(picture, kind="svg", metadata={"Date": None}),
+        ".png": partial(picture, kind="png", metadata={"Software": None}),
+    }
+
+
+def _settle(fig: Figure) -> None:
+    """Runs the layout once and rounds its corners: the solver's last bits differ between runs, and with them the names
+    of clip paths and the last digits of texts in an SVG."""
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    for part in _subfigures(fig):
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))  # (2, 2): corners in the parent
+    for ax in fig.get_axes():
+        ax.set_position(Bbox(ax.get_position().get_points().round(5)))
+
+
+def _subfigures(parent: Figure | SubFigure) -> list[SubFigure]:
+    return [found for part in parent.subfigs for found in (part, *_subfigures(part))]
+
+
+def _commit_to_record(path: Path, sidecar: dict) -> dict | None:
+    """The commit of the sidecar that is there if nothing else changed, else the present one.
+
+    Otherwise drawing the same figures again after a commit would change every sidecar, and each would have to
+    be committed again. A figure drawn from changed code (dirty) takes the first clean commit it is redrawn
+    at.
+    """
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        git = old.pop("git")
+        unchanged = old == sidecar and git["dirty"] is False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        unchanged = False  # none there, or not a sidecar of ours: it is about to be replaced
+    return git if unchanged else git_state()
+
+
+def git_state() -> dict | None:
+    """`{"commit", "dirty"}` of the checkout; dirty means that the package differs from the commit. None
+    without git.
+    """
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=paths.ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != paths.ROOT:
+            return None  # unpacked inside somebody else's repository
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "--", "gracelib")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an unpacked archive, no git installed, or no commit yet
+
+
+def _json_ready(value):
+    """Plain JSON values: numpy numbers converted, floats at ten digits (as in the tables), NaN and
+    infinities null.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): _json_ready(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_json_ready(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return value
+
+
+def check_sidecars(scale: str) -> list[str]:
+    """What is wrong with a scale's figures, one line each; empty when all is well.
+
+    Every registered figure must have its files and sidecar, with the hashes of files and inputs as recorded;
+    nothing that looks like a figure may lie there unregistered.
+    """
+    folder, problems = paths.figures(scale), []
+    for name, item in FIGURES.items():
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            problems.append(f"{name}: no sidecar {path.name}")
+            continue
+        try:
+            sidecar = json.loads(path.read_text(encoding="utf-8"))
+            recorded, inputs = dict(sidecar["files"]), dict(sidecar["inputs"])
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{name}: {path.name} is not a sidecar ({error!r})")
+            continue
+        expected = {f"{name}{ending}" for ending in item.endings}
+        problems += [
+            f"{name}: {path.name} has no hash of {file}" for file in sorted(expected - set(recorded))
+        ]
+        for file, digest in (recorded | inputs).items():
+            if not (folder / file).is_file():
+                problems.append(f"{name}: {file} is not there")
+            elif file_hash(folder / file) != digest:
+                problems.append(f"{name}: {file} is not the one its sidecar was written for: draw it again")
+        if sidecar.get("notebook") != item.notebook or sidecar.get("scale") != scale:
+            problems.append(
+                f"{name}: its sidecar says notebook {sidecar.get('notebook')}, scale {sidecar.get('scale')}"
+            )
+    known = {f"{name}{ending}" for name, item in FIGURES.items() for ending in (*item.endings, ".json")}
+    known |= {"verify.csv", "verify.json"}  # the record of `gracelib verify`: no notebook makes it
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".svg", ".png", ".csv", ".json") and path.name not in known:
+            problems.append(f"{path.name} is not in the registry")
+    return problems

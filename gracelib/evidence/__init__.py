@@ -1,0 +1,1 @@
+"""How well a score picks a teacher: statistics over result tables. No torch, no drawing."""

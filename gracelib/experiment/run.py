@@ -1,0 +1,180 @@
+"""What `make figures` and `make recompute` decide before they start: which scale is drawn, trained or only tabulated.
+
+Why two commands: at `mini` everything is trained in minutes, so drawing starts from nothing. At `lab` that takes hours,
+so its result tables are committed, `figures` draws from them and trains nothing, and only `recompute` trains: part by
+part, the cells that carry the argument first; a part that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gracelib.experiment import estimators, extras, feature_measures, measures, protocol, stages, tables
+from gracelib.jobs import notebooks, paths
+from gracelib.experiment.filtering import FILTERED
+from gracelib.experiment.pathological import PathologicalPlan
+from gracelib.paper.items import FIGURES, registered
+from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
+from gracelib.jobs.store import Job
+from gracelib.experiment.table_files import read_table
+from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
+
+#: The tables of every scale, by the function of `pipeline` that makes each.
+CELL_TABLES = {"teachers": "teacher_data", "base_students": "base_students", "features": "student_features",
+               "scores": "score_table", "students": "distilled_students"}
+
+
+def figures(scale: str, recompute: bool | None = None, names: Sequence[str] = (),
+            parameters: dict | None = None) -> list[Path]:
+    """Run the notebooks of a scale, or only those that make the figures `names`; where those figures lie.
+
+    `recompute` None: train what is not there, except at scales that take hours and for single figures, which are drawn
+    from the result tables. ValueError for a scale without figures, FileNotFoundError where there are no tables to draw
+    from, both naming the command that makes them.
+    """
+    get_scale(scale)
+    if scale in TABLES_ONLY:
+        raise ValueError(f"scale {scale!r} has result tables and no figures of its own; "
+                         f"`{command_for(scale)}` makes them")
+    if recompute is None:
+        recompute = not names and scale not in REDRAWN
+    if not recompute:
+        _check_tables(scale)
+    chosen = None
+    if names:
+        chosen = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in sorted({registered(name).notebook for name in names})]
+        if absent := [path for path in chosen if not path.is_file()]:
+            raise FileNotFoundError(f"{absent[0]}, which draws {', '.join(names)}, is not there")
+    before = functools.partial(_models, get_scale(scale)) if recompute and not names else None
+    notebooks.run(scale, recompute, chosen, parameters, before)
+    drawn = [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
+    if absent := [path for path in drawn if not path.is_file()]:
+        raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
+    return drawn
+
+
+def _check_tables(scale: str) -> None:
+    missing = [f"{name}.csv" for name in CELL_TABLES if not (paths.results(scale) / f"{name}.csv").is_file()]
+    if missing:
+        raise FileNotFoundError(f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
+                                f"`{command_for(scale)}` makes them")
+    for path in sorted(paths.results(scale).glob("*.csv")):  # all of them, before a kernel is started for the first
+        read_table(path, command_for(scale))
+
+
+def figures_named(text: str) -> list[str]:
+    """Registered names for what a reader types, comma-separated: "19", "fig19", "fig19_n_and_d", "table1", "main".
+
+    ValueError for a name that fits none, listing those there are.
+    """
+    found = []
+    for word in (part.strip().lower() for part in text.split(",")):
+        number = re.fullmatch(r"(fig(?:ure)?|table)?[ _]*0*(\d+)", word)
+        start = f"{'table' if number[1] == 'table' else 'fig'}{int(number[2]):02d}_" if number else None
+        short = [name for name in FIGURES if word and word == name.partition("_")[2]]
+        names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
+        if len(names) != 1:
+            raise ValueError(f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
+                             f"{', '.join(names or FIGURES)}, or a number such as 19")
+        found += names
+    return list(dict.fromkeys(found))
+
+
+def parts(scale: str) -> dict[str, Callable[[], object]]:
+    """The pieces of a full run in the order in which they are run, by name.
+
+    "teachers" trains the cast and samples every task; one piece a task and student then takes gradients and distils;
+    "extra" adds the students of the ablations; "figures" runs the notebooks, which score, collect the tables and draw.
+    A scale of `TABLES_ONLY` ends with "tables" instead of the last two.
+    """
+    config = get_scale(scale)
+    found = {name: functools.partial(_part, name, own) for name, own in jobs(config).items()
+             if name not in ("tables", "extra", "figures")}
+    if scale in TABLES_ONLY:
+        return found | {"tables": lambda: [getattr(tables, make)(scale) for make in CELL_TABLES.values()]}
+    return found | {"extra": lambda: _extra(scale), "figures": lambda: figures(scale, recompute=True)}
+
+
+def jobs(config: Scale) -> dict[str, list[Job]]:
+    """Every job that the tables of a scale ask for, by `parts`: none that an unfinished one merely needs on the way.
+
+    Of the filtered students only the filters are in it: which students there can be is known once these have run.
+    """
+    plans, found = [tables.Plan(config, task.name) for task in config.tasks], {}
+    found["teachers"] = [job for plan in plans for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)
+                         for job in group.values()]
+    for plan in plans:
+        for student, _ in plan.task.temperatures:
+            both = (*plan.features.items(), *plan.student_accuracy.items())
+            found[f"{plan.task.name}-{student}"] = [job for cell, job in both if cell[0] == student]
+    if config.name in TABLES_ONLY:
+        return found | {"tables": []}
+    extra, odd = extras.ExtraPlan(plans[0]), PathologicalPlan(plans[0])
+    found["extra"] = [*extras.filters(extra), *extra.test.values(), *extra.train.values()]
+    found["figures"] = [*odd.features.values(), *odd.student_accuracy.values(), *protocol.jobs(config).values(),
+                        *(job for plan in plans for job in plan.students.values()), *_scored(config, plans)]
+    return found
+
+
+def _scored(config: Scale, plans: list[tables.Plan]) -> list[Job]:
+    """What scores or times features that are finished."""
+    groups = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
+    return [job for group in groups for job in group.values()]
+
+
+def _part(name: str, own: list[Job]) -> None:
+    run_jobs(own, paths.runs(), name.replace("-", " task, ") + " student" * ("-" in name))
+
+
+def _models(config: Scale) -> None:
+    """Everything that takes a model, and what scores the features, in two goes: workers that load torch once and not once
+    a notebook, and no notebook that ends with one core at work. The notebooks then find their jobs finished; opened by
+    hand, each does its own."""
+    last = {stages.EVALUATE, stages.EVALUATE_AS, stages.FEATURES, FILTERED}  # what else takes a model, these need
+    found = [job for part in jobs(config).values() for job in part if job.stage in last]
+    with worker_pool(n_workers()) as pool:
+        run_jobs(found, paths.runs(), f"{config.name}: models and gradients", pool)
+        # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
+        plans = [tables.Plan(config, task.name) for task in config.tasks]
+        found = extras.filtered_jobs(extras.ExtraPlan(plans[0]))
+        run_jobs([*found, *_scored(config, plans)], paths.runs(), f"{config.name}: filtered students, ablations", pool)
+
+
+def _extra(scale: str) -> None:
+    # Through the tables: which filtered students there can be is known only once the filter has run.
+    extras.filtered(scale)
+    extras.training_runs(scale)
+
+
+def recompute(scale: str, only: Sequence[str] = ()) -> float:
+    """Train, score, distil and draw everything of a scale that is not finished; the seconds it took.
+
+    `only` names `parts`; all of them by default where they are worth naming (hours), else "figures", which includes the
+    others. ValueError for an unknown scale or part.
+    """
+    found = parts(scale)
+    n_workers()  # a bad GRACELIB_WORKERS is refused now
+    for name in only:
+        if name not in found:
+            raise ValueError(f"part {name!r} is not one of scale {scale!r}'s: choose among {', '.join(found)}")
+    chosen = [name for name in found if name in only]
+    if not only:
+        chosen = list(found) if scale in (*REDRAWN, *TABLES_ONLY) else ["figures"]
+    started = time.perf_counter()
+    for i, name in enumerate(chosen, 1):
+        before = time.perf_counter()
+        print(f"{scale}: part {name} ({i} of {len(chosen)})", file=sys.stderr)
+        found[name]()
+        print(f"{scale}: part {name} is finished, {in_words(time.perf_counter() - before)}", file=sys.stderr)
+    return time.perf_counter() - started
+
+
+def in_words(seconds: float) -> str:
+    """3725 -> "1 h 02 min"; below an hour minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

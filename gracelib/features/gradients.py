@@ -1,0 +1,270 @@
+"""Features of a student on responses: one projected gradient per response, and what is cheap to keep beside
+it.
+
+Why: every score of the paper is a function of h(x, y) = log|y| * Pi grad L(y | x) at the student's given
+weights (paper, section 2). This module makes Pi grad L for all responses in one pass and keeps the log|y| factor
+out of it, so that one gradient pass serves every ablation. L is the cross-entropy averaged over the
+response's tokens (its EOS counted, the prompt not), the gradient is taken in eval mode with respect to all
+parameters, a tied embedding once with both of its contributions. Nothing of size (number of responses) x D is
+ever held; see `per_layer.py` for how.
+
+Batches are padded on the right and given no attention mask: in a causal model a position cannot see what
+follows it, and a padded position is in no loss, so padding changes nothing but the rounding.
+"""
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from gracelib.features import heap
+from gracelib.features.batches import _batches, batch_groups, default_block_bytes
+from gracelib.features.estimators import check_params, engine_of, n_parameters
+from gracelib.features.per_layer import LayerByLayer, OneAtATime, Unsupported, parameter_names
+from gracelib.projection import MIB, SignProjection
+from gracelib.features.projection_choice import TwoSided, check_projection, make_projection
+
+Example = tuple[Sequence[int], Sequence[int]]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+# How far the layer-by-layer gradient may be from plain autograd's before it is not trusted: rounding only.
+_TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
+_PROBE_ROWS = 8
+
+
+def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, seed: int = 0,
+                      batch_tokens: int | None = None, block_bytes: int | None = None, device: str = "auto",
+                      dtype: str = "float32", progress: bool = True, names: Sequence[str] | None = None,
+                      method: str = "auto", params: str = "all",
+                      projection: str = "signs") -> dict[str, np.ndarray]:
+    """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
+
+    examples: (prompt_ids, response_ids) pairs; the supervised tokens are exactly response_ids, which already
+        end with EOS; the first is predicted from the last prompt token.
+    d, seed: rows and seed of the sign projection. Rows are independent: g[:, :k] is the projection
+        to k numbers.
+    batch_tokens: padded tokens per batch (default: see `batch_groups`). It changes time, memory and rounding, not
+        results. block_bytes: size of one block of per-response gradients (default 16 MiB, 64 MiB
+        for more than 2 million parameters, 128 MiB for more than 20 million, CUDA 256 MiB).
+    device: "auto" (CUDA when present) or a torch device. dtype: of weights and activations, "float32",
+        "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
+        of another dtype is copied, so the caller's model is never changed.
+    names: N labels for error messages. method: "auto", or "one at a time" for plain autograd.
+    params: "all" (the paper's), or one of the cheaper estimators of `estimators.py`: "last-layer" (the
+        output projection alone) or "lora-b" (B of fresh LoRA adapters, A drawn from `seed`). D, g and
+        grad_norm are then of those parameters; with "one at a time" their batches hold one response.
+    projection: "signs" (the paper's), or one of `projection_choice.py`: "sjlt", or "two-sided" (with params "all"
+        only; grad_norm is then an estimate, and the first columns are no projection to fewer numbers).
+
+    Returns arrays: g (N, d) float32 (float64 for "float64"), scaled by 1/sqrt(D), not length-recalibrated;
+    length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
+    response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64.
+
+    Raises ValueError for choices that do not go together, an empty prompt or response, ids outside the vocabulary, a
+    text longer than the model's positions, or a non-finite loss or gradient, naming the response. Warns when it falls
+    back to one response at a time. On a CPU the process keeps the memory that is freed (`heap.keep_freed`).
+    """
+    label = _labels(examples, names)
+    _check_arguments(d, batch_tokens, dtype, method)
+    check_params(params)
+    check_projection(projection, params, method)
+    _check_examples(model, examples, label)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    model = _placed(model, device, _DTYPES[dtype])
+    D = n_parameters(model, params)
+    block_bytes = block_bytes or default_block_bytes(device.type == "cpu", D)
+    n = len(examples)
+    wide = torch.float64 if dtype == "float64" else torch.float32
+    result = {"g": np.zeros((n, d), np.float64 if dtype == "float64" else np.float32),
+              "length": np.array([len(y) for _, y in examples], dtype=np.int64),
+              **{k: np.zeros(n) for k in ("loss", "mean_prob", "grad_norm")}}
+    if n == 0:
+        return result
+    if device.type == "cpu":
+        heap.keep_freed()
+    was_training = model.training
+    model.eval()    # dropout off: the gradient belongs to the response, not to a random draw
+    try:
+        if params == "all":
+            engine = _engine(model, examples, device, dtype, method)
+        else:
+            engine = engine_of(model, params, seed)
+        if projection == "two-sided":
+            if engine is OneAtATime:
+                raise ValueError(f"projection='two-sided' needs gradients layer by layer, which {type(model).__name__} "
+                                 "does not allow (see the warning); use projection='signs' or 'sjlt'")
+            engine = partial(TwoSided, d=d, seed=seed)
+        lengths = [len(x) + len(y) for x, y in examples]
+        if engine is OneAtATime or method != "auto":
+            groups = [[batch] for batch in _batches(lengths, 1, 1)]
+        else:
+            groups = batch_groups(model, lengths, batch_tokens, engine is LayerByLayer and device.type == "cpu")
+        projector = make_projection(projection, d, seed, device)
+        scale = 1 / math.sqrt(D)
+        bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
+        with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
+            for group in groups:
+                rows = [i for batch in group for i in batch]
+                g = torch.zeros(d, len(rows), dtype=wide, device=device).T    # a layout for fast products
+                squares = torch.zeros(len(rows), dtype=torch.float64, device=device)
+
+                def sink(name, start, block, g=g, squares=squares):
+                    projector.accumulate(g, name, start, block)
+                    squares.add_(torch.linalg.vector_norm(block, dim=1).double().square_())
+
+                for own in group:
+                    batch = _Batch([examples[i] for i in own], device)
+
+                    def loss_of(logits, batch=batch, own=own):
+                        total = batch.loss(logits)
+                        _check_finite("loss", batch.losses, own, label)
+                        return total
+
+                    gradients.run(batch.input_ids, loss_of, sink if len(group) == 1 else None)
+                    result["loss"][own] = batch.losses.cpu().numpy()
+                    result["mean_prob"][own] = batch.probabilities.cpu().numpy()
+                if len(group) > 1:
+                    gradients.hand_on(sink)
+                if projection == "two-sided":
+                    squares = g.double().square().sum(1) / d
+                _check_finite("gradient norm", squares.sqrt(), rows, label)
+                _check_finite("projected gradient", g.abs().amax(1), rows, label)
+                result["g"][rows] = (g * scale).cpu().numpy()
+                result["grad_norm"][rows] = squares.sqrt().cpu().numpy()
+                bar.update(len(rows))
+    finally:
+        model.train(was_training)
+    return result
+
+
+class _Batch:
+    """Right-padded inputs of some examples and the positions of their supervised tokens."""
+
+    def __init__(self, examples: Sequence[Example], device: torch.device):
+        # The last token predicts nothing, so it is never an input.
+        texts = [torch.tensor([*x, *y]) for x, y in examples]
+        self.input_ids = nn.utils.rnn.pad_sequence([t[:-1] for t in texts], batch_first=True)  # (B, T)
+        self.input_ids = self.input_ids.to(device)
+        width = self.input_ids.shape[1]
+        at = [torch.arange(len(x) - 1, len(x) - 1 + len(y)) + b * width for b, (x, y) in enumerate(examples)]
+        self.at = torch.cat(at).to(device)    # (n,) flat positions
+        self.targets = torch.cat([t[len(x):] for t, (x, _) in zip(texts, examples)]).to(device)
+        lengths = torch.tensor([len(y) for _, y in examples])
+        self.row = torch.repeat_interleave(torch.arange(len(examples)), lengths).to(device)
+        self.lengths = lengths.to(device)
+
+    def loss(self, logits: torch.Tensor) -> torch.Tensor:
+        """Sum over responses of their token means (responses do not meet, so each gets its own gradient).
+        logits (B, T, V); keeps `losses` and `probabilities`, both (B,) float64."""
+        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        chosen = logits.flatten(0, 1)[self.at].to(wide)                                   # (n, V)
+        nll = F.cross_entropy(chosen, self.targets, reduction="none")                     # (n,)
+        tokens = nll.detach().double()
+        self.losses = self._mean(tokens)
+        self.probabilities = self._mean(torch.exp(-tokens))
+        return (nll / self.lengths[self.row]).sum()
+
+    def _mean(self, per_token: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(self.lengths), dtype=per_token.dtype, device=per_token.device).index_add_(
+            0, self.row, per_token) / self.lengths
+
+
+def _engine(model, examples, device, dtype, method):
+    """LayerByLayer where it is exact, else OneAtATime, announced. Being known is not enough (a parameter can
+    be used outside its own module): two responses of different length are done both ways first and must
+    agree, tensor by tensor."""
+    if method == "one at a time":
+        return OneAtATime
+    by_length = sorted(range(len(examples)), key=lambda i: len(examples[i][0]) + len(examples[i][1]))
+    pair = [examples[i] for i in (by_length[0], by_length[len(by_length) // 4])]
+    try:
+        fast = _probe(model, LayerByLayer, [pair], device)
+        plain = _probe(model, OneAtATime, [[pair[0]], [pair[1]]], device)
+        total = torch.stack(list(plain.values())).norm(dim=(0, 2))    # (P, 2, rows) -> (2,)
+        for name, exact in plain.items():
+            floor = torch.maximum(exact.norm(dim=1), 1e-3 * total)                        # (2,)
+            error = (fast[name] - exact).norm(dim=1) / floor.clamp_min(1e-30)
+            # A student that is itself non-finite passes here: the main pass names the response.
+            if (torch.isfinite(total) & ~(error <= _TOLERANCE[dtype])).any():
+                raise Unsupported(f"{name} differs from plain autograd by {error.max():.1e} (relative)")
+    except Unsupported as reason:
+        warnings.warn(f"gradients one response at a time (exact, but slow): {reason}", stacklevel=3)
+        return OneAtATime
+    return LayerByLayer
+
+
+def _probe(model, engine, batches, device) -> dict[str, torch.Tensor]:
+    """Each parameter's gradient, projected by itself to a few numbers: name -> (responses, rows)."""
+    projection = SignProjection(_PROBE_ROWS, 0, device, cache_bytes=0)
+    n = sum(map(len, batches))
+    seen = {name: torch.zeros(n, _PROBE_ROWS, dtype=torch.float64, device=device)
+            for name in parameter_names(model).values()}
+    done = 0
+    with engine(model, max(map(len, batches)), 8 * MIB) as gradients:
+        for rows in batches:
+            batch = _Batch(rows, device)
+            part = slice(done, done + len(rows))
+            gradients.run(batch.input_ids, batch.loss, lambda name, start, block: projection.accumulate(
+                seen[name][part], name, start, block))
+            done += len(rows)
+    return seen
+
+
+def _placed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    here = all(p.dtype == dtype and p.device.type == device.type for p in model.parameters())
+    return model if here else copy.deepcopy(model).to(device=device, dtype=dtype)
+
+
+def _labels(examples, names):
+    if names is not None and len(names) != len(examples):
+        raise ValueError(f"response_features: {len(names)} names for {len(examples)} examples; "
+                         "give one each or none")
+    return lambda i: f"response {i}" if names is None else f"response {i} ({names[i]})"
+
+
+def _check_arguments(d, batch_tokens, dtype, method):
+    if d < 1:
+        raise ValueError(f"response_features: d must be at least 1, got {d}")
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ValueError(f"response_features: batch_tokens must be at least 1, got {batch_tokens}")
+    if dtype not in _DTYPES:
+        raise ValueError(f"response_features: dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+    if method not in ("auto", "one at a time"):
+        raise ValueError(f"response_features: method must be 'auto' or 'one at a time', got {method!r}")
+
+
+def _check_examples(model, examples, label):
+    config = getattr(model, "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    vocabulary = getattr(config, "vocab_size", None)
+    for i, (prompt, response) in enumerate(examples):
+        if len(prompt) == 0:
+            raise ValueError(f"{label(i)}: the prompt is empty, so nothing predicts the first response "
+                             "token; put at least a BOS token there")
+        if len(response) == 0:
+            raise ValueError(f"{label(i)}: the response is empty; it needs at least its EOS token")
+        total = len(prompt) + len(response)
+        if positions is not None and total > positions:
+            raise ValueError(f"{label(i)}: {len(prompt)} prompt + {len(response)} response tokens exceed "
+                             f"the model's {positions} positions; shorten the response or drop it")
+        if vocabulary is not None:
+            low, high = min(min(prompt), min(response)), max(max(prompt), max(response))
+            if low < 0 or high >= vocabulary:
+                raise ValueError(f"{label(i)}: token id {low if low < 0 else high} is outside the model's "
+                                 f"vocabulary of {vocabulary}; use the student's own tokenizer")
+
+
+def _check_finite(what, values, rows, label):
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        k = int(bad[0])
+        raise ValueError(f"{label(rows[k])}: {what} is {values[k].item()}; look for non-finite student "
+                         "weights, or use dtype='float32' if this was 'bfloat16'")

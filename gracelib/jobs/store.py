@@ -1,0 +1,354 @@
+"""Where results are kept and how a finished one is recognised.
+
+A job is a stage, its parameters and the jobs it depends on. Its key is a hash of exactly that, with a fingerprint of
+the stage's source code and the versions of the packages that compute, all the way up the chain; its result is a
+folder named after the key. A folder is written under a temporary name and renamed when complete, so one that exists
+is finished: a killed run loses only the jobs that were in flight, the same command twice does no work twice, and a
+changed stage makes new keys instead of returning stale results. A finished folder is checked against its checksums
+before it is used: a damaged one is computed again.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import platform
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from gracelib.jobs.disk import alone, explained, flush, part_of
+from gracelib.jobs.paths import PACKAGE
+
+META = "meta.json"
+_UNSIGNED = frozenset(("stage", "label", "key", "params", "code", "inputs", "files", "versions", "seconds"))
+DECISIVE = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy")  # another version, another result
+VERSIONED = ("gracelib", *DECISIVE, "pandas", "matplotlib", "seaborn")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of work. `run(out, params, inputs)` writes files into the folder `out`; `inputs` maps the job's
+    dependency names to their finished folders. What decides the result is read off the code: no list could forget a module."""
+
+    name: str
+    run: Callable[[Path, dict, dict[str, Path]], None]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The gracelib modules whose code decides the result."""
+        return _deciding(self.run)[0]
+
+    @property
+    def code(self) -> str:
+        """A fingerprint of what the stage does: the function itself, its neighbours that it calls, and its `modules`."""
+        return digest([fingerprint(self.modules), *_deciding(self.run)[1]])
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """A fingerprint of each piece of `code` by name, so that a finished result can say later which one changed."""
+        return ({name: fingerprint((name,)) for name in self.modules}
+                | {f"{self.run.__module__}.{self.run.__name__}": digest(_deciding(self.run)[1])})
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One result to be had: a stage, JSON-ready parameters, and named upstream jobs."""
+
+    stage: Stage
+    params: dict
+    inputs: dict[str, "Job"] = field(default_factory=dict)
+    label: str = ""
+    cost: float = 1.0  # rough seconds: long jobs start first
+
+    @property
+    def key(self) -> str:
+        if "_key" not in self.__dict__:
+            record = {"stage": self.stage.name, "code": self.stage.code, "params": self.params,
+                      "versions": {name: versions()[name] for name in DECISIVE},
+                      "inputs": {name: job.key for name, job in self.inputs.items()}}
+            object.__setattr__(self, "_key", digest(record))
+        return self.__dict__["_key"]
+
+    def folder(self, root: Path) -> Path:
+        return Path(root) / self.stage.name / self.key
+
+    def done(self, root: Path) -> bool:
+        """Whether the result is there and undamaged. A damaged one is named on stderr and thrown away."""
+        if not (self.folder(root) / META).is_file():
+            return False
+        if fault_in(self.folder(root)) is None:
+            return True
+        # Only its lock's holder may remove it: another run may have put a good one there meanwhile.
+        with explained(root), self.alone(root):
+            return self.kept(root)
+
+    def kept(self, root: Path) -> bool:
+        """`done` for the holder of the lock."""
+        folder = self.folder(root)
+        if not (folder / META).is_file():
+            return False
+        if (fault := fault_in(folder)) is None:
+            return True
+        print(f"{self.stage.name} {self.label}: {fault}; it is computed again", file=sys.stderr)
+        shutil.rmtree(folder)
+        return False
+
+    def alone(self, root: Path) -> contextlib.AbstractContextManager:
+        """The lock of this one result."""
+        return alone(self.folder(root).with_suffix(".lock"),
+                     f"{self.stage.name} {self.label}: another run is at work on it")
+
+
+def fault_in(folder: Path) -> str | None:
+    """What is wrong with a finished folder as it is at this moment, or None."""
+    try:
+        # Not only times: a clock may jump, and a copy keeps them. An inode's change time cannot be set by anybody.
+        stats = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*"))}
+        return _fault(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                                    for name, s in stats.items()))
+    except FileNotFoundError:
+        return f"{folder.name} vanished while it was read"
+
+
+@cache
+def _fault(folder: Path, stamp: tuple) -> str | None:
+    """What is wrong with a finished folder, or None. Read once a process as long as no file in it changes (`stamp`)."""
+    try:
+        meta = verified((folder / META).read_text(encoding="utf-8"), _UNSIGNED)
+        files = dict(meta["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{folder.name}/{META} is damaged ({error})"
+    if meta["key"] != folder.name:
+        return f"{folder.name}/{META} belongs to another result, {meta['key']}"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{folder.name}/{name} is missing"
+        if file_hash(path) != expected:
+            return f"{folder.name}/{name} is damaged (its checksum changed)"
+    return None
+
+
+def signed(record: dict) -> str:
+    """JSON text of a record with a checksum of itself, for `verified`."""
+    return json.dumps({**record, "checksum": digest(record)}, indent=1, sort_keys=True)
+
+
+def verified(text: str, unsigned: frozenset[str] = frozenset()) -> dict:
+    """The record of a `signed` text. ValueError if it is not what was written.
+
+    A record with exactly the keys `unsigned` needs no checksum: results of hours that were made before there was one.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    if unsigned and record.keys() == unsigned:
+        return record
+    if record.pop("checksum", None) != digest(record):
+        raise ValueError("its checksum changed")
+    return record
+
+
+def digest(record) -> str:
+    """A short hash of a JSON-ready value; key order does not matter."""
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@cache
+def fingerprint(modules: tuple[str, ...]) -> str:
+    """A hash of what modules *do*, the same for the same code wherever it lies."""
+    return digest([f"{name}:{_behaviour(Path(importlib.util.find_spec(name).origin).read_text(encoding='utf-8'))}"
+                   for name in sorted(modules)])
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """The package's modules by dotted name."""
+    return {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+
+def _imported(nodes: Iterable[ast.AST]) -> set[tuple[str, str]]:
+    """Modules of the package that statements import, each with the name that is taken from it ("": the module itself)."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add((whole, "") if whole in _files() else (node.module, alias.name))
+        elif isinstance(node, ast.Import):
+            found |= {(alias.name, "") for alias in node.names}
+    return {(module, name) for module, name in found if module in _files()}
+
+
+@cache
+def closure(*modules: str) -> tuple[str, ...]:
+    """`modules` and every gracelib module that they import, at their heads or inside functions, and so on.
+
+    `gracelib.jobs` is left out: it keeps results and decides no number.
+    """
+    found, todo = set(), list(modules)
+    while todo:
+        module = todo.pop()
+        if module not in found and not module.startswith(f"{PACKAGE.name}.jobs."):
+            found.add(module)
+            todo += [name for name, _ in _imported(ast.walk(ast.parse(_files()[module].read_text(encoding="utf-8"))))]
+    return tuple(sorted(found))
+
+
+@cache
+def _deciding(run: Callable) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What decides the result of a stage's function: whole modules with all they import, and what the function and those
+    that it calls in its own wing do. Its own wing is not taken whole: it holds every other stage, and the plan of all."""
+    wing, texts, modules = run.__module__.rpartition(".")[0], {}, set()
+
+    def visit(function: Callable) -> None:
+        if function in texts:
+            return
+        source = textwrap.dedent(inspect.getsource(function))
+        texts[function] = _behaviour(source)
+        named = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+        for module, name in _imported(ast.walk(ast.parse(source))):
+            if module.rpartition(".")[0] != wing:
+                modules.add(module)
+            elif name:
+                named[name] = getattr(importlib.import_module(module), name)
+        for name, value in named.items():
+            home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+            if inspect.isroutine(value) and (home == function.__module__ or home in _files() and home.rpartition(".")[0] == wing):
+                visit(inspect.unwrap(value))
+            elif home in _files() and home.rpartition(".")[0] != wing:
+                modules.add(home)
+            else:
+                with contextlib.suppress(TypeError, ValueError):  # a constant, where it is one that JSON can hold
+                    texts[name] = f"{name} = {digest(value)}"
+
+    visit(run)
+    return closure(*sorted(modules)), tuple(sorted(texts.values()))
+
+
+def _names(code) -> set[str]:
+    """Global names that code uses, functions and comprehensions inside it included."""
+    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if inspect.iscode(inner)))
+
+
+def _behaviour(source: str) -> str:
+    """The syntax tree of a source text without docstrings: comments and layout do not count."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body
+                and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)):
+            body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What made a result: package versions, Python and the kind of machine (never its name or a path)."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "source tree"  # gracelib run from a checkout that was not installed
+    return found | {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def machine() -> dict[str, str | int | None]:
+    """What else decides the last bits: the vector instructions torch uses ("AVX512", "AVX2", ...) and its threads; None
+    where torch was not needed. Beside a result, never in its key: results may be carried from machine to machine."""
+    torch = sys.modules.get("torch")
+    return {"cpu": torch.backends.cpu.get_cpu_capability() if torch else None,
+            "threads": torch.get_num_threads() if torch else None}
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary sibling, then rename it to `path`: readers see the old file or the whole new one,
+    also after a power cut. Raises DiskError for a disk that cannot take it."""
+    part = part_of(path)
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(part)
+            flush(part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def compute(job: Job, root: Path) -> Path:
+    """The finished folder of a job, computing it (not its inputs) if need be.
+
+    Two processes that want the same job at once: one says that it waits, and does. Raises RuntimeError if an input is
+    missing, DiskError for a disk that cannot take the result.
+    """
+    folder = job.folder(root)
+    if job.done(root):
+        return folder
+    inputs = {name: upstream.folder(root) for name, upstream in job.inputs.items()}
+    for name, upstream in job.inputs.items():
+        if not upstream.done(root):
+            raise RuntimeError(f"{job.stage.name} {job.label}: its input {name!r} is not there; run that stage first")
+    with explained(root):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with job.alone(root):
+            if not job.kept(root):
+                _make(job, folder, inputs)
+    return folder
+
+
+def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
+    part.mkdir()
+    started = time.perf_counter()
+    job.stage.run(part, job.params, inputs)
+    files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+    meta = {"stage": job.stage.name, "label": job.label, "key": job.key, "params": job.params,
+            "code": job.stage.code, "modules": job.stage.parts, "machine": machine(),
+            "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
+            "files": {str(path.relative_to(part)): file_hash(path) for path in files},
+            "versions": versions(), "seconds": round(time.perf_counter() - started, 3)}
+    (part / META).write_text(signed(meta), encoding="utf-8")
+    for path in (*files, part / META, part):  # a power cut after the rename must not find them empty
+        flush(path)
+    shutil.rmtree(folder, ignore_errors=True)  # a folder without its meta file: not ours to trust
+    os.replace(part, folder)
+
+
+def with_upstream(jobs: Iterable[Job], unfinished_in: Path | None = None) -> list[Job]:
+    """The jobs and everything they depend on, each key once, inputs before what needs them.
+
+    With `unfinished_in` (a root) only what is still to be done there: a finished job needs its inputs no more, even
+    if somebody removed them to save space.
+    """
+    ordered: dict[str, Job] = {}
+
+    def visit(job: Job) -> None:
+        if job.key not in ordered and not (unfinished_in is not None and job.done(unfinished_in)):
+            for upstream in job.inputs.values():
+                visit(upstream)
+            ordered[job.key] = job
+
+    for job in jobs:
+        visit(job)
+    return list(ordered.values())

@@ -1,0 +1,147 @@
+"""Running jobs in parallel: one-thread worker processes, longest first, as soon as their inputs are there.
+
+The models are small, so two processes of one thread do more than one process of two threads. Workers are spawned,
+not forked (a forked torch can deadlock), and die with their parent.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gracelib.jobs.disk import check_writable, ended, sweep_folders
+from gracelib.jobs.store import Job, compute, with_upstream
+
+# What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
+WORKER_VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                    "TOKENIZERS_PARALLELISM": "false",
+                    "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def n_workers() -> int:
+    """`GRACELIB_WORKERS`, or the number of usable cores. Raises ValueError if the variable is no positive number."""
+    asked = os.environ.get("GRACELIB_WORKERS", "").strip()
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"GRACELIB_WORKERS={asked!r} is not a number of processes; use 1 or more, or unset it")
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _die_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # nobody is left to take a result; what is half-written is not renamed
+
+
+def prepare_worker() -> None:
+    """What a spawned process does first, here and where notebooks are executed."""
+    # A killed parent (kill -9, out of memory) takes no leave: without this, its workers would wait for work forever.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    sys.stdout = sys.stderr  # stdout is for results, and a notebook compares its own with the committed one
+
+
+def end_with(pid: int) -> None:
+    """End this process, a notebook's kernel, soon after process `pid`, which executes the notebook.
+
+    A kernel watches its parent itself, but takes the one it finds when it is ready for the right one (ipykernel 7): if
+    the command was killed a second earlier, that is whoever adopts orphans, and the kernel would stay for ever.
+    """
+    def watch() -> None:
+        while not ended(pid):
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _compute(job: Job, root: Path) -> str:
+    compute(job, root)
+    _keep_imports()
+    return job.key
+
+
+@functools.cache
+def _keep_imports() -> None:
+    """What the first job imported stays: the collections of later ones (the Trainer asks for one) need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def one_thread_each():
+    """Processes that are started within have one thread each, and no bars of the hub's: with as many threads as cores in
+    each they would wait for each other (a notebook beside another took twice as long), and small matrices gain nothing."""
+    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
+    os.environ.update(WORKER_VARIABLES)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def worker_pool(at_once: int):
+    """Worker processes for several `run_jobs`, started when they are needed, so that each loads torch once."""
+    with one_thread_each():
+        pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExecutor | None = None) -> None:
+    """Finish `jobs` and all they depend on, in workers of their own or those of `pool`; finished ones cost a file look-up.
+
+    Raises RuntimeError naming the job that failed (the cause is chained) or, if a worker process died, those that
+    were in flight; DiskError, before any work, if `root` cannot be written to. What was finished stays finished:
+    calling again resumes.
+    """
+    todo = {job.key: job for job in with_upstream(jobs, unfinished_in=root)}
+    if not todo:
+        return
+    check_writable(root)
+    sweep_folders(root)
+    n_jobs, at_once = len(todo), min(n_workers(), len(todo))
+    bar = tqdm(total=sum(job.cost for job in todo.values()), desc=description, smoothing=0.05, postfix=f"0/{n_jobs} jobs",
+               bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}")
+    with (nullcontext(pool) if pool else worker_pool(at_once)) as workers, bar:
+        running, unfinished = {}, set(todo)
+        try:
+            while todo or running:
+                ready = [job for job in todo.values() if not unfinished & {up.key for up in job.inputs.values()}]
+                for job in sorted(ready, key=lambda job: -job.cost)[: at_once + 1 - len(running)]:
+                    running[workers.submit(_compute, job, root)] = job
+                    del todo[job.key]
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running[future]
+                    try:
+                        unfinished.remove(future.result())
+                    except BrokenProcessPool:
+                        raise
+                    except Exception as error:
+                        raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
+                    del running[future]
+                    bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs", refresh=False)
+                    bar.update(min(job.cost, bar.total - bar.n))  # costs are no whole numbers: their sum may round
+        except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
+            lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
+            raise RuntimeError(f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
+                               "finished work is kept, run the same command again") from error
+        finally:
+            for future in running:  # after an error: `pool` may be the caller's, who goes on
+                future.cancel()

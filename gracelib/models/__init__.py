@@ -1,0 +1,1 @@
+"""Language models: load, sample, train and measure them."""

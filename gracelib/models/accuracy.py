@@ -1,0 +1,109 @@
+"""Accuracy of a checkpoint on a real task: Average@k, best-of-k and greedy (paper, section 3 and appendix C).
+
+`gracelib.models.evaluate` does this for the built-in world, in one process and one breath. Here a model may need hours:
+the responses are files that resume, and grading runs apart from the process, with a time limit a response.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from gracelib.models import evaluate, sampling as backends
+from gracelib.models.prompting import Policy
+from gracelib.jobs.store import write_atomically
+from gracelib.text.tasks import read_responses, write_jsonl
+
+GRADERS = ("math-verify", "last-number")
+
+
+def graded(path: Path, grader: str = "math-verify") -> list[dict]:
+    """The rows of a responses file with `correct`, a list of booleans beside `responses`.
+
+    `grader`: "math-verify" reads `####` and boxed answers and compares expressions (`gracelib.text.grading`; what takes
+    too long counts as wrong, with a warning); "last-number" is the built-in world's rule (`gracelib.text.is_correct`).
+    ValueError for a row without an answer.
+    """
+    _check(grader, rows := read_responses(path, allow_empty=True), f"{path}: ")
+    if grader == "last-number":
+        return evaluate.grade(rows)
+    from gracelib.text.grading import grade_rows
+
+    return grade_rows(rows)
+
+
+def measure(
+    model: str | Path,
+    prompts: list[dict],
+    folder: Path,
+    *,
+    k: int = 16,
+    temperature: float = 1.0,
+    max_new_tokens: int,
+    style: str = "student",
+    policy: Policy = Policy(),
+    grader: str = "math-verify",
+    **sampling,
+) -> dict[str, float]:
+    """Average@k and best-of-k at `temperature`, and greedy accuracy, of a model on prompts with answers.
+
+    Writes `sampled.jsonl` and `greedy.jsonl` (responses), the same with `correct` in `sampled_graded.jsonl` and
+    `greedy_graded.jsonl`, and `accuracy.csv` into `folder`; responses that are there from the same settings are
+    reused.
+    `sampling`: further arguments of `gracelib.models.sampling.sample`.
+
+    Returns
+    -------
+    average, average_se (over prompts), best_of, greedy (all in 0..1), truncated (share of the sampled responses that
+    were cut off), n_prompts, k.
+
+    Raises
+    ------
+    ValueError
+        before the model is loaded: an unknown grader, a prompt without answer, anything `sample` refuses.
+    """
+    _check(grader, prompts)
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file; name a folder for the responses and accuracy.csv")
+    if k < 1:
+        raise ValueError(f"k={k}: must be at least 1 sample a prompt")
+    folder, loaded, found = Path(folder), {}, {}
+    for name, m, t in (("sampled", k, temperature), ("greedy", 1, 0.0)):
+        path = backends.sample(
+            model,
+            prompts,
+            out=folder / f"{name}.jsonl",
+            m=m,
+            temperature=t,
+            style=style,
+            policy=policy,
+            max_new_tokens=max_new_tokens,
+            loaded=loaded,
+            **sampling,
+        )
+        found[name] = graded(path, grader)
+        write_atomically(
+            folder / f"{name}_graded.jsonl", lambda part, rows=found[name]: write_jsonl(part, rows)
+        )
+    result = {
+        **evaluate.accuracy(found["sampled"]),
+        "greedy": evaluate.accuracy(found["greedy"])["average"],
+        "truncated": sum(row["n_truncated"] for row in found["sampled"]) / (k * len(prompts)),
+        "n_prompts": len(prompts),
+        "k": k,
+    }
+    table = pd.DataFrame([{"model": str(model), "temperature": temperature, "grader": grader, **result}])
+    write_atomically(folder / "accuracy.csv", lambda part: table.to_csv(part, index=False))
+    return result
+
+
+def _check(grader: str, rows: list[dict], where: str = "") -> None:
+    if grader not in GRADERS:
+        raise ValueError(f"grader {grader!r} is not known; choose one of {list(GRADERS)}")
+    for number, row in enumerate(rows, 1):
+        if row.get("answer") in (None, ""):
+            raise ValueError(
+                f"{where}prompt {row.get('id', number)!r} has no answer to compare with; accuracy needs one for "
+                "every prompt"
+            )

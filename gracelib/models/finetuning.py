@@ -1,0 +1,291 @@
+"""Fine-tuning of a real student on a teacher's responses: bfloat16 on CUDA, one GPU or several, resumable.
+
+`gracelib.models.training` trains the built-in world's small models in seconds and frozen settings. A student of a billion
+parameters takes hours on a GPU, so here are gradient checkpointing, micro-batches, checkpoints that a killed run goes
+on from, and several GPUs through `accelerate launch` (whose configuration decides between plain data parallelism and
+FSDP). What is optimised is the same: the cross-entropy averaged over all supervised tokens of the global batch,
+however it is cut into micro-batches and devices, so a response weighs as |y|. Weights stay float32 while bfloat16
+computes: updates of 1e-5 would vanish in bfloat16 weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import TrainerCallback
+from transformers.utils import logging
+
+from gracelib.models.prompting import Policy, cut_sentence, encode, load_student
+from gracelib.jobs.store import digest
+from gracelib.models.training import IGNORED, collate
+
+ABOUT = "training.json"
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def fine_tune(
+    student: str | Path,
+    rows: list[dict],
+    out: Path,
+    *,
+    scratch: Path | None = None,
+    M: int | None = None,
+    epochs: float = 4,
+    lr: float = 1e-5,
+    batch_size: int = 64,
+    micro_batch: int = 4,
+    warmup: float = 0.05,
+    seed: int = 0,
+    policy: Policy = Policy(),
+    precision: str = "auto",
+    gradient_checkpointing: bool = True,
+    save_every: int = 500,
+    progress: bool = True,
+    callbacks: list[TrainerCallback] | None = None,
+) -> dict:
+    """Fine-tune the base student on the first `M` responses (None: all) of every row; the trained checkpoint in
+    `out`.
+
+    Parameters
+    ----------
+    student : folder or hub id of the base model, with its tokenizer.
+    rows : `question` and `responses` (texts); right and wrong ones alike, as in the paper.
+    scratch : where checkpoints lie until the end; `out` with `.scratch` appended. A run that was killed goes on from
+        the last complete one, and ends with the same weights.
+    epochs, lr, batch_size, warmup : the paper's, with AdamW (0.9, 0.999), cosine, no weight decay, gradient norm at
+        most 1. `batch_size` is global: micro_batch x devices x accumulation steps.
+    policy : template, BOS and the longest example; the same as for gradients and evaluation.
+    precision : of the computation; "auto" is bfloat16 on CUDA and float32 elsewhere.
+
+    Returns
+    -------
+    What `out`/training.json says: student, n_examples, n_tokens (supervised, a pass), n_cut (examples that were cut
+    to fit), tokens_cut, steps, loss (of the last step), precision, settings.
+
+    Raises
+    ------
+    ValueError
+        before training: no rows, fewer than M responses, a batch that devices and micro-batches do not divide,
+        several GPUs in one process, checkpoints made with other settings; during it: a loss that is not finite.
+    """
+    if not rows:
+        raise ValueError("no rows to train on; the responses file may be empty")
+    short = next((row for row in rows if len(row["responses"]) < (M or 1)), None)
+    if short is not None:
+        raise ValueError(
+            f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M or 1}"
+        )
+    _check_settings(epochs, lr, warmup, seed, save_every, precision)
+    out = Path(out)
+    scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation = _accumulation(batch_size, micro_batch, devices)
+    cuda = torch.cuda.is_available()
+    if cuda and devices == 1 and torch.cuda.device_count() > 1:
+        raise ValueError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process; start it with `accelerate launch "
+            "--num_processes N -m gracelib.cli.app distill ...` to use them, or set CUDA_VISIBLE_DEVICES=0"
+        )
+    bf16 = cuda if precision == "auto" else precision == "bfloat16"
+    if not progress:
+        logging.disable_progress_bar()  # those of reading and writing weights
+    model, tokenizer = load_student(student, dtype="float32")
+    encoded = [encode(tokenizer, row["question"], r, policy) for row in rows for r in row["responses"][:M]]
+    data = [{"input_ids": [*e.prompt_ids, *e.response_ids], "n_masked": len(e.prompt_ids)} for e in encoded]
+    main = int(os.environ.get("RANK", "0")) == 0
+    if main and (said := cut_sentence(encoded, policy)):
+        print(said, file=sys.stderr)
+    settings = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "warmup": warmup,
+        "seed": seed,
+        "bf16": bf16,
+        "micro_batch": micro_batch,
+        "devices": devices,
+        "student": str(student),
+        "examples": digest([[e["input_ids"], e["n_masked"]] for e in data]),
+    }
+    resume = _resumable(scratch, settings, main)
+    args = TrainingArguments(
+        output_dir=str(scratch),
+        num_train_epochs=epochs,
+        learning_rate=lr,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+        warmup_steps=warmup,
+        lr_scheduler_type="cosine",
+        weight_decay=0.0,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        max_grad_norm=1.0,
+        optim="adamw_torch",
+        seed=seed,
+        data_seed=seed,
+        bf16=bf16,
+        save_strategy="steps",
+        save_steps=save_every,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=not progress,
+        log_level="error",
+        remove_unused_columns=False,
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        average_tokens_across_devices=True,
+    )
+    if gradient_checkpointing:
+        _checkpoint_activations(model)
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=data,
+        data_collator=collate,
+        compute_loss_func=_token_mean,
+        callbacks=[_StopAtNonsense(), *(callbacks or [])],
+    )
+    trainer.remove_callback(PrinterCallback)  # no log lines on stdout, which is for results
+    trainer.remove_callback(ProgressCallback)
+    if progress:
+        trainer.add_callback(_Bar())
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(str(out))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    about = {
+        "n_examples": len(data),
+        "n_tokens": sum(len(e.response_ids) for e in encoded),
+        "n_cut": sum(e.n_cut > 0 for e in encoded),
+        "tokens_cut": sum(e.n_cut for e in encoded),
+        "steps": trainer.state.global_step,
+        "loss": losses[-1] if losses else None,
+        "precision": "bfloat16" if bf16 else "float32",
+        "settings": settings,
+    }
+    trainer.accelerator.wait_for_everyone()
+    if main:
+        _check_finite(out)
+        tokenizer.save_pretrained(out)
+        (out / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs
+        (out / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.rmtree(scratch, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return about
+
+
+def _check_settings(epochs, lr, warmup, seed, save_every, precision) -> None:
+    for name, value in (("epochs", epochs), ("lr", lr)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}: must be a finite number above 0")
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup={warmup}: a share of the steps, in [0, 1)")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: must be at least 0 and less than 2**32")
+    if save_every < 1:
+        raise ValueError(f"save_every={save_every}: must be at least 1 step")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
+
+
+def _accumulation(batch_size: int, micro_batch: int, devices: int) -> int:
+    if min(batch_size, micro_batch) < 1 or batch_size % (micro_batch * devices):
+        raise ValueError(
+            f"batch_size={batch_size} is not a multiple of micro_batch={micro_batch} x {devices} device(s); "
+            "choose a micro-batch that divides it"
+        )
+    return batch_size // (micro_batch * devices)
+
+
+def _checkpoint_activations(model) -> None:
+    keys = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=keys)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keys)
+
+
+def _token_mean(outputs, labels, num_items_in_batch=None) -> torch.Tensor:
+    """The micro-batch's share of the mean over all supervised tokens of the global batch (`num_items_in_batch` of
+    them).
+
+    logits (B, T, V) and labels (B, T); position t predicts token t + 1.
+    """
+    logits = outputs["logits"][:, :-1]
+    wanted = labels[:, 1:] != IGNORED  # (B, T - 1)
+    # Only supervised positions are copied to float32: with a vocabulary of 128,000 the others would be gigabytes.
+    return cross_entropy(logits[wanted].float(), labels[:, 1:][wanted], reduction="sum") / num_items_in_batch
+
+
+class _Bar(ProgressCallback):
+    """The Trainer's bar with the loss in it, instead of a line a step beside it."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
+            self.training_bar.set_postfix_str(f"loss {float(logs['loss']):.4g}")
+
+
+class _StopAtNonsense(TrainerCallback):
+    """A loss that is not finite ends the run; hours of training on it would be lost anyway."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        values = [logs[name] for name in ("loss", "grad_norm") if name in (logs or {})]
+        if any(not torch.isfinite(torch.as_tensor(float(v))) for v in values):
+            raise ValueError(
+                f"training loss or gradient is not finite at step {state.global_step} ({logs}); lower the "
+                "learning rate, and remove the checkpoints beside the output before starting again"
+            )
+
+
+def _check_finite(folder: Path) -> None:
+    """ValueError if a weight of the saved checkpoint is not finite (the last step's gradient is in no log)."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as f:
+            bad = [name for name in f.keys() if not torch.isfinite(f.get_tensor(name)).all()]
+        if bad:
+            raise ValueError(
+                f"training left values that are not finite in {', '.join(bad[:3])}; lower the learning rate"
+            )
+
+
+def _resumable(scratch: Path, settings: dict, main: bool) -> str | None:
+    """The last complete checkpoint, or None. Remembers the settings there; ValueError if they were others."""
+    record = scratch / "settings.json"
+    if record.is_file():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        other = [
+            f"{name} {before.get(name)!r} there, {value!r} asked for"
+            for name, value in settings.items()
+            if before.get(name) != value
+        ]
+        if other:
+            raise ValueError(
+                f"{scratch} holds checkpoints of a run with other settings ({'; '.join(other)}); remove it to "
+                "start again, or go on with its settings"
+            )
+    elif main:
+        scratch.mkdir(parents=True, exist_ok=True)
+        part = record.with_suffix(".part")
+        part.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        os.replace(part, record)
+    # The Trainer writes a checkpoint's state last: a folder without it was being written when the run was killed.
+    steps = sorted(
+        (int(p.parent.name.rpartition("-")[2]), p.parent) for p in scratch.glob("checkpoint-*/trainer_state.json")
+    )
+    for _, folder in reversed(steps):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(folder)
+        except ValueError:
+            continue  # torn: the one before is whole
+    return None

@@ -1,0 +1,1 @@
+"""What the paper says, and what a run of its own size needs."""

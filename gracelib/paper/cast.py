@@ -1,0 +1,199 @@
+"""Who takes part in the paper's own experiment: its students, its fifteen teachers and its two tasks, in one table.
+
+Hub ids are to the best of our knowledge: the paper names models, not repositories (the OLMo-2 student's id is another
+project's reading, and whether "Gemma-2B" is gemma-2b or gemma-2-2b is not said). So every row can be replaced by
+another hub id or by a local folder, in a small TOML or JSON file with the sections [students], [teachers] and
+[tasks]. What a hub does not hand out freely is asked for before any compute is spent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gracelib.models.devices import DTYPES
+from gracelib.text.problems import TASKS as PROBLEMS
+
+LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
+SECTIONS = ("students", "teachers", "tasks")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the paper.
+
+    `family` and `budget` are the columns `manner` and `width` of the result tables; `budget` is the smallest of the
+    paper's size budgets (3, 10, 30 billion) that holds it by its nominal size, 70 for the one above all of them.
+    `parameters` is the real number. `terms`: the licence to accept on its hub page before it can be downloaded, ""
+    where anybody can. `gpus`: GPUs of 80 GB that its bfloat16 weights need while it samples. `path`: a local folder
+    or other hub id.
+    """
+
+    name: str
+    hub_id: str
+    family: str
+    budget: int
+    parameters: float
+    terms: str = ""
+    gpus: int = 1
+    path: str = ""
+
+    @property
+    def manner(self) -> str:
+        return self.family
+
+    @property
+    def source(self) -> str:
+        """What is loaded: the override where there is one, else the hub id."""
+        return self.path or self.hub_id
+
+
+STUDENTS = (  # base models; D as counted by a re-run of the paper's code
+    Model("Llama-3.2-1B", "meta-llama/Llama-3.2-1B", "Llama", 3, 1.24e9, LLAMA),
+    Model("OLMo-2-1B", "allenai/OLMo-2-0425-1B", "OLMo", 3, 1.48e9),
+    Model("Gemma-2B", "google/gemma-2b", "Gemma", 3, 2.51e9, GEMMA),
+    Model("Llama-3.2-3B", "meta-llama/Llama-3.2-3B", "Llama", 3, 3.21e9, LLAMA),
+)
+TEACHERS = (  # all of them instruction-tuned
+    Model("Llama-3.2-3B", "meta-llama/Llama-3.2-3B-Instruct", "Llama", 3, 3.21e9, LLAMA),
+    Model("Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", "Llama", 10, 8.03e9, LLAMA),
+    Model("Llama-3.3-70B", "meta-llama/Llama-3.3-70B-Instruct", "Llama", 70, 70.6e9, LLAMA, gpus=4),
+    Model("Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B-Instruct", "Qwen", 3, 1.54e9),
+    Model("Qwen2.5-3B", "Qwen/Qwen2.5-3B-Instruct", "Qwen", 3, 3.09e9),
+    Model("Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct", "Qwen", 10, 7.62e9),
+    Model("Qwen2.5-14B", "Qwen/Qwen2.5-14B-Instruct", "Qwen", 30, 14.8e9),
+    Model("Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B-Instruct", "Qwen", 3, 1.54e9),
+    Model("Qwen2.5-Math-7B", "Qwen/Qwen2.5-Math-7B-Instruct", "Qwen", 10, 7.62e9),
+    Model("Gemma-2-2B", "google/gemma-2-2b-it", "Gemma", 3, 2.61e9, GEMMA),
+    Model("Gemma-2-9B", "google/gemma-2-9b-it", "Gemma", 10, 9.24e9, GEMMA),
+    Model("Gemma-2-27B", "google/gemma-2-27b-it", "Gemma", 30, 27.2e9, GEMMA),
+    Model("OLMo-2-7B", "allenai/OLMo-2-1124-7B-Instruct", "OLMo", 10, 7.3e9),
+    Model("OLMo-2-13B", "allenai/OLMo-2-1124-13B-Instruct", "OLMo", 30, 13.7e9),
+    Model("Phi-4", "microsoft/phi-4", "Phi", 30, 14.7e9),
+)
+TASKS = {name: task.hub_id for name, task in PROBLEMS.items()}  #: hub ids of the data
+_END = 1 << 20  # bytes hashed at either end of a file of weights
+
+
+def read_overrides(path: Path | str) -> dict:
+    """A TOML file (JSON if its name says so), as a dictionary of sections.
+
+    `[teachers] "Phi-4" = "models/phi-4"` loads that folder for the teacher Phi-4 (a path is relative to the file;
+    what is no folder there is taken for a hub id). ValueError naming file and key for what is not known; other
+    sections are the caller's.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); it should name models and local folders"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'} ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{path}: holds a {type(data).__name__}, not sections such as [students], [teachers], [tasks]"
+        )
+    known = {"students": [m.name for m in STUDENTS], "teachers": [m.name for m in TEACHERS], "tasks": list(TASKS)}
+    for section in SECTIONS:
+        entries = data.get(section, {})
+        if not isinstance(entries, dict):
+            raise ValueError(
+                f'{path}: {section} is {entries!r}; write [{section}] and lines NAME = "folder or hub id"'
+            )
+        for name, place in entries.items():
+            if name not in known[section]:
+                raise ValueError(
+                    f"{path}: [{section}] names {name!r}, which is not one of {', '.join(known[section])}"
+                )
+            if not isinstance(place, str) or not place.strip():
+                raise ValueError(f"{path}: [{section}] {name} = {place!r}; expected a folder or a hub id as text")
+            local = (path.parent / place).resolve()
+            entries[name] = str(local) if local.exists() else place
+    return data
+
+
+def out_of_range(name: str, value) -> str:
+    """What is wrong with the value of a setting of scale paper, in words; "" if nothing is. Its type fits already."""
+    choices = {"backend": ("vllm", "transformers"), "feature_dtype": DTYPES}
+    if name in choices:
+        return "" if value in choices[name] else f"choose one of {', '.join(choices[name])}"
+    if isinstance(value, str | list):
+        return ""
+    least_may_be_it = name in ("seed", "warmup", "test_temperature")
+    most = {"warmup": 1, "top_p": 1}.get(name, float("inf"))
+    fits = (0 <= value if least_may_be_it else 0 < value) and (value <= most if most == 1 else value < most)
+    return "" if fits else f"expected a number {'of at least' if least_may_be_it else 'above'} 0" + (
+        ", at most 1" if most == 1 else " and finite")
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a place on this machine (a hub id is "owner/name")."""
+    return Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1
+
+
+def content(source: str) -> str:
+    """What a result made with a source depends on: of a folder its files' names, sizes and both their ends (hashing
+    140 GB would take longer than loading them), of a hub id the id itself."""
+    if not Path(source).is_dir():
+        return source
+    found = hashlib.sha256()
+    for path in sorted(p for p in Path(source).iterdir() if p.is_file() and not p.name.startswith(".")):
+        size = path.stat().st_size
+        with open(path, "rb") as f:
+            head = f.read(_END)
+            f.seek(max(0, size - _END))
+            found.update(f"{path.name} {size} ".encode() + head + f.read())
+    return found.hexdigest()[:20]
+
+
+def check_access(models: Iterable[Model]) -> None:
+    """Whether every model can be had: local folders are there, hub models are in the cache or can be downloaded.
+
+    ValueError with one line a model that cannot, saying what to do; nothing is downloaded. A model in the local cache
+    needs no network.
+    """
+    from huggingface_hub import auth_check, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    problems = []
+    for model in dict.fromkeys(models):
+        source = model.source
+        if is_local(source):
+            if not (Path(source) / "config.json").is_file():
+                problems.append(f"{model.name}: {source} is not a model folder (no config.json in it)")
+            continue
+        if isinstance(try_to_load_from_cache(source, "config.json"), str):
+            continue
+        try:
+            auth_check(source)
+        except GatedRepoError:
+            problems.append(f"{model.name}: {_how_to_get(model)}")
+        except RepositoryNotFoundError:
+            problems.append(f"{model.name}: the hub has no model {source!r}, or it is private; {_instead(model)}")
+        except Exception as error:  # offline, no network, a proxy: each library version has its own; all are reported
+            gated = f" ({_how_to_get(model)})" if model.terms and not model.path else ""
+            problems.append(
+                f"{model.name}: {source} is not in the local cache and the hub cannot be reached "
+                f"({type(error).__name__}){gated}; {_instead(model)}"
+            )
+    if problems:
+        raise ValueError(f"{len(problems)} of the models cannot be had:\n  " + "\n  ".join(problems))
+
+
+def _how_to_get(model: Model) -> str:
+    page = f"https://huggingface.co/{model.source}"
+    return (
+        f"{model.source} is gated: accept {model.terms or 'its terms'} at {page} (access is granted by its owners, "
+        "sometimes after a while), make a token with read access, and log in with `hf auth login` or set HF_TOKEN"
+    )
+
+
+def _instead(model: Model) -> str:
+    return f'or name a local folder for "{model.name}" in the file given with --models'

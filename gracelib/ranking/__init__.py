@@ -1,0 +1,1 @@
+"""Your teachers, your student: a ranking with its uncertainty."""

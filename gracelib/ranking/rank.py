@@ -1,0 +1,279 @@
+"""Your teachers ranked for your student: from files of generations to GRACE with intervals, in one call.
+
+Why one function for command, notebook and pipeline: what is compared must not depend on how it was asked for. It goes
+through the same stations as the experiments here - common prompts, tokens, projected gradients, log|y|, folds - and
+refuses whatever is wrong with options and files before a model is loaded. A rank is a comparison, so it comes with what
+the prompts can say about it: intervals that include the error of the fold matrices (`influence`; notebook 03 measures
+that intervals without it promise too much), and paired differences of neighbours, because all teachers answered the
+same prompts.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from gracelib.jobs import paths as places
+from gracelib.ranking import report
+from gracelib.baselines import compute_scores
+from gracelib.models.checkpoints import check_student, load_student, without_weights
+from gracelib.models.devices import DTYPES, check_device, resolve_device
+from gracelib.influence import grace_influence
+from gracelib.jobs.disk import check_writable, sweep
+from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, select_common
+from gracelib.intervals import grace_difference, grace_interval
+from gracelib.models.prompting import Policy, encode
+from gracelib.scores import Grace, recalibrate
+
+PARAMS = ("all", "last-layer", "lora-b")  # as in parameter_choice, which needs torch
+PROJECTIONS = ("signs", "sjlt", "two-sided")  # as in projection_choice
+SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
+#: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's.
+COLUMNS = ("rank", "teacher", "grace", "grace_low", "grace_high", *SCORED, "top3_share", "nu_share", "cut_responses",
+           "cut_tokens")
+#: A few prompts that carry this much of a teacher's GRACE are named, if there are so many prompts that it means much.
+HEAVY_SHARE, HEAVY_PROMPTS = 1 / 3, 30
+_NEIGHBOURS = ["rank", "better", "worse", "ratio", "difference", "low", "high", "p_better", "apart"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Teachers in the order of GRACE, lowest (best) first, and what the common prompts can tell."""
+
+    table: pd.DataFrame  #: one row a teacher, columns `COLUMNS`
+    neighbours: pd.DataFrame  #: paired differences of consecutive teachers, GRACE(worse) - GRACE(better)
+    against_first: pd.DataFrame  #: the same columns, every teacher against the first
+    sentences: tuple[str, ...]  #: which prompts, which neighbours are not told apart, who else may be the best
+    notes: tuple[str, ...]  #: what to be wary of: truncation, smoothing that decides, scores that few prompts carry
+    settings: dict  #: everything that decides the numbers
+    memory: dict[str, int]  #: bytes: what was planned, and the measured peak before the student and after all
+
+    def __str__(self) -> str:
+        return "\n\n".join([report.table_text(self.table), "\n".join(self.sentences)])
+
+    def figure(self):
+        """The ranking as a matplotlib figure."""
+        s = self.settings
+        note = (f"student: {Path(s['student']).name}; n = {s['n']} common prompts, m = {s['m']}, d = {s['d']}, "
+                f"C = {s['n_folds']}, ν = {s['nu']:g}; intervals are over prompts, one student")
+        other = [s[k] for k, usual in (("params", "all"), ("projection", "signs")) if s[k] != usual]
+        note += f"; gradients: {', '.join(other)}, another estimator than the paper's" if other else ""
+        return report.ranking_figure(self.table, self.neighbours, note)
+
+    def save(self, path: Path) -> Path:
+        """The table as CSV; beside it settings, comparisons and notes (`.settings.json`), whose path is returned."""
+        pairs = {name: report.records(getattr(self, name)) for name in ("neighbours", "against_first")}
+        record = {"settings": self.settings, "sentences": self.sentences, "notes": self.notes, "memory": self.memory}
+        return report.save_table(self.table, record | pairs, path)
+
+
+def score_teachers(
+    student: str | Path,
+    paths: Iterable[str | Path] | str | Path,
+    *,
+    n: int = 512,
+    m: int = 4,
+    d: int = 512,
+    n_folds: int = 10,
+    nu: float = 1e-3,
+    params: str = "all",
+    projection: str = "signs",
+    batch_tokens: int | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+    device: str = "auto",
+    policy: Policy | None = None,
+    work: Path | None = None,
+) -> Ranking:
+    """Rank teachers for a student by GRACE on the prompts that all of them answered. Lower is better.
+
+    student: a checkpoint folder or hub id. paths: one file of generations a teacher, or folders of them (`ingest`).
+    n, m, d, n_folds (C), nu: common prompts, responses a prompt, numbers a gradient is projected to, folds of prompts,
+        smoothing; the defaults are the paper's, which takes d = n.
+    params: gradients with respect to "all" parameters (the paper), the "last-layer" or "lora-b". projection: of them to d
+        numbers by "signs" (the paper), "sjlt" or "two-sided" (`features.projection_choice`; the latter with all parameters).
+    seed: of the draw of prompts, of the projection, and of the folds. batch_tokens: time and memory only.
+    dtype, device: of the student. policy: template, BOS and truncation (`prompting.Policy`).
+    work: folder of finished pieces (default `runs/score`): a run that was stopped goes on where it was, and the same
+        run again computes no gradient. Progress and memory are printed on stderr.
+
+    ValueError or OSError, in one line, for options and files, before a model is loaded; ValueError naming the response
+    for a text that is too long for the student or a loss that is not finite. Source: the paper, sections 2 and 3.
+    """
+    policy, work = policy or Policy(), Path(work or places.runs() / "score")
+    if work.exists() and not work.is_dir():
+        raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
+    _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
+    check_device(device)
+    check_writable(work, keep=False)
+    sweep(work)
+    # By name, not as given: nothing below can then depend on the order of the files.
+    teachers = sorted(read_teachers(paths), key=lambda t: t.name)
+    selection = select_common(teachers, n, m, seed)
+    notes, smoothing_said = _smoothing_note(n, m, d, n_folds)
+
+    features, cut, settings, memory = _features(
+        student, teachers, selection, work, d=d, seed=seed, params=params, projection=projection,
+        dtype=dtype, device=device, batch_tokens=batch_tokens, policy=policy)
+    prompt_id = np.repeat(np.array(selection.ids), m)
+    rows, graces, influences = [], {}, {}
+    for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
+        own = {**features[teacher.name], "prompt_id": prompt_id}
+        with warnings.catch_warnings():  # that nu decides is said below, once for all teachers
+            warnings.filterwarnings("ignore", message="nu = ")
+            try:
+                scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
+            except ValueError as error:
+                raise ValueError(f"teacher {teacher.name}: {error}") from error
+        h = recalibrate(own["g"], own["length"])
+        influence = grace_influence(h, prompt_id, n_folds, nu, seed, zero_rows="keep")
+        graces[teacher.name], influences[teacher.name] = scored.grace, influence
+        interval = grace_interval(scored.grace, influence=influence)
+        share, heaviest = _heaviest(scored.grace)
+        where = next(p.where for p in selection.prompts[teacher.name] if p.id == heaviest)
+        rows.append({"teacher": teacher.name, **scored.values, "grace_low": interval.low, "grace_high": interval.high,
+                     "top3_share": share, "nu_share": scored.grace.nu_share, **cut[teacher.name]})
+        if n >= HEAVY_PROMPTS and share > HEAVY_SHARE:
+            notes.append(f"{teacher.name}: 3 of its {n} prompts carry {share:.0%} of its GRACE; look at {where}")
+    table = pd.DataFrame(rows).sort_values(["grace", "teacher"], ignore_index=True)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    table = table[list(COLUMNS)]
+    notes += _table_notes(table, policy, smoothing_said)
+    ranked = list(table["teacher"])
+    neighbours = _differences(list(zip(ranked, ranked[1:], strict=False)), ranked, graces, influences)
+    against_first = _differences([(ranked[0], other) for other in ranked[1:]], ranked, graces, influences)
+    sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
+    settings |= {"n": n, "m": m, "d": d, "n_folds": n_folds, "nu": nu, "params": params, "projection": projection,
+                 "dtype": dtype, "seed": seed,
+                 **asdict(policy), "prompt_ids": list(selection.ids)}
+    for note in notes:
+        _say(f"note: {note}")
+    return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, memory)
+
+
+def _features(
+    student, teachers: Sequence[Generations], selection: Selection, work: Path, *, policy: Policy, device: str, **how
+) -> tuple[dict, dict, dict, dict]:
+    """Features by teacher, how much was cut by teacher, what the student is, and memory planned and used."""
+    # here: reading and refusing files needs no torch
+    from gracelib.features.chunks import chunked_features, student_hash
+    from gracelib.features.memory import peak_memory, plan_memory, reset_peak, size_of
+
+    device = resolve_device(device)
+    config, tokenizer = check_student(student)
+    encoded = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
+    lengths = [len(x) + len(y) for examples, _, _ in encoded.values() for x, y in examples]
+    shape = without_weights(student, config)  # what it will take is said before the weights are read
+    asked = {name: how[name] for name in ("dtype", "params", "projection")}
+    plan = plan_memory(shape, len(lengths), how["d"], how["batch_tokens"], lengths=lengths, device=device, **asked)
+    n_parameters = sum(p.numel() for p in shape.parameters())
+    _say(selection.sentence)
+    _say(f"student: {n_parameters:,} parameters on {device}. Memory planned: {plan}")
+
+    reset_peak(device)
+    memory = {"weights_planned": plan.weights, "extra_planned": plan.extra, "before": peak_memory(device)}
+    model, _ = load_student(student, dtype=how["dtype"], device=device)
+    key, features = student_hash(model), {}
+    with tqdm(total=len(lengths), desc="gradients", unit="response", file=sys.stderr) as bar:
+        for name, (examples, labels, _) in encoded.items():
+            bar.set_postfix_str(name)
+            features[name] = chunked_features(
+                model, examples, labels, work, student=key, device=device, done=bar.update, **how)
+    memory["peak"] = peak_memory(device)
+    _say(f"peak memory: {size_of(memory['peak'])}, of which {size_of(memory['before'])} before the student was loaded")
+    about = {"student": str(student), "student_hash": key, "n_parameters": n_parameters, "device": device}
+    return features, {name: lost for name, (_, _, lost) in encoded.items()}, about, memory
+
+
+def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list, list[str], dict[str, int]]:
+    """Token ids of every response, what to call each in an error message, and how much was cut."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    examples, labels, cut = [], [], {"cut_responses": 0, "cut_tokens": 0}
+    for prompt in prompts:
+        for k, response in enumerate(prompt.responses, 1):
+            labels.append(f"{prompt.where}, response {k}")
+            try:
+                made = encode(tokenizer, prompt.question, response, policy)
+            except ValueError as error:
+                raise ValueError(f"{labels[-1]}: {error}") from error
+            examples.append((made.prompt_ids, made.response_ids))
+            length = len(made.prompt_ids) + len(made.response_ids)
+            if positions is not None and length > positions:
+                raise ValueError(f"{labels[-1]}: {length} tokens with its prompt, but the student has {positions} "
+                                 f"positions; --max-tokens {positions} cuts such texts and says how many")
+            cut["cut_responses"] += made.n_cut > 0
+            cut["cut_tokens"] += made.n_cut
+    return examples, labels, cut
+
+
+def _differences(pairs: list[tuple[str, str]], ranked: list[str], graces: dict[str, Grace],
+                 influences: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Paired differences GRACE(worse) - GRACE(better) on the common prompts, each with its 95% interval."""
+    rows = []
+    for better, worse in pairs:
+        pair = grace_difference(graces[worse], graces[better], influence=(influences[worse], influences[better]))
+        at, ratio = pair.difference, graces[worse].total / graces[better].total
+        rows.append((ranked.index(better) + 1, better, worse, ratio, at.value, at.low, at.high, 1 - pair.p_a_lower,
+                     bool(at.low > 0)))
+    return pd.DataFrame(rows, columns=_NEIGHBOURS)
+
+
+def _heaviest(grace: Grace) -> tuple[float, str]:
+    """The part of GRACE that its three largest prompts carry, and the id of the largest."""
+    parts = grace.count * grace.per_prompt
+    return float(np.sort(parts)[-3:].sum() / parts.sum()), str(grace.prompt_ids[np.argmax(parts)])
+
+
+def _smoothing_note(n: int, m: int, d: int, n_folds: int) -> tuple[list[str], bool]:
+    """What to say about d, n and m before anything is computed, and whether that is that nu decides."""
+    outside = (1 - 1 / n_folds) * n * m
+    if outside > d:
+        return [f"d = {d} is more than twice n = {n}; the paper takes d = n"] if d > 2 * n else [], False
+    return [f"nu decides these scores: the {outside:.0f} gradients outside a fold cannot fill d = {d} dimensions; use "
+            "more prompts or responses, or a smaller d (the paper takes d = n with m = 4)"], True
+
+
+def _table_notes(table: pd.DataFrame, policy: Policy, smoothing_said: bool) -> list[str]:
+    notes = []
+    for row in table[table["cut_responses"] > 0].itertuples():
+        notes.append(f"{row.teacher}: {row.cut_responses} responses did not fit max_tokens = {policy.max_tokens} and "
+                     f"were cut: {row.cut_tokens:,} tokens lost")
+    wide = table[table["grace_low"] <= 0]["teacher"]
+    if len(wide):
+        who = ", ".join(wide) if len(wide) <= 3 else f"{len(wide)} teachers"
+        notes.append(f"the intervals of {who} reach below zero, where GRACE cannot be: these prompts are too few for "
+                     "this d; use more of them, or a smaller d")
+    smoothed = table[table["nu_share"] > 0.5]["teacher"]
+    if len(smoothed) and not smoothing_said:
+        notes.append(f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
+                     "when responses are near-copies")
+    return notes
+
+
+def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed) -> None:
+    for name, value, least in (("n", n, 2), ("m", m, 1), ("d", d, 1), ("folds", n_folds, 2), ("seed", seed, 0),
+                               ("batch_tokens", 1 if batch_tokens is None else batch_tokens, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} = {value!r}: expected a whole number of at least {least}")
+    if n_folds > n:
+        raise ValueError(f"folds = {n_folds} is more than n = {n} prompts: a fold needs at least one prompt")
+    if not (np.isfinite(nu) and nu > 0):
+        raise ValueError(f"nu = {nu}: the smoothing must be a finite number above 0 (the default is 1e-3)")
+    choices = ("params", params, PARAMS), ("projection", projection, PROJECTIONS), ("dtype", dtype, DTYPES)
+    for name, value, known in choices:
+        if value not in known:
+            raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
+    if projection == "two-sided" and params != "all":
+        raise ValueError(f"projection = 'two-sided' does not go with params = {params!r}: use params = 'all' or another "
+                         "projection")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

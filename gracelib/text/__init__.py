@@ -1,0 +1,1 @@
+"""Prompts, responses and answers as files: read, matched, graded. No torch."""

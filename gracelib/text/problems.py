@@ -1,0 +1,180 @@
+r"""The paper's two tasks, GSM8K and MATH, as prompts of this house: `{"id", "question", "answer"}`, the answer bare.
+
+From the Hugging Face hub through `datasets`, or from a local file or folder, because a cluster without network is
+common and a pinned copy is better science. Both take the same adapters and the same checks, so it does not matter to
+anything downstream where problems came from. Ids are hashes of the questions unless the data have ids, hence equal for
+every copy.
+
+Sampling n problems depends on the seed and the ids alone, never on the order of a file, and is nested: the first k of a
+sample of n are the sample of k.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from gracelib.text.answers import LONGEST, reference_answer
+from gracelib.text.rows import SUFFIXES, read_records, short
+from gracelib.text.tasks import question_id
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where a task lives on the hub, and the fields of its rows: the first that a row has counts."""
+
+    hub_id: str
+    question: tuple[str, ...]
+    answer: tuple[str, ...]
+
+
+# Hub ids to the best of our knowledge; `source=` overrides them with another id or a local file or folder. The MATH of
+# the paper's time has left the hub; this mirror has its 7,500 + 5,000 problems.
+TASKS = {
+    "gsm8k": Task("openai/gsm8k", ("question", "problem"), ("answer", "solution")),
+    "math": Task("EleutherAI/hendrycks_math", ("problem", "question"), ("answer", "solution")),
+}
+# The parts that make up a data set, where the hub has it in parts (it calls them configs); others have one.
+CONFIGS = {
+    "openai/gsm8k": ("main",),  # its other part, socratic, holds the same problems
+    "EleutherAI/hendrycks_math": ("algebra", "counting_and_probability", "geometry", "intermediate_algebra",
+                                  "number_theory", "prealgebra", "precalculus"),
+}
+_FIELDS = ("id", "question", "problem", "answer", "solution")
+_LOCAL_HELP = ("pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with files named "
+               "after their split")
+
+
+def load_problems(task: str, source: str | Path | None = None, split: str = "test", n: int | None = None,
+                  seed: int = 0) -> list[dict]:
+    """The problems of a task as `{"id", "question", "answer"}`, all in their order or `n` drawn with `seed`.
+
+    Parameters
+    ----------
+    task : "gsm8k" (fields `question`, `answer` ending in `#### 18`) or "math" (`problem`, `solution` with a box, or a
+        bare `answer`). Files whose rows are already `question` and `answer` are read too.
+    source : hub id, file (.jsonl, .json, .parquet), folder (files that have `split` in their name or path, or what
+        `datasets` saved with `save_to_disk`), or None for the task's own hub id.
+    split : "train" or "test" (default); a single file is the split, whatever its name.
+
+    A question that stands twice is kept once, with a warning. Raises ValueError naming file and line for a row that
+    does not fit, or when the source is not there or the hub not reachable, with what to do.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task {task!r}: expected one of {sorted(TASKS)}; your own questions need no task, pass them "
+                         "as prompts")
+    if n is not None and (not isinstance(n, int) or n < 1):
+        raise ValueError(f"n={n!r}: the number of problems must be a positive whole number, or None for all")
+    problems, again = {}, 0
+    for where, row in _rows(TASKS[task], source, split):
+        problem = _problem(TASKS[task], row, where)
+        again += problem["id"] in problems
+        known = problems.setdefault(problem["id"], problem)
+        if known["question"] != problem["question"]:
+            raise ValueError(f"{where}: id {problem['id']!r} belongs to another question already; ids must be unique")
+    if not problems:
+        raise ValueError(f"{source or TASKS[task].hub_id}: no problems in it")
+    if again:
+        warnings.warn(f"{task}: {again} problems stand in the data more than once; each was kept once", stacklevel=2)
+    if n is None:
+        return list(problems.values())
+    if n > len(problems):
+        raise ValueError(f"n={n} problems were asked for, but {source or TASKS[task].hub_id} (split {split}) has "
+                         f"{len(problems)}")
+    drawn = sorted(problems, key=lambda name: (Random(f"{seed}/{name}").random(), str(name)))
+    return [problems[name] for name in drawn[:n]]
+
+
+def _problem(task: Task, row: object, where: str) -> dict:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: holds {short(row)}, not an object with {task.question[0]!r} "
+                         f"and {task.answer[-1]!r}")
+
+    def field(names: tuple[str, ...]) -> tuple[str, str]:
+        for name in names:
+            if row.get(name) is not None:
+                if not isinstance(row[name], str | int | float) or not str(row[name]).strip():
+                    raise ValueError(f"{where}: {name} {short(row[name])} is not text")
+                return name, str(row[name])
+        raise ValueError(f"{where}: field {' or '.join(map(repr, names))} is missing; it has {sorted(map(str, row))}")
+
+    (_, question), (source, said) = field(task.question), field(task.answer)
+    try:
+        answer = reference_answer(said).text.strip()
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if len(answer) > LONGEST or (answer == said.strip() and (source == "solution" or "\n" in answer)):
+        raise ValueError(f"{where}: {source} {short(said, 40)} holds neither '#### 18' nor '\\boxed{{18}}', and is "
+                         "too long to be the answer itself")
+    name = row.get("id")
+    if name is not None and not isinstance(name, str | int):
+        raise ValueError(f"{where}: id {name!r} is neither text nor a whole number")
+    name = question_id(question) if name is None else name
+    return {"id": name, "question": question, "answer": " ".join(answer.split())}
+
+
+def _rows(task: Task, source: str | Path | None, split: str) -> Iterator[tuple[str, object]]:
+    """Each row with where it stands."""
+    path = None if source is None else Path(source)
+    if path is None or (not path.exists() and _is_hub_id(source)):
+        yield from _hub_rows(task.hub_id if path is None else str(source), split)
+    elif not path.exists():
+        raise ValueError(f"{path}: no such file or folder, and not the id of a data set (owner/name)")
+    elif path.is_dir():
+        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            yield from _saved_rows(path, split)
+        else:
+            for file in _files_of(path, split):
+                yield from read_records(file, _FIELDS)
+    else:
+        yield from read_records(path, _FIELDS)
+
+
+def _is_hub_id(source: str | Path) -> bool:
+    """owner/name, and not something that can only be a path."""
+    return (isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
+            and not source.endswith(SUFFIXES))
+
+
+def _hub_rows(hub_id: str, split: str) -> Iterator[tuple[str, dict]]:
+    import datasets  # here: slow to import, and not needed for local files
+
+    for config in CONFIGS.get(hub_id, (None,)):
+        try:
+            data = datasets.load_dataset(hub_id, config, split=split)
+        except Exception as error:  # offline, gated, misspelt: each library beneath raises its own
+            said = next(iter(str(error).strip().splitlines()), "")
+            raise ValueError(f"cannot load {hub_id!r}, split {split!r}, from the Hugging Face hub "
+                             f"({type(error).__name__}: {said[:200]}); {_LOCAL_HELP}") from error
+        for number, row in enumerate(data, 1):
+            yield f"{hub_id}{f' ({config})' if config else ''}, split {split}, row {number}", row
+
+
+def _saved_rows(folder: Path, split: str) -> Iterator[tuple[str, dict]]:
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(folder))
+        data = data[split] if isinstance(data, datasets.DatasetDict) else data
+    except KeyError as error:
+        raise ValueError(f"{folder}: no split {split!r}; it has {sorted(data)}") from error
+    except Exception as error:  # whatever Arrow says of a damaged folder
+        raise ValueError(f"{folder}: not readable as a saved dataset ({error}); save it again") from error
+    for number, row in enumerate(data, 1):
+        yield f"{folder}, row {number}", row
+
+
+def _files_of(folder: Path, split: str) -> list[Path]:
+    """The files that have the split's name in their path; of a copy of the hub's GSM8K, those of its part "main"."""
+    folder = folder / "main" if (folder / "main").is_dir() else folder
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES)
+    mine = [path for path in files if split in re.split(r"[^a-z0-9]+", path.relative_to(folder).as_posix().lower())]
+    if not mine:
+        there = ", ".join(path.name for path in files[:5]) or f"no {'/'.join(SUFFIXES)} file in it"
+        raise ValueError(f"{folder}: no file of split {split!r} ({there}); name it {split}.jsonl or pass the file "
+                         "itself")
+    return mine

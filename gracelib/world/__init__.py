@@ -1,0 +1,1 @@
+"""The built-in world: its stories, and the small models that read and tell them."""

@@ -1,0 +1,113 @@
+"""The cast of the built-in world: its tokenizer, base students and teachers, as real Llama checkpoints.
+
+Base students read text of *every* manner in graded shares, with unreliable arithmetic: they know how each manner
+looks but not how to be right, so what a teacher adds is competence in a manner that suits the student more or less.
+Teachers are pretrained on clean text of all manners and then trained on their own; they differ in manner, in width
+and in how much of their own manner they saw, so that most are strong, some are only just competent, and those suffer
+from a high sampling temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from gracelib.world import stories
+from gracelib.models.encoding import encode_examples
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A Llama: hidden width, layers, heads (head size width/heads), MLP of 2 x width, tied embedding."""
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """Texts of a manner mixture, and the training on them (whole-sequence loss; `matrix_lr` as in `train_causal_lm`)."""
+
+    n_texts: int
+    epochs: int
+    lr: float
+    noise: float
+    shares: tuple[tuple[str, float], ...]
+    min_steps: int = 1
+    max_steps: int = 7
+    batch_size: int = 64
+    matrix_lr: float = 0.0
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """A teacher: the pretrained base it starts from, its manner, and how much of that manner it is trained on."""
+
+    name: str
+    base: str
+    manner: str
+    n_texts: int
+    epochs: int = 3
+    lr: float = 4e-3
+    min_steps: int = 3
+    max_steps: int = 7
+    batch_size: int = 64
+    matrix_lr: float = 0.0
+
+
+def build_tokenizer():
+    """The word-level tokenizer of the world, as a PreTrainedTokenizerFast that saves and loads like any other."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<eos>", "<unk>", "###", "Problem:", "Solution:", *stories.vocabulary()]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+                                   clean_up_tokenization_spaces=False)
+
+
+def build_model(spec: ModelSpec, vocab_size: int, seed: int):
+    """A Llama of the given shape with seeded random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=vocab_size, hidden_size=spec.width, intermediate_size=2 * spec.width,
+                         num_hidden_layers=spec.layers, num_attention_heads=spec.heads,
+                         num_key_value_heads=spec.heads, max_position_embeddings=256, tie_word_embeddings=True,
+                         bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config)
+
+
+def pretrain(out: Path, model: ModelSpec, data: PretrainSpec, seed: int) -> None:
+    """Train a base model on a manner mixture and save it with its tokenizer under `out`."""
+    from gracelib.models.training import train_causal_lm
+
+    tokenizer = build_tokenizer()
+    pairs = stories.mixture_texts(data.n_texts, seed, dict(data.shares), data.noise, data.min_steps, data.max_steps)
+    examples = encode_examples(tokenizer, pairs)
+    network = build_model(model, len(tokenizer), seed)
+    train_causal_lm(network, examples, epochs=data.epochs, lr=data.lr, batch_size=data.batch_size, seed=seed,
+                    whole_sequence=True, matrix_lr=data.matrix_lr)
+    network.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
+    """Train a pretrained base on clean solutions of one manner and save the teacher under `out`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from gracelib.models.training import train_causal_lm
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    network = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
+    rng = Random(f"{seed}/{spec.name}")
+    problems = [stories.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
+    examples = encode_examples(tokenizer, [(p.question, stories.solve(p, spec.manner, rng)) for p in problems])
+    train_causal_lm(network, examples, epochs=spec.epochs, lr=spec.lr, batch_size=spec.batch_size, seed=seed,
+                    matrix_lr=spec.matrix_lr)
+    network.save_pretrained(out)
+    tokenizer.save_pretrained(out)

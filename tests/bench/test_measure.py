@@ -1,0 +1,181 @@
+"""The benchmark runs every way on the same student and responses, says what it scaled or left out, and its bars are
+arithmetic on its table. Seconds themselves are nobody's test.
+"""
+import json
+import re
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gracelib.bench import measure, methods, report
+from gracelib.bench.methods import gradient_of, random_examples, student_of
+from gracelib.features.gradients import response_features
+from gracelib.jobs.paths import ROOT
+from gracelib.features.per_layer import parameter_names
+from gracelib.projection import signs
+from gracelib.jobs.store import file_hash
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def made_table():
+    """Times by hand: 1 ms a parameter and thousand, everything else a multiple of the floor."""
+    factors = {report.PAPER: 300.0, report.CAREFUL: 8.0, report.OURS: 1.2}
+    rows = []
+    for panels, size, n, d in (("D", 100_000, 128, 512), ("Dnd", 1_000_000, 128, 512), ("n", 1_000_000, 32, 512),
+                               ("d", 1_000_000, 128, 64)):
+        floor = size * n * d * 1e-11
+        for method, factor in {report.FLOOR: 1.0, "forward + backward": 0.5, **factors}.items():
+            rows.append({"panels": panels, "parameters": size, "responses": n, "tokens": 100, "d": d, "method": method,
+                         "seconds": floor * factor, "lowest": floor * factor, "highest": floor * factor,
+                         "peak_mib": 10.0, "repeats": 5, "responses_run": n, "extrapolated": factor > 100, "batch": 32,
+                         "threads": 2, "note": ""})
+        rows.append(rows[-1] | {"method": report.STACKED, "seconds": None, "note": "left out", "repeats": 0})
+    return rows
+
+
+def test_every_way_is_run_end_to_end(tmp_path, monkeypatch, capsys):
+    """A student of 12,000 parameters; the others' packages are not there, which is said."""
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
+    monkeypatch.setattr(methods, "PEERS", {name: "no_such_package" for name in methods.PEERS})
+    options = "--parameters 12000 --n 6 --d 32 --tokens 8 --repeats 1 --threads 1".split()
+    table = measure.main(options)
+    own = table.set_index("method")
+    assert set(own.index) == {m.name for m in methods.METHODS} | {methods.FLOOR, methods.BACKWARD}
+    assert own.loc[list(methods.PEERS), "note"].str.contains("no_such_package is not installed: make bench").all()
+    measured = own.drop(list(methods.PEERS))
+    assert (measured.seconds > 0).all() and (measured.responses_run == 6).all()
+    assert own.seconds[methods.BACKWARD] < own.seconds[methods.PASSES] < own.seconds[methods.FLOOR]
+    assert own.times_floor["ours"] == pytest.approx(own.seconds["ours"] / own.seconds[methods.FLOOR])
+    out = capsys.readouterr().out
+    assert "6 responses of about 8 tokens, d = 32, 1 threads" in out and "written: bench/features.csv" in out
+    files = {path.suffix: path for path in (tmp_path / "bench").glob("features.*")}
+    assert set(files) == {".csv", ".json", ".svg", ".png"}
+    assert json.loads(files[".json"].read_text("utf-8"))["parameters"]["repeats"] == 1
+    pd.testing.assert_frame_equal(pd.read_csv(files[".csv"], keep_default_na=False)[["method", "note"]],
+                                  table[["method", "note"]])
+
+    def refuse(*_):
+        raise AssertionError("a finished setting is measured again")
+    monkeypatch.setattr(measure, "measure", refuse)
+    pd.testing.assert_frame_equal(measure.main(options), table)
+    with pytest.raises(AssertionError, match="measured again"):
+        measure.main([*options, "--fresh"])
+
+
+def test_the_ways_compute_the_same_thing():
+    """What the careful user multiplies is the gradient whose projection is ours, so that times are compared at equal
+    results; and D is counted once for a tied tensor."""
+    model, d = student_of(12_000), 16
+    examples = random_examples(3, 4, 6, 160)
+    work = methods.Work(model, examples, d)
+    kept = torch.cat([signs(0, name, 0, p.numel(), d) for p, name in parameter_names(model).items()])
+    g = torch.stack([gradient_of(model, e) for e in examples])
+    assert g.shape == (3, work.n_parameters) and work.n_parameters == sum(p.numel() for p in model.parameters())
+    ours = response_features(model, examples, d=d, device="cpu", progress=False)["g"]
+    np.testing.assert_allclose((g @ kept).numpy() / work.n_parameters**0.5, ours, rtol=2e-4, atol=1e-6)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("parameters", [30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000])
+def test_students_are_of_the_size_asked_for(parameters):
+    with torch.device("meta"):
+        model = student_of(parameters)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.03)
+
+
+@pytest.mark.parametrize("method, setting, note", [
+    (methods.CAREFUL, measure.Setting(3_000_000), "left out: it keeps 5.[0-9] GiB"),
+    (methods.PAPER, measure.Setting(3_000_000, d=2048), "left out: one run takes about 9[0-9] s"),
+    (methods.DATTRI, measure.Setting(30_000_000, 64), "left out: it keeps 14.8 GiB"),
+])
+def test_what_would_not_fit_or_end_is_left_out_and_said(method, setting, note, monkeypatch):
+    monkeypatch.setattr(methods, "missing", lambda name: None)
+    with torch.device("meta"):
+        work = methods.Work(student_of(setting.parameters), [([1], [2])] * setting.n, setting.d)
+    (way,) = (m for m in methods.METHODS if m.name == method)
+    assert pd.Series([measure._alone(way, work, 5)["note"]]).str.fullmatch(note).all()
+
+
+def test_a_slow_way_is_scaled_from_few_responses():
+    calls = []
+    way = methods.Method("slow", lambda work: lambda k: calls.append(k), each=3)
+    work = methods.Work(student_of(12_000), [([1], [2])] * 10, 4)
+    bench_clock = iter([0.0, 9.0, 9.0, 18.0])    # 9 s for 3 responses: no time for another repeat, nor for more
+    before, measure.time.perf_counter = measure.time.perf_counter, lambda: next(bench_clock)
+    try:
+        row = measure._alone(way, work, 5)
+    finally:
+        measure.time.perf_counter = before
+    assert calls == [3, 3] and row["seconds"] == pytest.approx(30.0) and row["repeats"] == 1
+    assert row["extrapolated"] and row["note"] == "scaled from 3 of 10 responses"
+
+
+def test_bars_are_arithmetic_on_the_table():
+    table = report.with_ratios(made_table())
+    held = report.bars(table).set_index(["parameters", "what"])
+    assert held.held.all() and set(held.index) == {
+        (1_000_000, "the paper's way / ours"), (1_000_000, "careful user / ours"), (1_000_000, "ours / floor"),
+        (100_000, "ours / floor")}
+    assert held.measured[1_000_000, "the paper's way / ours"] == pytest.approx(250)
+    slow = table.assign(seconds=np.where(table.method == "ours", table.seconds * 1.3, table.seconds))    # 1.56 x floor
+    held = report.bars(slow).set_index(["parameters", "what"]).held
+    assert not held[1_000_000, "ours / floor"] and held[100_000, "ours / floor"]
+    assert not held[1_000_000, "the paper's way / ours"] and held[1_000_000, "careful user / ours"]
+    assert report.bars(table[table.method != "ours"]).empty
+    more = slow[slow.d == 512].assign(responses=512)    # another n m is another setting: no mean of the two
+    both = report.bars(pd.concat([table, more])).set_index(["parameters", "responses", "what"])
+    assert both.measured[1_000_000, 128, "ours / floor"] == pytest.approx(1.2)
+    assert both.measured[1_000_000, 512, "ours / floor"] == pytest.approx(1.56)
+    assert table[table.method == "ours"].times_floor.tolist() == pytest.approx([1.2] * 4)
+
+
+def test_the_picture_shows_what_was_measured_and_nothing_else():
+    table = report.with_ratios(made_table())
+    fig = report.figure(table)
+    panels = [ax for ax in fig.get_axes() if ax.get_xlabel()]
+    assert [ax.get_xlabel()[:5] for ax in panels] == ["param", "respo", "rows "]
+    assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in panels)
+    drawn = [sorted(len(line.get_xdata()) for line in ax.lines if line.get_linestyle() != "None") for ax in panels]
+    assert drawn == [[0, 2, 2, 2, 2, 2][1:]] * 3    # five ways measured at two points each; the left-out one has no line
+    legend = [t.get_text() for box in fig.findobj(lambda o: type(o).__name__ == "Legend") for t in box.get_texts()]
+    assert report.STACKED not in legend and "from fewer responses" in legend
+
+
+def test_the_committed_table_is_whole_and_readme_says_its_numbers():
+    """A table replaced without its picture, its record or README's sentences is found here; a bar that is missed too."""
+    folder = ROOT / "figures" / "bench"
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(folder)], cwd=ROOT, capture_output=True)
+    if changed.returncode == 1:
+        pytest.skip("figures/bench was measured on this machine and is not committed")
+    record = json.loads((folder / "features.json").read_text("utf-8"))
+    assert {name: file_hash(folder / name) for name in record["files"]} == record["files"]
+    table = pd.read_csv(folder / "features.csv")
+    held = report.bars(table)
+    pd.testing.assert_frame_equal(held, pd.DataFrame(record["bars"])[list(held)], rtol=1e-4)
+    assert held.held.all() and len(held) == 9
+    ours = table[(table.method == report.OURS) & (table.d == 512)]
+    large = ours[ours.responses >= 128]
+    assert large.parameters.min() < 1e5 < 2.9e7 < large.parameters.max() and (large.repeats == 5).all()
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    low, high = re.search(r"on two cores ([\d.]+) to ([\d.]+) times that, from a hundred thousand to 30", text).groups()
+    assert (float(low), float(high)) == (round(large.times_floor.min(), 1), round(large.times_floor.max(), 1))
+    for method, pattern in ((report.PAPER, r"`traker`'s projector takes (\d+) times as long at a million"),
+                            (report.CAREFUL, r"made once and kept ([\d.]+) times")):
+        (row,) = table[(table.method == method) & table.parameters.between(8e5, 2e6)].to_dict("records")
+        assert float(re.search(pattern, text)[1]) == pytest.approx(row["times_ours"], rel=0.01)
+
+
+@pytest.mark.parametrize("options", ["--n 0", "--repeats 0", "--parameters -3"])
+def test_a_wrong_option_is_one_line(options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        measure.main(options.split())
+    assert stopped.value.code == 2 and "at least 1" in capsys.readouterr().err

@@ -1,0 +1,319 @@
+"""The commands behind the Makefile: a wrong name is one clear line and exit status 2, not a traceback; where a full run
+takes hours, drawing never starts one.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from gracelib.experiment import extras, measures, run as commands, tables
+from gracelib.jobs import notebook_checks, notebooks, paths
+from gracelib.cli.app import app
+from gracelib.experiment.run import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
+from gracelib.experiment.tables import Plan
+from gracelib.paper.items import FIGURES
+from gracelib.experiment.scales import SCALES, get_scale
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Folders of its own, with the tables of mini and lab that every figure is drawn from."""
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    for scale in ("mini", "lab"):
+        paths.results(scale).mkdir(parents=True)
+        for name in CELL_TABLES:
+            shutil.copy(paths.ROOT / "figures" / scale / "results" / f"{name}.csv", paths.results(scale))
+    return tmp_path
+
+
+@pytest.fixture
+def calls(place, monkeypatch):
+    """What the notebooks are run with; each "draws" what the registry says it makes."""
+    seen = []
+
+    def run(scale, recompute=True, chosen=None, parameters=None, before=None):
+        if before:
+            before()
+        stems = [path.stem for path in chosen] if chosen is not None else None
+        seen.append((scale, recompute, stems))
+        paths.figures(scale).mkdir(parents=True, exist_ok=True)
+        for name, item in FIGURES.items():
+            if stems is None or item.notebook in stems:
+                for ending in item.endings:
+                    (paths.figures(scale) / f"{name}{ending}").touch()
+
+    monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description, pool=None: None)
+    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr(notebook_checks, "commit_outputs", lambda scale: seen.append(("save", scale)))
+    return seen
+
+
+def line(result) -> str:
+    """The one line of an error."""
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "Traceback" not in result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.mark.parametrize("text, message", [
+    ("devise=cuda", "no notebook takes the parameter 'devise' (value 'cuda'); they declare"),
+    ("scale=mini", "no notebook takes the parameter 'scale'"),
+    ("device", "--parameter 'device' is not of the form NAME=VALUE"),
+])
+def test_a_misspelled_parameter_is_refused_before_anything_runs(text, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    assert message in line(runner.invoke(app, ["figures", "--scale", "nano", "--parameter", text]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["figures", "recompute", "gallery"])
+def test_an_unknown_scale_is_one_clear_line(command):
+    text = line(runner.invoke(app, [command, "--scale", "nope"]))
+    assert text.startswith("error: scale 'nope' is not known; choose one of ['nano', 'smoke', 'mini'")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"), ValueError("n_folds = 1")],
+)
+def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
+    def fails(*arguments):
+        raise error
+
+    monkeypatch.setattr(notebooks, "run", fails)
+    assert line(runner.invoke(app, ["figures", "--scale", "nano"])) == f"error: {error}\n"
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    def fails(*arguments):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(notebooks, "run", fails)
+    assert isinstance(runner.invoke(app, ["figures"]).exception, KeyError)
+
+
+def test_options_reach_the_notebooks(calls):
+    for options in ([], ["--scale", "nano"], ["--no-recompute"], ["--save"]):
+        result = runner.invoke(app, ["figures", *options])
+        assert result.exit_code == 0 and result.stdout == ""
+    assert calls == [("mini", True, None), ("nano", True, None), ("mini", False, None), ("mini", True, None),
+                     ("save", "mini")]
+
+
+# --- which are drawn from tables ----------------------------------------------------------------------------
+
+
+def test_what_takes_hours_is_redrawn_unless_asked_otherwise(calls):
+    assert {*REDRAWN, *TABLES_ONLY} == {name for name in SCALES if name.startswith("lab")}
+    assert runner.invoke(app, ["figures", "--scale", "lab"]).exit_code == 0
+    assert runner.invoke(app, ["figures", "--scale", "lab", "--recompute"]).exit_code == 0
+    assert calls == [("lab", False, None), ("lab", True, None)]
+
+
+@pytest.mark.parametrize("options, command", [
+    (["--scale", "lab"], "make recompute SCALE=lab"),
+    (["--scale", "mini", "--no-recompute"], "make figures SCALE=mini"),
+    (["--scale", "mini", "--fig", "19"], "make figures SCALE=mini"),
+])
+def test_without_tables_there_is_nothing_to_draw_and_the_command_that_makes_them_is_named(calls, options, command):
+    (paths.results(options[1]) / "scores.csv").unlink()
+    text = line(runner.invoke(app, ["figures", *options]))
+    assert "nothing to draw from" in text and "has no scores.csv;" in text and f"`{command}` makes them" in text
+    assert calls == []
+
+
+@pytest.mark.parametrize("scale", TABLES_ONLY)
+def test_other_worlds_have_no_figures(calls, scale):
+    assert f"`make recompute SCALE={scale}` makes them" in line(runner.invoke(app, ["figures", "--scale", scale]))
+    assert calls == []
+
+
+# --- one figure ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, found", [
+    ("19", ["fig19_n_and_d"]), ("fig19", ["fig19_n_and_d"]), ("Figure 5", ["fig05_one_temperature"]),
+    ("05", ["fig05_one_temperature"]), ("fig19_n_and_d", ["fig19_n_and_d"]), ("table01", ["table01_cost"]),
+    ("table 1", ["table01_cost"]), ("main", ["table_main"]), ("regret_bars", ["regret_bars"]),
+    ("20, 19,regret_bars,20", ["fig20_folds", "fig19_n_and_d", "regret_bars"]),
+])
+def test_figures_have_short_names(text, found):
+    assert figures_named(text) == found
+
+
+def test_every_figure_is_found_by_its_name_and_every_number_by_its_digits():
+    assert [figures_named(name) for name in FIGURES] == [[name] for name in FIGURES]
+    assert [figures_named(str(n))[0][:6] for n in range(1, 26)] == [f"fig{n:02d}_" for n in range(1, 26)]
+
+
+@pytest.mark.parametrize("text", ["26", "fig0", "table7", "19,mane", "", "1,", "19-20", "fig"])
+def test_an_unknown_figure_lists_the_known_ones(calls, text):
+    with pytest.raises(ValueError, match="is not known; choose among fig01_correlations, .*, or a number such as 19"):
+        figures_named(text)
+    if text:
+        assert "is not known; choose among" in line(runner.invoke(app, ["figures", "--fig", text]))
+    assert calls == []
+
+
+def test_one_figure_runs_its_notebook_alone_from_the_tables(calls, monkeypatch, place):
+    (place / "notebooks").mkdir()
+    for item in FIGURES.values():
+        (place / "notebooks" / f"{item.notebook}.ipynb").touch()
+    monkeypatch.setattr(paths, "NOTEBOOKS", place / "notebooks")
+    result = runner.invoke(app, ["figures", "--scale", "lab", "--fig", "19,main,20"])
+    folder = paths.figures("lab")
+    drawn = ("fig19_n_and_d.png", "table_main.csv", "fig20_folds.png")
+    assert result.stdout.splitlines() == [str(folder / name) for name in drawn]
+    assert calls == [("lab", False, ["05_which_teacher", "07_ablations"])]
+    assert runner.invoke(app, ["figures", "--fig", "main", "--recompute"]).exit_code == 0
+    assert calls[1:] == [("mini", True, ["05_which_teacher"])]
+
+    (place / "notebooks" / "07_ablations.ipynb").unlink()
+    text = line(runner.invoke(app, ["figures", "--fig", "19"]))
+    assert "07_ablations.ipynb, which draws fig19_n_and_d, is not there" in text
+
+
+def test_a_figure_that_its_notebook_does_not_draw_is_an_error(place, monkeypatch):
+    monkeypatch.setattr(notebooks, "run", lambda *arguments: None)
+    assert "fig01_correlations.png was not written by the notebook" in line(runner.invoke(app, ["figures", "--fig", "1"]))
+
+
+# --- recompute ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(calls, monkeypatch):
+    """Everything `recompute` sets going, in order: (description, stages and cells of its jobs), tables by name."""
+    def run_jobs(jobs, root, description, pool=None):
+        assert root == paths.runs()
+        calls.append((description, sorted({job.stage.name for job in jobs}), jobs))
+
+    monkeypatch.setattr(commands, "run_jobs", run_jobs)
+    for make in CELL_TABLES.values():
+        monkeypatch.setattr(tables, make, lambda scale, make=make: calls.append((make, scale)))
+    for make in ("filtered", "training_runs"):
+        monkeypatch.setattr(commands.extra_runs, make, lambda scale, make=make: calls.append((make, scale)))
+    return calls
+
+
+def test_the_lab_is_recomputed_part_by_part(work):
+    result = runner.invoke(app, ["recompute", "--scale", "lab"])
+    assert result.exit_code == 0 and re.fullmatch(r"lab: finished; this call took 0 min 0\d s\n", result.stdout)
+    assert [entry[:2] for entry in work] == [
+        ("teachers", ["evaluate", "responses"]),
+        ("short task, first student", ["evaluate", "features"]),
+        ("short task, second student", ["evaluate", "features"]),
+        ("long task, first student", ["evaluate", "features"]),
+        ("filtered", "lab"), ("training_runs", "lab"),
+        ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]),
+        ("lab: filtered students, ablations",
+         ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "timing", "variants"]), ("lab", True)]
+    assert "lab: part short-first (2 of 6)" in result.stderr
+    cells = 15 * 8  # teachers x temperatures
+    assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
+
+
+@pytest.mark.parametrize("scale", TABLES_ONLY)
+def test_other_worlds_make_their_tables_and_nothing_else(work, scale):
+    assert runner.invoke(app, ["recompute", "--scale", scale]).exit_code == 0
+    assert [entry[0] for entry in work] == ["teachers", "short task, first student", *CELL_TABLES.values()]
+    assert all(entry[1] == scale for entry in work[2:])
+
+
+def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(work):
+    assert runner.invoke(app, ["recompute", "--scale", "smoke"]).exit_code == 0
+    assert runner.invoke(app, ["recompute"]).exit_code == 0
+    goes = ("models and gradients", "filtered students, ablations")
+    assert [entry[0] for entry in work] == [*(f"smoke: {go}" for go in goes), "smoke", *(f"mini: {go}" for go in goes), "mini"]
+    asked = {job.key for job in work[3][2]}
+    config = get_scale("mini")
+    for plan in (tables.Plan(config, task.name) for task in config.tasks):
+        for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features, plan.student_accuracy):
+            assert {job.key for job in group.values()} <= asked
+    extra = extras.ExtraPlan(tables.Plan(config))
+    # Whether a filtered student can be trained is known only when the filter has run: here it has not.
+    assert {job.key for job in extra.test.values()} <= asked
+    assert not {job.key for job in extra.filtered_accuracy.values()} & (asked | {job.key for job in work[4][2]})
+    assert {job.key for group in measures.jobs(config).values() for job in group.values()} <= {job.key for job in work[4][2]}
+
+
+def test_a_part_alone(work):
+    result = runner.invoke(app, ["recompute", "--scale", "lab", "--part", "extra"])
+    assert result.stdout.startswith("lab, extra: finished; this call took")
+    result = runner.invoke(app, ["recompute", "--scale", "nano", "--part", "long-first", "--part", "teachers"])
+    assert result.exit_code == 0
+    assert [entry[0] for entry in work] == ["filtered", "training_runs", "teachers", "long task, first student"]
+    text = line(runner.invoke(app, ["recompute", "--scale", "lab", "--part", "student"]))
+    assert "choose among teachers, short-first, short-second, long-first, extra, figures" in text
+
+
+def test_times_are_said_in_words():
+    assert [commands.in_words(s) for s in (0.4, 61, 3599.6, 3725, 11000)] == [
+        "0 min 00 s", "1 min 01 s", "1 h 00 min", "1 h 02 min", "3 h 03 min"]
+
+
+# --- the rest -----------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_and_wrong_ones_are_refused():
+    assert all(word in runner.invoke(app, ["--help"]).output for word in ("figures", "recompute", "gallery"))
+    assert runner.invoke(app, ["figurs"]).exit_code == 2
+
+
+@pytest.mark.parametrize("variables, command", [
+    (["figures", "SCALE=lab"], "gracelib figures --scale lab"),
+    (["figures", "FIG=19,main"], 'gracelib figures --scale mini --fig "19,main"'),
+    (["recompute", "SCALE=lab", "PART=extra"], 'gracelib recompute --scale lab --part "extra"'),
+    (["gallery", "SCALE=lab"], "gracelib gallery --scale lab"),
+    (["notebooks"], "gracelib figures --scale mini --save"),
+])
+def test_make_calls_the_commands(variables, command):
+    # Under `make test` this make would think that it is that one's child, and print where it enters and leaves.
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", "--dry-run", *variables], cwd=paths.ROOT, capture_output=True, text=True, check=True,
+                          env=alone)
+    assert done.stdout.strip().splitlines()[-1].strip().endswith(command)
+
+
+def test_only_the_committed_scale_is_saved():
+    for options, shown in ((["--scale", "smoke"], "smoke"), (["--fig", "19"], "19")):
+        assert f"which show scale mini, not '{shown}'" in line(runner.invoke(app, ["figures", "--save", *options]))
+    refused = line(runner.invoke(app, ["figures", "--save", "--parameter", "sigma=0.1"]))
+    assert "not with sigma=0.1" in refused
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "file"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    assert str(tmp_path / "file") in line(runner.invoke(app, ["figures", "--scale", "nano"]))
+
+
+@pytest.mark.parametrize("command", ["figures", "recompute"])
+def test_stopping_says_how_to_go_on(monkeypatch, command):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "run", stopped)
+    result = runner.invoke(app, [command, "--scale", "nano"])
+    assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["figures", "recompute"])
+def test_device_and_precision_are_settings_of_the_whole_run(monkeypatch, command):
+    """Every notebook after the one that takes gradients must look for the same features."""
+    for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE"):
+        monkeypatch.setenv(name, "")  # restored afterwards
+    seen = []
+    monkeypatch.setattr(notebooks, "run", lambda scale, *others: seen.append(
+        next(iter(Plan(get_scale(scale)).features.values())).params))
+    assert runner.invoke(app, [command, "--scale", "nano", "--device", "cpu", "--dtype", "float64"]).exit_code == 0
+    assert (seen[0]["device"], seen[0]["dtype"]) == ("cpu", "float64")

@@ -1,0 +1,231 @@
+"""Every number in the ablation figures is that of a slower computation: the plain Spearman of the same columns, the plain
+bootstrap of `stats`, a subset taken row by row. And every figure draws, or says what is missing, at every size.
+"""
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import MINI, synthetic_cells
+
+from gracelib.evidence import ablations as at
+from gracelib.evidence import cells as tables, ranks
+from gracelib.drawing.ablations import defaults, figure19, figure20, settings
+from gracelib.drawing.saving import Drawn
+from gracelib.experiment.scales import get_scale
+from gracelib.drawing.subsets import figure23
+from gracelib.evidence.cells import select
+from gracelib.drawing.training import figure15, figure16, figure17, figure18
+
+SCORES = ("grace", "g_norm", "g_vendi", "teacher_accuracy")
+LAB = tuple((f"{name.split('-')[0]}-{w}", manner) for name, manner in MINI for w in (40, 64, 96))[:15]
+SIZES = {"nano": ((MINI[5],), (0.6,)), "smoke": (MINI[3:], (0.6, 1.0)), "mini": (MINI, (0.4, 0.6, 0.8, 1.0)),
+         "lab": (LAB, tuple(t / 10 for t in range(3, 11)))}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(tables, "N_BOOT", 60)
+
+
+def made(size: str, task: str = "short") -> pd.DataFrame:
+    teachers, temperatures = SIZES[size]
+    return synthetic_cells(teachers, temperatures, task=task)
+
+
+def made_filtered(cells: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
+    rng, own = np.random.default_rng(seed), cells[at.KEY].iloc[::2]
+    n = len(own)
+    wrong = dict.fromkeys(SCORES[:3], 1.0) | {"grace": rng.lognormal(size=n), "g_norm": rng.lognormal(size=n)}
+    return own.assign(kept_share=rng.uniform(0.3, 1, n), prompts=100, prompts_kept=90, average=rng.uniform(0.1, 0.6, n),
+                      average_se=0.02, **wrong).reset_index(drop=True)
+
+
+def made_grid(cells: pd.DataFrame, config) -> pd.DataFrame:
+    """The lines that `measures.grid` has, with GRACE's noise falling as n grows."""
+    base, rng = defaults(config), np.random.default_rng(2)
+    lines = [base | {"n": base["n"] // i, "d": base["d"] * 2 // j} for i in (1, 2, 4) for j in (1, 2, 4)]
+    lines += [base | {"n_folds": c} for c in (2, 4, 5, 6, 8, 12)] + [base | {"m": m} for m in (1, 2, 8)]
+    lines += [base | {"nu": nu, "power": p} for nu in (1e-4, 1e-3, 1e-1) for p in (0.0, 1.0, 2.0)]
+    settings_ = pd.DataFrame(lines).drop_duplicates()
+    rows = cells[[*at.KEY, "grace"]].merge(settings_, how="cross")
+    rows["grace"] *= np.exp(rng.normal(0, 20 / rows["n"], len(rows)))
+    return rows.assign(nu_decides=rows["n"] * rows["m"] * (1 - 1 / rows["n_folds"]) <= rows["d"], nu_share=0.1)
+
+
+def made_runs(teachers) -> pd.DataFrame:
+    rows = [{"task": "short", "student": "first", "teacher": t, "temperature": 0.6, "axis": axis, "value": v, "usual": v == 2,
+             "test": 0.2 + 0.1 * i + 0.05 * j, "test_se": 0.01, "train": 0.3 + 0.06 * j, "train_se": 0.01}
+            for i, t in enumerate(teachers) for axis in ("epochs", "generations") for j, v in enumerate((1, 2, 4))]
+    return pd.DataFrame(rows)
+
+
+# --- numbers -------------------------------------------------------------------------------------------------
+
+
+def test_a_correlation_is_the_plain_one_with_the_plain_bootstrap():
+    cells = made("mini")
+    x, y, z = (cells[c].to_numpy() for c in ("grace", "average_at_k", "g_norm"))
+    x = x.copy()
+    x[[3, 10]] = np.nan
+    there, teacher = ~np.isnan(x), cells["teacher"].to_numpy()
+    row = at.correlation(x, y, teacher, "lower")
+    assert row["spearman"] == pytest.approx(ranks.spearman(x[there], y[there], "lower"))
+    change = at.difference((z, y), (x, y), teacher, "lower")
+    assert (row["cells"], change["cells"], row["teachers"]) == (22, 22, 6)
+
+    def slow(a, b, c):
+        return ranks.spearman(a, b, "lower") - ranks.spearman(c, b, "lower")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one = ranks.cluster_bootstrap([x[there], y[there]], teacher[there], lambda a, b: ranks.spearman(a, b, "lower"), 60, 0)
+        two = ranks.cluster_bootstrap([x[there], y[there], z[there]], teacher[there], slow, 60, 0)
+    assert (row["low"], row["high"]) == pytest.approx((one.low, one.high))
+    assert (change["spearman"], change["low"], change["high"]) == pytest.approx((two.value, two.low, two.high))
+
+
+def test_what_is_undefined_says_why():
+    assert "at least 3" in at.correlation([1.0, 2.0], [1.0, 2.0], ["a", "b"], "lower")["note"]
+    row = at.correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], ["a"] * 3, "higher")
+    assert row["spearman"] == 1 and np.isnan(row["low"]) and row["note"] == "one teacher: no interval"
+    assert "constant" in at.correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], list("abc"), "higher")["note"]
+
+
+def test_filtered_students_are_paired_with_their_own_cells():
+    cells = made("mini")
+    filtered = made_filtered(cells)
+    pairs = at.filtered_pairs(cells, filtered.sample(frac=1, random_state=0))
+    for row in pairs.to_dict("records"):
+        own = cells[(cells.teacher == row["teacher"]) & (cells.temperature == row["temperature"])].iloc[0]
+        assert row["unfiltered"] == own.average_at_k
+        assert row["change_points"] == pytest.approx(100 * (row["filtered"] - own.average_at_k))
+        assert row["change_se"] == pytest.approx(100 * (0.02**2 + own.average_se**2) ** 0.5)
+    with pytest.raises(ValueError, match="was filtered and is not in the table of cells"):
+        at.filtered_pairs(cells[cells.teacher != filtered.teacher[0]], filtered)
+
+
+def test_each_pairing_uses_its_own_scores_and_students():
+    cells = made("mini")
+    filtered = made_filtered(cells)
+    table = at.filtered_correlations(cells, filtered, SCORES).set_index(["score", "pairing"])
+    both = filtered.merge(cells, on=at.KEY, suffixes=("_new", ""))
+    for score, direction in (("grace", "lower"), ("teacher_accuracy", "higher")):
+        again = both[f"{score}_new"] if score == "grace" else both[score]
+        expected = {"unfiltered": (both[score], both["average_at_k"]), "filtered": (both[score], both["average"]),
+                    "rescored": (again, both["average"])}
+        for pairing, (x, y) in expected.items():
+            row = table.loc[score, pairing]
+            assert row["spearman"] == pytest.approx(ranks.spearman(x, y, direction))
+            assert row["change"] == pytest.approx(row["spearman"] - table.loc[(score, "unfiltered"), "spearman"])
+    assert np.isnan(table.loc[("g_vendi", "rescored"), "spearman"])  # constant there
+
+
+def test_grid_correlations_keep_all_else_at_the_default():
+    config, cells = get_scale("lab"), made("lab")
+    grid, base = made_grid(cells, get_scale("lab")), defaults(get_scale("lab"))
+    table = at.grid_correlations(grid, cells, "first", base, ("n", "d"))
+    assert len(table) == 9 and set(table["m"]) == {config.m} and table["nu_decides"].any() == (table["n"] * 3.6 <= table["d"]).any()
+    row = table[(table["n"] == 128) & (table["d"] == 1024)].iloc[0]
+    own = grid[(grid.n == 128) & (grid.d == 1024)].merge(cells, on=at.KEY)
+    assert row["spearman"] == pytest.approx(ranks.spearman(own["grace_x"], own["average_at_k"], "lower"))
+    change = at.setting_change(grid, cells, "first", base, base | {"n": 128})
+    values = table[table["d"] == base["d"]].set_index("n")["spearman"]
+    assert change["spearman"] == pytest.approx(values[128] - values[512])
+    assert at.setting_change(grid, cells, "first", base, base | {"n": 7}) is None
+    assert len(at.grid_correlations(grid, cells, "first", base, ("nu", "power"))) == 9
+    with pytest.raises(ValueError, match="the grid has 119 of 120 cells at"):
+        at.grid_correlations(grid[1:], cells, "first", base, ("n", "d"))
+    with pytest.raises(ValueError, match="no row of student 'first'"):
+        at.grid_correlations(grid, cells, "first", base | {"nu": 0.5}, ("n", "d"))
+
+
+def test_subsets_are_of_the_right_kind_and_ranked_by_themselves():
+    rows = select(made("mini"), "first", SCORES)
+    rows.loc[[2, 7], "g_norm"] = np.nan
+    code = np.unique(rows["teacher"], return_inverse=True)[1]
+    drawn = at._subsets(code, 6, 0.6, 30, 4)
+    assert (drawn["cells"].sum(1) == 14).all() and (drawn["teachers"].sum(1) == 16).all()
+    assert all(len(set(member[code == i])) == 1 for member in drawn["teachers"] for i in range(6))
+    found = at.subset_correlations(rows, SCORES, n_sets=30, seed=4).set_index(["reading", "score", "subset"]).sort_index()
+    for reading in drawn:
+        for i in (0, 17):
+            for score, direction in (("grace", "lower"), ("g_norm", "lower"), ("g_vendi", "higher")):
+                own = rows[drawn[reading][i]].dropna(subset=[score])
+                assert found.loc[(reading, score, i), "spearman"] == pytest.approx(
+                    ranks.spearman(own[score], own["average_at_k"], direction))
+    again = at.subset_correlations(rows, SCORES, n_sets=30, seed=4)
+    pd.testing.assert_frame_equal(again.set_index(["reading", "score", "subset"]).sort_index(), found)
+    summary = at.subset_summary(again, rows, SCORES).set_index(["reading", "score"])
+    values = found.loc[("teachers", "grace"), "spearman"]
+    assert summary.loc[("teachers", "grace"), "median"] == pytest.approx(values.median())
+    wide = found["spearman"].unstack("score").loc["cells"]
+    assert summary.loc[("cells", "grace"), "best_share"] == (wide["grace"] >= wide.max(axis=1) - 1e-12).mean()
+
+
+# --- figures -------------------------------------------------------------------------------------------------
+
+
+def everything(size: str) -> dict[str, Drawn]:
+    config, cells = get_scale(size), made(size)
+    tasks = {"short": cells, "long": made(size, "long")}
+    grid = pd.concat([made_grid(own, config) for own in tasks.values()], ignore_index=True)
+    runs = made_runs([name for name, _ in SIZES[size][0]][:2])
+    manner = dict(SIZES[size][0])
+    return {"15": figure15(cells, made_filtered(cells), size), "16": figure16(cells, made_filtered(cells), size, scores=SCORES),
+            "17": figure17(runs, manner, size), "18": figure18(runs, manner, size), "19": figure19(cells, grid, config),
+            "20": figure20(tasks, grid, config), "23": figure23(cells, "first", size, scores=SCORES),
+            "settings": settings(cells, grid, config)}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_figure_draws_at_every_size(size):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, drawn in everything(size).items():
+            drawn.fig.canvas.draw()
+            assert size in drawn.caption and drawn.alt and not drawn.table.empty, name
+            assert not re.search(r"\bnan\b", drawn.caption + drawn.alt), name
+            if size == "nano" and name not in ("15", "17", "18"):
+                assert "No correlation" in drawn.caption or "no correlation" in drawn.caption or "undefined" in drawn.caption
+
+
+def test_captions_are_written_from_the_table():
+    drawn = everything("mini")
+    pairs = drawn["15"].table
+    assert f"changes accuracy by {pairs['change_points'].mean():+.1f}" in drawn["15"].caption
+    assert all("teachers they are too narrow" in drawn[name].caption for name in ("15", "16"))
+    small = figure15(made("smoke"), made_filtered(made("smoke")), "smoke").caption
+    assert re.search(r"\d teachers are too few to tell whether filtering", small)
+    cells, filtered = made("mini"), made_filtered(made("mini"))
+    for shift, word in ((-0.05, "worse here, as the paper reports"), (0.05, "better here, unlike in the paper")):
+        own = filtered.drop(columns="average").merge(cells[[*at.KEY, "average_at_k"]], on=at.KEY)
+        moved = own.rename(columns={"average_at_k": "average"}).assign(average=lambda t, by=shift: t["average"] + by)
+        assert word in figure15(cells, moved, "mini").caption
+    by_n = drawn["19"].table.pivot(index="n", columns="d", values="spearman")
+    best = sum(2 * by_n[d].idxmax() == d for d in by_n if d // 2 in by_n.index)
+    assert f"The best n is d/2 for {best} of" in drawn["19"].caption
+
+
+def test_a_teacher_without_right_responses_is_in_the_picture():
+    cells = made("smoke")
+    filtered = made_filtered(cells)
+    filtered.loc[0, ["average", "average_se", "grace", "kept_share", "prompts_kept"]] = [np.nan, np.nan, np.nan, 0, 0]
+    drawn = figure15(cells, filtered, "smoke")
+    texts = [t.get_text() for ax in drawn.fig.subfigs[0].axes for t in ax.texts]
+    assert texts == ["no right response"] and "of 2 cells" in drawn.caption
+    nobody = filtered.assign(average=np.nan, average_se=np.nan, kept_share=0.0)
+    assert "No teacher has a right response" in figure15(cells, nobody, "smoke").caption
+    assert "No correlation can be computed" in figure16(cells, nobody, "smoke", scores=SCORES).caption
+
+
+def test_over_optimisation_is_named_where_there_is_some():
+    runs = made_runs(["terse-96", "algebra-96"])
+    assert "does not clearly fall" in figure17(runs, dict(MINI), "mini").caption
+    runs.loc[(runs.value == 4) & (runs.teacher == "terse-96"), "test"] = 0.05
+    drawn = figure17(runs, dict(MINI), "mini")
+    assert "falls 20.0 points behind its peak" in drawn.caption
+    with pytest.raises(ValueError, match="no run along 'generations'"):
+        figure18(runs[runs.axis == "epochs"], dict(MINI), "mini")

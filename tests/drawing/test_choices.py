@@ -1,0 +1,312 @@
+"""What must hold where candidates are few: each restriction is the one it says (a budget, a family, one teacher), each
+number is the plain statistic on exactly those cells, and random choice is its expectation. A regret over the wrong
+candidates looks as good as one over the right ones, so every number is computed a second way here.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from synthetic import MINI, synthetic_cells
+
+from gracelib.drawing import choice_plots, choice_text, choices as choice_figures, style
+from gracelib.evidence import cells as tables, choices as choice_tables, ranks, slices
+from gracelib.baselines import SCORES
+from gracelib.evidence.choices import RANDOM
+
+FAMILIES = ("equations", "narration", "algebra", "table", "reversed", "terse")
+LAB = tuple((f"{m}-{w}", m) for m in FAMILIES for w in (40, 64, 96) if (m, w) not in {("table", 40), ("reversed", 40), ("terse", 40)})
+SCALES = {
+    "mini": (MINI, (0.4, 0.6, 0.8, 1.0)),
+    "lab": (LAB, tuple(round(0.3 + 0.1 * i, 1) for i in range(8))),
+    "smoke": (MINI[-3:], (0.6, 1.0)),
+    "nano": (MINI[:1], (0.6,)),
+}
+FIGURES = {name: getattr(choice_figures, name) for name in ("figure6", "figure7", "figure13", "figure14")}
+FIVE, THREE = choice_figures.FIVE, choice_figures.THREE
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(tables, "N_BOOT", 60)
+
+
+def cells_of(scale, **more):
+    cells = synthetic_cells(*SCALES[scale], **more)
+    return cells.assign(width=cells["teacher"].str.rsplit("-", n=1).str[1].astype(int))
+
+
+def rows_of(cells):
+    return choice_tables.choice_cells(cells, "first", FIVE)
+
+
+def plain_regret(cells, score):
+    return ranks.regret(cells[score], cells["average_at_k"], SCORES[score].direction).points
+
+
+def blind_regret(cells):
+    return 100 * (cells["average_at_k"].max() - cells["average_at_k"].mean())
+
+
+# --- the numbers ---------------------------------------------------------------------------------------------
+
+
+def test_a_temperature_is_chosen_within_its_teacher():
+    cells = cells_of("lab")
+    found = choice_tables.temperature_choices(rows_of(cells), FIVE).set_index(["teacher", "score"])
+    assert len(found) == 15 * 6
+    for (teacher, score), row in found.iterrows():
+        own = cells[cells["teacher"] == teacher].reset_index(drop=True)
+        best = own["temperature"][own["average_at_k"].idxmax()]
+        assert row["best"] == best and row["temperatures"] == 8
+        if score == RANDOM:
+            assert row["regret_points"] == pytest.approx(blind_regret(own)) and np.isnan(row["picked"])
+            continue
+        lower = SCORES[score].direction == "lower"
+        at = own[score].idxmin() if lower else own[score].idxmax()
+        assert row["picked"] == own["temperature"][at]
+        assert row["coldest"] == (row["picked"] == 0.3) and row["hottest"] == (row["picked"] == 1.0)
+        assert row["regret_points"] == pytest.approx(100 * (own["average_at_k"].max() - own["average_at_k"][at]))
+        sign = -1 if lower else 1
+        assert row["spearman"] == pytest.approx(sign * own[score].corr(own["average_at_k"], method="spearman"))
+
+
+def test_a_budget_holds_the_teachers_up_to_its_width():
+    cells = cells_of("lab")
+    found = choice_tables.budget_rows(rows_of(cells), FIVE)
+    assert dict(found.drop_duplicates("budget").set_index("budget")["teachers"]) == {40: 3, 64: 9, 96: 15}
+    assert list(dict.fromkeys(found["paper_budget"])) == ["3B", "10B", "30B"]
+    for row in found.to_dict("records"):
+        inside = cells[cells["width"] <= row["budget"]]
+        assert row["cells"] == len(inside)
+        if row["score"] == RANDOM:
+            assert row["regret_points"] == pytest.approx(blind_regret(inside))
+        else:
+            assert row["regret_points"] == pytest.approx(plain_regret(inside, row["score"]))
+            assert row["spearman"] == pytest.approx(
+                ranks.spearman(inside[row["score"]], inside["average_at_k"], SCORES[row["score"]].direction))
+            assert row["low"] <= row["high"]
+        assert row["regret_low"] <= row["regret_high"]
+
+
+def test_a_family_is_its_own_candidate_set_and_the_mean_is_over_families():
+    cells = cells_of("lab")
+    found = choice_tables.family_rows(rows_of(cells), FIVE)
+    for score in FIVE:
+        own = found[found["score"] == score].set_index("family")
+        each = [plain_regret(cells[cells["manner"] == f], score) for f in FAMILIES]
+        assert list(own["regret_points"][list(FAMILIES)]) == pytest.approx(each)
+        assert own["regret_points"]["mean"] == pytest.approx(np.mean(each))
+        grace = found[(found["score"] == "grace") & (found["family"] == "mean")]["regret_points"].item()
+        assert own["first_minus_this"]["mean"] == pytest.approx(grace - np.mean(each))
+    blind = found[found["score"] == RANDOM].set_index("family")["regret_points"]
+    assert blind["terse"] == pytest.approx(blind_regret(cells[cells["manner"] == "terse"]))
+    assert dict(found[found["score"] == "grace"].set_index("family")["teachers"]) == {
+        "equations": 3, "narration": 3, "algebra": 3, "table": 2, "reversed": 2, "terse": 2, "mean": 15}
+
+
+@pytest.mark.parametrize("score", ["grace", "g_vendi", RANDOM])
+def test_intervals_are_those_of_the_plain_bootstrap_over_teachers(score):
+    """Evaluated from counts of teachers here, cell by cell there; the same resamples and the same numbers."""
+    cells = cells_of("lab")
+    rows = rows_of(cells)
+
+    def mean_regret(manner, value, y):
+        each = []
+        for f in np.unique(manner):
+            at = manner == f
+            each.append(100 * (y[at].max() - y[at].mean()) if score == RANDOM
+                        else ranks.regret(value[at], y[at], SCORES[score].direction).points)
+        return np.mean(each)
+
+    column = rows["grace" if score == RANDOM else score]
+    expected = ranks.cluster_bootstrap([rows["manner"], column, rows["average_at_k"]], rows["teacher"], mean_regret, 60, 0)
+    found = choice_tables.family_rows(rows, ("grace", "g_vendi"))
+    mean = found[(found["family"] == "mean") & (found["score"] == score)].iloc[0]
+    assert (mean["regret_points"], mean["regret_low"], mean["regret_high"]) == pytest.approx(
+        (expected.value, expected.low, expected.high))
+
+
+def test_a_mean_over_teachers_resamples_teachers_and_leaves_out_what_is_undefined():
+    choices = choice_tables.temperature_choices(rows_of(cells_of("lab")), ("grace",))
+    choices.loc[choices["teacher"] == "algebra-40", "spearman"] = np.nan
+    found = choice_tables.over_teachers(choices, "spearman").set_index("score").loc["grace"]
+    own = choices[choices["score"] == "grace"]
+    assert found["teachers"] == 14 and found["mean"] == pytest.approx(own["spearman"].mean())
+    rng, draws = np.random.default_rng(0), []
+    ordered = own.sort_values("teacher")["spearman"].to_numpy()
+    for _ in range(60):
+        draws.append(np.nanmean(ordered[rng.integers(15, size=15)]))
+    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))))
+    assert found["positive"] == (own["spearman"] > 0).sum()
+
+
+def test_ties_cost_their_mean_and_an_undefined_cell_cannot_be_selected():
+    cells = cells_of("mini")
+    one = cells["teacher"] == "table-96"
+    cells.loc[one, "g_vendi"] = 5.0  # all four temperatures tie
+    rows = rows_of(cells)
+    row = choice_tables.temperature_choices(rows, ("g_vendi",)).set_index(["teacher", "score"]).loc["table-96", "g_vendi"]
+    assert row["regret_points"] == pytest.approx(blind_regret(cells[one])) and row["note"].startswith("Spearman undefined")
+    best = cells[one]["average_at_k"].idxmax()
+    cells.loc[best, "g_vendi"] = np.nan  # its own best cell can no longer be selected, and is still what could be had
+    rest = cells[one].drop(index=best)
+    expected = 100 * (cells["average_at_k"][best] - rest["average_at_k"].mean())
+    rows = rows_of(cells)
+    found = choice_tables.temperature_choices(rows, ("g_vendi",)).set_index(["teacher", "score"])["regret_points"]
+    assert found["table-96", "g_vendi"] == pytest.approx(expected)
+    families = choice_tables.family_rows(rows, ("g_vendi",)).set_index(["family", "score"])["regret_points"]
+    assert families["table", "g_vendi"] == pytest.approx(expected)
+    cells["g_vendi"] = np.nan
+    for name in ("figure6", "figure7"):
+        drawn = FIGURES[name](cells, "first", "mini")
+        assert "undefined in every cell" in " ".join(drawn.table["note"].dropna())
+
+
+def test_the_two_teachers_are_chosen_without_looking_at_students():
+    cells = cells_of("lab")
+    mean = cells.groupby("teacher")["teacher_accuracy"].mean()
+    first, second = choice_tables.two_teachers(cells, "first")
+    assert first == mean.idxmin()
+    assert second == mean[mean.index.str.startswith(first.split("-")[0])].idxmax()
+    rng = np.random.default_rng(0)
+    shuffled = cells.assign(average_at_k=rng.permutation(cells["average_at_k"]), grace=rng.permutation(cells["grace"]))
+    assert choice_tables.two_teachers(shuffled, "first") == [first, second]
+    single = cells_of("mini")  # nobody has a relative
+    mean = single.groupby("teacher")["teacher_accuracy"].mean()
+    assert choice_tables.two_teachers(single, "first") == [mean.idxmin(), mean.idxmax()]
+    assert choice_tables.two_teachers(cells_of("nano"), "first") == ["equations-48"]
+
+
+def test_scaled_scores_are_one_where_the_score_is_best():
+    values = np.array([3.0, 1.0, np.nan, 2.0])
+    assert choice_tables.scaled_up(values, "grace") == pytest.approx([0, 1, np.nan, 0.5], nan_ok=True)
+    assert choice_tables.scaled_up(values, "g_vendi") == pytest.approx([1, 0, np.nan, 0.5], nan_ok=True)
+    assert np.isnan(choice_tables.scaled_up(np.array([2.0, 2.0]), "grace")).all()
+
+
+# --- the pictures --------------------------------------------------------------------------------------------
+
+
+def visible_texts(fig):
+    renderer, found = FigureCanvasAgg(fig).get_renderer(), []
+    for ax in fig.axes:
+        texts = [ax.xaxis.label, ax.yaxis.label, ax._left_title, *ax.texts]
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            if axis.get_visible() and ax.axison:
+                texts += [t.label1 for t in axis.get_major_ticks() if min(limits) <= t.get_loc() <= max(limits)]
+                texts += [t.label2 for t in axis.get_major_ticks() if min(limits) <= t.get_loc() <= max(limits)]
+        found += [t for t in texts if t.get_visible() and t.get_text().strip()]
+    for part in fig.subfigs:
+        found += [*part.texts, *(t for legend in part.legends for t in legend.get_texts() if t.get_text().strip())]
+    return [(t.get_text(), t.get_window_extent(renderer), t.get_fontsize()) for t in found]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_readable_at_every_scale(name, scale):
+    drawn = FIGURES[name](cells_of(scale), "first", scale)
+    fig = drawn.fig
+    FigureCanvasAgg(fig).draw()
+    assert fig.get_figwidth() == style.DOUBLE and len(drawn.table) > 0 and len(drawn.alt) > 40
+    texts = visible_texts(fig)
+    for what, box, size in texts:
+        assert size >= style.SMALL, what
+        assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1 and fig.bbox.y0 <= box.y0 and box.y1 <= fig.bbox.y1, what
+    for (a, box_a, _), (b, box_b, _) in itertools.combinations(texts, 2):
+        assert not box_a.padded(-0.5).overlaps(box_b.padded(-0.5)), f"{a!r} lies upon {b!r}"
+    n = len(SCALES[scale][0])
+    teachers = "1 teacher" if n == 1 else f"{n} teachers"
+    note = f"scale: {scale}; {n * len(SCALES[scale][1])} cell{'s' * (n > 1)} of {teachers}"
+    assert any(t.replace("\n", " ").startswith(note) for t, _, _ in texts)
+    assert f"Scale {scale}" in drawn.caption and "nan" not in drawn.caption.lower().split()
+
+
+def test_figure_6_marks_the_pick_and_the_best_temperature_of_each_teacher():
+    cells = cells_of("lab", seed=4)
+    drawn = choice_figures.figure6(cells, "first", "lab")
+    for ax, teacher in zip(drawn.fig.axes[:2], choice_tables.two_teachers(cells, "first"), strict=True):
+        own = cells[cells["teacher"] == teacher]
+        assert ax.get_title(loc="left").startswith(teacher)
+        (best,) = [line for line in ax.lines if line.get_gid() == "best"]
+        assert best.get_xdata()[0] == own["temperature"][own["average_at_k"].idxmax()]
+        for score in THREE:
+            (triangle,) = [c for c in ax.collections if c.get_gid() == f"picked-{score}"]
+            at = own[score].idxmin() if SCORES[score].direction == "lower" else own[score].idxmax()
+            assert triangle.get_offsets().data[0] == pytest.approx([own["temperature"][at], 1.0])
+    assert drawn.paper["temperature_best, Qwen2.5-3B"][""]["value"] == "0.8"
+    assert drawn.paper["temperature_picked, Qwen2.5-1.5B"]["grace"]["value"] == "0.5"
+    assert choice_figures.figure6(cells.assign(task="long"), "first", "lab").paper == {}
+
+
+def test_figure_7_draws_the_numbers_of_its_table_and_a_violin_where_there_are_enough():
+    for scale, violins in (("lab", 3), ("mini", 0)):
+        drawn = choice_figures.figure7(cells_of(scale), "first", scale)
+        left, right = drawn.fig.axes
+        bodies = [c for c in left.collections if len(c.get_paths()) == 1 and len(c.get_paths()[0].vertices) > 100]
+        assert len(bodies) == violins
+        budgets = drawn.table[drawn.table["panel"] == "right"]
+        for score in THREE:
+            (marks,) = [c for c in right.collections if c.get_gid() == f"ours-{score}"]
+            assert list(marks.get_offsets()[:, 1]) == pytest.approx(list(budgets[budgets["score"] == score]["spearman"]))
+        marks = {line.get_gid(): line for line in left.lines if str(line.get_gid()).startswith("paper-")}
+        assert list(marks["paper-grace"].get_ydata()) == [0.75] and set(marks) == {f"paper-{s}" for s in THREE}
+
+
+def test_figure_13_draws_every_family_in_its_look_and_figure_25_says_who_is_missing():
+    cells = cells_of("lab")
+    drawn = choice_figures.figure13(cells, "first", "lab")
+    (ax,) = drawn.fig.axes
+    points = {c.get_label(): c for c in ax.collections if c.get_label() in FAMILIES}
+    assert set(points) == set(FAMILIES)
+    for name, marks in points.items():
+        own = drawn.table[drawn.table["family"] == name].set_index("score")["regret_points"]
+        assert list(marks.get_offsets()[:, 0]) == pytest.approx(list(own[[*FIVE, RANDOM]]))
+    assert "equations 3" in drawn.caption and "terse 2" in drawn.caption and drawn.paper["grace"]["value"] == "~1"
+    rest, left_out = slices.leave_out_teacher(cells, "first")
+    without = choice_figures.figure13(rest, "first", "lab", item="figure 25", extra=left_out)
+    name = slices.most_familiar(cells, "first")
+    assert name in without.caption and "14 teachers" in without.caption and set(without.paper) == {"g_vendi"}
+    assert without.ours["grace"]["teachers"] == 14 and name not in set(without.table["selected"].str.split(" at").str[0])
+
+
+# --- the sentences -------------------------------------------------------------------------------------------
+
+
+def means(differences):
+    """`family_rows` of one made-up family: (low, high) of the first score's mean regret minus another's."""
+    rows = [{"family": "terse", "score": "grace", "label": "GRACE"}]
+    for label, (low, high) in {"GRACE": (0, 0), **differences}.items():
+        rows.append({"family": "mean", "score": label, "label": label, "regret_points": 1.0, "regret_low": 0.5,
+                     "regret_high": 2.0, "minus_low": low, "minus_high": high})
+    return pd.DataFrame(rows)
+
+
+def test_a_verdict_needs_an_interval_without_zero():
+    text = choice_text.family_sentence(means({"A": (-2, -1), "B": (1, 2), "C": (-1, 1), "D": (-1, 0)}))
+    assert "GRACE costs less than A; costs more than B; cannot be told from C, D" in text
+
+
+def test_the_sentence_on_temperatures_counts_hits_and_ends():
+    rows = rows_of(cells_of("lab"))
+    choices = choice_tables.temperature_choices(rows, THREE)
+    text = choice_text.temperature_sentence(choices, choice_tables.noise_points(rows))
+    own = choices[choices["score"] == "grace"]
+    assert f"(the best one for {(own['picked'] == own['best']).sum()} of 15)" in text
+    assert f"GRACE picks the coldest for {(own['picked'] == 0.3).sum()} and the hottest for {(own['picked'] == 1.0).sum()}" in text
+    assert choice_tables.noise_points(rows) == pytest.approx(100 * np.sqrt(2) * np.median(rows["average_se"]))
+    nano = choice_tables.temperature_choices(rows_of(cells_of("nano")), THREE)
+    assert choice_text.temperature_sentence(nano, 1.0) == "There is one temperature a teacher, so none can be chosen."
+
+
+def test_a_table_without_widths_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"lacks the column width: use the table that pipeline.cells\(scale\) returns"):
+        choice_tables.choice_cells(cells_of("mini").drop(columns="width"), "first", THREE)
+
+
+def test_marks_of_scores_are_no_familys_and_differ():
+    looks = [choice_plots.look(s, FIVE)[:2] for s in FIVE]
+    assert len(set(looks)) == len(FIVE)
+    assert not {mark for mark, _ in looks} & {f.marker for f in style.FAMILIES.values()}

@@ -1,0 +1,288 @@
+"""The gallery is one file that says what the figures say: every registered figure is on it, nothing is fetched from
+anywhere, and what a caption or a table holds is shown as text, whatever it looks like. A browser, where there is one,
+is the judge of whether a reader sees it: no complaint on its console, no request, every picture with a size.
+"""
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from gracelib.drawing import gallery
+from gracelib.jobs import paths
+from gracelib.drawing.saving import Drawn
+from gracelib.paper.items import FIGURES
+
+EVIL = '<script>alert("x")</script> & <b>bold</b> \'quoted\''
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def draw(name: str, scale: str = "mini") -> None:
+    """A small stand-in for a registered figure, with numbers in the shapes that sidecars have."""
+    fig = None
+    if FIGURES[name].picture:
+        fig = Figure(figsize=(6.75, 1))
+        fig.subplots().plot([1, 2, 3])
+    table = pd.DataFrame({"label": ["GRACE", EVIL], "value": [1 / 3, np.nan], "paper value": ["0.86", ""]})
+    ours = {"grace": {"spearman": 0.828, "low": 0.17, "high": 0.96, "cells": 24, "selected": EVIL, "note": EVIL}}
+    if name == "fig02_scatter":
+        ours = {"all": ours, "without": {"g_norm": {"spearman": None, "regret_points": 1.0}}}
+    papers = {"spearman_abs": {"grace": {"value": "0.86", "source": EVIL}}}
+    if name == "cmi_terms":
+        ours, papers = {"ratio_highest": 4.7175, "teachers": 6}, {}
+    drawn = Drawn(fig, table, f"Caption of {name}. {EVIL}", f"Alt of {name}. {EVIL}", ours, papers)
+    drawn.save(scale, name, inputs=["scores"], parameters={}, seed=0)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A figures folder with every registered figure, and the page made of it."""
+    root = tmp_path_factory.mktemp("gallery")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRACELIB_FIGURES", str(root / "figures"))
+        (paths.results("mini")).mkdir(parents=True)
+        (paths.results("mini") / "scores.csv").write_text("x\n1\n")
+        for name in FIGURES:
+            draw(name)
+        yield root, gallery.write("mini", root / "out" / "page.html")
+
+
+class Page(HTMLParser):
+    """Collects elements; fails on a tag that is not closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.texts, self.style = [], [], {}, ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        assert len(set(names)) == len(names), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop()[0] == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        sections = [a["id"] for tag, a in self.open if tag == "section"]
+        if self.open and self.open[-1][0] == "style":
+            self.style += data
+        if sections:
+            inner = self.open[-1][0]
+            self.texts.setdefault((sections[-1], inner), []).append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def parsed(place):
+    return Page(place[1].read_text(encoding="utf-8"))
+
+
+def test_every_registered_figure_is_there_once_in_order_and_in_the_contents(parsed):
+    sections = [a["id"] for a in parsed.all("section")]
+    assert sections == list(FIGURES)
+    assert [a["href"] for a in parsed.all("a") if a["href"].startswith("#")] == [f"#{name}" for name in FIGURES]
+    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(set(ids)) == len(ids)
+    assert {a["aria-labelledby"] for a in parsed.all("section")} <= set(ids)
+    for name, item in FIGURES.items():
+        assert item.title in "".join(parsed.texts[name, "h2"])
+        assert "".join(parsed.texts[name, "figcaption"]) == f"Caption of {name}. {EVIL}"
+        assert "scale mini" in parsed.texts[name, "span"]
+
+
+def test_every_picture_is_inlined_with_its_alternative_text(parsed, place):
+    pictures = [name for name, item in FIGURES.items() if item.picture]
+    assert [image["alt"] for image in parsed.all("img")] == [f"Alt of {name}. {EVIL}" for name in pictures]
+    for name, image in zip(pictures, parsed.all("img"), strict=True):
+        kind, data = image["src"].split(",")
+        assert kind == "data:image/svg+xml;base64"
+        assert base64.b64decode(data, validate=True) == (place[0] / "figures" / "mini" / f"{name}.svg").read_bytes()
+
+
+def test_nothing_is_fetched_and_nothing_runs(parsed):
+    tags = {tag for tag, _ in parsed.elements}
+    assert not tags & {"script", "iframe", "object", "embed", "form", "b"}  # `EVIL` has a script and a b
+    for tag, attributes in parsed.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "srcset", "poster", "data", "background"):
+            assert attributes.get(name, "data:").startswith("data:"), tag
+        assert not (attributes.get("href") or "").startswith(("http", "//", "javascript"))
+    policy = [a["content"] for a in parsed.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert "prefers-color-scheme" in parsed.style and not any(word in parsed.style for word in ("@import", "url("))
+
+
+def test_links_are_relative_and_lead_to_notebooks_and_files(parsed, place):
+    links = [a["href"] for a in parsed.all("a") if not a["href"].startswith("#")]
+    assert all((place[1].parent / link).resolve().is_file() for link in links)
+    notebooks = {(place[1].parent / link).resolve() for link in links if link.endswith(".ipynb")}
+    there = {paths.NOTEBOOKS / f"{item.notebook}.ipynb" for item in FIGURES.values()}
+    assert notebooks == {path for path in there if path.is_file()} and notebooks
+    assert sum(link.endswith(".json") for link in links) == len(FIGURES)
+
+
+def test_our_numbers_and_the_papers_stand_in_tables_of_their_own(parsed):
+    cells = parsed.texts["fig01_correlations", "td"]
+    assert cells[:2] == ["+0.83 [+0.17, +0.96]", "24"] and "0.86" in cells and EVIL in cells
+    assert parsed.texts["fig01_correlations", "h3"] == ["Measured here, scale mini", "Reported by the paper"]
+    rows = parsed.texts["fig02_scatter", "th"]
+    assert [row for row in rows if ": " in row] == ["all: GRACE", "without: G-Norm", "|Spearman|: GRACE"]
+    assert "undefined" in parsed.texts["fig02_scatter", "td"]  # not 0, not an empty cell
+    assert parsed.texts["cmi_terms", "h3"] == ["Measured here, scale mini"]
+    assert [t for t in parsed.texts["cmi_terms", "td"] if t in ("4.72", "6")] == ["4.72", "6"]
+    assert "Numbers: ours; the paper prints none for this" in parsed.texts["cmi_terms", "summary"]
+
+
+def test_tables_are_shown_as_tables(parsed):
+    assert [t for t in parsed.texts["table_main", "th"] if t != "\n"][:4] == ["label", "value", "paper value", "GRACE"]
+    assert parsed.texts["table_main", "td"][:2] == ["0.3333", "0.86"]  # rounded; the paper's text as it is
+    assert EVIL in parsed.texts["table_main", "th"]
+    assert not [n for n, item in FIGURES.items() if not item.picture and "paper value" not in parsed.texts[n, "th"]]
+
+
+def test_what_is_missing_or_stale_is_marked(place, tmp_path, monkeypatch, capsys):
+    shutil.copytree(place[0] / "figures", tmp_path / "figures")
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    folder = paths.figures("mini")
+    (folder / "fig19_n_and_d.json").unlink()
+    (folder / "fig20_folds.svg").unlink()
+    (folder / "claims.json").write_text("[]")
+    with open(folder / "fig01_correlations.csv", "a") as f:
+        f.write("1\n")
+    page = Page(gallery.write("mini", tmp_path / "page.html").read_text(encoding="utf-8"))
+    for name in ("fig19_n_and_d", "fig20_folds", "claims"):
+        assert "Not drawn at this scale." in page.texts[name, "p"]
+    assert any("is not the one its sidecar was written for" in t for t in page.texts["fig01_correlations", "p"])
+    left = "figures are not drawn at scale mini: fig19_n_and_d, fig20_folds, claims\n"
+    assert capsys.readouterr().err == f"3 of {len(FIGURES)} {left}"
+
+
+def test_a_scale_without_figures_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    with pytest.raises(FileNotFoundError, match="no figure of scale 'smoke' is drawn .*`make figures SCALE=smoke` first"):
+        gallery.write("smoke", tmp_path / "page.html")
+    with pytest.raises(ValueError, match="scale 'nope' is not known"):
+        gallery.write("nope", tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+# --- in a browser -------------------------------------------------------------------------------------------
+
+
+class Tab:
+    """A page of a headless browser, spoken to over its DevTools socket."""
+
+    def __init__(self, port: int):
+        websocket = pytest.importorskip("websocket", reason="websocket-client is not installed")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as reply:
+            target = next(t for t in json.load(reply) if t["type"] == "page")
+        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=30, suppress_origin=True)
+        self.sent, self.events = 0, []
+
+    def call(self, method: str, **params) -> dict:
+        self.sent += 1
+        self.socket.send(json.dumps({"id": self.sent, "method": method, "params": params}))
+        while True:
+            message = json.loads(self.socket.recv())
+            if message.get("id") == self.sent:
+                assert "error" not in message, message
+                return message["result"]
+            self.events.append(message)
+
+    def value(self, expression: str):
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait_for(self, method: str) -> None:
+        while not [e for e in self.events if e.get("method") == method]:
+            self.events.append(json.loads(self.socket.recv()))
+
+    def parameters(self, method: str) -> list[dict]:
+        return [event["params"] for event in self.events if event.get("method") == method]
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    if BROWSER is None:
+        pytest.skip("no chromium or chrome on this machine: the page is checked without a browser only")
+    pytest.importorskip("websocket", reason="websocket-client is not installed")
+    profile = tmp_path_factory.mktemp("profile")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+               "--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={profile}",
+               "about:blank"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
+        try:
+            chosen, deadline = profile / "DevToolsActivePort", time.monotonic() + 60
+            while not (chosen.is_file() and chosen.read_text().strip()):
+                assert browser.poll() is None, f"{BROWSER} ended with status {browser.returncode}"
+                assert time.monotonic() < deadline, f"{BROWSER} did not open its port"
+                time.sleep(0.1)
+            yield Tab(int(chosen.read_text().splitlines()[0]))
+        finally:
+            browser.terminate()
+
+
+@pytest.fixture(scope="module")
+def loaded(tab, place):
+    for domain in ("Page", "Network", "Log", "Runtime"):
+        tab.call(f"{domain}.enable")
+    tab.events.clear()
+    tab.call("Page.navigate", url=place[1].as_uri())
+    tab.wait_for("Page.loadEventFired")
+    return tab
+
+
+def test_a_browser_shows_every_picture_and_has_nothing_to_complain_of(loaded, place):
+    sizes = loaded.value("[...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight])")
+    assert len(sizes) == sum(item.picture for item in FIGURES.values())
+    assert all(complete and width > 0 and height > 0 for complete, width, height in sizes)
+    assert loaded.value("document.compatMode") == "CSS1Compat"
+    assert loaded.parameters("Log.entryAdded") == [] and loaded.parameters("Runtime.consoleAPICalled") == []
+    assert loaded.parameters("Runtime.exceptionThrown") == []
+    asked = {p["request"]["url"] for p in loaded.parameters("Network.requestWillBeSent")}
+    assert {url for url in asked if not url.startswith("data:")} == {place[1].as_uri()}
+
+
+def test_a_browser_would_report_what_the_test_looks_for(loaded, tmp_path):
+    """The same listeners on a page with an error, a request and a broken picture: otherwise silence proves nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    bad = tmp_path / "bad.html"
+    bad.write_text(f'<img src="http://127.0.0.1:{port}/x.png"><script>console.error("no"); throw 1</script>')
+    loaded.events.clear()
+    loaded.call("Page.navigate", url=bad.as_uri())
+    loaded.wait_for("Page.loadEventFired")
+    assert loaded.value("document.images[0].naturalWidth") == 0
+    assert loaded.parameters("Runtime.consoleAPICalled") and loaded.parameters("Runtime.exceptionThrown")
+    assert [p for p in loaded.parameters("Network.requestWillBeSent") if p["request"]["url"].startswith("http")]
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_it_fits_a_phone_and_follows_the_colours_asked_for(loaded, place, width, colours):
+    loaded.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
+    loaded.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": colours}])
+    loaded.events.clear()
+    loaded.call("Page.navigate", url=place[1].as_uri())
+    loaded.wait_for("Page.loadEventFired")
+    assert loaded.value("document.documentElement.scrollWidth") <= width  # only pictures and tables scroll sideways
+    brightness = loaded.value("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (sum(brightness) > 600) == (colours == "light")

@@ -1,0 +1,503 @@
+"""What must hold of a picture before anybody looks at it: a family has one colour and one marker whoever else
+is drawn, nothing is too small to read or printed upon something else, every axis has a label, and every
+number printed is the one the statistics give. A figure that breaks one of these misleads although its data
+are right.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from synthetic import MINI, synthetic_cells
+
+from gracelib.drawing import captions, correlations, marks as plots, style
+from gracelib.evidence import cells as tables, ranks
+from gracelib.baselines import SCORES
+from gracelib.paper.reported import paper_values
+from gracelib.world.stories import MANNERS
+
+EVERYONE = tuple((f"{manner}-{width}", manner) for width in (48, 96) for manner in MANNERS)[:15]
+LAB = tuple(round(0.3 + 0.1 * i, 1) for i in range(8))
+SCALES = {
+    "mini": (MINI, (0.4, 0.6, 0.8, 1.0)),
+    "lab": (EVERYONE, LAB),
+    "smoke": (MINI[-3:], (0.6, 1.0)),
+    "nano": (MINI[:1], (0.6,)),
+}
+FIGURES = {
+    "figure1": correlations.figure1,
+    "figure2": correlations.figure2,
+    "figure4": correlations.figure4,
+    "figure5": correlations.figure5,
+    "figure1, two tasks": lambda *a: correlations.figure1(*a, longer=harder(a[0])),
+    "figure4, two tasks": lambda *a: correlations.figure4(*a, longer=harder(a[0])),
+    "regret_bars, two tasks": lambda *a: correlations.regret_bars(*a, longer=harder(a[0])),
+}
+
+
+def harder(cells):
+    """The longer task: other accuracies, half the temperatures, a score that one cell lacks."""
+    cells = cells[cells.temperature.isin(sorted(set(cells.temperature))[::2])].reset_index(drop=True)
+    cells = cells.assign(task="long", average_at_k=(cells.average_at_k**2).round(3), grace=cells.grace * 2)
+    cells.loc[0, "g_vendi"] = np.nan
+    return cells
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(tables, "N_BOOT", 60)
+
+
+def draw(name, scale):
+    return FIGURES[name](synthetic_cells(*SCALES[scale]), "first", scale)
+
+
+def texts_of(fig):
+    """Every text that a reader sees: (what, bounding box in pixels, size in points)."""
+    renderer, found = FigureCanvasAgg(fig).get_renderer(), []
+
+    def add(kind, text):
+        if text.get_visible() and text.get_text().strip():
+            found.append(
+                (f"{kind} {text.get_text()!r}", text.get_window_extent(renderer), text.get_fontsize())
+            )
+
+    for ax in fig.axes:
+        add("label", ax.xaxis.label)
+        add("label", ax.yaxis.label)
+        add("title", ax._left_title)
+        for text in ax.texts:
+            add("text", text)
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            for tick in axis.get_major_ticks():
+                if min(limits) <= tick.get_loc() <= max(limits) and tick.label1.get_visible():
+                    add("tick", tick.label1)
+    for part in fig.subfigs:
+        for text in part.texts:
+            add("note", text)
+        for legend in part.legends:
+            for text in legend.get_texts():
+                add("legend", text)
+    return found
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_is_readable_inside_the_picture_and_nothing_overlaps(name, scale):
+    fig = draw(name, scale).fig
+    FigureCanvasAgg(fig).draw()
+    assert fig.get_figwidth() in (style.SINGLE, style.DOUBLE)
+    texts = texts_of(fig)
+    assert any("scale" in what for what, _, _ in texts) and len(texts) > 8
+    for what, box, size in texts:
+        assert size >= style.SMALL >= 7, what
+        assert (
+            fig.bbox.x0 <= box.x0
+            and box.x1 <= fig.bbox.x1
+            and fig.bbox.y0 <= box.y0
+            and box.y1 <= fig.bbox.y1
+        ), what
+    for (a, box_a, _), (b, box_b, _) in itertools.combinations(texts, 2):
+        assert not box_a.padded(-0.5).overlaps(box_b.padded(-0.5)), f"{a} lies upon {b}"
+    legends = [legend for part in fig.subfigs for legend in part.legends]
+    assert legends
+    for legend, ax in itertools.product(legends, fig.axes):
+        assert not legend.get_window_extent().overlaps(ax.get_window_extent()), "a legend covers data"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_axis_is_labelled_with_unit_or_direction(name):
+    fig = draw(name, "mini").fig
+    for ax in fig.axes:
+        assert ax.get_xlabel() and "(" in ax.get_xlabel()
+        named = any(t.get_text() for t in ax.get_yticklabels())  # a panel without names reads those of the first
+        shared = [a for a in fig.axes if a is ax or ax.get_shared_y_axes().joined(a, ax) or not named]
+        assert any(a.get_ylabel() for a in shared)
+    assert plots.accuracy_label(k=4) == "Student Average@4 (%)"
+    assert plots.score_label("grace") == "GRACE (lower is better)"
+    assert plots.score_label("teacher_accuracy") == "Teacher accuracy (%, higher is better)"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_says_its_scale_and_that_it_is_not_the_paper(name):
+    drawn = draw(name, "mini")
+    notes = [t.get_text().replace("\n", " ") for part in drawn.fig.subfigs for t in part.texts]
+    n = 6 if name == "figure5" else 24
+    assert len(notes) == 1 and notes[0].startswith(f"scale: mini; {n} cells of 6 teachers, short task")
+    if "two tasks" in name:
+        assert "; 12 of 6, long task, first student" in notes[0] and "long task, first student: 12 cells" in drawn.caption
+    assert notes[0].endswith("built-in world, not the paper's numbers")
+    assert "Scale mini" in drawn.caption and len(drawn.alt) > 40
+    assert "built-in" not in style.scale_note("paper", 120, 15)
+
+
+def test_families_have_a_colour_and_a_marker_each():
+    """Eleven manners, eleven markers, eleven colours: either channel alone tells them apart. The triangle
+    is taken.
+    """
+    looks = [style.family(manner) for manner in MANNERS]
+    assert len({look.marker for look in looks}) == len({look.color for look in looks}) == len(MANNERS) == 11
+    assert "^" not in {look.marker for look in looks}
+    with pytest.raises(
+        ValueError, match="family 'poetry' has no colour and marker: choose one of equations, .*style.py"
+    ):
+        style.family("poetry")
+
+
+def drawn_looks(drawn):
+    """Family -> (face colour, marker outline) as drawn, and as in the legend."""
+    points = {
+        c.get_label(): (tuple(c.get_facecolor()[0][:3].round(6)), c.get_paths()[0].vertices.tobytes())
+        for ax in drawn.fig.axes
+        for c in ax.collections
+        if c.get_label() in MANNERS
+    }
+    handles = {
+        h.get_label(): (h.get_color(), h.get_marker())
+        for part in drawn.fig.subfigs
+        for legend in part.legends
+        for h in legend.legend_handles
+        if hasattr(h, "get_marker")
+    }
+    return points, handles
+
+
+def test_a_family_looks_the_same_in_every_figure_and_subset():
+    whole, legend = drawn_looks(correlations.figure2(synthetic_cells(EVERYONE), "first", "lab"))
+    assert set(whole) == set(MANNERS)
+    for subset, figure in (
+        (MINI, correlations.figure1),
+        (EVERYONE[3:7], correlations.figure2),
+        (MINI[::-1], correlations.figure5),
+    ):
+        points, handles = drawn_looks(figure(synthetic_cells(subset), "first", "mini"))
+        assert set(points) == {manner for _, manner in subset}
+        for manner, look in points.items():
+            assert look == whole[manner]
+            label = manner.replace("_", " ")
+            assert (
+                handles[label] == legend[label] == (style.family(manner).color, style.family(manner).marker)
+            )
+
+
+@pytest.mark.parametrize("value, text", [(-0.001, "+0.00"), (0.004, "+0.00"), (-0.006, "−0.01"), (0.5, "+0.50")])
+def test_what_rounds_to_zero_has_no_minus(value, text):
+    assert plots.number(value) == text
+
+
+def test_temperature_is_shown_by_size_the_same_in_every_figure():
+    areas = [style.temperature_area(t) for t in LAB]
+    assert all(b > a for a, b in itertools.pairwise(areas))
+    assert [h.get_label() for h in style.temperature_handles(LAB)] == [
+        "T = 0.3",
+        "T = 0.5",
+        "T = 0.8",
+        "T = 1.0",
+    ]
+    assert [h.get_label() for h in style.temperature_handles([0.25, 1])] == ["T = 0.25", "T = 1.0"]
+    assert (
+        style.temperature_handles([1.0])[0].get_markersize()
+        == style.temperature_handles(LAB)[-1].get_markersize()
+    )
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure2", "figure5", "figure1, two tasks"])
+def test_the_spearman_printed_is_the_statistic(name):
+    cells = synthetic_cells()
+    drawn = FIGURES[name](cells, "first", "mini")
+    if name == "figure5":
+        cells = cells[cells.temperature == 0.6]
+    scores = {SCORES[s].label: s for s in tables.MAIN_SCORES}
+    seen = 0
+    for ax in drawn.fig.axes:
+        if not ax.get_title(loc="left").startswith("Spearman"):
+            continue
+        score = scores[ax.get_xlabel().split(" (")[0]]
+        rho = ranks.spearman(cells[score], cells.average_at_k, SCORES[score].direction)
+        interval = ranks.cluster_bootstrap(
+            [cells[score].to_numpy(), cells.average_at_k.to_numpy()],
+            cells.teacher,
+            lambda a, b, s=score: ranks.spearman(a, b, SCORES[s].direction),
+            60,
+            0,
+        )
+        text = f"Spearman {rho:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]".replace("-", "−")
+        assert ax.get_title(loc="left").splitlines()[0] == text
+        assert drawn.ours[score]["spearman"] == pytest.approx(rho, abs=1e-12)
+        seen += 1
+    assert seen == (1 if name.startswith("figure1") else 3)
+
+
+def test_figure_5_marks_the_selected_teacher_and_its_regret():
+    cells = synthetic_cells(seed=3)
+    drawn = correlations.figure5(
+        cells, "first", "mini", temperature=0.8, scores=("grace", "g_vendi", "teacher_accuracy")
+    )
+    there = cells[cells.temperature == 0.8].reset_index(drop=True)
+    assert len(drawn.table) == 6
+    for ax, score in zip(drawn.fig.axes, ("grace", "g_vendi", "teacher_accuracy"), strict=True):
+        direction = SCORES[score].direction
+        at = there[score].idxmin() if direction == "lower" else there[score].idxmax()
+        (triangle,) = [c for c in ax.collections if c.get_gid() == f"selected-{score}"]
+        factor = 100 if score == "teacher_accuracy" else 1
+        assert triangle.get_offsets().data[0] == pytest.approx(
+            [factor * there[score][at], 100 * there.average_at_k[at]]
+        )
+        points = ranks.regret(there[score], there.average_at_k, direction).points
+        assert ax.get_title(loc="left").splitlines()[1] == f"regret {points:.1f} points"
+        assert drawn.ours[score]["selected"] == f"{there.teacher[at]} at T=0.8"
+    assert (
+        ranks.regret(there.g_vendi, there.average_at_k, "higher").points > 0
+    )  # otherwise the line was not tested
+
+
+def test_bars_and_the_papers_values_are_separate_marks():
+    cells = synthetic_cells()
+    drawn = correlations.figure4(cells, "first", "mini")
+    (ax,) = drawn.fig.axes
+    names = list(drawn.table.score)
+    assert set(names) == set(tables.MAIN_SCORES)  # length is a column, but not a score of the paper's list
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(drawn.table.spearman))
+    assert sorted(drawn.table.spearman, reverse=True) == list(drawn.table.spearman)
+    marks = {line.get_gid(): line for line in ax.lines if str(line.get_gid()).startswith("paper-")}
+    reported = paper_values("figure 4", "spearman_abs")
+    assert set(marks) == {f"paper-{score}" for score in reported}
+    for score, value in reported.items():
+        assert set(marks[f"paper-{score}"].get_xdata()) == {value.low, value.high}
+        assert set(marks[f"paper-{score}"].get_ydata()) == {names.index(score)}
+    assert list(marks["paper-g_norm"].get_xdata()) == [0.53, 0.55]  # a range has two ends, no middle
+    labels = [
+        t.get_text() for part in drawn.fig.subfigs for legend in part.legends for t in legend.get_texts()
+    ]
+    assert "paper, Llama-3.2-1B/GSM8K, |ρ|" in labels and "this run, signed" in labels
+
+
+def test_the_axis_is_logarithmic_beyond_a_decade_only():
+    rows = tables.select(synthetic_cells(), "first", ["grace", "g_vendi"])
+    table = tables.score_rows(rows, ["grace", "g_vendi"]).to_dict("records")
+    assert rows.grace.max() > 10 * rows.grace.min()
+    with style.styled():
+        _, (left, right) = style.frame(style.SINGLE, 2.0, [], "scale: mini", (1, 1))
+        plots.scatter(left, rows, "grace", table[0])
+        plots.scatter(right, rows, "g_vendi", table[1])
+    assert (left.get_xscale(), right.get_xscale()) == ("log", "linear")
+    _, (ax,) = style.frame(style.SINGLE, 2.0, [], "scale: mini")
+    plots.x_axis(ax, np.array([-1.0, 50.0]))  # a log axis would lose the negative value
+    assert ax.get_xscale() == "linear"
+
+
+def test_undefined_correlations_say_so():
+    drawn = draw("figure1", "nano")
+    left, right = drawn.fig.axes
+    assert [t.get_text() for t in left.texts] == ["undefined"] * 4 and not left.patches
+    assert right.get_title(loc="left") == "Spearman undefined"
+    assert drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell(s): at least 3 are needed"
+
+
+# --- the table behind them ---
+
+
+def test_the_main_table_holds_the_statistics_and_the_papers_text():
+    cells = synthetic_cells()
+    table = tables.main_table(cells, "first").set_index("score")
+    assert tuple(table.index) == tables.MAIN_SCORES
+    for score, row in table.iterrows():
+        direction = SCORES[score].direction
+        assert row.spearman == ranks.spearman(cells[score], cells.average_at_k, direction)
+        found = ranks.regret(cells[score], cells.average_at_k, direction)
+        assert row.regret_points == found.points
+        first = cells.iloc[found.selected[0]]
+        assert row.selected == f"{first.teacher} at T={first.temperature:g}"
+        assert row.low <= row.high and (row.cells, row.teachers) == (24, 6)
+    assert table[tables.PAPER_SPEARMAN].to_dict() == {
+        "grace": "0.86",
+        "grace_variance": "",
+        "grace_bias": "",
+        "g_vendi": "0.44",
+        "g_var": "0.55",
+        "g_norm": "0.53-0.55",
+        "student_loss": "0.44",
+        "teacher_accuracy": "0.11",
+    }
+    assert table[tables.PAPER_REGRET]["g_norm"] == "4.9 or 10.8"
+
+
+def test_a_family_can_be_left_out():
+    cells = synthetic_cells()
+    table = tables.main_table(cells, "first", leave_out="terse").set_index("score")
+    without = cells[cells.manner != "terse"]
+    assert table.spearman["grace"] == ranks.spearman(without.grace, without.average_at_k, "lower")
+    assert set(table.cells) == {20} and set(table[tables.PAPER_SPEARMAN]) == {""}
+    assert "5 teachers: intervals are too narrow, read them as ranges" in table.note["grace"]
+    both = correlations.table_main(cells, "first", "mini").table
+    assert list(both.groupby("cells_used", sort=False).size().items()) == [
+        ("all families", 8),
+        ("without terse", 8),
+    ]
+    assert (
+        tables.main_table(cells, "first", leave_out="polish").cells.tolist() == [24] * 8
+    )  # nobody to leave out
+    with pytest.raises(ValueError, match="family 'poetry' has no colour"):
+        tables.main_table(cells, "first", leave_out="poetry")
+
+
+def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
+    """The best student belongs to a cell the score cannot select: its regret counts that cell all the
+    same.
+    """
+    cells = synthetic_cells()
+    best = cells.average_at_k.idxmax()
+    cells.loc[best, "g_vendi"] = np.nan
+    row = tables.main_table(cells, "first").set_index("score").loc["g_vendi"]
+    rest = cells.drop(index=best)
+    assert row.spearman == ranks.spearman(rest.g_vendi, rest.average_at_k, "higher")
+    chosen = rest.average_at_k[rest.g_vendi.idxmax()]
+    assert row.regret_points == pytest.approx(100 * (cells.average_at_k[best] - chosen))
+    assert row.cells == 23 and row.note.startswith("defined in 23 of 24 cells; 6 teachers")
+    (ax,) = correlations.figure4(cells, "first", "mini").fig.axes
+    assert "G-Vendi (23 cells)" in [t.get_text() for t in ax.get_yticklabels()]
+    cells["g_vendi"] = np.nan
+    row = tables.main_table(cells, "first").set_index("score").loc["g_vendi"]
+    assert (
+        np.isnan(row.spearman)
+        and row.note.endswith("the score is undefined in every cell")
+        and row.selected == ""
+    )
+
+
+def spoilt(change):
+    cells = synthetic_cells(students=("first", "second"))
+    return change(cells)
+
+
+@pytest.mark.parametrize(
+    "change, arguments, message",
+    [
+        (
+            lambda c: c.drop(columns=["g_norm", "manner"]),
+            {},
+            r"lacks the column\(s\) manner, g_norm: use the table that pipeline",
+        ),
+        (lambda c: c.assign(manner="poetry"), {}, "family 'poetry' has no colour and marker"),
+        (lambda c: c, {"student": "third"}, "no cell of student 'third': choose one of first, second"),
+        (lambda c: c, {"scores": ("grace", "luck")}, "unknown score 'luck': choose from grace"),
+        (lambda c: c, {"temperature": 0.5}, "no cell at temperature 0.5: choose one of 0.4, 0.6, 0.8, 1.0"),
+        (lambda c: c[c.manner == "terse"], {"leave_out": "terse"}, "no cell left without the family 'terse'"),
+        (lambda c: c.assign(average_at_k=50.0), {}, r"average_at_k = 50.0 of .*: accuracies are fractions"),
+        (lambda c: c.assign(average_at_k=np.nan), {}, "average_at_k = nan of "),
+        (lambda c: c.assign(temperature=1.0), {}, "equations-48 at T=1 is there twice for student 'first'"),
+    ],
+)
+def test_bad_cells_are_refused_with_the_remedy(change, arguments, message):
+    given = {"student": "first", "scores": ("grace", "g_norm")} | arguments
+    with pytest.raises(ValueError, match=message):
+        tables.select(spoilt(change), **given)
+
+
+def test_an_infinite_score_is_refused():
+    rows = tables.select(synthetic_cells().replace({"teacher": {"terse-96": "a"}}), "first", ["grace"])
+    rows.loc[0, "grace"] = np.inf
+    with pytest.raises(ValueError, match="grace of a at T=0.4 is infinite"):
+        tables.score_rows(rows, ["grace"])
+
+
+# --- the paper's figures: which cells, which numbers of the paper ---
+
+
+def test_two_panels_hold_the_statistics_of_their_own_task():
+    cells = synthetic_cells()
+    longer = harder(cells)
+    for name in ("figure1", "figure4"):
+        drawn = FIGURES[f"{name}, two tasks"](cells, "first", "mini")
+        for ax, part, task in zip(drawn.fig.axes, (cells, longer), ("short", "long"), strict=False):
+            assert ax.get_title(loc="left").startswith(f"{task} task\npaper: Llama-3.2-")
+            there = part.dropna(subset=["g_vendi"])
+            rho = ranks.spearman(there.g_vendi, there.average_at_k, "higher")
+            assert any(bar.get_width() == pytest.approx(rho, abs=1e-12) for bar in ax.patches)
+        assert drawn.ours["g_vendi"]["cells"] == 24 and drawn.ours["long task: g_vendi"]["cells"] == 11
+        assert drawn.paper["long task: grace"]["value"] == "0.88" and drawn.paper["grace"]["value"] == "0.86"
+        texts = [t.get_text() for t in drawn.fig.axes[1].texts]
+        assert sum(t.endswith("*") for t in texts) == 1
+    assert "Starred scores are not defined everywhere: G-Vendi in 11 of 12 cells." in drawn.caption
+    long_rows = drawn.table[drawn.table.task == "long"]
+    assert list(long_rows.score) == list(drawn.table[drawn.table.task == "short"].score)  # one order of rows
+
+
+def test_regret_bars_hold_both_regrets_and_the_papers_marks():
+    cells = synthetic_cells(seed=3)
+    drawn = FIGURES["regret_bars, two tasks"](cells, "first", "mini")
+    for ax, part, task in zip(drawn.fig.axes, (cells, harder(cells)), ("short", "long"), strict=True):
+        rows = drawn.table[drawn.table.task == task]
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(rows.regret_points))
+        for score, points in zip(rows.score, rows.regret_points, strict=True):
+            if score != "g_vendi":
+                assert points == ranks.regret(part[score], part.average_at_k, SCORES[score].direction).points
+    short, longer = drawn.fig.axes
+    marks = {line.get_gid(): line for line in short.lines if str(line.get_gid()).startswith("paper-")}
+    assert list(marks["paper-g_norm"].get_xdata()) == [4.9, 10.8] and marks["paper-grace"].get_marker() == "D"
+    (bound,) = [line for line in longer.lines if line.get_gid() == "paper-teacher_accuracy"]
+    assert bound.get_marker() == ">" and list(bound.get_xdata()) == [5.9]
+    labels = [t.get_text() for part in drawn.fig.subfigs for legend in part.legends for t in legend.get_texts()]
+    assert labels == ["this run", "95% interval", "paper's regret", "paper's regret, at least"]
+    assert short.get_xlim() == longer.get_xlim() and short.get_xlim()[0] == 0
+    worst = drawn.table[drawn.table.task == "short"].regret_points.max()
+    assert f"to {worst:.1f} points" in drawn.caption
+
+
+@pytest.mark.parametrize(
+    "accuracy, task, student, item, said",
+    [
+        ("average_at_k", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.86 for GRACE, 0.53 for G-Norm"),
+        ("greedy", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.7 for GRACE."),
+        ("best_of", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.64 for GRACE."),
+        ("average_at_k", "short", "second", "figure 3", "The paper's |ρ| (OLMo-2-1B, GSM8K): 0.74 for GRACE, 0.43 for G-Var"),
+        ("average_at_k", "long", "first", "figure 8", "The paper's |ρ| (Llama-3.2-3B, MATH): 0.88 for GRACE, 0.9 for G-Var"),
+        ("average_at_k", "short", "second", None, "The paper prints no such number for OLMo-2-1B, GSM8K."),
+        ("average_at_k", "other", "first", None, "No setting of the paper stands beside this one."),
+    ],
+)
+def test_a_scatter_quotes_the_paper_for_its_own_setting(accuracy, task, student, item, said):
+    cells = synthetic_cells(students=("first", "second"), task=task)
+    drawn = correlations.figure2(cells, student, "mini", accuracy=accuracy, item=item, extra="One more thing.")
+    assert said in drawn.caption and "One more thing. The " in drawn.caption or task == "other"
+    own = cells[cells.student == student]
+    assert drawn.ours["grace"]["spearman"] == pytest.approx(ranks.spearman(own.grace, own[accuracy], "lower"))
+    assert drawn.fig.axes[0].get_ylabel() == plots.accuracy_label(accuracy)
+    assert f"{task} task, {student} student" in drawn.caption
+
+
+def test_a_caption_says_where_our_interval_does_not_contain_the_papers_number():
+    cells = synthetic_cells()
+    rows = tables.select(cells, "first", ["grace", "g_vendi"])
+    table = tables.score_rows(rows, ["grace", "g_vendi"])
+    known = paper_values("figure 2", "spearman_abs")
+    table[["low", "high"]] = [[0.8, 0.9], [0.5, 0.9]]
+    said = captions.beside_the_paper(table, known, rows)
+    assert said.endswith("Our interval contains it for GRACE, not for G-Vendi.")
+    table[["low", "high"]] = [[0.87, 0.9], [0.5, 0.9]]
+    assert captions.beside_the_paper(table, known, rows).endswith("does not contain it for GRACE and G-Vendi.")
+    table[["low", "high"]] = np.nan
+    assert captions.beside_the_paper(table, known, rows).endswith("0.55 for G-Var.")
+
+
+def test_the_main_table_has_a_block_a_setting():
+    cells = synthetic_cells(students=("first", "second"))
+    alone = synthetic_cells((("terse-64", "terse"),), task="long")
+    drawn = correlations.table_main(cells, "first", "mini", others=[(cells, "second"), (alone, "first")])
+    blocks = drawn.table.groupby(["setting", "cells_used"], sort=False)
+    assert list(blocks.groups) == [
+        ("short task, first student", "all families"),
+        ("short task, first student", "without terse"),
+        ("short task, second student", "all families"),
+        ("short task, second student", "without terse"),
+        ("long task, first student", "all families"),
+    ]
+    assert "No teacher is left without terse in: long task, first student." in drawn.caption
+    whole = drawn.table[drawn.table.cells_used == "all families"]
+    assert list(whole.drop_duplicates("setting")[tables.PAPER_SETTING]) == [
+        "Llama-3.2-1B, GSM8K", "OLMo-2-1B, GSM8K", "Llama-3.2-3B, MATH"]
+    second = whole[(whole.setting == "short task, second student") & (whole.score == "grace")].iloc[0]
+    own = cells[cells.student == "second"]
+    assert second.spearman == ranks.spearman(own.grace, own.average_at_k, "lower") and second[tables.PAPER_SPEARMAN] == "0.74"
+    assert set(drawn.ours) == {", ".join(key) for key in blocks.groups}

@@ -1,0 +1,401 @@
+"""A figure at rest must be redrawable to the byte and must prove where it comes from: otherwise a committed
+picture is only an assertion. So: the same table gives the same bytes in another process too, a sidecar names
+everything and its hashes are those of the files, and `check_sidecars` notices each way in which the two can
+drift apart.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from synthetic import synthetic_cells
+
+from gracelib.drawing import bound, correlations, saving
+from gracelib.evidence import cells as tables, summaries
+from gracelib.jobs import paths
+from gracelib.baselines import SCORES
+from gracelib.drawing.saving import Drawn, _picture_writers, check_sidecars, save_figure
+from gracelib.paper.items import FIGURES, README_MARKS, readme_table
+from gracelib.jobs.store import write_atomically
+
+
+def cmi_terms(cells, student, scale):
+    """The figure of the CMI bound is drawn from a table of its own."""
+    rows = []
+    for i, teacher in enumerate(dict.fromkeys(cells["teacher"])):
+        for nu in (1e-3, 1e-2):
+            terms = dict.fromkeys(summaries.CMI_TERMS, 0.5 + i) | {"stability": 0.1 * (1 + i), "cross": 1e-9}
+            rows.append({"student": student, "teacher": teacher, "temperature": 0.6, "space": "h", "n": 256, "nu": nu,
+                         "preconditioner": "smoothed", "log_n": np.log(256), **terms})
+    manner = dict(zip(cells["teacher"], cells["manner"], strict=True))
+    table = summaries.with_noise(pd.DataFrame(rows), 0.003, 0.001)
+    return bound.cmi_terms(table, manner, student, scale, 0.6, 256, 1e-3)
+
+
+# Enough of them to try what holds for every figure: pictures, a table, one drawn from a table of its own. That all that
+# are registered can be drawn is seen where they are: in their modules' tests, at smoke, and among the committed ones.
+DRAW = {
+    "cmi_terms": cmi_terms,
+    "fig01_correlations": correlations.figure1,
+    "fig02_scatter": correlations.figure2,
+    "fig04_all_scores": correlations.figure4,
+    "fig05_one_temperature": correlations.figure5,
+    "table_main": correlations.table_main,
+}
+SAVE = {"inputs": ["scores", "students"], "parameters": {"scale": "mini", "recompute": False}, "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty figures folder of scale mini, with two result tables; a fast bootstrap."""
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(tables, "N_BOOT", 40)
+    monkeypatch.setattr(saving, "FIGURES", {name: FIGURES[name] for name in DRAW})
+    results = paths.results("mini")
+    results.mkdir(parents=True)
+    for name in SAVE["inputs"]:
+        (results / f"{name}.csv").write_text(f"{name}\n1\n", encoding="utf-8")
+    return paths.figures("mini")
+
+
+@cache
+def drawn_once(name):
+    return DRAW[name](synthetic_cells(), "first", "mini")
+
+
+def everything(names=tuple(DRAW), draw=drawn_once) -> None:
+    for name in names:
+        draw(name).save("mini", name, **SAVE)
+
+
+def sha(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*")) if p.is_file()}
+
+
+def test_figures_that_were_all_drawn_have_nothing_wrong(folder):
+    everything()
+    assert check_sidecars("mini") == []
+    expected = {f"{name}{ending}" for name in DRAW for ending in (*FIGURES[name].endings, ".json")}
+    assert set(contents(folder)) == expected  # and no temporary file is left
+
+
+def test_no_figure_or_table_of_the_paper_is_missing_from_the_registry():
+    """Figures 1 to 25 and Table 1 of the submission, the main table and the regret bars of the final version: one entry
+    each, whose name carries its number.
+    """
+    items = [item.paper_item for item in FIGURES.values()]
+    for n in range(1, 26):
+        assert items.count(f"figure {n}") == 1, n
+        (name,) = (name for name, item in FIGURES.items() if item.paper_item == f"figure {n}")
+        assert name.startswith(f"fig{n:02d}_")
+    assert FIGURES["table01_cost"].paper_item == "table 1" and not FIGURES["table01_cost"].picture
+    assert FIGURES["table_main"].paper_item == "main table" and FIGURES["regret_bars"].paper_item.startswith("final version")
+    assert len({item.title for item in FIGURES.values()}) == len(FIGURES)
+    for item in FIGURES.values():
+        assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file(), item.notebook
+        module, function = item.drawn_by.split(".")
+        assert callable(getattr(importlib.import_module(f"gracelib.{module}"), function)), item.drawn_by
+
+
+@pytest.mark.parametrize("scale", ["mini", "lab"])
+def test_the_committed_figures_are_complete_and_belong_to_their_tables(scale, monkeypatch):
+    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.ROOT / "figures"))
+    monkeypatch.setattr(saving, "FIGURES", FIGURES)  # all of them
+    if not paths.figures(scale).is_dir():
+        assert scale != "mini"
+        pytest.skip(f"figures/{scale} is not there")
+    assert check_sidecars(scale) == []
+
+
+def test_the_readme_holds_the_table_made_from_the_registry():
+    """A figure that is dropped, renamed or drawn elsewhere must not linger in the README."""
+    table = readme_table("mini")
+    assert len(table.splitlines()) == 2 + len(FIGURES)
+    for name, item in FIGURES.items():
+        assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file()
+        assert f"[{name}](figures/mini/{name}{item.endings[-1] if not item.picture else '.png'})" in table
+    begin, end = README_MARKS
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count(begin) == readme.count(end) == 1
+    assert readme.split(begin)[1].split(end)[0].strip() == table.strip(), "paste readme_table('mini') between the markers"
+
+
+def test_the_line_of_numbers_is_rounded_and_names_its_columns():
+    drawn = Drawn(None, pd.DataFrame({"x": [1 / 3, np.nan, 2.0], "empty": [np.nan] * 3}), "c", "")
+    assert drawn.line("x", "empty") == "drawn: x (2): 0.333 to 2, mean 1.17; empty (0): none"
+    with pytest.raises(ValueError, match="column 'y' is not in the table drawn: it has x, empty"):
+        drawn.line("y")
+
+
+def test_drawing_again_gives_the_same_bytes(folder):
+    """In this process, and in a new one with another hash seed, which also shows that no figure needs
+    torch.
+    """
+    everything(draw=drawn_once.__wrapped__)
+    first = contents(folder)
+    everything(("fig01_correlations", "fig05_one_temperature"), draw=drawn_once.__wrapped__)
+    assert contents(folder) == first
+    assert b"<dc:date>" not in first["fig02_scatter.svg"] and b"Software" not in first["fig02_scatter.png"]
+    code = (
+        "import sys, test_figures as t; t.tables.N_BOOT = 40; t.everything(); "
+        "assert 'torch' not in sys.modules, 'a figure imports torch'"
+    )
+    environment = os.environ | {
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": os.pathsep.join([str(paths.ROOT), "tests/helpers"]),
+    }
+    environment |= {"GRACELIB_FIGURES": str(folder.parent)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT, env=environment)
+    assert contents(folder) == first
+
+
+def test_a_sidecar_says_everything(folder):
+    cells = synthetic_cells()
+    drawn = correlations.figure5(cells, "first", "mini")
+    written = drawn.save("mini", "fig05_one_temperature", **SAVE)
+    assert [p.suffix for p in written] == [".svg", ".png", ".csv", ".json"]
+    side = json.loads(written[-1].read_text(encoding="utf-8"))
+    assert side["files"] == {p.name: sha(p) for p in written[:3]}
+    assert side["inputs"] == {
+        f"results/{n}.csv": sha(folder / "results" / f"{n}.csv") for n in SAVE["inputs"]
+    }
+    assert (side["notebook"], side["scale"], side["paper_item"], side["seed"]) == (
+        "05_which_teacher",
+        "mini",
+        "figure 5",
+        0,
+    )
+    assert (
+        side["parameters"] == SAVE["parameters"] and side["title"] == FIGURES["fig05_one_temperature"].title
+    )
+    assert side["caption"] == drawn.caption and side["alt"] == drawn.alt
+    assert side["ours"]["grace"]["spearman"] == pytest.approx(drawn.ours["grace"]["spearman"], rel=1e-9)
+    assert side["paper"]["spearman"]["grace"]["value"] == "0.92"
+    assert {"gracelib", "matplotlib", "seaborn", "numpy", "pandas", "python"} <= set(side["versions"])
+    assert side["git"] == saving.git_state()
+    assert str(folder) not in written[-1].read_text(encoding="utf-8")  # nothing of this machine
+    read = pd.read_csv(written[2])
+    assert read.average_at_k.to_numpy() == pytest.approx(
+        cells[cells.temperature == 0.6].sort_values("teacher").average_at_k
+    )
+
+
+def test_tables_have_a_fixed_number_format_and_line_end(folder):
+    table = pd.DataFrame({"x": [1 / 3, np.nan], "what": ["a, b", "c"]})
+    written = save_figure(
+        None,
+        "mini",
+        "table_main",
+        table,
+        notebook="05_which_teacher",
+        caption="c",
+        ours={"rho": np.float64(1 / 3), "none": np.nan, "n": np.int64(3), "list": (np.inf, 1)},
+        **SAVE,
+    )
+    assert written[0].read_bytes() == b'x,what\n0.3333333333,"a, b"\n,c\n'
+    side = json.loads(written[-1].read_text(encoding="utf-8"))
+    assert side["ours"] == {"rho": 0.3333333333, "none": None, "n": 3, "list": [None, 1]}
+    assert side["alt"] is None and [p.suffix for p in written] == [".csv", ".json"]
+
+
+def test_check_sidecars_notices_every_way_to_drift_apart(folder):
+    assert check_sidecars("mini") == [f"{name}: no sidecar {name}.json" for name in saving.FIGURES]
+    everything()
+    (folder / "fig01_correlations.svg").unlink()
+    with open(folder / "fig02_scatter.csv", "a", encoding="utf-8") as f:
+        f.write("1\n")
+    (folder / "fig04_all_scores.json").write_text("{", encoding="utf-8")
+    side = json.loads((folder / "table_main.json").read_text(encoding="utf-8")) | {"scale": "lab"}
+    side["files"] = {}
+    (folder / "table_main.json").write_text(json.dumps(side), encoding="utf-8")
+    (folder / "fig99_new.png").write_bytes(b"")
+    problems = check_sidecars("mini")
+    for wanted in (
+        "fig01_correlations: fig01_correlations.svg is not there",
+        "fig02_scatter: fig02_scatter.csv is not the one its sidecar was written for: draw it again",
+        "table_main: table_main.json has no hash of table_main.csv",
+        "table_main: its sidecar says notebook 05_which_teacher, scale lab",
+        "fig99_new.png is not in the registry",
+    ):
+        assert wanted in problems
+    assert any(p.startswith("fig04_all_scores: fig04_all_scores.json is not a sidecar") for p in problems)
+    assert len(problems) == 6
+
+
+def test_a_changed_input_is_noticed_and_drawing_again_repairs_it(folder):
+    everything(["table_main"])
+    (folder / "results" / "scores.csv").write_text("scores\n2\n", encoding="utf-8")
+    stale = "table_main: results/scores.csv is not the one its sidecar was written for: draw it again"
+    assert stale in check_sidecars("mini")
+    everything(["table_main"])
+    (folder / "table_main.json").write_text("<<<<<<< a merge gone wrong", encoding="utf-8")
+    everything(["table_main"])
+    assert not [p for p in check_sidecars("mini") if p.startswith("table_main")]
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (
+            {"name": "fig77_new"},
+            ValueError,
+            "figure 'fig77_new' is not registered: choose one of fig01_correlations",
+        ),
+        (
+            {"name": "table_main"},
+            ValueError,
+            "table_main is registered as a table without picture: pass fig=None",
+        ),
+        (
+            {"notebook": "03_scores"},
+            ValueError,
+            "made by notebook 05_which_teacher, not 03_scores: one declared producer",
+        ),
+        ({"caption": " "}, ValueError, "fig02_scatter: caption is empty"),
+        ({"alt": ""}, ValueError, "fig02_scatter: alt is empty"),
+        ({"table": pd.DataFrame()}, ValueError, "fig02_scatter: the table of numbers drawn is empty"),
+        ({"inputs": []}, ValueError, "fig02_scatter: no inputs"),
+        (
+            {"inputs": ["scores", "luck"]},
+            FileNotFoundError,
+            "input 'luck' is not there .results/luck.csv of scale mini.: run",
+        ),
+        ({"parameters": {"x": object()}}, TypeError, "not JSON serializable"),
+    ],
+)
+def test_bad_calls_are_refused_and_leave_no_sidecar(folder, change, error, message):
+    drawn = correlations.figure2(synthetic_cells(), "first", "mini")
+    given = {
+        "fig": drawn.fig,
+        "scale": "mini",
+        "name": "fig02_scatter",
+        "table": drawn.table,
+        "notebook": "05_which_teacher",
+        "caption": "c",
+        "alt": "a",
+        **SAVE,
+    } | change
+    with pytest.raises(error, match=message):
+        save_figure(**given)
+    assert not list(folder.glob("*.json")) and not list(folder.glob(".*"))
+
+
+def test_a_figure_without_its_picture_is_refused(folder):
+    with pytest.raises(ValueError, match="fig02_scatter is registered as a figure: it needs a picture"):
+        save_figure(
+            None,
+            "mini",
+            "fig02_scatter",
+            pd.DataFrame({"x": [1]}),
+            notebook="05_which_teacher",
+            caption="c",
+            **SAVE,
+        )
+
+
+def test_a_failure_half_way_leaves_the_old_picture_whole(folder):
+    drawn = correlations.figure2(synthetic_cells(), "first", "mini")
+    drawn.save("mini", "fig02_scatter", **SAVE)
+    before = contents(folder)
+
+    class Broken(Figure):
+        def savefig(self, path, **_):
+            path.write_bytes(b"half a picture")
+            raise OSError("disk full")
+
+    drawn.fig = Broken()
+    with pytest.raises(OSError, match="disk full"):
+        drawn.save("mini", "fig02_scatter", **SAVE)
+    assert contents(folder) == before
+
+
+def test_the_commit_is_that_of_the_first_clean_drawing(tmp_path, monkeypatch):
+    """Redrawing unchanged figures after a commit must not change the sidecars: they are committed too."""
+    root = tmp_path / "checkout"
+    (root / "gracelib").mkdir(parents=True)
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert saving.git_state() is None  # an unpacked archive
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
+
+    def commit() -> str:
+        subprocess.run([*git, "add", "-A"], cwd=root, check=True)
+        subprocess.run([*git, "commit", "-q", "-m", "x"], cwd=root, check=True)
+        return saving.git_state()["commit"]
+
+    def drawn_at(value: int) -> dict:
+        written = save_figure(
+            None,
+            "mini",
+            "table_main",
+            pd.DataFrame({"x": [value]}),
+            notebook="05_which_teacher",
+            caption="c",
+            **SAVE,
+        )
+        return json.loads(written[-1].read_text(encoding="utf-8"))["git"]
+
+    subprocess.run([*git, "init", "-q"], cwd=root, check=True)
+    assert saving.git_state() is None  # no commit yet
+    (root / "gracelib" / "a.py").write_text("1\n", encoding="utf-8")
+    first = commit()
+    (root / "README.md").write_text("not code\n", encoding="utf-8")
+    assert drawn_at(1) == {"commit": first, "dirty": False}
+    second = commit()
+    assert second != first and drawn_at(1) == {"commit": first, "dirty": False}
+    (root / "gracelib" / "a.py").write_text("2\n", encoding="utf-8")
+    assert drawn_at(2) == {"commit": second, "dirty": True}
+    third = commit()
+    assert drawn_at(2) == {"commit": third, "dirty": False}
+
+
+# --- the paper's numbers ---
+
+
+def test_the_paper_is_never_mixed_with_ours(folder):
+    """The paper's numbers have columns of their own, as text: nothing can average them with a result by
+    accident.
+    """
+    everything(["table_main", "fig04_all_scores"])
+    for name, columns in (
+        ("table_main", [tables.PAPER_SETTING, tables.PAPER_SPEARMAN, tables.PAPER_REGRET]),
+        ("fig04_all_scores", [tables.PAPER_SPEARMAN]),
+    ):
+        table = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
+        assert [c for c in table.columns if "paper" in c] == columns
+        ours = [c for c in table.columns if "paper" not in c]
+        assert "0.53-0.55" in set(table[tables.PAPER_SPEARMAN]) and "0.53-0.55" not in set(
+            table[ours].to_numpy().ravel()
+        )
+
+
+def test_writing_keeps_the_ending(tmp_path):
+    """matplotlib and pandas look at the ending of the temporary name."""
+    seen = []
+    write_atomically(tmp_path / "a.svg", lambda part: (seen.append(part.suffix), part.write_text("x")))
+    assert seen == [".svg"] and (tmp_path / "a.svg").read_text() == "x"
+
+
+def test_svg_bytes_do_not_depend_on_the_last_bits_of_the_layout(tmp_path):
+    """The layout solver's corners differ by 1e-16 between runs; nothing printed does."""
+    written = []
+    for left in (0.1, float(np.nextafter(0.1, 1))):
+        fig = Figure(figsize=(2, 2))
+        ax = fig.add_axes((left, 0.2, 0.7, 0.7))
+        ax.axhspan(0, 1)
+        path = tmp_path / f"{left!r}.svg"
+        _picture_writers(fig, "same", "same")[".svg"](path)
+        written.append(path.read_bytes())
+    assert written[0] == written[1] and b"clip-path" in written[0]

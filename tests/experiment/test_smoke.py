@@ -1,0 +1,93 @@
+"""The whole chain as a user runs it: papermill executes every numbered notebook at `smoke`, a second call does no work,
+and what is drawn can be traced to the tables it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from gracelib.jobs import notebooks
+from gracelib.drawing.saving import check_sidecars
+from gracelib.paper.items import FIGURES
+from gracelib.experiment.scales import get_scale
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run_figures(where: Path) -> subprocess.CompletedProcess:
+    env = os.environ | {"GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")}
+    return subprocess.run([sys.executable, "-m", "gracelib.cli.app", "figures", "--scale", "smoke"], env=env, cwd=ROOT,
+                          capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    where = tmp_path_factory.mktemp("smoke")
+    done = run_figures(where)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return where
+
+
+def test_every_notebook_was_executed_without_an_error_output(smoke):
+    for notebook in notebooks.numbered():
+        executed = nbformat.read(smoke / "runs/notebooks/smoke" / notebook.name, as_version=4)
+        code = [cell for cell in executed.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code), notebook.name
+        assert not [o for cell in code for o in cell.outputs if o.output_type == "error"], notebook.name
+
+
+def test_every_registered_figure_is_there_with_its_sidecar(smoke, monkeypatch):
+    monkeypatch.setenv("GRACELIB_FIGURES", str(smoke / "figures"))
+    assert FIGURES
+    assert check_sidecars("smoke") == []
+
+
+def test_tables_have_one_row_a_cell_and_no_missing_number(smoke):
+    config = get_scale("smoke")
+    n_cells = sum(len(config.teachers) * len(own) for task in config.tasks for _, own in task.temperatures)
+    for name in ("scores", "students", "features"):
+        table = pd.read_csv(smoke / f"figures/smoke/results/{name}.csv")
+        assert len(table) == n_cells, name
+        # Only the three scores that need right and wrong responses may be undefined for a teacher.
+        assert not table.drop(columns=["correct_prob", "incorrect_prob", "difference_prob"], errors="ignore").isna().any().any(), name
+
+
+def test_paper_numbers_stand_in_columns_of_their_own(smoke):
+    table = pd.read_csv(smoke / "figures/smoke/table_main.csv")
+    paper = [column for column in table if column.startswith("paper ")]
+    assert paper == ["paper setting", "paper spearman |rho|", "paper regret (points)"]
+    sidecar = json.loads((smoke / "figures/smoke/table_main.json").read_text(encoding="utf-8"))
+    assert sidecar["paper"] and sidecar["ours"]
+
+
+def test_a_second_run_executes_nothing_and_changes_no_byte(smoke):
+    files = {p: p.read_bytes() for p in (smoke / "figures").rglob("*") if p.is_file()}
+    started = time.perf_counter()
+    again = run_figures(smoke)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("up to date") == len(notebooks.numbered()) and "running at" not in again.stderr
+    assert time.perf_counter() - started < 30
+    assert files == {p: p.read_bytes() for p in (smoke / "figures").rglob("*") if p.is_file()}
+
+
+def test_redrawing_from_the_stored_results_gives_the_same_tables(smoke):
+    """Executed notebooks thrown away, results kept: everything is drawn again, byte for byte, with no training."""
+    tables = {p: p.read_bytes() for p in (smoke / "figures").rglob("*.csv")}
+    for stamp in (smoke / "runs/notebooks/smoke").glob("*.json"):
+        stamp.unlink()
+    jobs = sorted((smoke / "runs").glob("*/*/meta.json"))
+    stamps = [p.stat().st_mtime_ns for p in jobs]
+    again = run_figures(smoke)
+    assert again.returncode == 0, again.stderr
+    assert "running at" in again.stderr
+    assert stamps == [p.stat().st_mtime_ns for p in sorted((smoke / "runs").glob("*/*/meta.json"))]
+    assert tables == {p: p.read_bytes() for p in (smoke / "figures").rglob("*.csv")}

@@ -1,0 +1,254 @@
+"""Features are the exact per-response gradients of the definition, however they are computed.
+
+Invariants: each row equals plain `backward` of that response alone, projected, and its true norm, for every
+kind of parameter met (linear with and without bias, Conv1D, embeddings tied, untied, of positions, with
+padding_idx, RMSNorm, LayerNorm, q/k norms, scaled embeddings); the derivative is right (finite differences);
+no parameter is left out; order, batch size and block size change rounding only; what is not known is done one
+response at a time and said so; bad input and non-finite numbers name their response.
+"""
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import nn
+
+from gradient_models import D_ROWS, MODELS, SMALL, VOCAB, agree, build, features, plain, texts
+
+from gracelib.features.gradients import response_features
+from gracelib.features.per_layer import LayerByLayer, OneAtATime, held_bytes, parameter_names, unknown_modules
+from gracelib.projection import signs
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_equals_plain_backward(kind):
+    model = build(kind)
+    agree(features(model, texts()), plain(model, texts()))
+
+
+@pytest.mark.parametrize("kind", ["llama tied", "gpt2"])
+def test_fallback_gives_the_same(kind):
+    model = build(kind)
+    agree(features(model, texts(), method="one at a time"), features(model, texts()))
+
+
+def test_results_do_not_depend_on_batches_blocks_or_order():
+    """float64, so that agreement to 1e-6 leaves room for RMSNorm's own float32 and for no mistake. The
+    smallest blocks hold one row of a tensor, so tied, looked-up and product rows meet in every split."""
+    model, examples = build(), texts(17)
+    base = features(model, examples, dtype="float64")
+    assert base["g"].dtype == np.float64
+    for options in ({"batch_tokens": 1}, {"batch_tokens": 10**6}, {"block_bytes": 1}, {"block_bytes": 3000},
+                    {"block_bytes": 1 << 28, "batch_tokens": 100}):
+        agree(features(model, examples, dtype="float64", **options), base, rtol=1e-6)
+    order = np.random.default_rng(1).permutation(17)
+    shuffled = features(model, [examples[i] for i in order], dtype="float64")
+    agree(shuffled, {k: v[order] for k, v in base.items()}, rtol=1e-6)
+
+
+def test_fewer_rows_are_the_first_columns():
+    model = build()
+    few, all_rows = (features(model, texts(), d=d)["g"] for d in (7, D_ROWS))
+    np.testing.assert_allclose(few, all_rows[:, :7], rtol=1e-4, atol=1e-7)
+
+
+def test_seed_changes_the_projection_and_nothing_else():
+    a, b = (features(build(), texts(), seed=s) for s in (0, 1))
+    assert np.abs(a["g"] - b["g"]).max() > 0.01 * np.abs(a["g"]).max()
+    np.testing.assert_array_equal(a["grad_norm"], b["grad_norm"])
+
+
+@pytest.mark.parametrize("kind, rtol", [("gpt2", 1e-6), ("llama tied", 2e-3)])
+def test_directional_derivative_by_finite_differences(kind, rtol):
+    """(L(theta + eps s) - L(theta - eps s)) / 2 eps along row 0 of the signs is sqrt(D) * g[0]. (Llama's
+    RMSNorm rounds to float32 whatever the weights' dtype, which bounds what differences can show.)"""
+    model, examples = build(kind).double(), texts(4)
+    g = features(model, examples, dtype="float64", d=1)["g"][:, 0]
+    size, eps, losses = sum(p.numel() for p in model.parameters()), 1e-5 if kind == "gpt2" else 1e-3, []
+    direction = {k: signs(0, k, 0, p.numel(), 1, torch.float64).reshape(p.shape)
+                 for k, p in model.named_parameters()}
+    for step in (eps, -2 * eps):
+        with torch.no_grad():
+            for k, p in model.named_parameters():
+                p.add_(direction[k], alpha=step)
+        losses.append(features(model, examples, dtype="float64", d=1)["loss"])
+    slope = (losses[0] - losses[1]) / (2 * eps)
+    np.testing.assert_allclose(slope, g * math.sqrt(size), rtol=rtol, atol=rtol * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("engine", [LayerByLayer, OneAtATime])
+def test_no_parameter_is_left_out(kind, engine):
+    """Every element of every parameter reaches the sink exactly once for a response that uses the whole
+    vocabulary, under its own name; the counted elements are D."""
+    model = build(kind)
+    assert unknown_modules(model) == []
+    ids = torch.arange(VOCAB)[None]
+    hits = {name: torch.zeros(p.numel()) for name, p in model.named_parameters()}
+
+    def sink(name, start, block):
+        assert block.shape[0] == 1
+        hits[name][start:start + block.shape[1]] += 1
+    with engine(model, 1, 400) as gradients:
+        gradients.run(ids, lambda logits: F.cross_entropy(logits[0, :-1], ids[0, 1:]), sink)
+    if kind == "gpt2":    # positions beyond the text get no gradient; their blocks may be left out
+        hits["transformer.wpe.weight"].fill_(1)
+    assert all((h == 1).all() for h in hits.values()), {k: h.unique().tolist() for k, h in hits.items()}
+    assert sum(h.sum() for h in hits.values()) == sum(p.numel() for p in parameter_names(model))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_waits_is_counted_without_running_it(kind):
+    """Factors kept by two passes over 2 x 7 tokens, each tensor once (q, k and v share their input)."""
+    model, kept = build(kind), {}
+    with LayerByLayer(model, 2, 1 << 20) as gradients:
+        for _ in range(2):
+            gradients.run(torch.randint(4, VOCAB, (2, 7)), lambda logits: logits.square().sum(), None)
+        for parts in gradients._kept.values():
+            for _, _, adds in parts:
+                kept |= {x.data_ptr(): x for add in adds for x in getattr(add, "factors", ())[:2] if x.is_floating_point()}
+        seen = sum(x.numel() * x.element_size() for x in kept.values())
+    shared = 4 * 16 if kind == "gpt2" else 0    # its two embeddings are added, so one gradient serves both
+    assert seen == (held_bytes(model) - shared) * 2 * 2 * 7
+    with torch.device("meta"):
+        assert held_bytes(type(model)(model.config)) == held_bytes(model)
+
+
+def test_frozen_parameters_count_and_the_model_is_left_as_it_was():
+    """requires_grad, .grad, hooks, mode and dtype are the caller's; a frozen parameter still belongs to the
+    gradient."""
+    model = build()
+    expected = plain(model, texts())
+    model.train()
+    frozen = model.model.layers[0].mlp.up_proj.weight
+    frozen.requires_grad_(False)
+    frozen.grad, mark = None, torch.ones_like(model.model.norm.weight)
+    model.model.norm.weight.grad = mark
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for method in ("auto", "one at a time"):
+        agree(features(model, texts(), method=method), expected)
+    features(model, texts(), dtype="float64")
+    assert model.training and [p for p in model.parameters() if not p.requires_grad] == [frozen]
+    assert model.model.norm.weight.grad is mark and sum(p.grad is not None for p in model.parameters()) == 1
+    assert isinstance(model.model.norm.weight, nn.Parameter)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class _Odd(nn.Linear):
+    """A subclass may compute anything; this one does."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 + self.weight.mean())
+
+
+
+
+def test_unknown_module_falls_back_and_says_so():
+    model = build()
+    old = model.model.layers[1].mlp.up_proj
+    model.model.layers[1].mlp.up_proj = odd = _Odd(old.in_features, old.out_features, bias=False)
+    odd.weight = old.weight
+    with pytest.warns(UserWarning, match=r"one response at a time.*model\.layers\.1\.mlp\.up_proj \(_Odd\)"):
+        got = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False)
+    agree(got, plain(model, texts()))
+
+
+def test_parameter_used_outside_its_module_falls_back_and_says_so():
+    """Every module is of a known kind, but the head's output also depends on a norm's weight that the head's
+    hook cannot see; only the comparison with plain autograd finds it."""
+    model = build("llama untied")
+    model.lm_head.register_forward_hook(lambda m, args, out: out * (1 + model.model.norm.weight.mean()))
+    with pytest.warns(UserWarning, match=r"one response at a time.*differs from plain autograd"):
+        got = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False)
+    agree(got, plain(model, texts()))
+
+
+def test_flattened_batch_falls_back_and_says_so():
+    """A module that sees all responses' positions in one row cannot tell them apart."""
+    model = build()
+    mlp = model.model.layers[0].mlp
+    inner = mlp.forward
+    mlp.forward = lambda x: inner(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+    with pytest.warns(UserWarning, match=r"one response at a time.*not one row per response"):
+        got = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False)
+    agree(got, plain(model, texts()))
+
+
+def test_bfloat16_is_close():
+    model = build()
+    a, b = features(model, texts(), dtype="bfloat16"), features(model, texts())
+    cosine = (a["g"] * b["g"]).sum(1) / np.linalg.norm(a["g"], axis=1) / np.linalg.norm(b["g"], axis=1)
+    assert cosine.min() > 0.97 and a["g"].dtype == np.float32
+    np.testing.assert_allclose(a["grad_norm"], b["grad_norm"], rtol=0.1)
+
+
+def test_single_token_response_and_no_response_at_all():
+    model = build()
+    agree(features(model, [([1], [2])]), plain(model, [([1], [2])]))
+    empty = features(model, [])
+    assert empty["g"].shape == (0, D_ROWS) and empty["loss"].shape == (0,)
+
+
+def test_non_finite_loss_names_the_response():
+    """Only token 28's embedding is broken, so only the responses that meet it are; the first of them is
+    named."""
+    model = build("llama untied")
+    examples = [([1, 2], [3, 4]), ([1, 2, 5], [3, 28, 4]), ([2], [6, 7])]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[28] = math.nan
+    with pytest.raises(ValueError, match=r"response 1 \(teacher T, prompt p3, sample 2\): loss is nan"):
+        features(model, examples, names=["a", "teacher T, prompt p3, sample 2", "c"])
+    with pytest.raises(ValueError, match=r"^response 1: loss is nan"):
+        features(model, examples, method="one at a time")
+
+
+def test_non_finite_gradient_names_the_response():
+    """The loss is finite and its gradient is not: a hook multiplies one response's gradient by infinity."""
+    model = build()
+
+    def poison(module, args, out):
+        out.register_hook(lambda g: g * torch.where(args[0][:, :, :1] == marker, math.inf, 1.0))
+    examples = texts(4)
+    seen = []
+    handle = model.lm_head.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    x, y = examples[2]
+    model(torch.tensor([[*x, *y][:-1]]))
+    handle.remove()
+    marker = seen[0][0, len(x) - 1, 0].item()
+    model.lm_head.register_forward_hook(poison)
+    with pytest.raises(ValueError, match=r"response 2 \(r2\): gradient norm is (nan|inf)"):
+        response_features(model, examples, d=4, device="cpu", progress=False, batch_tokens=1,
+                          names=[f"r{i}" for i in range(4)])
+
+
+@pytest.mark.parametrize("examples, options, message", [
+    ([([1], [2]), ([], [2])], {}, r"response 1: the prompt is empty"),
+    ([([1], [])], {"names": ["p3"]}, r"response 0 \(p3\): the response is empty"),
+    ([([1] * 20, [2] * 21)], {}, r"response 0: 20 prompt \+ 21 response tokens exceed the model's 40"),
+    ([([1], [VOCAB])], {}, r"token id 29 is outside the model's vocabulary of 29"),
+    ([([-1], [2])], {}, r"token id -1 is outside"),
+    ([([1], [2])], {"names": ["a", "b"]}, r"2 names for 1 examples"),
+    ([([1], [2])], {"d": 0}, r"d must be at least 1, got 0"),
+    ([([1], [2])], {"batch_tokens": 0}, r"batch_tokens must be at least 1, got 0"),
+    ([([1], [2])], {"dtype": "float16"}, r"dtype must be one of .*got 'float16'"),
+    ([([1], [2])], {"method": "fast"}, r"method must be .*got 'fast'"),
+])
+def test_bad_input_is_refused(examples, options, message):
+    with pytest.raises(ValueError, match=message):
+        features(build(), examples, **options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: no GPU features to compare")
+@pytest.mark.parametrize("kind", ["llama tied", "gpt2"])
+def test_cuda_agrees_with_cpu(kind):
+    """The same signs, so the same numbers up to rounding; "auto" takes the GPU and leaves the caller's model
+    on the CPU."""
+    model = build(kind)
+    agree(features(model, texts(), device="auto"), features(model, texts()), rtol=1e-3)
+    there, here = (features(model, texts(), device=device, dtype="float64") for device in ("cuda", "cpu"))
+    agree(there, here, rtol=1e-5)
+    assert next(model.parameters()).device.type == "cpu"

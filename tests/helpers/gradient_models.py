@@ -1,0 +1,80 @@
+"""Small models of every kind, texts for them, and the features' definition spelled out: what the tests of the features share."""
+
+import math
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+
+from gracelib.features.gradients import response_features
+from gracelib.projection import signs
+
+VOCAB, D_ROWS = 29, 24
+SMALL = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=40)
+MODELS = {
+    "llama tied": ("Llama", dict(SMALL, tie_word_embeddings=True, pad_token_id=None)),
+    "llama untied": ("Llama", dict(SMALL, tie_word_embeddings=False, attention_bias=True, mlp_bias=True)),
+    "llama padding_idx": ("Llama", dict(SMALL, tie_word_embeddings=True, pad_token_id=3)),
+    "gpt2": ("GPT2", dict(vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=40)),
+    "qwen2": ("Qwen2", dict(SMALL, tie_word_embeddings=True)),
+    "qwen3": ("Qwen3", dict(SMALL, tie_word_embeddings=False, head_dim=4)),
+    "gemma2": ("Gemma2", dict(SMALL, head_dim=4, pad_token_id=0)),
+    "olmo2": ("Olmo2", dict(SMALL, pad_token_id=None)),
+    "phi3": ("Phi3", dict(SMALL, pad_token_id=None)),
+}
+
+
+def build(kind="llama tied", perturb=True):
+    title, options = MODELS[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{title}Config")(**options)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    if perturb:    # fresh norms are 1 and biases 0: no test of anything
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+def texts(n=9, seed=0):
+    r = np.random.default_rng(seed)
+    return [tuple(r.integers(0, VOCAB, r.integers(1, limit)).tolist() for limit in (9, 15)) for _ in range(n)]
+
+
+def plain(model, examples, d=D_ROWS, seed=0):
+    """The definition: one response, one backward, no padding; then the dense projection."""
+    model.eval()
+    size = sum(p.numel() for p in model.parameters())
+    rows = []
+    for x, y in examples:
+        model.zero_grad()
+        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1:-1]
+        loss = F.cross_entropy(logits, torch.tensor(y))
+        loss.backward()
+        grads = {k: torch.zeros(p.numel()) if p.grad is None else p.grad.flatten()
+                 for k, p in model.named_parameters()}
+        g = sum(v.double() @ signs(seed, k, 0, len(v), d, torch.float64) for k, v in grads.items())
+        g = g / math.sqrt(size)
+        norm = math.sqrt(sum(float(v.double().square().sum()) for v in grads.values()))
+        prob = logits.softmax(-1).gather(1, torch.tensor(y)[:, None]).mean().item()
+        rows.append((g.numpy(), len(y), loss.item(), prob, norm))
+    model.zero_grad()
+    return dict(zip(("g", "length", "loss", "mean_prob", "grad_norm"), map(np.array, zip(*rows))))
+
+
+def features(model, examples, **options):
+    options = {"d": D_ROWS, "device": "cpu", "progress": False, "batch_tokens": 60, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")    # a fall-back that nobody expects fails the test
+        return response_features(model, examples, **options)
+
+
+def agree(a, b, rtol=2e-5):
+    assert a["length"].tolist() == b["length"].tolist()
+    for k in ("loss", "mean_prob", "grad_norm"):
+        np.testing.assert_allclose(a[k], b[k], rtol=rtol, err_msg=k)
+    scale = np.linalg.norm(b["g"], axis=1, keepdims=True)
+    np.testing.assert_allclose(a["g"] / scale, b["g"] / scale, atol=2 * rtol)

@@ -1,0 +1,45 @@
+"""Stages small enough to test the store and the workers with. In a module of their own, so that spawned
+workers can import them (pytest puts this folder on sys.path, and a spawned process inherits it).
+
+Every stage appends a line to params["log"] when it runs; params["fault"] names a file whose presence makes it
+fail in the way written in that file, so that the same job (same key) can fail first and succeed later.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from gracelib.jobs.store import Stage
+
+
+def note(path: str, text: str) -> None:
+    """Append one line in a single write: lines of two processes never mix."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{text}\n".encode())
+    os.close(descriptor)
+
+
+def add(out: Path, params: dict, inputs: dict) -> None:
+    """value.txt = params["value"] plus the values of all inputs."""
+    note(params["log"], f"{params['value']} {os.getpid()}")
+    fault = Path(params.get("fault") or "nowhere")
+    if fault.is_file():
+        (out / "value.txt").write_text("half")
+        kind = fault.read_text()
+        if kind == "raise":
+            raise ValueError("the arithmetic went on strike")
+        if kind == "exit":
+            os._exit(3)
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hang":
+            time.sleep(60)
+    time.sleep(params.get("sleep", 0))
+    print("a stage that prints")  # a result on stdout is not the business of a stage
+    total = params["value"] + sum(int((folder / "value.txt").read_text()) for folder in inputs.values())
+    (out / "value.txt").write_text(str(total))
+
+
+ADD = Stage("add", add)
+OTHER = Stage("other", add)

@@ -1,0 +1,79 @@
+"""The excerpt of real generations is what its README says: the same 24 problems in ten files, small, attributed, and
+byte for byte lines of the files it was taken from, chosen by a rule that looks at no answer. Every test on real text in
+a fresh clone stands on it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from gracelib.text.selection import read_teachers, select_common
+from gracelib.text.tasks import question_id
+
+DATA = Path(__file__).parents[1] / "data"
+EXCERPT = DATA / "gsm8k_excerpt"
+SHARED = Path(os.environ.get("GRACELIB_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+FULL = SHARED / "data" / "generations"
+README = (DATA / "README.md").read_text("utf-8")
+SHA256 = dict(re.findall(r"^\| \[(.+?)\.jsonl\].*`([0-9a-f]{64})` \|$", README, re.M))
+needs_full = pytest.mark.skipif(not FULL.is_dir(), reason=f"the whole files are not in {FULL}; set GRACELIB_SHARED")
+
+
+def lines(path):
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_ten_files_of_the_same_problems_in_under_200_kb():
+    files = sorted(EXCERPT.iterdir())
+    assert [f.name for f in files] == sorted(f"{model}.jsonl" for model in SHA256) and len(files) == 10
+    assert sum(f.stat().st_size for f in DATA.rglob("*") if f.is_file()) < 200_000
+    rows = [[json.loads(line) for line in lines(f)] for f in files]
+    for other in rows:
+        assert [(r["question"], r["answer"]) for r in other] == [(r["question"], r["answer"]) for r in rows[0]]
+        assert all(len(r["responses"]) == 1 and r["responses"][0].strip() for r in other)
+    assert len({r["question"] for r in rows[0]}) == len(rows[0]) == 24
+    assert any(not r["question"].isascii() for r in rows[0])  # so that encodings are tested on it
+
+
+def test_the_licences_travel_with_it():
+    for source in ("WildEval/ZeroEval) at commit 8c1485edf12c", "openai/grade-school-math) at commit 3101c7d50724"):
+        assert source in README
+    linked = re.findall(r"\]\((licences/[^)]+)\)", README)
+    assert {"Apache License", "MIT License"} == {
+        next(line.strip() for line in (DATA / name).read_text("utf-8").splitlines() if line.strip()) for name in linked
+    }
+
+
+def test_the_ten_teachers_are_compared_on_all_24():
+    teachers = read_teachers(EXCERPT)
+    assert [t.name for t in teachers] == sorted(SHA256)
+    found = select_common(teachers, n=24, m=1, seed=0)
+    assert found.sentence == (
+        "24 prompts were answered by all 10 teachers (left out: none); all are used, with the first response to each."
+    )
+    correct = {name: sum(p.responses[0].split("####")[-1].strip() == p.answer for p in prompts)
+               for name, prompts in found.prompts.items()}
+    assert correct["gemma-2-27b-it"] == 24 and correct["gemma-2-2b-it"] == 17  # right and wrong answers are both there
+
+
+@needs_full
+@pytest.mark.parametrize("model", sorted(SHA256))
+def test_every_line_is_a_line_of_the_whole_file(model):
+    whole = FULL / f"gsm8k_test__{model}.jsonl"
+    assert hashlib.sha256(whole.read_bytes()).hexdigest() == SHA256[model]
+    assert set(lines(EXCERPT / f"{model}.jsonl")) <= set(lines(whole))
+
+
+@needs_full
+def test_the_rule_gives_these_problems():
+    whole = [lines(FULL / f"gsm8k_test__{model}.jsonl") for model in sorted(SHA256)]
+    questions = [json.loads(line)["question"] for line in whole[0]]
+    small = [i for i in range(len(questions)) if sum(len(rows[i]) for rows in whole) <= 8000]
+    assert len(small) == 791
+    chosen = sorted(sorted(small, key=lambda i: question_id(questions[i]))[:24])
+    kept = [json.loads(line)["question"] for line in lines(EXCERPT / "gemma-2-2b-it.jsonl")]
+    assert kept == [questions[i] for i in chosen]

@@ -1,0 +1,191 @@
+"""A changed stage, module or knob of a scale makes new keys for exactly what depends on it: less would be stale results
+taken for new ones, more would be hours of work thrown away. And what decides a result is in its key.
+
+Nothing is trained here; `test_verify` compares what `explain` foretells with what a run does.
+"""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from gracelib.experiment import estimators, paper_stages, pathological, run as commands
+from gracelib.jobs import explain, store
+from gracelib.experiment.scales import NANO, Scale
+from gracelib.jobs.store import Job
+from gracelib.world.cast import ModelSpec
+
+#: stage -> every stage that one of its jobs stands on: the chain of the paper, by hand.
+_TAUGHT = {"pretrain", "prompts", "teacher", "responses"}
+_FEATURES = _TAUGHT | {"made_responses", "features"}
+STANDS_ON = {
+    "pretrain": set(), "prompts": set(), "coverage": set(),
+    "teacher": {"pretrain"}, "responses": _TAUGHT - {"responses"}, "made_responses": _TAUGHT,
+    "filtered_responses": _TAUGHT, "features": _TAUGHT | {"made_responses"}, "distill": _TAUGHT | {"made_responses"},
+    "evaluate": _TAUGHT | {"made_responses", "distill"}, "evaluate_as": _TAUGHT | {"distill"},
+    "estimator": _TAUGHT,
+    **dict.fromkeys(("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _FEATURES - {"made_responses"}),
+}
+
+
+def graph(config: Scale) -> dict[str, Job]:
+    """Every job of a scale's plan by a name that does not hang on its key."""
+    found = {}
+
+    def visit(name: str, job: Job) -> None:
+        while name in found and found[name] is not job:
+            name += "'"
+        if name not in found:
+            found[name] = job
+            for way, upstream in job.inputs.items():
+                visit(f"{name} <- {way}", upstream)
+
+    for part, jobs in commands.jobs(config).items():
+        for job in jobs:
+            visit(f"{part}: {job.stage.name} {job.label}", job)
+    return found
+
+
+def on(job: Job) -> list[Job]:
+    """A job and all it stands on."""
+    return [job, *(below for upstream in job.inputs.values() for below in on(upstream))]
+
+
+def changed(before: dict[str, str], now: dict[str, Job]) -> set[str]:
+    return {name for name in before if name in now and now[name].key != before[name]}
+
+
+@pytest.fixture(scope="module")
+def plan():
+    jobs = graph(NANO)
+    return jobs, {name: job.key for name, job in jobs.items()}
+
+
+STAGES = {job.stage.name: job.stage for job in graph(NANO).values()}
+MODULES = sorted({module for stage in STAGES.values() for module in stage.modules})
+
+
+def test_every_stage_stands_on_what_the_chain_says(plan):
+    found = {name: set() for name in STAGES}
+    for job in plan[0].values():
+        found[job.stage.name] |= {below.stage.name for below in on(job)[1:]}
+    assert found == STANDS_ON
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_changed_stage_invalidates_itself_and_what_stands_on_it(plan, stage, monkeypatch):
+    jobs, before = plan
+    real = store._deciding
+    monkeypatch.setattr(store, "_deciding", lambda run: (real(run)[0], (*real(run)[1], *["more"] * (run is STAGES[stage].run))))
+    expected = {name for name, job in jobs.items() if any(below.stage.name == stage for below in on(job))}
+    assert changed(before, graph(NANO)) == expected and expected
+    assert {jobs[name].stage.name for name in expected} == {stage} | {s for s in STAGES if stage in STANDS_ON[s]}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_changed_module_invalidates_the_stages_that_use_it_and_what_stands_on_them(plan, module, monkeypatch):
+    jobs, before = plan
+    real = store.fingerprint
+    monkeypatch.setattr(store, "fingerprint", lambda modules: real(modules) + "more" * (module in modules))
+    expected = {name for name, job in jobs.items() if any(module in below.stage.modules for below in on(job))}
+    assert changed(before, graph(NANO)) == expected and 0 < len(expected)
+    assert len(expected) < len(jobs) or module in ("gracelib.world.stories",)  # which everything stands on
+
+
+ONE = next(iter(NANO.students.items()))
+#: knob -> (another value, the stages that take it as a parameter of their own), by hand.
+KNOBS = {
+    "students": (NANO.students | {ONE[0]: (ModelSpec(24), ONE[1][1])}, {"pretrain"}),
+    "teacher_bases": ({k: (m, replace(d, lr=0.01)) for k, (m, d) in NANO.teacher_bases.items()}, {"pretrain"}),
+    "teachers": (tuple(replace(t, n_texts=99) for t in NANO.teachers), {"teacher"}),
+    "tasks": (tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks),
+              {"responses", "evaluate", "evaluate_as"}),
+    "n_train": (20, {"prompts", "filtered_responses"}),
+    "M": (1, {"distill", "filtered_responses", "responses"}),
+    "n_prompts": (12, {"features", "grid", "cmi", "estimator"}),  # nano filters as many prompts for both uses: a job more
+    "m": (1, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
+    "d": (8, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
+    "n_folds": (2, {"variants", "contributions", "grid", "timing", "estimator"}),
+    "n_test": (9, {"prompts"}),
+    "M_kept": (4, {"responses"}),
+    "m_kept": (2, set()),
+    "d_kept": (64, {"features", "grid"}),
+    "k": (3, {"evaluate", "evaluate_as"}),
+    "epochs": (4, {"distill"}),
+    "batch_size": (32, {"distill"}),
+    "warmup": (0.1, {"distill"}),
+    "lr": (1e-3, {"distill"}),
+    "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing", "estimator"}),
+    "seed": (50, {"pretrain", "prompts", "teacher", "responses", "made_responses", "filtered_responses", "features",
+                  "distill", "evaluate", "evaluate_as", "estimator"}),
+}
+
+
+def test_every_knob_of_a_scale_is_tried():
+    assert set(KNOBS) == {f.name for f in fields(Scale)} - {"name"}
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_a_changed_knob_invalidates_what_takes_it_and_what_stands_on_that(plan, knob):
+    jobs, before = plan
+    value, takers = KNOBS[knob]
+    more = {"m": {"m": 1}, "M": {"M": 1, "m": 1, "m_kept": 1, "M_kept": 1}}.get(knob, {knob: value})
+    now = graph(replace(NANO, **more))
+    direct = {name for name in before if name in now and now[name].params != jobs[name].params}
+    own = {jobs[name].stage.name for name in direct}
+    if knob == "M":  # m must not exceed it
+        own -= KNOBS["m"][1]
+    assert own == takers
+    changed_jobs = {id(now[name]) for name in direct}
+    expected = {name for name in before if name in now and any(id(below) in changed_jobs for below in on(now[name]))}
+    assert changed(before, now) == expected
+    assert len(set(before) & set(now)) > 0.8 * len(before)
+
+
+# --- what is in a key ---------------------------------------------------------------------------------------
+
+PAPER = {stage.name: stage for stage in vars(paper_stages).values() if isinstance(stage, store.Stage)}
+#: stage -> modules that decide its result and that a list by hand forgot or might forget.
+DECIDE = {
+    "features": "features.gradients features.per_layer features.batches projection text.is_correct models.encoding",
+    "responses": "models.decoding models.evaluate text.is_correct models.encoding",
+    "teacher": "world.stories world.cast models.training", "distill": "models.training models.encoding",
+    "variants": "scores moments checks variants cmi features.files", "cmi": "cmi checks scores",
+    "sample": "models.sampling models.sampling_inputs models.checkpoints models.devices models.sampled_file models.prompting",
+    "measure": "models.accuracy models.sampling models.sampling_inputs text.grading text.answers",
+    "fine_tune": "models.finetuning models.checkpoints models.devices models.prompting",
+    "paper_features": "features.gradients models.checkpoints models.devices models.prompting", "grade": "text.grading",
+}
+
+
+@pytest.mark.parametrize("stage", DECIDE)
+def test_every_module_that_decides_a_result_is_in_its_key(stage):
+    """A module that is used and not in the key could change, and old results would be taken for new ones."""
+    assert {f"gracelib.{name}" for name in DECIDE[stage].split()} <= set((STAGES | PAPER)[stage].modules)
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *PAPER])
+def test_what_keeps_results_or_puts_pieces_together_is_in_no_key(stage):
+    """It decides no number: a change there must not throw hours of work away."""
+    assert not [name for name in (STAGES | PAPER)[stage].modules if name.startswith(("gracelib.jobs.", "gracelib.experiment."))]
+
+
+def test_a_called_neighbour_and_a_constant_are_in_the_key(monkeypatch):
+    before = {stage: STAGES[stage].code for stage in ("made_responses", "estimator", "features")}
+    monkeypatch.setattr(pathological, "random_responses", lambda rows, words, seed: rows)
+    monkeypatch.setattr(estimators, "ESTIMATORS", {"exact": {"d": 1}})
+    store._deciding.cache_clear()
+    changed = {stage for stage, code in before.items() if STAGES[stage].code != code}
+    store._deciding.cache_clear()
+    assert changed == {"made_responses", "estimator"}
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+
+def test_changes_are_named_by_leaf():
+    old = {"lr": 0.001, "data": {"shares": [["a", 1.0], ["b", 2.0]]}, "gone": 1}
+    new = {"lr": 0.002, "data": {"shares": (("a", 1.0), ("b", 3.0))}, "more": None}
+    assert explain._flat_changes(json.loads(json.dumps(old)), json.loads(json.dumps(new))) == [
+        "data.shares[1][1] 2.0 -> 3.0", 'gone 1 -> "(none)"', "lr 0.001 -> 0.002", 'more "(none)" -> null']
+    assert explain._flat_changes(old, old) == [] and len(explain._flat_changes({"x": "a" * 99}, {"x": 1})[0]) < 80

@@ -1,0 +1,441 @@
+"""Notebooks run in order, are refused with a parameter they do not know, and are executed again exactly when
+their cells, their parameters or a file they wrote changed. What is committed keeps its outputs and loses
+everything volatile, so that a second run of the same numbers changes no byte.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import threading
+import time
+
+import nbformat
+import pytest
+from filelock import FileLock
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from gracelib.jobs import notebook_checks, notebooks, paths
+from gracelib.jobs.cleaning import clean, made_by
+from gracelib.paper.items import Item
+
+PARAMETERS = 'scale = "mini"\nrecompute = False'
+WRITE = """\
+import os
+from pathlib import Path
+folder = Path(os.environ["GRACELIB_FIGURES"]) / scale
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "{name}.csv").write_text(f"{text},{{recompute}}")
+with open(os.environ["GRACELIB_RUNS"] + "/log", "a") as log:
+    log.write("{name} ")
+print("written")"""
+
+
+def notebook(folder, name, *cells, parameters=PARAMETERS):
+    head = [new_markdown_cell("# A notebook")]
+    if parameters is not None:
+        head.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    book = new_notebook(cells=[*head, *map(new_code_cell, cells)])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = folder / f"{name}.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A small checkout: notebooks/, runs/ and figures/ of its own."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    return tmp_path
+
+
+def log(place) -> list[str]:
+    return (place / "runs" / "log").read_text().split() if (place / "runs" / "log").exists() else []
+
+
+def names(executed):
+    return [path.name[:2] for path in executed]
+
+
+def test_a_notebook_runs_again_when_and_only_when_something_changed(place, capfd):
+    folder = place / "notebooks"
+    notebook(folder, "01_second", WRITE.format(name="second", text="b"))
+    notebook(folder, "00_first", WRITE.format(name="first", text="a"))
+    notebook(folder, "scratch", "raise SystemError('not numbered: not run')")
+    (folder / "notes.txt").write_text("no notebook")
+    results = place / "figures" / "nano"
+
+    assert names(notebooks.run("nano")) == ["00", "01"] and log(place) == ["first", "second"]
+    assert (results / "first.csv").read_text() == "a,True" and (
+        results / "second.csv"
+    ).read_text() == "b,True"
+    captured = capfd.readouterr()
+    assert captured.out == "" and "00_first.ipynb: running at scale nano" in captured.err
+
+    assert notebooks.run("nano") == [] and len(log(place)) == 2  # unchanged: nothing is executed
+    assert "01_second.ipynb: up to date" in capfd.readouterr().err
+
+    (results / "second.csv").write_text("tampered")  # a file that it wrote: that notebook alone
+    assert names(notebooks.run("nano")) == ["01"] and (results / "second.csv").read_text() == "b,True"
+    (results / "first.csv").unlink()
+    assert names(notebooks.run("nano")) == ["00"] and (results / "first.csv").read_text() == "a,True"
+
+    notebook(
+        folder, "00_first", WRITE.format(name="first", text="A")
+    )  # its source: it and what comes after it
+    assert names(notebooks.run("nano")) == ["00", "01"] and (results / "first.csv").read_text() == "A,True"
+    assert names(notebooks.run("nano", recompute=False)) == ["00", "01"]  # a parameter
+    assert (results / "second.csv").read_text() == "b,False"
+    assert names(notebooks.run("smoke", notebooks=[folder / "00_first.ipynb"])) == [
+        "00"
+    ]  # another scale, elsewhere
+    assert notebooks.run("nano", recompute=False) == []
+
+
+def test_unknown_parameters_are_refused_before_anything_runs(place):
+    """papermill would only log them, and the run would show the default's numbers under the new name."""
+    path, out = (
+        notebook(place / "notebooks", "00_good", WRITE.format(name="good", text="a")),
+        place / "out.ipynb",
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"00_good\.ipynb: unknown parameter 'colour' \(value 3\); its parameters cell "
+        r"has \['recompute', 'scale'\]",
+    ):
+        notebooks.execute(path, out, {"scale": "nano", "colour": 3})
+    bare = notebook(place / "notebooks", "01_bare", "1", parameters=None)
+    with pytest.raises(ValueError, match=r"01_bare\.ipynb: unknown parameter 'scale'.*cell has \[\]"):
+        notebooks.execute(bare, out, {"scale": "nano"})
+    assert log(place) == [] and not out.exists() and not list(place.glob("*.ipynb"))
+    assert notebooks.parameters_of(path) == {"scale": '"mini"', "recompute": "False"}
+
+
+def test_what_comes_before_is_done_when_and_only_when_something_will_be_executed(place):
+    notebook(place / "notebooks", "00_first", WRITE.format(name="first", text="a"))
+    done = []
+    with pytest.raises(ValueError, match="no notebook takes the parameter 'sigmo'"):
+        notebooks.run("nano", parameters={"sigmo": 1}, before=lambda: done.append("unsound"))
+    assert names(notebooks.run("nano", before=lambda: done.append(log(place)))) == ["00"]
+    assert notebooks.run("nano", before=lambda: done.append("again")) == []
+    assert done == [[]]  # once, and no notebook had run
+
+
+def test_a_notebook_without_data_takes_part_in_a_run(place):
+    """It declares neither scale nor recompute, so it is given neither, and it is up to date at any scale."""
+    notebook(place / "notebooks", "00_idea", "print(seed)", parameters="seed = 7")
+    assert names(notebooks.run("nano")) == ["00"]
+    executed = nbformat.read(place / "runs" / "notebooks" / "nano" / "00_idea.ipynb", as_version=4)
+    assert [cell.outputs[0].text for cell in executed.cells if cell.source == "print(seed)"] == ["7\n"]
+    assert notebooks.run("nano", recompute=False) == []
+
+
+def test_a_failing_cell_is_reported_and_the_partial_copy_kept(place):
+    folder = place / "notebooks"
+    notebook(folder, "00_first", WRITE.format(name="first", text="a"))
+    path = notebook(folder, "01_fails", "print('so far')", "raise KeyError('teacher')", "print('never')")
+    notebook(folder, "02_after", WRITE.format(name="after", text="c"))
+    with pytest.raises(RuntimeError, match=r"01_fails\.ipynb, code cell 3: KeyError: 'teacher'") as caught:
+        notebooks.run("nano")
+    failed = place / "runs" / "notebooks" / "nano" / "01_fails.failed.ipynb"
+    assert str(failed) in str(caught.value)
+    text = failed.read_text()
+    assert "so far" in text and "KeyError" in text and '"never\\n"' not in text
+    assert not failed.with_name("01_fails.ipynb").exists() and log(place) == ["first"]
+
+    notebook(folder, path.stem, "print('so far')")  # mended: the first is not run again, the failed copy goes
+    assert names(notebooks.run("nano")) == ["01", "02"] and not failed.exists()
+    assert not [p for p in failed.parent.iterdir() if ".part" in p.name]
+
+
+def executed_notebook():
+    """What papermill leaves behind: an injected cell, timings, stderr, an HTML table with metadata."""
+    cells = [
+        new_markdown_cell("# T"),
+        new_code_cell(
+            "x = 1", metadata={"tags": ["parameters"], "papermill": {"duration": 3.1}}, execution_count=1
+        ),
+        new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]}, execution_count=2),
+        new_code_cell(
+            "x + 1",
+            execution_count=3,
+            metadata={"execution": {"iopub.status.busy": "2020"}, "tags": ["keep"]},
+            outputs=[
+                nbformat.v4.new_output("stream", name="stderr", text="100%|##|"),
+                nbformat.v4.new_output("stream", name="stdout", text="hel"),
+                nbformat.v4.new_output("stream", name="stderr", text="a warning between"),
+                nbformat.v4.new_output("stream", name="stdout", text="lo\n"),
+                nbformat.v4.new_output(
+                    "execute_result", {"text/plain": "3"}, execution_count=3, metadata={"elapsed": 3}
+                ),
+            ],
+        ),
+    ]
+    book = new_notebook(cells=cells)
+    book.metadata.update(
+        {
+            "papermill": {"duration": 9},
+            "widgets": {},
+            "kernelspec": {"name": "my-env", "display_name": "x"},
+            "language_info": {"name": "python", "version": "3.11.4"},
+        }
+    )
+    return book
+
+
+def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
+    cleaned = clean(executed_notebook())
+    nbformat.validate(cleaned)
+    assert [cell.source for cell in cleaned.cells] == ["# T", "x = 1", "x + 1"]
+    assert [cell.get("execution_count") for cell in cleaned.cells] == [None, 1, 2]
+    assert [dict(cell.metadata) for cell in cleaned.cells] == [
+        {},
+        {"tags": ["parameters"]},
+        {"tags": ["keep"]},
+    ]
+    stream, result = cleaned.cells[2].outputs
+    assert (stream.name, stream.text) == ("stdout", "hello\n")
+    assert result.data == {"text/plain": "3"} and result.execution_count == 2 and result.metadata == {}
+    assert cleaned.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "gracelib": made_by(cleaned.cells),
+    }
+    text = nbformat.writes(cleaned)
+    assert not any(word in text for word in ("papermill", "2020", "my-env", "3.11.4", "stderr", "elapsed"))
+    assert nbformat.writes(clean(executed_notebook())) == text  # ids too
+    assert nbformat.writes(clean(cleaned)) == text  # cleaning the clean changes nothing
+
+
+def test_outputs_are_committed_from_the_executed_copies(place):
+    path = notebook(place / "notebooks", "00_only", "print(scale)", "1 + 1")
+    notebooks.run("mini")
+    notebook_checks.commit_outputs("mini")
+    committed = nbformat.read(path, as_version=4)
+    nbformat.validate(committed)
+    assert [c.source for c in committed.cells] == ["# A notebook", PARAMETERS, "print(scale)", "1 + 1"]
+    assert (
+        committed.cells[2].outputs[0].text == "mini\n"
+        and committed.cells[3].outputs[0].data["text/plain"] == "2"
+    )
+    assert notebooks.run("mini") == []  # writing outputs back does not count as a change
+
+
+# --- the notebooks of this repository -----------------------------------------------------------------------
+
+COMMITTED = sorted((paths.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+each = pytest.mark.parametrize(
+    "path",
+    COMMITTED or [pytest.param(None, marks=pytest.mark.skip(reason="no notebook is committed yet"))],
+    ids=lambda path: path.name if path else "none",
+)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@each
+def test_one_parameters_cell_with_plain_literals(path):
+    tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    body = ast.parse(tagged[0].source).body
+    assert body and all(isinstance(node, ast.Assign) and len(node.targets) == 1 for node in body)
+    for node in body:
+        ast.literal_eval(node.value)
+    dial = {"scale", "recompute"} & set(notebooks.parameters_of(path))
+    assert len(dial) in (0, 2), (
+        f"{path.name}: declares {dial} only, so a run would leave the other at its default"
+    )
+
+
+@each
+def test_code_cells_are_short(path):
+    assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
+
+
+@each
+def test_committed_outputs_are_complete_and_clean(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not any(output.output_type == "error" for cell in code_cells(path) for output in cell.outputs)
+    assert nbformat.writes(clean(book)) == nbformat.writes(book)  # nothing volatile is left
+
+
+def test_the_stamp_of_a_run_is_plain_json(place):
+    notebook(place / "notebooks", "00_only", WRITE.format(name="only", text="a"))
+    notebooks.run("nano")
+    record = json.loads((place / "runs" / "notebooks" / "nano" / "00_only.json").read_text())
+    assert set(record) == {"key", "made_from", "wrote", "copy", "seconds", "checksum"}
+    assert list(record["wrote"]) == ["only.csv"]
+
+
+def test_redrawing_looks_at_the_tables_it_draws_from(place):
+    """Without recomputation the committed tables are the input: an edited one must not pass as up to date."""
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    table = place / "figures" / "nano" / "results" / "other.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("1")
+    notebooks.run("nano", recompute=False)
+    assert notebooks.run("nano", recompute=False) == []
+    table.write_text("2")
+    assert names(notebooks.run("nano", recompute=False)) == ["01"]
+
+
+# --- redrawing side by side ---
+
+MEET = """\
+import os, time
+from pathlib import Path
+here = Path(os.environ["GRACELIB_RUNS"])
+(here / "{me}.here").touch()
+for _ in range(600):
+    if (here / "{other}.here").exists():
+        break
+    time.sleep(0.1)
+else:
+    raise RuntimeError("the other one was not running at the same time")"""
+
+
+def test_redrawing_runs_notebooks_at_the_same_time_and_recomputing_one_after_the_other(place, monkeypatch, capfd):
+    """Each waits until the other runs too: in turn, the first would wait in vain."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    folder = place / "notebooks"
+    notebook(folder, "01_a", MEET.format(me="a", other="b"), WRITE.format(name="a", text="a"))
+    notebook(folder, "02_b", MEET.format(me="b", other="a"), WRITE.format(name="b", text="b"))
+    assert names(notebooks.run("nano", recompute=False)) == ["01", "02"] and sorted(log(place)) == ["a", "b"]
+    assert "02_b.ipynb: done in" in capfd.readouterr().err
+    assert notebooks.run("nano", recompute=False) == []
+
+    notebook(folder, "01_a", "import time; time.sleep(1)", WRITE.format(name="a", text="a"))
+    notebook(folder, "02_b", WRITE.format(name="b", text="b"))
+    (place / "runs" / "log").unlink()
+    assert names(notebooks.run("nano")) == ["01", "02"] and log(place) == ["a", "b"]
+
+
+def test_a_redrawn_notebook_does_not_depend_on_another(place):
+    """Otherwise redrawing one figure would make all others look stale."""
+    folder = place / "notebooks"
+    first = notebook(folder, "01_a", WRITE.format(name="a", text="a"))
+    second = notebook(folder, "02_b", WRITE.format(name="b", text="b"))
+    notebooks.run("nano", recompute=False)
+    assert notebooks.run("nano", recompute=False, notebooks=[second]) == []
+    notebook(folder, first.stem, WRITE.format(name="a", text="A"))
+    assert names(notebooks.run("nano", recompute=False)) == ["01"]
+
+
+def test_a_figure_counts_for_the_notebook_that_the_registry_names(place, monkeypatch):
+    """Two that run at once: a figure that goes astray is drawn again by its producer, and by it alone."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    monkeypatch.setattr(notebooks, "FIGURES", {"a": Item("01_a", "", "", ""), "b": Item("02_b", "", "", "")})
+    for name in ("01_a", "02_b"):
+        notebook(place / "notebooks", name, WRITE.format(name=name[-1], text=name))
+    notebooks.run("nano", recompute=False)
+    (place / "figures" / "nano" / "b.csv").unlink()
+    assert names(notebooks.run("nano", recompute=False)) == ["02"]
+
+
+def test_a_failure_beside_another_notebook_is_reported_and_the_other_kept(place, monkeypatch):
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    notebook(place / "notebooks", "01_fails", "import time; time.sleep(1)", "raise KeyError('teacher')")
+    notebook(place / "notebooks", "02_good", WRITE.format(name="good", text="a"))
+    with pytest.raises(RuntimeError, match=r"01_fails\.ipynb, code cell 3: KeyError: 'teacher'"):
+        notebooks.run("nano", recompute=False)
+    assert (place / "runs" / "notebooks" / "nano" / "01_fails.failed.ipynb").is_file() and log(place) == ["good"]
+    notebook(place / "notebooks", "01_fails", "1 + 1")
+    assert "01" in names(notebooks.run("nano", recompute=False))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}'])
+def test_an_unreadable_stamp_means_run_again(place, text):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    notebooks.run("nano")
+    (place / "runs" / "notebooks" / "nano" / "01_first.json").write_text(text)
+    assert names(notebooks.run("nano")) == ["01"]
+
+
+def test_a_second_run_says_that_it_waits(place, capfd):
+    notebook(place / "notebooks", "01_first", "1 + 1")
+    lock = place / "runs" / "notebooks" / "nano" / ".lock"
+    lock.parent.mkdir(parents=True)
+    taken = threading.Event()
+
+    def other_run():
+        with FileLock(lock):
+            taken.set()
+            time.sleep(1)
+
+    threading.Thread(target=other_run).start()
+    assert taken.wait(10)
+    assert names(notebooks.run("nano")) == ["01"]
+    assert "another run of this scale is at work; waiting for it" in capfd.readouterr().err
+
+
+def test_a_bad_number_of_workers_is_refused_before_anything_runs(place, monkeypatch):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    monkeypatch.setenv("GRACELIB_WORKERS", "two")
+    with pytest.raises(ValueError, match="GRACELIB_WORKERS='two' is not a number"):
+        notebooks.run("nano")
+    assert log(place) == []
+
+
+def test_a_damaged_executed_copy_is_named_and_made_again(place, capfd):
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    notebooks.run("nano")
+    copy = place / "runs" / "notebooks" / "nano" / "01_first.ipynb"
+    copy.write_text(copy.read_text()[:-9])
+    assert names(notebooks.run("nano")) == ["01"]
+    assert "01_first.ipynb, its executed copy, is damaged (its checksum changed)" in capfd.readouterr().err
+    nbformat.validate(nbformat.read(copy, as_version=4))
+
+
+def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, capfd):
+    """Two kernels that start in the same moment may be given the same port: the second dies of it."""
+    (place / "early").mkdir()
+    (place / "early" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'ipykernel_launcher' in sys.orig_argv and (left := sorted(os.scandir(os.environ['DEATHS']), key=str)):\n"
+        "    os.unlink(left[0])\n"
+        "    os._exit(1)\n")
+    (place / "deaths").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place / "early"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    monkeypatch.setenv("DEATHS", str(place / "deaths"))
+    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
+    (place / "deaths" / "1").touch()
+    assert names(notebooks.run("nano")) == ["01"] and log(place) == ["first"]
+    assert "01_first.ipynb: its kernel did not start (" in capfd.readouterr().err
+    (place / "figures" / "nano" / "first.csv").unlink()
+    for name in "12":
+        (place / "deaths" / name).touch()
+    with pytest.raises(RuntimeError, match=r"01_first\.ipynb: its kernel failed \(Kernel.*run the same command again"):
+        notebooks.run("nano")
+
+
+def test_a_kernel_that_dies_in_a_cell_is_one_error_and_not_started_again(place):
+    """Side effects of the cell may be half done: the user decides."""
+    notebook(place / "notebooks", "01_dies", "import os, signal\nopen(os.environ['GRACELIB_RUNS'] + '/log', 'a').write('x ')",
+             "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(RuntimeError, match=r"^01_dies\.ipynb: its kernel died \(out of memory\?\); finished work is kept, run"):
+        notebooks.run("nano")
+    assert log(place) == ["x"]
+    assert not [p for p in (place / "runs" / "notebooks" / "nano").iterdir() if "01_dies" in p.name]
+
+
+def test_what_killed_runs_left_half_written_is_removed(place):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = [place / "runs/notebooks/nano" / f".01_first.{dead.pid}-0123abcd.part.ipynb",
+            place / "figures/nano/results" / f".table.{dead.pid}-0123abcd.part.csv"]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    notebook(place / "notebooks", "01_first", "1 + 1")
+    notebooks.run("nano")
+    assert not any(path.exists() for path in left)

@@ -1,0 +1,331 @@
+"""A result's key is a hash of everything that determines it and of nothing else; a folder that exists is
+finished; a finished one is never made again. If any of these breaks, a figure shows stale numbers, or a run
+of hours starts over.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from stages_for_tests import ADD, OTHER, add
+
+from gracelib.jobs import store
+from gracelib.jobs.store import (
+    META,
+    VERSIONED,
+    Job,
+    Stage,
+    compute,
+    digest,
+    file_hash,
+    fingerprint,
+    with_upstream,
+    write_atomically,
+)
+
+
+def job(log, value=1, inputs=None, stage=ADD, **params):
+    return Job(stage, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}")
+
+
+def runs(log) -> int:
+    return len(Path(log).read_text().splitlines()) if Path(log).exists() else 0
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_the_key_depends_on_stage_parameters_and_upstream(tmp_path):
+    log = tmp_path / "log"
+    base = job(log, inputs={"x": job(log, 5)})
+    different = [
+        job(log, 2, {"x": job(log, 5)}),
+        job(log, inputs={"x": job(log, 6)}),
+        job(log),
+        job(log, inputs={"y": job(log, 5)}),
+        job(log, inputs={"x": job(log, 5)}, stage=OTHER),
+        job(log, inputs={"x": job(log, 5, stage=OTHER)}),
+        job(log, inputs={"x": job(log, 5)}, more=None),
+    ]
+    assert len({base.key, *(other.key for other in different)}) == 8
+    assert base.key == job(log, inputs={"x": job(log, 5)}).key
+
+
+def test_the_key_depends_on_the_stage_s_own_function():
+    """It may live beside others whose changes must not count."""
+    assert Job(Stage("add", add), {}).key != Job(Stage("add", other_add), {}).key
+
+
+def other_add(out: Path, params: dict, inputs: dict) -> None:
+    (out / "value.txt").write_text("0")
+
+
+def test_the_key_ignores_dict_order_label_and_cost(tmp_path):
+    a, b = job("log", 1), job("log", 2)
+    first = Job(ADD, {"value": 1, "log": "x"}, {"a": a, "b": b}, label="one", cost=1.0)
+    second = Job(ADD, {"log": "x", "value": 1}, {"b": b, "a": a}, label="two", cost=9.0)
+    assert first.key == second.key
+    assert (
+        digest({"a": [1, 2], "b": None})
+        == digest({"b": None, "a": [1, 2]})
+        != digest({"a": [2, 1], "b": None})
+    )
+
+
+def test_values_that_json_cannot_hold_are_refused():
+    """NaN in a parameter would be a key that equals nothing."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"lr": float("nan")})
+    with pytest.raises(TypeError):
+        digest({"path": Path("x")})
+
+
+CODE = '''\
+"""A module."""
+# a comment
+
+class Thing:
+    """Docstring."""
+
+    def f(self, x):
+        """Another."""
+        return x + 1  # so
+
+    def empty(self):
+        """Only a docstring."""
+'''
+
+
+def test_the_fingerprint_sees_code_and_not_its_clothes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def of(name, source):
+        (tmp_path / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        (tmp_path / "as_seen.py").write_text(source)
+        fingerprint.cache_clear()
+        return fingerprint(("as_seen",))
+
+    original = of("m1", CODE)
+    undressed = "class Thing:\n    def f(self, x):\n\n        return (x + 1)\n    def empty(self): pass\n"
+    assert of("m2", CODE.replace("# a comment", "# another").replace("Docstring", "Words")) == original
+    assert (
+        of(
+            "m3",
+            undressed.replace("class", '"""m"""\nclass', 1)
+            .replace("    def f", '    """d"""\n    def f')
+            .replace("\n\n        return", '\n        """d"""\n        return'),
+        )
+        == original
+    )
+    assert of("m4", CODE.replace("x + 1", "x + 2")) != original
+    assert of("m5", CODE.replace("return x + 1", 'return "x + 1"')) != original
+    assert of("m6", CODE.replace("def f", "def g")) != original
+    fingerprint.cache_clear()
+    sys.modules.pop("as_seen", None)
+    assert fingerprint(("gracelib.jobs.paths", "gracelib.world.stories")) == fingerprint(
+        ("gracelib.world.stories", "gracelib.jobs.paths")
+    )
+
+
+def test_changed_code_upstream_changes_the_key(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for name, body in (("mine_before", "return 1"), ("mine_after", "return 2")):
+        (tmp_path / f"{name}.py").write_text(f"def f(out, params, inputs):\n    {body}\n")
+        upstream = Job(Stage("mine", importlib.import_module(name).f), {"value": 1})
+        keys.append(Job(ADD, {"value": 2}, {"x": upstream}).key)
+    assert keys[0] != keys[1]
+
+
+# --- results ------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_job_is_never_run_again(tmp_path):
+    log, fault = tmp_path / "log", tmp_path / "fault"
+    folder = compute(job(log, 4, fault=str(fault)), tmp_path)
+    assert (folder / "value.txt").read_text() == "4" and runs(log) == 1
+    fault.write_text("raise")  # from now on the stage fails when it is called
+    again = job(log, 4, fault=str(fault))
+    assert again.done(tmp_path) and compute(again, tmp_path) == folder and runs(log) == 1
+    with pytest.raises(ValueError, match="on strike"):
+        compute(job(log, 5, fault=str(fault)), tmp_path)
+
+
+def test_inputs_reach_the_stage(tmp_path):
+    log = tmp_path / "log"
+    a, b = job(log, 1), job(log, 10)
+    total = job(log, 100, {"a": a, "b": b})
+    with pytest.raises(RuntimeError, match="add job 100: its input 'a' is not there; run that stage first"):
+        compute(total, tmp_path)
+    assert runs(log) == 0
+    for each in with_upstream([total]):
+        compute(each, tmp_path)
+    assert (total.folder(tmp_path) / "value.txt").read_text() == "111"
+
+
+@pytest.mark.parametrize("leftover", ["part", "folder without meta"])
+def test_a_half_written_result_is_not_taken_as_finished(tmp_path, leftover):
+    log = tmp_path / "log"
+    mine = job(log, 4)
+    folder = mine.folder(tmp_path)
+    debris = folder.with_suffix(".part") if leftover == "part" else folder
+    debris.mkdir(parents=True)
+    (debris / "value.txt").write_text("hal")
+    (debris / "old.txt").write_text("from another time")
+    assert not mine.done(tmp_path)
+    compute(mine, tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == [META, "value.txt"]
+    assert (folder / "value.txt").read_text() == "4" and not folder.with_suffix(".part").exists()
+
+
+def test_a_failed_stage_leaves_nothing_that_looks_finished(tmp_path):
+    log, fault = tmp_path / "log", tmp_path / "fault"
+    fault.write_text("raise")
+    mine = job(log, 4, fault=str(fault))
+    with pytest.raises(ValueError, match="on strike"):
+        compute(mine, tmp_path)
+    assert not mine.done(tmp_path) and not mine.folder(tmp_path).exists()
+    fault.unlink()
+    assert (compute(mine, tmp_path) / "value.txt").read_text() == "4"
+
+
+def test_the_meta_file_says_what_made_the_result(tmp_path):
+    upstream = job(tmp_path / "log", 1)
+    mine = job(tmp_path / "log", 2, {"x": upstream})
+    for each in (upstream, mine):
+        folder = compute(each, tmp_path)
+    meta = json.loads((folder / META).read_text())
+    assert (meta["stage"], meta["label"], meta["key"]) == ("add", "job 2", mine.key)
+    assert meta["params"] == mine.params and meta["inputs"] == {"x": upstream.key}
+    assert meta["files"] == {"value.txt": file_hash(folder / "value.txt")}
+    assert set(VERSIONED) | {"python", "machine"} == set(meta["versions"]) and meta["versions"]["torch"]
+    assert meta["code"] == ADD.code and meta["seconds"] >= 0
+    assert str(tmp_path) not in json.dumps(
+        {k: v for k, v in meta.items() if k != "params"}
+    )  # no paths of a machine
+
+
+def test_two_processes_at_once_run_the_stage_once(tmp_path):
+    log = tmp_path / "log"
+    mine = job(log, 4, sleep=0.6)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=compute, args=(mine, tmp_path)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert runs(log) == 1 and mine.done(tmp_path)
+
+
+def test_upstream_comes_first_and_each_job_once(tmp_path):
+    log = tmp_path / "log"
+    bottom = job(log, 1)
+    left, right = job(log, 2, {"x": bottom}), job(log, 3, {"x": job(log, 1)})  # two objects, one key
+    top = job(log, 4, {"l": left, "r": right})
+    assert [j.params["value"] for j in with_upstream([top, left])] == [1, 2, 3, 4]
+
+
+def test_what_a_finished_job_was_made_from_is_needed_no_more(tmp_path):
+    log = tmp_path / "log"
+    bottom, other = job(log, 1), job(log, 7)
+    top = job(log, 2, {"x": bottom})
+    for each in (bottom, top):
+        compute(each, tmp_path)
+    for file in bottom.folder(tmp_path).iterdir():
+        file.unlink()
+    assert not bottom.done(tmp_path)
+    assert with_upstream([top, other], unfinished_in=tmp_path) == [other]
+    assert with_upstream([job(log, 3, {"x": bottom})], unfinished_in=tmp_path)[0] is bottom
+
+
+# --- single files -------------------------------------------------------------------------------------------
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "table.csv"
+    write_atomically(path, lambda part: part.write_text("old"))
+    assert path.read_text() == "old"
+
+    def fails_in_the_middle(part):
+        part.write_text("ne")
+        assert path.read_text() == "old" and part.suffix == ".csv"
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fails_in_the_middle)
+    assert path.read_text() == "old" and os.listdir(path.parent) == ["table.csv"]
+    write_atomically(path, lambda part: part.write_text("new"))
+    assert path.read_text() == "new"
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    """A writer replaces a file 200 times while a reader looks: it sees whole versions only."""
+    path = tmp_path / "x.txt"
+    write_atomically(path, lambda part: part.write_text("0" * 20000))
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from gracelib.jobs.store import write_atomically
+        for i in range(1, 200):
+            write_atomically(Path(sys.argv[1]), lambda part: part.write_text(str(i % 10) * 20000))
+    """)
+    writer = multiprocessing.get_context("spawn").Process(target=run_script, args=(script, str(path)))
+    writer.start()
+    seen = set()
+    while writer.is_alive():
+        text = path.read_text()
+        assert len(text) == 20000 and len(set(text)) == 1
+        seen.add(text[0])
+    writer.join()
+    assert writer.exitcode == 0 and len(seen) > 1
+
+
+def run_script(source: str, *argv: str) -> None:
+    sys.argv = ["script", *argv]
+    exec(compile(source, "script", "exec"), {})
+
+
+@pytest.mark.parametrize("harm, what", [
+    (lambda path: path.write_bytes(path.read_bytes()[:-1]), "value.txt is damaged"),
+    (lambda path: path.write_text("8"), "value.txt is damaged"),
+    (lambda path: path.unlink(), "value.txt is missing"),
+    (lambda path: path.with_name(META).write_text("{"), "meta.json is damaged"),
+], ids=["truncated", "changed", "missing", "meta"])
+def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, capsys):
+    """A flipped bit in a finished folder must not reach a score: every file is compared with its checksum."""
+    log = tmp_path / "log"
+    one = job(log, 7)
+    path = compute(one, tmp_path) / "value.txt"
+    assert one.done(tmp_path)
+    harm(path)
+    compute(one, tmp_path)
+    assert what in capsys.readouterr().err
+    assert path.read_text() == "7" and runs(log) == 2
+
+
+def test_the_key_depends_on_the_packages_that_compute(tmp_path, monkeypatch):
+    before = job(tmp_path / "log").key
+    found = store.versions()
+    monkeypatch.setattr(store, "versions", lambda: found | {"torch": "9.9.9"})
+    assert job(tmp_path / "log").key != before
+    monkeypatch.setattr(store, "versions", lambda: found | {"seaborn": "9.9.9"})  # draws, does not compute
+    assert job(tmp_path / "log").key == before
+
+
+def test_the_key_depends_on_the_functions_a_stage_calls_in_its_own_module(tmp_path, monkeypatch):
+    """Loading a model in another precision is a helper's business, and changes every result."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def code(name, helper):
+        (tmp_path / f"{name}.py").write_text(
+            f"def helper():\n    return {helper}\n\n\ndef stage(out, params, inputs):\n    return helper()\n")
+        return store.Stage("s", importlib.import_module(name).stage).code
+
+    assert code("with_one", 1) == code("with_one_again", 1) != code("with_two", 2)

@@ -1,0 +1,187 @@
+"""Jobs run in spawned worker processes, inputs first; an error names the job and keeps what was finished; a
+worker that is killed, or whose parent is killed, leaves a state from which the same command simply goes on.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nano_for_tests import wait_until
+from stages_for_tests import ADD
+
+from gracelib.jobs.store import Job
+from gracelib.jobs.workers import n_workers, one_thread_each, run_jobs, worker_pool
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def job(log, value, inputs=None, **params):
+    return Job(
+        ADD, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value
+    )
+
+
+def ran(log) -> list[int]:
+    return [int(line.split()[0]) for line in Path(log).read_text().splitlines()] if Path(log).exists() else []
+
+
+def value(job, root) -> int:
+    return int((job.folder(root) / "value.txt").read_text())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie, where that can be seen, does not)."""
+    try:
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def diamond(log, **top):
+    a = job(log, 1)
+    b, c = job(log, 20, {"a": a}), job(log, 30, {"a": a})
+    return a, b, c, job(log, 400, {"b": b, "c": c}, **top)
+
+
+def test_inputs_come_first_and_nothing_is_done_twice(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    log = tmp_path / "log"
+    a, b, c, d = diamond(log)
+    run_jobs([d], tmp_path / "runs", "adding")
+    order = ran(log)
+    assert order[0] == 1 and set(order[1:3]) == {20, 30} and order[3] == 400
+    assert value(d, tmp_path / "runs") == 400 + 21 + 31
+    captured = capfd.readouterr()
+    assert captured.out == ""  # bars and a stage's prints go to stderr: a notebook's stdout is compared
+    assert "adding" in captured.err and "a stage that prints" in captured.err
+    assert "OMP_NUM_THREADS" not in os.environ  # set for the workers only
+
+    monkeypatch.setattr(
+        "gracelib.jobs.workers.ProcessPoolExecutor", None
+    )  # a second run does not even start a pool
+    run_jobs([d], tmp_path / "runs", "adding")
+    assert ran(log) == order and capfd.readouterr().err == ""
+
+
+def test_an_error_names_the_job_and_keeps_what_was_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+    log, fault = tmp_path / "log", tmp_path / "fault"
+    a, b, c, d = diamond(log, fault=str(fault))
+    fault.write_text("raise")
+    with pytest.raises(RuntimeError, match="^add job 400 failed: the arithmetic went on strike$") as caught:
+        run_jobs([d], tmp_path / "runs", "adding")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert all(j.done(tmp_path / "runs") for j in (a, b, c)) and not d.done(tmp_path / "runs")
+    fault.unlink()
+    run_jobs([d], tmp_path / "runs", "adding")
+    assert value(d, tmp_path / "runs") == 452 and sorted(ran(log)) == [1, 20, 30, 400, 400]
+
+
+@pytest.mark.parametrize("way", ["exit", "kill"])
+def test_a_worker_that_dies_is_reported_and_the_run_resumes(tmp_path, monkeypatch, way):
+    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+    log, fault = tmp_path / "log", tmp_path / "fault"
+    a = job(log, 1)
+    b = job(log, 20, {"a": a}, fault=str(fault))
+    fault.write_text(way)
+    with pytest.raises(
+        RuntimeError,
+        match=r"a worker process died \(out of memory\?\) while computing \['add job 20'\]; "
+        "finished work is kept, run the same command again",
+    ):
+        run_jobs([b], tmp_path / "runs", "adding")
+    assert a.done(tmp_path / "runs") and not b.done(tmp_path / "runs")
+    fault.unlink()
+    run_jobs([b], tmp_path / "runs", "adding")
+    assert value(b, tmp_path / "runs") == 21 and ran(log) == [1, 20, 20]
+
+
+def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
+    """kill -9 on the main process: its workers end too, instead of holding locks and memory for ever."""
+    log, fault, root = tmp_path / "log", tmp_path / "fault", tmp_path / "runs"
+    fault.write_text("hang")
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom stages_for_tests import ADD\n"
+        "from gracelib.jobs.store import Job\nfrom gracelib.jobs.workers import run_jobs\n"
+        "log, fault, root = sys.argv[1:]\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = [Job(ADD, {'value': v, 'log': log, 'fault': fault}, {}) for v in (1, 2)]\n"
+        "    run_jobs(jobs, Path(root), 'adding')\n"
+    )
+    path = os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)])
+    main = subprocess.Popen(
+        [sys.executable, str(script), str(log), str(fault), str(root)],
+        env={**os.environ, "PYTHONPATH": path, "GRACELIB_WORKERS": "2"},
+    )
+    try:
+        wait_until(lambda: len(ran(log)) == 2)
+    finally:
+        main.send_signal(signal.SIGKILL)
+        main.wait()
+    workers = [int(line.split()[1]) for line in log.read_text().splitlines()]
+    assert len(set(workers)) == 2 and main.pid not in workers
+    wait_until(lambda: not any(map(alive, workers)), seconds=20)
+
+    fault.unlink()
+    jobs = [Job(ADD, {"value": v, "log": str(log), "fault": str(fault)}, {}) for v in (1, 2)]
+    assert not any(j.done(root) for j in jobs)
+    run_jobs(jobs, root, "adding")  # the dead workers' locks do not stop it
+    assert [value(j, root) for j in jobs] == [1, 2] and sorted(ran(log)) == [1, 1, 2, 2]
+
+
+def test_the_number_of_workers_can_be_set(monkeypatch):
+    monkeypatch.delenv("GRACELIB_WORKERS", raising=False)
+    assert n_workers() >= 1
+    monkeypatch.setenv("GRACELIB_WORKERS", "3")
+    assert n_workers() == 3
+    for wrong in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv("GRACELIB_WORKERS", wrong)
+        with pytest.raises(
+            ValueError, match=rf"GRACELIB_WORKERS='{wrong}' is not a number of processes; use 1 or more"
+        ):
+            n_workers()
+
+
+def test_two_runs_can_share_their_workers(tmp_path, monkeypatch):
+    """What loads torch once: the second run finds the processes of the first, and they end with the pool."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    pids = []
+    with worker_pool(1) as pool:
+        for number in (1, 2):
+            run_jobs([job(tmp_path / "log", number)], tmp_path / "runs", "adding", pool)
+            pids += [list(pool._processes)]
+            assert alive(pids[0][0])
+    assert pids[0] == pids[1] and len(pids[0]) == 1 and ran(tmp_path / "log") == [1, 2]
+    assert "OMP_NUM_THREADS" not in os.environ
+    wait_until(lambda: not alive(pids[0][0]))
+
+
+def test_shared_workers_go_on_after_a_failure(tmp_path, monkeypatch):
+    """The next run of the same pool finishes, and of the one that failed at most what was handed out already is done."""
+    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+    log, root, fault = tmp_path / "log", tmp_path / "runs", tmp_path / "fault"
+    fault.write_text("raise")
+    last = job(log, 77)
+    with worker_pool(1) as pool:
+        with pytest.raises(RuntimeError, match="add job 900 failed"):
+            run_jobs([job(log, 900, fault=str(fault)), *(job(log, i) for i in range(2, 8))], root, "failing", pool)
+        run_jobs([last], root, "going on", pool)
+        assert value(last, root) == 77
+    assert ran(log)[0] == 900 and ran(log)[-1] == 77 and len(ran(log)) <= 3
+
+
+def test_what_is_started_has_one_thread_and_what_was_set_comes_back(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    show = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"]
+    with one_thread_each():
+        assert subprocess.run(show, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ

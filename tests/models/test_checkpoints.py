@@ -1,0 +1,184 @@
+"""Somebody's student is loaded in the dtype it is used in, or refused in one line that says what to do.
+
+Every message is a single line; whatever can be known without the weights is refused before they are read; no code of
+a checkpoint runs and no pickle is read.
+"""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from checkpoints_for_tests import KINDS, make_checkpoint
+from transformers import AutoTokenizer
+
+from gracelib.models import checkpoints
+from gracelib.features.gradients import response_features
+from gracelib.models.prompting import encode, load_student
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("whole") / "llama", "llama")
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "student")
+
+
+def edit(path, **changes):
+    record = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**record, **changes}), "utf-8")
+
+
+def refused(student, message, **options):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_student(student, **options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500, str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_is_loaded_and_scored(kind, tmp_path):
+    path = make_checkpoint(tmp_path / kind, kind)
+    model, tokenizer = load_student(path)
+    assert not model.training and {p.dtype for p in model.parameters()} == {torch.float32}
+    e = encode(tokenizer, "What is 1 + 1?", "It is 2.")
+    features = response_features(model, [(e.prompt_ids, e.response_ids)], d=4, device="cpu", progress=False)
+    assert np.isfinite(features["g"]).all() and features["length"][0] == len(e.response_ids)
+
+
+def test_loaded_in_its_dtype_without_a_second_copy(whole, monkeypatch):
+    """The buffers that the model keeps in float32 (rotary frequencies) stay so: converting a loaded model would round
+    them, and with it every position."""
+    model, _ = load_student(whole, dtype="bfloat16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    import copy
+    monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("the weights are copied"))
+    response_features(model, [([5, 6], [7, 1])], d=2, device="cpu", dtype="bfloat16", progress=False)
+
+
+def test_a_hub_id_goes_to_the_hub_and_a_folder_of_that_name_first(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    shutil.copytree(whole, tmp_path / "org" / "model")
+    assert load_student("org/model")[0].config.model_type == "llama"
+
+
+def test_paths_that_are_no_model(folder, tmp_path, monkeypatch):
+    refused(tmp_path / "nowhere", r"student '.*nowhere': there is no such folder")
+    refused("./nowhere/", r"student './nowhere/': there is no such folder")
+    refused(folder / "config.json", r"is a file; give the folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", r"not a model folder: config\.json is missing$")
+    (tmp_path / "empty" / "adapter_config.json").write_text("{}")
+    refused(tmp_path / "empty", r"config\.json is missing; it is an adapter: merge it")
+
+
+@pytest.mark.parametrize("lost, message", [
+    ("config.json", r"not a model folder: config\.json is missing"),
+    ("model.safetensors", r"not a whole model: model\.safetensors is missing"),
+    ("tokenizer.json", r"has no tokenizer: tokenizer\.json is missing"),
+])
+def test_a_missing_file_is_named(folder, lost, message):
+    (folder / lost).unlink()
+    refused(folder, message)
+
+
+def test_a_missing_shard_is_named(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(folder, r"model-00002-of-00002\.safetensors is missing")
+    (folder / "model.safetensors.index.json").write_text("{")
+    refused(folder, r"model\.safetensors\.index\.json cannot be read")
+
+
+def test_pickles_are_not_read(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(folder, r"model\.safetensors is missing; weights in pytorch_model\.bin are pickles and are not read")
+
+
+def test_broken_files_are_said(folder):
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:100])
+    refused(folder, r"cannot be loaded: its weights: SafetensorError")
+    (folder / "config.json").write_text("{")
+    refused(folder, r"cannot be loaded: its config: .*not a valid JSON")
+
+
+def test_what_can_be_known_is_refused_before_the_weights_are_read(folder, monkeypatch):
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
+                        lambda *_, **__: pytest.fail("weights are read"))
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float64, got 'float16'"):
+        load_student(folder, dtype="float16")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.save_pretrained(folder)
+    refused(folder, r"tokenizer has ids up to 400, its embedding 400 rows; the tokenizer is another model's")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    refused(folder, r"tokenizer has no EOS token, so no response could end; set eos_token")
+    edit(folder / "config.json", model_type="t5", architectures=["T5ForConditionalGeneration"])
+    refused(folder, r"is not a causal language model: it is a T5ForConditionalGeneration")
+    edit(folder / "config.json", model_type="bert", architectures=["BertForMaskedLM"])
+    refused(folder, r"is not a causal language model: it is a BertForMaskedLM")
+
+
+def test_no_code_of_a_checkpoint_is_run(folder, tmp_path):
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    edit(folder / "config.json", model_type="own", architectures=["OwnForCausalLM"],
+         auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
+    refused(folder, r"needs code from its own repository, which is never run here")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_do_not_fit_are_refused(folder):
+    edit(folder / "config.json", num_hidden_layers=3)
+    refused(folder, r"its weights lack 9 tensors \(model\.layers\.2\..*, \.\.\.\), which would be random")
+    edit(folder / "config.json", num_hidden_layers=2, intermediate_size=32)
+    refused(folder, r"its weights do not fit its config: model\.layers\.0\.mlp\.down_proj\.weight has shape \(32, 64\), expected \(32, 32\)")
+
+
+def raising(error, cause):
+    def load(*_, **__):
+        raise error from cause
+    return load
+
+
+class GatedRepoError(Exception):
+    pass
+
+
+class RepositoryNotFoundError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error, cause, message", [
+    (OSError("You are trying to access a gated repo.\nMake sure ..."), GatedRepoError("403"),
+     r"is gated on the hub: accept its terms .* `hf auth login` .*`hf download org/model --local-dir FOLDER`"),
+    (OSError("org/model is not a local folder and is not a valid model identifier"), RepositoryNotFoundError("404"),
+     r"neither a folder here nor a model that the hub shows you: check the name"),
+    (OSError("We couldn't connect to the hub"), ConnectionError("refused"),
+     r"is not a folder here, and the hub cannot be reached: download it on a machine with access"),
+    (OSError("org/model does not appear to have a file named config.json"), None,
+     r"cannot be loaded from the hub: its config: OSError: org/model does not appear"),
+])
+def test_what_the_hub_refuses_is_said_with_the_remedy(error, cause, message, monkeypatch):
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", raising(error, cause))
+    refused("org/model", message)
+
+
+def test_offline_for_real(monkeypatch):
+    """What the hub's own client raises when it may not go out, not what this file thinks it raises."""
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused("no-such-org/no-such-model", r"is not a folder here, and the hub cannot be reached: download it")
+
+
+def test_checking_alone_gives_config_and_tokenizer(whole):
+    config, tokenizer = checkpoints.check_student(whole)
+    assert config.vocab_size == 400 and tokenizer.eos_token_id == 1

@@ -1,0 +1,189 @@
+"""Fine-tuning of real students: what is optimised does not depend on how a batch is cut up, a killed run ends with
+the same weights, and what cannot work is refused before training.
+"""
+
+import json
+import math
+
+import pytest
+import torch
+from checkpoints_for_tests import make_checkpoint
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from typer.testing import CliRunner
+
+from gracelib.cli.app import app
+from gracelib.models.prompting import Policy, encode
+from gracelib.models.finetuning import fine_tune
+
+ROWS = [
+    {
+        "id": i,
+        "question": f"What is {i} + {i}?",
+        "responses": [f"{i} + {i} = {2 * i}. " * (1 + (i + k) % 4) + f"#### {2 * i}" for k in range(2)],
+    }
+    for i in range(6)
+]
+QUICK = {"batch_size": 8, "epochs": 2, "lr": 1e-3, "progress": False}  # 12 responses: 2 steps a pass, the second of 4
+
+
+class StopAt(TrainerCallback):
+    """A kill after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("student"), "llama")
+
+
+@pytest.fixture(scope="module")
+def whole(student, tmp_path_factory):
+    """(folder, what training says) of a run with the batch in one piece and without recomputing activations."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, fine_tune(student, ROWS, out, micro_batch=8, gradient_checkpointing=False, **QUICK)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def furthest(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_a_trained_student_is_an_ordinary_checkpoint(student, whole):
+    out, about = whole
+    assert about["n_examples"] == 12 and about["steps"] == 4 and about["n_cut"] == 0
+    assert about == json.loads((out / "training.json").read_text(encoding="utf-8"))
+    AutoModelForCausalLM.from_pretrained(out)
+    assert AutoTokenizer.from_pretrained(out).eos_token_id == AutoTokenizer.from_pretrained(student).eos_token_id
+    assert furthest(student, out) > 1e-4
+    assert not out.with_name("out.scratch").exists() and not list(out.glob("*.bin"))
+
+
+def test_micro_batches_and_recomputed_activations_change_rounding_only(student, whole, tmp_path):
+    """The mean over the tokens of the whole batch, not the mean of micro-batch means: lengths differ fourfold
+    here.
+    """
+    fine_tune(student, ROWS, tmp_path / "out", micro_batch=2, **QUICK)
+    assert furthest(whole[0], tmp_path / "out") < 1e-5
+
+
+def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
+    """Computed apart, from the definition: one step over everything, and what it reports is the loss before the
+    step.
+    """
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(student, dtype="float32"),
+        AutoTokenizer.from_pretrained(student),
+    )
+    total, count = 0.0, 0
+    for row in ROWS:
+        for response in row["responses"]:
+            e = encode(tokenizer, row["question"], response)
+            with torch.no_grad():
+                logits = model(torch.tensor([[*e.prompt_ids, *e.response_ids]])).logits[0]  # (T, V)
+            chosen = logits[len(e.prompt_ids) - 1 : -1].log_softmax(-1)  # (|y|, V)
+            total -= float(chosen[range(len(e.response_ids)), e.response_ids].sum())
+            count += len(e.response_ids)
+    about = fine_tune(
+        student, ROWS, tmp_path / "out", micro_batch=4, batch_size=12, epochs=1, lr=1e-3, progress=False
+    )
+    assert about["steps"] == 1 and about["n_tokens"] == count
+    assert math.isclose(about["loss"], total / count, rel_tol=1e-4)
+
+
+def test_a_killed_run_ends_with_the_same_bytes(student, tmp_path):
+    options = QUICK | {"micro_batch": 4, "save_every": 1}
+    fine_tune(student, ROWS, tmp_path / "a", **options)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(student, ROWS, tmp_path / "b", callbacks=[StopAt(4)], **options)
+    assert not (tmp_path / "b").exists()
+    torn = tmp_path / "b.scratch" / "checkpoint-9"  # a kill while a checkpoint was being written: no state in it
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="checkpoints of a run with other settings .lr 0.001 there, 0.01 asked for"):
+        fine_tune(student, ROWS, tmp_path / "b", **(options | {"lr": 1e-2}))
+    about = fine_tune(student, ROWS, tmp_path / "b", **options)
+    assert about["steps"] == 4
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert not (tmp_path / "b.scratch").exists()
+
+
+def test_long_responses_are_cut_and_counted(student, tmp_path, capsys):
+    about = fine_tune(
+        student,
+        ROWS,
+        tmp_path / "out",
+        policy=Policy(max_tokens=40),
+        micro_batch=4,
+        batch_size=12,
+        epochs=1,
+        progress=False,
+    )
+    assert about["n_cut"] > 0 and about["tokens_cut"] > 0
+    assert f"{about['n_cut']} of 12 responses did not fit max_tokens=40" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"rows": []}, "no rows to train on"),
+        ({"M": 3}, "prompt 0 has 2 responses, fewer than M = 3"),
+        ({"micro_batch": 3}, "batch_size=8 is not a multiple of micro_batch=3 x 1 device"),
+        ({"micro_batch": 0}, "micro_batch=0"),
+        ({"precision": "int8"}, "precision 'int8' is not known"),
+        ({"student": "nowhere/at/all"}, "nowhere/at/all"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(student, tmp_path, change, said):
+    given = {"student": student, "rows": ROWS} | QUICK | change
+    with pytest.raises(ValueError, match=said):
+        fine_tune(given.pop("student"), given.pop("rows"), tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(student, tmp_path):
+    with pytest.raises(ValueError, match="not finite at step .*lower the learning rate"):
+        fine_tune(student, ROWS, tmp_path / "out", **(QUICK | {"lr": 1e30, "micro_batch": 8}))
+
+
+def test_the_command_trains_the_same_student(student, whole, tmp_path):
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    command = [
+        "distill",
+        str(path),
+        "--student",
+        str(student),
+        "--out",
+        str(tmp_path / "out"),
+        "--epochs",
+        "2",
+        "--lr",
+        "1e-3",
+        "--batch-size",
+        "8",
+        "--micro-batch",
+        "8",
+        "--no-gradient-checkpointing",
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"12 responses, {whole[1]['n_tokens']} tokens, 4 steps in float32" in result.stdout
+    assert furthest(whole[0], tmp_path / "out") == 0
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 2 and "is there and not empty" in again.stderr
+    absent = CliRunner().invoke(
+        app, ["distill", str(tmp_path / "no.jsonl"), "--student", "x", "--out", str(tmp_path / "y")]
+    )
+    assert absent.exit_code == 2 and "no.jsonl" in absent.stderr

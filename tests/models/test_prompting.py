@@ -1,0 +1,174 @@
+"""From text to ids, for anybody's tokenizer: the boundary is exact, BOS and EOS are a stated policy, nothing is lost
+in silence. What is generated from, trained on and differentiated begins with the same ids.
+
+The tokenizers are real BPE ones, trained here; some merge everything, so that joining texts instead of ids would move
+the boundary.
+"""
+import re
+
+import pytest
+from checkpoints_for_tests import KINDS, make_checkpoint
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from gracelib.models.encoding import STUDENT_TEMPLATE, encode_example, encode_prompt
+from gracelib.models.prompting import (TEACHER_INSTRUCTION, Encoded, Policy, chat_ids, chat_prompt, cut_sentence, encode,
+                                encode_question)
+
+QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Janet’s ducks lay 16 eggs.\n",
+             "é¥ 你好")
+RESPONSES = ("She has 16 - 3 = 13.\n#### 13", "\n\nThe answer is \\boxed{\\frac{1}{2}}.", " 7", "", "<b>{x}</b> 你好")
+
+
+def merging_tokenizer(add_bos=False):
+    """No split at words or line ends: every frequent string becomes one token, across any boundary."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator([f"### Problem:\nQ\n\n### Solution:\n{r}" for r in RESPONSES + ("She sold",)] * 20, trainer)
+    if add_bos:
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>",
+                                   clean_up_tokenization_spaces=False)
+
+
+@pytest.fixture(scope="module")
+def merging():
+    return merging_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {kind: AutoTokenizer.from_pretrained(make_checkpoint(folder / kind, kind)) for kind in KINDS}
+
+
+def test_the_boundary_is_exact_where_the_tokenizer_merges_across_it(merging):
+    question, response = "Q", "She sold"
+    e = encode(merging, question, response)
+    assert merging.decode(e.prompt_ids) == "### Problem:\nQ\n\n### Solution:\n"
+    assert merging.decode(e.response_ids[:-1]) == response
+    joined = merging("### Problem:\nQ\n\n### Solution:\nShe sold", add_special_tokens=False)["input_ids"]
+    assert joined != [*e.prompt_ids, *e.response_ids[:-1]]    # or this test would test nothing
+    ends = [len(merging.decode(joined[:k])) for k in range(len(joined) + 1)]
+    assert len("### Problem:\nQ\n\n### Solution:\n") not in ends    # a token really spans the boundary
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "merging"])
+def test_the_default_is_the_encoding_of_the_built_in_world(kind, checkpoints, merging):
+    tokenizer = merging if kind == "merging" else checkpoints[kind]
+    for question in QUESTIONS:
+        assert encode_question(tokenizer, question) == encode_prompt(tokenizer, question)
+        for response in RESPONSES:
+            prompt, ids = encode_example(tokenizer, question, response)
+            assert encode(tokenizer, question, response) == Encoded(prompt, ids, 0)
+            assert tokenizer.decode(prompt) == STUDENT_TEMPLATE.replace("{question}", question)
+            assert tokenizer.decode(ids[:-1]) == response
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bos", [False, True])
+def test_generation_and_training_begin_with_the_same_ids(kind, bos, checkpoints):
+    """No BOS by default though the tokenizer may add one when asked for special tokens; with bos=True exactly one;
+    EOS once, at the end."""
+    tokenizer = checkpoints[kind]
+    policy = Policy(bos=bos, template="Q: {question}\nA: ")
+    if bos and tokenizer.bos_token_id is None:
+        with pytest.raises(ValueError, match="asks for a BOS"):
+            encode_question(tokenizer, "x", policy)
+        return
+    e = encode(tokenizer, "x", "y = 2", policy)
+    assert e.prompt_ids == encode_question(tokenizer, "x", policy)
+    ids = [*e.prompt_ids, *e.response_ids]
+    assert ids.count(tokenizer.bos_token_id) == int(bos) and (ids[0] == tokenizer.bos_token_id) is bos
+    assert e.response_ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
+    plain = encode(tokenizer, "x", "y = 2", Policy(template=policy.template))
+    assert e.response_ids == plain.response_ids and e.prompt_ids[int(bos):] == plain.prompt_ids
+
+
+def test_a_template_that_spells_out_its_bos_gets_no_second_one(merging):
+    ids = encode_question(merging, "x", Policy("<s>{question}", bos=True))
+    assert ids == encode_question(merging, "x", Policy("<s>{question}")) and ids.count(merging.bos_token_id) == 1
+
+
+def test_braces_survive(merging):
+    """In the question, in the response and in the template itself."""
+    policy = Policy("Put it in \\boxed{}: {question} {{}}\n")
+    for question in QUESTIONS:
+        text = merging.decode(encode_question(merging, question, policy))
+        assert text == "Put it in \\boxed{}: " + question + " {{}}\n"
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"template": "### Problem:\n"}, r"must hold \{question\} once, not 0 times"),
+    ({"template": "{question} {question}"}, r"once, not 2 times"),
+    ({"template": "{problem}"}, r"once, not 0 times: '\{problem\}'"),
+    ({"max_tokens": 1}, r"max_tokens=1: .* at least 2"),
+])
+def test_a_bad_policy_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Policy(**options)
+
+
+def test_truncation_is_counted(merging):
+    """A cut response keeps its first tokens, loses its EOS with the rest, and every lost token is counted; one that
+    just fits is whole."""
+    response = RESPONSES[0] * 3
+    whole = encode(merging, QUESTIONS[0], response)
+    total = len(whole.prompt_ids) + len(whole.response_ids)
+    for limit in (total + 5, total):
+        assert encode(merging, QUESTIONS[0], response, Policy(max_tokens=limit)) == whole
+    for lost in (1, 2, len(whole.response_ids) - 1):
+        policy = Policy(max_tokens=total - lost)
+        cut = encode(merging, QUESTIONS[0], response, policy)
+        assert cut.n_cut == lost and cut.prompt_ids == whole.prompt_ids
+        assert cut.response_ids == whole.response_ids[:-lost] and merging.eos_token_id not in cut.response_ids
+        assert cut_sentence([whole, cut, cut], policy) == (
+            f"2 of 3 responses did not fit max_tokens={total - lost} and were cut: {2 * lost} tokens lost, "
+            f"at most {lost} of one response")
+    assert cut_sentence([whole], Policy()) == ""
+    with pytest.raises(ValueError, match=re.escape(f"the prompt {QUESTIONS[0]!r} has {len(whole.prompt_ids)} tokens")):
+        encode(merging, QUESTIONS[0], response, Policy(max_tokens=len(whole.prompt_ids)))
+    with pytest.raises(ValueError, match="leaves none of max_tokens=4"):    # generation has the same limit
+        encode_question(merging, QUESTIONS[0], Policy(max_tokens=4))
+
+
+def test_a_tokenizer_without_eos_is_refused():
+    tokenizer = merging_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no EOS token: nothing would teach the student to stop"):
+        encode(tokenizer, "Q", "A")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
+    """Tokenising the template's text as usual adds a second BOS where the tokenizer adds one by itself."""
+    tokenizer = checkpoints[kind]
+    text = chat_prompt(tokenizer, "What is {x}?")
+    assert text.endswith(f"<|user|>\n{TEACHER_INSTRUCTION}\n\nWhat is {{x}}?\n<|assistant|>\n")
+    assert "\\boxed{}." in text    # not the doubled braces of the authors' code
+    ids = chat_ids(tokenizer, "What is {x}?")
+    assert tokenizer.decode(ids) == text
+    has_bos = tokenizer.bos_token_id is not None
+    assert ids.count(tokenizer.bos_token_id) == int(has_bos)
+    if kind in ("llama", "gemma2"):
+        assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 2    # what is avoided
+
+
+def test_instruction_and_system_message(checkpoints):
+    tokenizer = checkpoints["llama"]
+    text = chat_prompt(tokenizer, "Q?", instruction="", system="Be brief.")
+    assert text == "<s><|system|>\nBe brief.\n<|user|>\nQ?\n<|assistant|>\n"
+
+
+def test_no_template_or_one_that_refuses_is_said(merging):
+    with pytest.raises(ValueError, match="no chat template: is this an instruction-tuned model"):
+        chat_prompt(merging, "Q?")
+    tokenizer = merging_tokenizer()
+    tokenizer.chat_template = ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}"
+                               "{% endif %}{{ messages[0]['content'] }}")
+    assert chat_prompt(tokenizer, "Q?", instruction="") == "Q?"
+    with pytest.raises(ValueError, match=r"refuses these messages \(no system role\); leave out the system message"):
+        chat_prompt(tokenizer, "Q?", system="Be brief.")

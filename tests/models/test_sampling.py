@@ -1,0 +1,554 @@
+"""One file whatever happens on the way: the same rows for the same settings, however often the run was killed,
+whatever the batch; a file made with other settings is never taken for it. The transformers engine gives a prompt
+what `sample_responses` gives it, and both engines see the tokens that training and scoring see.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from checkpoints_for_tests import make_checkpoint
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+from gracelib.models import accuracy, decoding, sampling as backends, transformers_backend, vllm_engine
+from gracelib.world import stories
+from gracelib.models.sampling import Request, sample
+from gracelib.models.checkpoints import load_student
+from gracelib.cli.app import app
+from gracelib.models.sampled_file import sidecar
+from gracelib.text.responses import read_generations
+from gracelib.text.selection import expand
+from gracelib.models.prompting import Policy, chat_ids
+from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
+
+runner = CliRunner()
+QUESTIONS = [
+    "How many apples are 3 and 4?",
+    "What is 12 * 5?",
+    "Betty has $50.",
+    "How far?",
+    "Is 7 more than 6?",
+]
+PROMPTS = [{"id": f"q{i}", "question": q, "answer": str(i), "kept": 1} for i, q in enumerate(QUESTIONS)]
+SETTINGS = dict(m=3, temperature=1.0, max_new_tokens=12, seed=5, style="chat", progress=False)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.fixture(scope="module")
+def world_model(tmp_path_factory):
+    """A checkpoint of the built-in world with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "world"
+    tokenizer = build_tokenizer()
+    build_model(ModelSpec(16, 1, 2), len(tokenizer), 0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path, one_thread):
+    return tmp_path / "made" / "gen.jsonl"
+
+
+@pytest.fixture(scope="module")
+def whole(llama, tmp_path_factory):
+    """The bytes of a run that nothing disturbed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    path = sample(llama, PROMPTS, out=tmp_path_factory.mktemp("whole") / "gen.jsonl", **SETTINGS)
+    torch.set_num_threads(threads)
+    return path.read_bytes()
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+# --- what is in the file ------------------------------------------------------------------------------------
+
+
+def test_a_row_a_prompt_in_their_order(whole, out):
+    found = [json.loads(line) for line in whole.decode().splitlines()]
+    assert [list(row) for row in found] == [["id", "question", "answer", "responses", "n_truncated"]] * len(
+        PROMPTS
+    )
+    assert [(row["id"], row["question"], row["answer"]) for row in found] == [
+        (p["id"], p["question"], p["answer"]) for p in PROMPTS
+    ]
+    assert all(len(row["responses"]) == 3 and 0 <= row["n_truncated"] <= 3 for row in found)
+    assert len({text for row in found for text in row["responses"]}) > 10  # not one text over and over
+    assert not any(
+        mark in text for row in found for text in row["responses"] for mark in ("<s>", "</s>", "<pad>")
+    )
+
+
+def test_the_sidecar_says_how_it_was_made(llama, out):
+    path = sample(llama, PROMPTS[:2], out=out, **SETTINGS)
+    record = json.loads(sidecar(path).read_text("utf-8"))
+    said = record["settings"]
+    assert {
+        name: said[name] for name in ("model", "backend", "m", "temperature", "seed", "style", "dtype")
+    } == {
+        "model": str(llama),
+        "backend": "transformers",
+        "m": 3,
+        "temperature": 1.0,
+        "seed": 5,
+        "style": "chat",
+        "dtype": "float32",
+    }
+    assert {"gracelib", "torch", "transformers", "tokenizers"} == set(said["versions"])
+    assert record["n_prompts"] == 2
+
+
+def test_what_is_written_can_be_scored(llama, out):
+    """A folder of generations is a folder of teachers: neither sidecar nor lock is taken for one."""
+    sample(llama, PROMPTS, out=out, **SETTINGS)
+    assert expand([out.parent]) == [out]
+    assert [p.id for p in read_generations(out, allow_empty=True).prompts] == [p["id"] for p in PROMPTS]
+
+
+def test_a_prompt_of_the_world_gets_what_sample_responses_gives_it(world_model, out):
+    prompts = [{"id": i, "question": p.question} for i, p in enumerate(stories.draw_problems(24, "test", 0))]
+    for temperature, m, top_p in ((0.8, 3, 0.9), (0.0, 1, 1.0)):
+        path = sample(
+            world_model,
+            prompts,
+            out=out.with_name(f"{m}.jsonl"),
+            m=m,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=10,
+            seed=2,
+            style="student",
+            batch_size=1024,
+            progress=False,
+        )
+        model, tokenizer = load_student(world_model)
+        expected = decoding.sample_responses(
+            model, tokenizer, prompts, m=m, temperature=temperature, top_p=top_p, max_new_tokens=10, seed=2
+        )
+        assert [(r["responses"], r["n_truncated"]) for r in rows(path)] == [
+            (r["responses"], r["n_truncated"]) for r in expected
+        ]
+        assert all(row["answer"] is None for row in rows(path))
+
+
+@pytest.fixture
+def spied(monkeypatch):
+    """id -> (its prompt's tokens, the new tokens of its samples), of everything that is sampled."""
+    seen, usual = {}, transformers_backend.TransformersEngine.tokens
+
+    def tokens(self, requests, sampling):
+        found = usual(self, requests, sampling)
+        seen.update({r.id: (r.ids, samples) for r, samples in zip(requests, found, strict=True)})
+        return found
+
+    monkeypatch.setattr(transformers_backend.TransformersEngine, "tokens", tokens)
+    return seen
+
+
+def test_the_model_sees_the_prompt_of_its_style(llama, out, spied):
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    sample(llama, PROMPTS[:1], out=out, **SETTINGS)
+    assert spied["q0"][0] == chat_ids(tokenizer, QUESTIONS[0])
+    assert spied["q0"][0].count(tokenizer.bos_token_id) == 1
+    policy = Policy(template="Q: {question} A:", bos=True)
+    sample(llama, PROMPTS[:1], out=out.with_name("b.jsonl"), **SETTINGS | {"style": "student"}, policy=policy)
+    text = tokenizer(f"Q: {QUESTIONS[0]} A:", add_special_tokens=False)["input_ids"]
+    assert spied["q0"][0] == [tokenizer.bos_token_id, *text]
+
+
+def test_an_end_of_turn_that_the_checkpoint_declares_ends_a_response(llama, tmp_path, one_thread, spied):
+    """Chat models end their turn with another token than EOS; it stands in generation_config.json."""
+    free = rows(sample(llama, PROMPTS, out=tmp_path / "free.jsonl", **SETTINGS))
+    ids = {row["id"]: spied[row["id"]][1] for row in free}
+    turn = ids["q0"][0][2]
+    model = shutil.copytree(llama, tmp_path / "turn")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, turn]}))
+    ended = rows(sample(model, PROMPTS, out=tmp_path / "ended.jsonl", **SETTINGS))
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    for before, after in zip(free, ended, strict=True):
+        assert after["responses"] == [
+            tokenizer.decode(s[: s.index(turn)] if turn in s else s, skip_special_tokens=True)
+            for s in ids[before["id"]]
+        ]
+    assert sum(row["n_truncated"] for row in ended) < sum(row["n_truncated"] for row in free)
+
+
+def test_a_response_ends_where_the_model_reads_no_further(tmp_path, one_thread, capsys):
+    model = make_checkpoint(tmp_path / "m", "gpt2", positions=40)
+    policy = Policy(template="{question}")
+    prompts = [{"id": 1, "question": "How many apples are 3 and 4? How many are left of them today?"}]
+    (row,) = rows(
+        sample(
+            model,
+            prompts,
+            out=tmp_path / "a.jsonl",
+            m=1,
+            temperature=0,
+            max_new_tokens=500,
+            style="student",
+            policy=policy,
+            progress=False,
+        )
+    )
+    assert row["n_truncated"] == 1 and "1 of 1 prompts leave room for fewer" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="prompt 2 has .* tokens, but the model reads 40 with its answer"):
+        sample(
+            model,
+            [{"id": 2, "question": "How far? " * 30}],
+            out=tmp_path / "b.jsonl",
+            m=1,
+            temperature=0,
+            max_new_tokens=5,
+            style="student",
+            policy=policy,
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_the_batch_size_changes_no_response(llama, whole, out, batch_size):
+    assert sample(llama, PROMPTS, out=out, **SETTINGS, batch_size=batch_size).read_bytes() == whole
+
+
+def test_other_seeds_and_samples_differ_and_fewer_samples_are_the_first_ones(llama, whole, out):
+    usual = [json.loads(line)["responses"] for line in whole.decode().splitlines()]
+    fewer = [r["responses"] for r in rows(sample(llama, PROMPTS, out=out, **SETTINGS | {"m": 2}))]
+    assert fewer == [texts[:2] for texts in usual]
+    other = [
+        r["responses"]
+        for r in rows(sample(llama, PROMPTS, out=out.with_name("s.jsonl"), **SETTINGS | {"seed": 6}))
+    ]
+    assert all(a != b for a, b in zip(usual, other, strict=True))
+
+
+# --- killed, resumed, repeated ------------------------------------------------------------------------------
+
+
+def killed_after(n_calls, monkeypatch):
+    """The engine dies at its call number n_calls."""
+    usual, calls = transformers_backend.TransformersEngine.tokens, []
+
+    def tokens(self, requests, sampling):
+        calls.append([request.id for request in requests])
+        if len(calls) > n_calls:
+            raise KeyboardInterrupt
+        return usual(self, requests, sampling)
+
+    monkeypatch.setattr(transformers_backend.TransformersEngine, "tokens", tokens)
+    return calls
+
+
+@pytest.mark.parametrize("finished, torn", [(0, 0), (1, 0), (2, 5), (3, 1)])
+def test_killed_and_resumed_gives_the_same_file(llama, whole, out, monkeypatch, finished, torn):
+    """Also when the last line was torn: it is sampled again."""
+    with monkeypatch.context() as patch:
+        killed_after(finished, patch)
+        with pytest.raises(KeyboardInterrupt):
+            sample(llama, PROMPTS, out=out, **SETTINGS, batch_size=3)
+    part = out.with_name("gen.jsonl.part")
+    assert not out.exists() and len(part.read_bytes().splitlines()) == 1 + finished
+    if torn:
+        part.write_bytes(part.read_bytes()[:-torn])
+    again = killed_after(99, monkeypatch)
+    assert sample(llama, PROMPTS, out=out, **SETTINGS, batch_size=3).read_bytes() == whole
+    assert sum(map(len, again)) == len(PROMPTS) - finished + bool(torn)  # and nothing else was sampled twice
+    assert sorted(p.name for p in out.parent.iterdir() if p.name[0] != ".") == ["gen.jsonl"]
+
+
+def test_a_prompt_of_a_batch_that_was_half_written_is_not_written_twice(llama, whole, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_after(0, patch)
+        with pytest.raises(KeyboardInterrupt):
+            sample(llama, PROMPTS, out=out, **SETTINGS)
+    part = out.with_name("gen.jsonl.part")
+    last = whole.splitlines(keepends=True)[3]
+    part.write_bytes(part.read_bytes() + last + last[:40])
+    assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole
+
+
+def test_a_finished_file_is_not_sampled_again(llama, whole, out, monkeypatch):
+    sample(llama, PROMPTS, out=out, **SETTINGS)
+    monkeypatch.setattr(backends, "TransformersEngine", None)  # would be called
+    assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole
+
+
+def test_killed_between_the_last_two_steps(llama, whole, out, monkeypatch):
+    """The file has its name, the .part is still there: it is removed, nothing is sampled."""
+    sample(llama, PROMPTS, out=out, **SETTINGS)
+    part = out.with_name("gen.jsonl.part")
+    part.write_bytes(b"{}\n")
+    monkeypatch.setattr(backends, "TransformersEngine", None)
+    assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole and not part.exists()
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"temperature": 0.5}, "temperature 1.0 there, 0.5 asked for"),
+        ({"seed": 6}, "seed 5 there, 6 asked for"),
+        ({"m": 4}, "m 3 there, 4 asked for"),
+        ({"style": "student"}, 'style "chat" there, "student" asked for'),
+        ({"instruction": "Think."}, "instruction .* asked for"),
+    ],
+)
+def test_work_with_other_settings_is_refused(llama, out, monkeypatch, changed, message):
+    with monkeypatch.context() as patch:
+        killed_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            sample(llama, PROMPTS, out=out, **SETTINGS)
+    part = out.with_name("gen.jsonl.part")
+    before = part.read_bytes()
+    with pytest.raises(ValueError, match=rf"gen.jsonl.part was made with other settings \(.*{message}"):
+        sample(llama, PROMPTS, out=out, **SETTINGS | changed)
+    assert part.read_bytes() == before
+    sample(llama, PROMPTS, out=out, **SETTINGS)
+    with pytest.raises(ValueError, match=rf"gen.jsonl was made with other settings \(.*{message}"):
+        sample(llama, PROMPTS, out=out, **SETTINGS | changed)
+
+
+def test_other_prompts_or_another_model_under_the_same_name_are_refused(llama, out, tmp_path):
+    model = make_checkpoint(tmp_path / "model", "llama")
+    sample(model, PROMPTS, out=out, **SETTINGS)
+    with pytest.raises(ValueError, match="prompts_digest .* there"):
+        sample(model, PROMPTS[:4], out=out, **SETTINGS)
+    make_checkpoint(tmp_path / "model", "llama", seed=1)
+    with pytest.raises(ValueError, match="model_digest .* there"):
+        sample(model, PROMPTS, out=out, **SETTINGS)
+
+
+def test_damage_is_named_and_nothing_is_overwritten(llama, out):
+    sample(llama, PROMPTS, out=out, **SETTINGS)
+    content = out.read_bytes()
+    out.write_bytes(content.replace(b"q3", b"q9"))
+    with pytest.raises(ValueError, match="gen.jsonl was changed after it was written; move it away"):
+        sample(llama, PROMPTS, out=out, **SETTINGS)
+    sidecar(out).unlink()
+    with pytest.raises(ValueError, match="is there, but not the settings it was made with"):
+        sample(llama, PROMPTS, out=out, **SETTINGS)
+    out.rename(out.with_name("gen.jsonl.part"))
+    with pytest.raises(ValueError, match="gen.jsonl.part, line 1: does not say the settings; remove the file"):
+        sample(llama, PROMPTS, out=out, **SETTINGS)
+    out.with_name("gen.jsonl.part").write_bytes(b"{bad\n{}\n")
+    with pytest.raises(ValueError, match="gen.jsonl.part, line 1: damaged"):
+        sample(llama, PROMPTS, out=out, **SETTINGS)
+
+
+# --- refused before a model is loaded -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"m": 0}, "m=0: must be at least 1"),
+        ({"temperature": 0.0}, "temperature=0.0 with m=3: use a positive temperature, or m=1"),
+        ({"temperature": -1}, "temperature=-1"),
+        ({"top_p": 0}, r"top_p=0 is outside \(0, 1\]"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"backend": "llamacpp"}, "backend 'llamacpp' is not known; choose one of"),
+        ({"style": "poem"}, "style 'poem' is not known; choose one of"),
+        ({"dtype": "int8"}, "dtype 'int8' is not one of"),
+        ({"tensor_parallel_size": 2}, "only the vllm backend"),
+        ({"prompts": []}, "no prompts"),
+        ({"prompts": [{"id": 1}]}, "prompt 1: field 'question' is missing"),
+        ({"prompts": [{"id": 1, "question": " "}]}, "prompt 1: question ' ' is not text"),
+        ({"prompts": [*PROMPTS[:2], {"id": "q0", "question": "x"}]}, "prompt 3: id 'q0' is prompt 1's already"),
+        ({"out": "gen.json"}, "choose a name that ends in .jsonl"),
+        ({"model": "no/such/folder"}, "no such folder"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(llama, out, monkeypatch, changed, message):
+    monkeypatch.setattr(backends, "TransformersEngine", None)
+    given = {"model": llama, "prompts": PROMPTS, "out": out, **SETTINGS} | changed
+    given["out"] = out.with_name(given["out"]) if isinstance(given["out"], str) else given["out"]
+    with pytest.raises(ValueError, match=message):
+        sample(given.pop("model"), given.pop("prompts"), **given)
+    assert not out.parent.exists()
+
+
+def test_no_chat_template_is_refused(world_model, out):
+    with pytest.raises(ValueError, match="no chat template.*style 'student'"):
+        sample(world_model, PROMPTS, out=out, **SETTINGS)
+
+
+# --- vllm, as far as it goes without vllm -------------------------------------------------------------------
+
+
+def test_without_vllm_it_says_how_to_install_it(llama, out, monkeypatch):
+    monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"needs the package vllm.*pip install -e '\.\[gpu\]'; or take backend 'transf"
+    ):
+        sample(llama, PROMPTS, out=out, **SETTINGS, backend="vllm")
+    assert not out.parent.exists()
+
+
+def test_prompt_seeds_depend_on_seed_and_prompt_and_are_never_none_for_vllm():
+    seeds = {vllm_engine.prompt_seed(seed, prompt) for seed in (0, 1) for prompt in range(500)}
+    assert len(seeds) == 1000 and min(seeds) > 16 and max(seeds) < 2**49  # 0 and -1 mean: no seed
+    assert vllm_engine.prompt_seed(3, "p") == vllm_engine.prompt_seed(3, "p")
+
+
+def test_batches_hold_every_request_once_and_one_length_where_asked():
+    requests = [Request(i, [0] * (3 + i % 3), 5) for i in range(20)]
+    for same_length in (True, False):
+        found = backends._batches(requests, 4, same_length)
+        assert sorted(r.id for batch in found for r in batch) == [*range(20)] and max(map(len, found)) == 4
+        if same_length:
+            assert all(len({len(r.ids) for r in batch}) == 1 for batch in found)
+
+
+# --- accuracy -----------------------------------------------------------------------------------------------
+
+
+def test_accuracy_of_known_answers(llama, tmp_path, monkeypatch):
+    """Average@k, best-of-k and greedy of responses that are given, read from `####`, a box or the last number."""
+    said = {
+        "sampled": [["#### 7", "so 8"], ["\\boxed{60}", "It is 60."], ["no idea", "0"]],
+        "greedy": [["7"], ["61"], ["#### 1,000"]],
+    }
+    prompts = [
+        {"id": i, "question": q, "answer": a}
+        for i, (q, a) in enumerate(zip("abc", ("7", "60", "1000"), strict=True))
+    ]
+
+    def given(model, prompts, *, out, m, temperature, **rest):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(
+            "".join(
+                json.dumps({**p, "responses": r, "n_truncated": int(m > 1)}) + "\n"
+                for p, r in zip(prompts, said[out.stem], strict=True)
+            )
+        )
+        assert (m, temperature) == ((2, 0.7) if out.stem == "sampled" else (1, 0.0))
+        return out
+
+    monkeypatch.setattr(accuracy.backends, "sample", given)
+    for grader in accuracy.GRADERS:
+        if grader == "last-number":
+            said["greedy"][2] = ["1000"]
+        found = accuracy.measure(
+            "m", prompts, tmp_path / grader, k=2, temperature=0.7, max_new_tokens=9, grader=grader
+        )
+        assert found["average"] == pytest.approx((0.5 + 1 + 0) / 3) and found["best_of"] == pytest.approx(2 / 3)
+        assert found["greedy"] == pytest.approx(2 / 3) and found["truncated"] == 0.5
+        graded = rows(tmp_path / grader / "sampled_graded.jsonl")
+        assert [row["correct"] for row in graded] == [[True, False], [True, True], [False, False]]
+        assert (tmp_path / grader / "accuracy.csv").read_text().startswith("model,temperature,grader,average,")
+
+
+def test_accuracy_needs_answers_and_a_known_grader_before_anything_is_sampled(llama, tmp_path):
+    with pytest.raises(ValueError, match="prompt 2 has no answer to compare with"):
+        accuracy.measure(
+            llama,
+            [*({"id": i, "question": "a", "answer": "1"} for i in (0, 1)), {"id": 2, "question": "b"}],
+            tmp_path / "e",
+            max_new_tokens=5,
+        )
+    with pytest.raises(ValueError, match="grader 'me' is not known; choose one of"):
+        accuracy.measure(llama, [], tmp_path / "e", max_new_tokens=5, grader="me")
+    assert not (tmp_path / "e").exists()
+
+
+# --- from the command line ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prompts_file(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": p["question"], "answer": p["answer"]}) + "\n" for p in PROMPTS)
+    )
+    return path
+
+
+def test_generate_from_a_file_of_prompts(llama, prompts_file, out, one_thread):
+    options = [
+        "generate",
+        "--model",
+        str(llama),
+        "--prompts",
+        str(prompts_file),
+        "--out",
+        str(out),
+        "--m",
+        "2",
+        "--n",
+        "3",
+        "--max-new-tokens",
+        "5",
+        "--instruction",
+        "Think.",
+    ]
+    result = runner.invoke(app, options)
+    assert result.exit_code == 0 and result.stdout.strip() == str(out), result.output
+    assert [row["question"] for row in rows(out)] == QUESTIONS[:3]
+    said = json.loads(sidecar(out).read_text("utf-8"))["settings"]
+    assert (said["m"], said["temperature"], said["max_new_tokens"], said["instruction"]) == (
+        2,
+        0.6,
+        5,
+        "Think.",
+    )
+
+
+def test_evaluate_from_the_command_line(llama, prompts_file, out, one_thread):
+    options = [
+        "evaluate",
+        "--model",
+        str(llama),
+        "--prompts",
+        str(prompts_file),
+        "--out",
+        str(out.parent),
+        "--k",
+        "2",
+        "--max-new-tokens",
+        "5",
+        "--template",
+        r"Q: {question}\nA:",
+        "--bos",
+        "--grader",
+        "last-number",
+    ]
+    result = runner.invoke(app, options)
+    assert result.exit_code == 0 and result.stdout.startswith("Average@2 0."), result.output
+    assert (out.parent / "accuracy.csv").is_file()
+    said = json.loads(sidecar(out.parent / "greedy.jsonl").read_text("utf-8"))["settings"]
+    assert (said["template"], said["bos"], said["temperature"], said["m"]) == (
+        "Q: {question}\nA:",
+        True,
+        0.0,
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "give either --task or --prompts, one of them is needed"),
+        (["--task", "gsm8k", "--prompts", "x.jsonl"], "give either --task or --prompts, not both"),
+        (["--task", "chess"], "task 'chess'"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--prompts", "PROMPTS", "--n", "9"], "5 prompts, but --n 9 were asked for"),
+        (["--prompts", "PROMPTS", "--n", "0"], "--n 0: at least one prompt"),
+        (["--prompts", "PROMPTS", "--source", "x"], "--source belongs to --task"),
+        (["--prompts", "PROMPTS", "--template", "no slot"], "the template must hold {question} once"),
+        (["--prompts", "PROMPTS", "--backend", "x"], "backend 'x' is not known"),
+    ],
+)
+def test_bad_options_are_one_line(llama, prompts_file, tmp_path, options, message):
+    given = [str(prompts_file) if text == "PROMPTS" else text for text in options]
+    for command, out in (("generate", "o.jsonl"), ("evaluate", "o")):
+        result = runner.invoke(app, [command, "--model", str(llama), "--out", str(tmp_path / out), *given])
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1 and message in result.stderr, (
+            result.output
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["prompts.jsonl"]

@@ -1,0 +1,89 @@
+"""The paper's numbers can be checked only against their source, so each must have one, belong to something that is
+drawn, and come back exactly as it was reported: a range stays a range and a bound stays a bound.
+"""
+
+import math
+
+import pytest
+
+from gracelib.paper import reported as paper
+from gracelib.baselines import SCORES
+from gracelib.paper.items import FIGURES
+from gracelib.experiment.scales import SCALES
+
+
+def test_every_number_of_the_paper_belongs_to_an_item_we_draw_and_has_a_source():
+    drawn = {item.paper_item for item in FIGURES.values()} | set(FIGURES)
+    seen = set()
+    for row in paper._rows():
+        assert row["item"] in drawn and row["item"] in paper.items()
+        assert row["score"] in {"", *SCORES} and row["quantity"] in paper.QUANTITIES and row["source"]
+        assert (row["student"], row["task"]) in paper.SETTINGS.values()
+        value = paper._value(row)
+        assert 0 <= value.low <= value.high <= (1 if row["quantity"].startswith("spearman") else 100)
+        seen.add(tuple(row[k] for k in ("item", "case", "score", "quantity", "student", "task")))
+    assert len(seen) == len(paper._rows())  # nothing twice
+    assert {row["quantity"] for row in paper._rows()} == set(paper.QUANTITIES)  # none listed in vain
+
+
+@pytest.mark.parametrize(
+    "figure, setting, reported",
+    [
+        ("figure 2", ("short", "first"), {"grace": 0.86, "g_var": 0.55, "g_vendi": 0.44, "g_norm": 0.53}),
+        ("figure 3", ("short", "second"), {"grace": 0.74, "g_var": 0.43, "g_vendi": 0.48}),
+        ("figure 8", ("long", "first"), {"grace": 0.88, "g_var": 0.90, "g_vendi": 0.74}),
+        ("figure 9", ("short", "first"), {"grace": 0.90, "g_var": 0.55, "g_vendi": 0.47}),
+        ("figure 10", ("short", "second"), {"grace": 0.81, "g_var": 0.43, "g_vendi": 0.50}),
+        ("figure 11", ("short", "first"), {"grace": 0.70}),
+        ("figure 12", ("short", "first"), {"grace": 0.64}),
+        ("figure 23", ("short", "first"), {}),
+        ("figure 2", ("short", "third"), {}),
+    ],
+)
+def test_correlations_by_our_setting(figure, setting, reported):
+    values = paper.setting_values(figure, "spearman_abs", *setting)
+    assert {score: value.low for score, value in values.items()} == reported
+
+
+def test_every_setting_of_the_scales_stands_for_one_of_the_papers():
+    ours = {(task.name, student) for task in SCALES["lab"].tasks for student, _ in task.temperatures}
+    assert set(paper.SETTINGS) == ours
+    assert paper.setting_name("long", "first") == "Llama-3.2-3B, MATH" and paper.setting_name("long", "second") == ""
+
+
+def test_the_reader_keeps_ranges_as_text():
+    table = paper.paper_values("main table", "regret_points")
+    assert (table["g_norm"].text, table["g_norm"].low, table["g_norm"].high) == ("4.9 or 10.8", 4.9, 10.8)
+    assert (table["grace"].low, table["grace"].high) == (0.3, 0.3) and "g_var" not in table
+    assert str(paper.paper_values("figure 4", "spearman_abs")["g_norm"]) == "0.53-0.55"
+    with pytest.raises(ValueError, match="value 'about 3' .figure 1, grace. is neither a number"):
+        paper._value({"value": "about 3", "item": "figure 1", "score": "grace", "source": "s"})
+
+
+def test_the_reader_keeps_bounds_and_cases():
+    at_least = paper.setting_values("main table", "regret_points", "long", "first")["teacher_accuracy"]
+    assert (at_least.text, at_least.low, at_least.bound) == (">=5.9", 5.9, "at least")
+    two = paper.paper_values("figure 14", "regret_budget_points")["g_vendi"]
+    assert (two.low, two.high, two.bound) == (2.5, 5, "at least")
+    assert paper.paper_values("figure 13", "regret_family_points")["grace"].bound == "about"
+    assert paper.paper_values("table 1", "score_seconds")["grace"].bound == "at most"
+    m = [paper.paper_values("settings", "spearman_abs", case=f"m = {m}")["grace"].low for m in (2, 4, 8)]
+    assert m == [0.70, 0.86, 0.87]
+    picked = [paper.paper_values("figure 6", q, case="Qwen2.5-3B") for q in ("temperature_best", "temperature_picked")]
+    assert (picked[0][""].low, picked[1]["grace"].low) == (0.8, 0.9)
+    assert not any(math.isnan(v.low) for v in paper.paper_values("claims", "gain_over_strongest_points").values())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("figure 99", "spearman_abs"), "item 'figure 99' is not in paper_values.csv: choose one of figure 1, "),
+        (("figure 1", "kendall"), "quantity 'kendall' is not in paper_values.csv: choose one of spearman_abs"),
+        (("figure 1", "spearman_abs", "GPT-2"), "student 'GPT-2' is not .*: choose one of Llama-3.2-1B, "),
+        (("figure 1", "spearman_abs", "OLMo-2-1B", "BBH"), "task 'BBH' is not .*: choose one of GSM8K, MATH"),
+        (("settings", "spearman_abs", "OLMo-2-1B", "GSM8K", "m = 3"), "case 'm = 3' is not .*m = 2, m = 4"),
+    ],
+)
+def test_the_reader_refuses_what_it_does_not_have(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        paper.paper_values(*arguments)

@@ -1,0 +1,382 @@
+"""The scale `paper` is the paper's: its numbers follow from the settings, the plan's arithmetic is what it says,
+nothing runs without being confirmed, and what is missing (models, access, vllm) is said before any compute.
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import fields, replace
+
+import pytest
+from typer.testing import CliRunner
+
+from gracelib.experiment import paper_run
+from gracelib.paper import cast, cost
+from gracelib.cli.app import app
+from gracelib.paper.cost import Assumptions, plan, plan_text
+from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
+from gracelib.paper.settings import EVERY_TENTH, FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
+from gracelib.jobs.paths import ROOT
+from gracelib.experiment.tables import Plan
+from gracelib.experiment.scales import command_for, get_scale
+from gracelib.drawing.style import family
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in (FILE_VARIABLE, ONLY_VARIABLE):
+        monkeypatch.setenv(name, "")
+
+
+# --- the settings --------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_the_paper_follow_from_the_settings():
+    """Pairs a student is trained on, pairs a score looks at, their ratios, cells: as the paper prints them."""
+    gsm8k, math = PAPER.tasks
+    assert get_scale("paper") == PAPER
+    assert (gsm8k.n_train * PAPER.M, math.n_train * PAPER.M) == (119_568, 120_000)
+    assert PAPER.n_prompts * PAPER.m == 2_048
+    assert [round(task.n_train * PAPER.M / 2_048, 1) for task in PAPER.tasks] == [58.4, 58.6]
+    assert len(PAPER.teachers) * len(gsm8k.sampled()) == 120
+    assert (PAPER.d, PAPER.n_folds, PAPER.nu, gsm8k.d_kept) == (512, 10, 1e-3, 1024)
+    assert PAPER.n_prompts * PAPER.m * PAPER.d * 4 / 1e6 == pytest.approx(4.2, abs=0.1)  # megabytes; the paper: 4.3
+    assert (PAPER.epochs, PAPER.batch_size, PAPER.lr, PAPER.warmup) == (4, 64, 1e-5, 0.05)
+    assert (PAPER.k, PAPER.test_temperature, PAPER.top_p, gsm8k.max_new_tokens) == (16, 1.0, 1.0, 4096)
+    assert [(task.title, task.n_test) for task in PAPER.tasks] == [("GSM8K", 1319), ("MATH", 5000)]
+    assert gsm8k.sampled() == math.sampled() == EVERY_TENTH == (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def test_the_cast_is_the_papers():
+    within = {budget: [m.name for m in TEACHERS if m.budget <= budget] for budget in (3, 10, 30, 70)}
+    assert {budget: len(names) for budget, names in within.items()} == {3: 5, 10: 10, 30: 14, 70: 15}
+    assert set(within[3]) == {"Llama-3.2-3B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-Math-1.5B", "Gemma-2-2B"}
+    assert len({m.hub_id for m in (*STUDENTS, *TEACHERS)}) == 19
+    assert {m.family for m in TEACHERS} == {"Llama", "Qwen", "Gemma", "OLMo", "Phi"}
+    assert all(family(m.manner) for m in TEACHERS)
+    assert [PAPER.model(task, role).hub_id for task in PAPER.tasks for role, _ in task.casting] == [
+        "meta-llama/Llama-3.2-1B",
+        "allenai/OLMo-2-0425-1B",
+        "google/gemma-2b",
+        "meta-llama/Llama-3.2-3B",
+    ]
+    assert all(bool(m.terms) == m.hub_id.startswith(("meta-llama/", "google/")) for m in (*STUDENTS, *TEACHERS))
+
+
+def test_tasks_lie_where_the_loader_looks_for_them():
+    from gracelib.text import problems
+
+    assert TASKS == {name: task.hub_id for name, task in problems.TASKS.items()}
+
+
+def test_other_plans_and_commands_point_to_the_papers_own():
+    with pytest.raises(ValueError, match="scale 'paper' has a plan of its own: `make figures SCALE=paper CONFIRM=1`"):
+        Plan(PAPER)
+    assert command_for("paper") == "make figures SCALE=paper CONFIRM=1"
+    result = runner.invoke(app, ["recompute", "--scale", "paper"])
+    assert result.exit_code == 2 and "make figures SCALE=paper CONFIRM=1" in result.stderr
+    result = runner.invoke(app, ["figures", "--scale", "paper", "--fig", "19"])
+    assert result.exit_code == 2 and "the other options belong to the built-in world" in result.stderr
+    result = runner.invoke(app, ["figures", "--scale", "nano", "--teacher", "Phi-4"])
+    assert result.exit_code == 2 and "belong to scale paper" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"n_prompts": 8000}, "n_prompts=8000, m=4 and n_folds=10 must not exceed n_train=7473"),
+        ({"m": 17}, "m=17"),
+        ({"d": 2048}, "d=2048 exceeds d_kept=1024"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change, said):
+    with pytest.raises(ValueError, match=said):
+        replace(PAPER, **change)
+
+
+# --- a part of it, and settings of one's own -----------------------------------------------------------------
+
+
+def test_a_part_keeps_what_was_asked_for_and_changes_nothing_else():
+    part = only(PAPER, teacher=["phi-4", "Qwen2.5-3B"], temperature=[0.6], task=["math"])
+    assert [m.name for m in part.teachers] == ["Qwen2.5-3B", "Phi-4"]
+    assert [task.title for task in part.tasks] == ["MATH"] and part.tasks[0].sampled() == (0.6,)
+    assert part.tasks[0].d_kept == PAPER.tasks[1].d_kept  # else the cells would be others
+    olmo = only(PAPER, student=["OLMo-2-1B"])
+    assert [task.casting for task in olmo.tasks] == [(("second", "OLMo-2-1B"),)]
+    assert only(PAPER) == PAPER
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({"teacher": ["Phi-5"]}, "teacher 'Phi-5' is not in the experiment; choose among Llama-3.2-3B, .*, Phi-4"),
+        ({"temperature": [0.65]}, "temperature 0.65 is not in the experiment; choose among 0.3, 0.4"),
+        (
+            {"student": ["OLMo-2-1B"], "task": ["MATH"]},
+            "nothing is left: no student of OLMo-2-1B is trained on MATH; trained are "
+            "Llama-3.2-1B, OLMo-2-1B, Gemma-2B on GSM8K",
+        ),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(asked, said):
+    with pytest.raises(ValueError, match=said):
+        only(PAPER, **asked)
+
+
+def test_models_and_settings_come_from_a_file(tmp_path):
+    (tmp_path / "phi").mkdir()
+    record = {
+        "teachers": {"Phi-4": "phi", "OLMo-2-7B": "somebody/olmo"},
+        "settings": {"M": 8, "lr": 5e-6, "nu": 1},
+        "gsm8k": {"n_test": 100},
+        "only": {"teacher": ["Phi-4", "OLMo-2-7B"]},
+        "tasks": {"math": "somebody/math"},
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(record))
+    scale = with_file(PAPER, tmp_path / "mine.json")
+    assert [m.source for m in scale.teachers] == ["somebody/olmo", str((tmp_path / "phi").resolve())]
+    assert (scale.M, scale.lr, scale.nu) == (8, 5e-6, 1)
+    assert [(task.n_test, task.source) for task in scale.tasks] == [(100, ""), (5000, "somebody/math")]
+    # What was changed is said in the plan and in every sidecar: its numbers are not the paper's.
+    assert changes(scale) == [
+        "M = 8 (paper: 16)", "nu = 1 (paper: 0.001)", "lr = 5e-06 (paper: 1e-05)",
+        "GSM8K: n_test = 100 (paper: 1319)", "MATH from math", "OLMo-2-7B from olmo", "Phi-4 from phi",
+        "64 of 480 cells"]
+    assert f"Not the paper's: {'; '.join(changes(scale))}" in plan_text(scale)
+    assert changes(PAPER) == [] and "Not the paper's" not in plan_text(PAPER)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ('[teachers]\n"Phi-5" = "x"', r"\[teachers\] names 'Phi-5', which is not one of Llama-3.2-3B"),
+        ('[teachers]\n"Phi-4" = 4', "Phi-4 = 4; expected a folder or a hub id"),
+        ("teachers = 3", r"teachers is 3; write \[teachers\]"),
+        ("[setting]\nM = 8", "unknown section.* setting; there are students"),
+        ("[settings]\nN = 8", "has no setting 'N'; it has M, n_prompts"),
+        ('[settings]\nM = "8"', "M = '8'; expected a int, such as 16"),
+        ("[settings]\nM = 8.5", "M = 8.5; expected a int"),
+        ("[math]\ntitle = 'x'", "has no setting 'title'; it has n_train"),
+        ("[settings\nM = 8", "not valid TOML"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_is_refused_by_name(tmp_path, text, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        with_file(PAPER, path)
+    assert str(path) in str(error.value)
+    result = runner.invoke(app, ["plan", "--settings", str(path)])
+    assert result.exit_code == 2 and result.stderr.startswith("error: ") and "Traceback" not in result.output
+
+
+def test_a_settings_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nowhere.toml: cannot be read"):
+        with_file(PAPER, tmp_path / "nowhere.toml")
+
+
+# --- the plan -------------------------------------------------------------------------------------------------
+
+
+def test_the_plans_arithmetic():
+    table = plan(PAPER)
+    row = table.set_index(["task", "stage", "who"])
+    sampled = row.loc[("GSM8K", "sample", "teachers")]
+    assert (sampled["cells"], sampled["prompts"], sampled["responses"]) == (120, 7473, 119_568)
+    assert sampled["tokens"] == 120 * 119_568 * 250
+    trained = row.loc[("MATH", "train", "Llama-3.2-3B")]
+    assert trained["tokens"] == 120 * 120_000 * (100 + 550) * 4
+    assert trained["gpu_hours"] == pytest.approx(8 * 3.21e9 * trained["tokens"] / (0.3 * 989e12) / 3600)
+    scored = row.loc[("GSM8K", "score", "Llama-3.2-1B")]
+    assert scored["gpu_hours"] == pytest.approx(
+        120 * (2 * 10 + 20 / 60) / 60
+    )  # twice the rows of the paper's ten minutes
+    measured = row.loc[("GSM8K", "measure", "OLMo-2-1B")]
+    assert (measured["cells"], measured["responses"]) == (
+        121,
+        1319 * 17,
+    )  # the base student too; 16 samples and greedy
+    weights = sum(m.parameters for m in (*STUDENTS, *TEACHERS)) * 2 / 1e9
+    assert row.loc[("", "download", "19 models")]["disk_gb"] == pytest.approx(weights)
+    assert table["gpu_hours"].iloc[-1] == pytest.approx(table["gpu_hours"].iloc[:-1].sum())
+    assert table.loc[table["stage"] == "train", "cells"].sum() == 4 * 120
+
+
+def test_parts_add_up_to_the_whole():
+    def hours(scale):
+        return plan(scale)["gpu_hours"].iloc[-1]
+
+    by_task = [only(PAPER, task=[name]) for name in ("GSM8K", "MATH")]
+    assert sum(map(hours, by_task)) == pytest.approx(hours(PAPER))
+    half = [only(PAPER, temperature=chosen) for chosen in (EVERY_TENTH[:4], EVERY_TENTH[4:])]
+    base = sum(
+        cost.hours_measure(PAPER, task, PAPER.model(task, role), Assumptions())
+        for task in PAPER.tasks
+        for role, _ in task.casting
+    )  # measured in both halves
+    assert sum(map(hours, half)) == pytest.approx(hours(PAPER) + base)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Assumptions)])
+def test_every_assumption_is_printed_with_its_source_and_counts(name):
+    assumed = Assumptions()
+    table = assumed.table().set_index("name")
+    assert table.loc[name, "unit"] and table.loc[name, "source"]
+    assert f"  {name} = {getattr(assumed, name):g} {table.loc[name, 'unit']}. " in plan_text(PAPER)
+    other = assumed.with_values({name: getattr(assumed, name) / 2})
+    before, after = (plan(PAPER, a).drop(columns=["task", "stage", "who"]) for a in (assumed, other))
+    assert not before.equals(after), "an assumption that changes nothing is none"
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"speed": 1}, "assumption 'speed' is not known; choose among gsm8k_response"),
+        ({"train_use": 0}, "train_use = 0: expected a number > 0"),
+        ({"train_use": float("nan")}, "train_use = nan"),
+    ],
+)
+def test_an_impossible_assumption_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        Assumptions().with_values(given)
+
+
+def test_the_plan_is_printed_and_can_be_changed():
+    result = runner.invoke(app, ["plan", "--task", "GSM8K", "--teacher", "Phi-4", "--assume", "gsm8k_response=500"])
+    assert result.exit_code == 0 and "gsm8k_response = 500 " in result.stdout
+    assert "MATH:" not in result.stdout and "teachers: Phi-4\n" in result.stdout
+    assert "--assume 'x' is not of the form NAME=NUMBER" in runner.invoke(app, ["plan", "--assume", "x"]).stderr
+    assert "runs on a laptop" in runner.invoke(app, ["plan", "--scale", "mini"]).stderr
+
+
+# --- nothing without being asked -------------------------------------------------------------------------------
+
+
+def test_figures_print_the_plan_and_stop(monkeypatch):
+    monkeypatch.setattr(paper_run, "run", lambda *args, **kwargs: pytest.fail("it ran"))
+    result = runner.invoke(app, ["figures", "--scale", "paper"])
+    assert result.exit_code == 2
+    assert "In all 480 students, about" in result.stdout and "119,568" in result.stdout
+    assert "Nothing was computed. To run this: make figures SCALE=paper CONFIRM=1" in result.stderr
+
+
+@pytest.mark.parametrize("variables, command", [
+    (["plan", "SCALE=paper"], "gracelib plan --scale paper"),
+    (["figures", "SCALE=paper"], "gracelib figures --scale paper"),
+    (["figures", "SCALE=paper", "CONFIRM=0"], "gracelib figures --scale paper"),
+    (["figures", "SCALE=paper", "CONFIRM=1", "OPTIONS=--teacher Phi-4"],
+     "gracelib figures --scale paper --confirm --teacher Phi-4"),
+])
+def test_make_confirms_only_when_told_to(variables, command):
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "--dry-run", *variables], cwd=ROOT, capture_output=True, text=True, check=True, env=alone
+    )
+    assert " ".join(done.stdout.strip().splitlines()[-1].split()).endswith(command)
+
+
+def test_confirmed_it_runs_what_was_asked_for(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(paper_run, "run", lambda scale, **how: ran.append((scale, how)) or [tmp_path / "table.csv"])
+    result = runner.invoke(app, ["figures", "--scale", "paper", "--confirm", "--drop-weights", "--teacher", "Phi-4"])
+    assert result.exit_code == 0 and result.stdout.endswith("table.csv\n")
+    ((scale, how),) = ran
+    assert scale == only(PAPER, teacher=["Phi-4"]) and how["drop_weights"] is True
+
+
+def test_without_vllm_it_says_how_to_get_it_before_anything_else(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *args: None)
+    monkeypatch.setattr(paper_run, "check_access", lambda models: pytest.fail("too late"))
+    with pytest.raises(ValueError, match="needs the package vllm"):
+        paper_run.run(PAPER)
+
+
+# --- access ----------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """Stands for the hub: who is let in, who is not, and no network."""
+
+    def __init__(self, monkeypatch, cached=(), error=None):
+        import huggingface_hub
+
+        self.asked = []
+        monkeypatch.setattr(
+            huggingface_hub,
+            "try_to_load_from_cache",
+            lambda source, name: "/cache/config.json" if source in cached else None,
+        )
+        monkeypatch.setattr(huggingface_hub, "auth_check", lambda source: self.answer(source, error))
+
+    def answer(self, source, error):
+        self.asked.append(source)
+        if error is not None:
+            raise error
+
+
+def hub_error(kind):
+    import httpx
+    from huggingface_hub import errors
+
+    return getattr(errors, kind)(
+        "no", response=httpx.Response(403, request=httpx.Request("GET", "https://hub.invalid"))
+    )
+
+
+def test_who_is_let_in_or_has_it_already_is_not_stopped(monkeypatch):
+    hub = Hub(monkeypatch, cached=["microsoft/phi-4"])
+    check_access(only(PAPER, teacher=["Phi-4"], student=["OLMo-2-1B"]).models())
+    assert hub.asked == ["allenai/OLMo-2-0425-1B"]  # what is in the cache needs no network
+
+
+def test_a_gated_model_says_how_to_get_access(monkeypatch):
+    Hub(monkeypatch, error=hub_error("GatedRepoError"))
+    with pytest.raises(ValueError) as error:
+        check_access(STUDENTS[:1])
+    text = str(error.value)
+    assert "1 of the models cannot be had" in text and "Llama-3.2-1B: meta-llama/Llama-3.2-1B is gated" in text
+    for word in (
+        "Llama Community License",
+        "https://huggingface.co/meta-llama/Llama-3.2-1B",
+        "hf auth login",
+        "HF_TOKEN",
+    ):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (lambda: hub_error("RepositoryNotFoundError"), "the hub has no model 'microsoft/phi-4', or it is private"),
+        (
+            lambda: ConnectionError("no network"),
+            "microsoft/phi-4 is not in the local cache and the hub cannot be reached",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_reached_is_named_with_the_remedy(monkeypatch, error, said):
+    Hub(monkeypatch, error=error())
+    with pytest.raises(ValueError, match=said) as caught:
+        check_access(TEACHERS[-1:])
+    assert 'or name a local folder for "Phi-4"' in str(caught.value)
+
+
+def test_a_local_folder_needs_a_model_in_it(tmp_path, monkeypatch):
+    hub = Hub(monkeypatch)
+    model = replace(TEACHERS[-1], path=str(tmp_path))
+    with pytest.raises(ValueError, match="is not a model folder"):
+        check_access([model])
+    (tmp_path / "config.json").write_text("{}")
+    check_access([model])
+    assert hub.asked == []
+
+
+def test_a_models_content_is_told_apart_by_its_bytes(tmp_path):
+    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_text(text)
+    a, b, c = (cast.content(str(tmp_path / name)) for name in "abc")
+    assert a == b != c and cast.content("owner/name") == "owner/name"

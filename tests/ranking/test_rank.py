@@ -1,0 +1,485 @@
+"""A ranking is a function of the student, the teachers' texts and the settings, and of nothing else: not of the order
+of the files, of how many responses fill a batch, or of whether the run was killed on the way. GRACE in it is GRACE: a
+few lines of numpy on the gradients give the same number. And whatever is wrong with files or options is said in one
+line before a model is loaded.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checkpoints_for_tests import KINDS, make_checkpoint
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+import gracelib
+from gracelib.features import chunks
+from gracelib.models import checkpoints
+from gracelib.ranking import rank as ranking, report
+from gracelib.cli.app import app
+from gracelib.models.encoding import encode_example
+from gracelib.features.gradients import response_features
+from gracelib.text.selection import read_teachers
+from gracelib.features.estimators import PARAMS
+from gracelib.models.prompting import Policy
+from gracelib.ranking.rank import score_teachers
+
+EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
+TEN = sorted(EXCERPT.glob("*.jsonl"))
+THREE = TEN[2:5]
+SHARED = Path(os.environ.get("GRACELIB_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+FULL = SHARED / "data" / "generations"
+TEXTS = tuple(p.question for p in read_teachers([TEN[0]])[0].prompts)
+SMALL = {"n": 16, "m": 1, "d": 8, "n_folds": 4, "seed": 1}
+NUMBERS = ["grace", "grace_low", "grace_high", *ranking.SCORED, "top3_share", "nu_share"]
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_thread():
+    """Here and in the killed process: the same bits in every run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("student") / "llama", "llama", vocab=600, texts=TEXTS)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Finished pieces shared by the tests that do not look at how they are made."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def scored(llama, work):
+    return rank(llama, THREE, work)
+
+
+@pytest.fixture
+def no_gradients(scored, monkeypatch):
+    """From here on only what `scored` left in `work` can be read."""
+    def refuse(*args, **kwargs):
+        raise AssertionError("a gradient was computed")
+
+    monkeypatch.setattr(chunks, "response_features", refuse)
+
+
+def rank(student, files, work, **options):
+    return score_teachers(student, files, work=work, **{**SMALL, **options})
+
+
+# --- the numbers --------------------------------------------------------------------------------------------
+
+
+def test_grace_is_grace(scored, llama):
+    """Written out: folds of sorted prompts, unit gradients outside a fold, h^T Sigma^-1 h inside, and the mean."""
+    result = scored
+    model, tokenizer = checkpoints.load_student(llama)
+    (teacher,) = read_teachers([THREE[0]])
+    prompts = sorted((p for p in teacher.prompts if p.id in result.settings["prompt_ids"]), key=lambda p: p.id)
+    examples = [encode_example(tokenizer, p.question, p.responses[0]) for p in prompts]
+    found = response_features(model, examples, d=8, seed=1, device="cpu", progress=False)
+    h = np.log(found["length"])[:, None] * found["g"].astype(float)
+    unit, total = h / np.linalg.norm(h, axis=1, keepdims=True), 0.0
+    for fold in np.array_split(np.random.default_rng(1).permutation(16), 4):
+        others = np.delete(unit, fold, axis=0)
+        inverse = np.linalg.inv(others.T @ others / len(others) + 1e-3 / 8 * np.eye(8))
+        total += np.einsum("rd,de,re->", h[fold], inverse, h[fold])
+    row = result.table.set_index("teacher").loc[teacher.name]
+    assert len(prompts) == 16 and row.grace == pytest.approx(total / 16, rel=1e-4)
+    assert row.g_norm == pytest.approx((h**2).sum(1).mean(), rel=1e-4)
+    assert row.mean_length == np.mean(found["length"])
+    assert row.student_loss == pytest.approx(found["loss"].mean(), rel=1e-5)
+    assert row.grace_low < row.grace < row.grace_high
+
+
+def test_ten_teachers_from_a_folder(llama, work):
+    result = rank(llama, EXCERPT, work)
+    table = result.table
+    assert list(table.columns) == list(ranking.COLUMNS) and sorted(table.teacher) == sorted(f.stem for f in TEN)
+    assert list(table["rank"]) == [*range(1, 11)] and table.grace.is_monotonic_increasing
+    assert np.isfinite(table[NUMBERS].to_numpy(float)).all() and (table.grace > 0).all()
+    pairs = result.neighbours
+    assert list(pairs.better) == list(table.teacher[:-1]) and list(pairs.worse) == list(table.teacher[1:])
+    assert np.allclose(pairs.difference, np.diff(table.grace)) and list(pairs["rank"]) == [*range(1, 10)]
+    assert set(result.against_first.better) == {table.teacher[0]} and len(result.against_first) == 9
+    assert result.sentences[0].startswith("24 prompts were answered by all 10 teachers (left out: none); 16 of them")
+    assert result.memory["peak"] >= result.memory["before"] > 0 and result.memory["weights_planned"] > 0
+
+
+def test_the_same_run_again_computes_no_gradient(scored, llama, work, no_gradients):
+    again = rank(llama, THREE, work)
+    pd.testing.assert_frame_equal(scored.table, again.table, check_exact=True)
+    assert str(scored) == str(again)
+
+
+def test_the_order_of_the_files_does_not_matter(scored, llama, work, tmp_path, no_gradients):
+    there, back = scored, rank(llama, THREE[::-1], work)
+    pd.testing.assert_frame_equal(there.table, back.table, check_exact=True)
+    pd.testing.assert_frame_equal(there.neighbours, back.neighbours, check_exact=True)
+    for path in THREE:  # nor does the order of the lines
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        (tmp_path / path.name).write_text("".join(lines[::-1]), "utf-8")
+    pd.testing.assert_frame_equal(there.table, rank(llama, tmp_path, work).table, check_exact=True)
+
+
+def test_the_size_of_a_batch_changes_digits_only(scored, llama, tmp_path):
+    usual, small = scored, rank(llama, THREE, tmp_path, batch_tokens=300)
+    assert list(usual.table.teacher) == list(small.table.teacher)
+    np.testing.assert_allclose(small.table[NUMBERS].to_numpy(float), usual.table[NUMBERS].to_numpy(float), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "llama"])
+def test_other_architectures(kind, tmp_path):
+    student = make_checkpoint(tmp_path / kind, kind, vocab=600, texts=TEXTS)
+    table = rank(student, THREE[:2], tmp_path / "work").table
+    assert len(table) == 2 and (table.grace > 0).all() and np.isfinite(table[NUMBERS].to_numpy(float)).all()
+    again = rank(student, THREE[:1], tmp_path / "other", batch_tokens=500).table  # another batch size
+    before = table[table.teacher == THREE[0].stem]
+    np.testing.assert_allclose(again[NUMBERS].to_numpy(float), before[NUMBERS].to_numpy(float), rtol=1e-4)
+
+
+@pytest.mark.parametrize("params", [p for p in PARAMS if p != "all"])
+def test_other_gradients_are_other_pieces(llama, work, params):
+    other = rank(llama, THREE[:2], work, params=params).table
+    assert not np.allclose(other.grace, rank(llama, THREE[:2], work).table.grace, rtol=0.01)
+    assert ranking.PARAMS == PARAMS
+
+
+def test_several_responses_a_prompt(llama, work, tmp_path):
+    """m = 2 takes the first two; the folds keep them together, so a copy tells nothing new about another prompt."""
+    for path in THREE[:2]:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        for row in rows:
+            row["responses"] = [row["responses"][0], row["responses"][0], "never used"]
+        (tmp_path / path.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    once, twice = rank(llama, THREE[:2], work), rank(llama, tmp_path, work, m=2)
+    for column in ("grace", "g_norm", "g_vendi", "mean_length", "student_loss"):
+        np.testing.assert_allclose(twice.table[column], once.table[column], rtol=1e-4)
+
+
+def test_a_teacher_is_not_told_apart_from_its_copy(llama, work, tmp_path):
+    shutil.copy(THREE[0], tmp_path / "copy.jsonl")
+    result = rank(llama, [THREE[0], tmp_path / "copy.jsonl"], work)
+    (pair,) = result.neighbours.itertuples()
+    assert (pair.difference, pair.low, pair.high, pair.p_better, pair.apart) == (0, 0, 0, 0.5, False)
+    assert "cannot tell apart 1 of 1 pair of neighbours" in str(result)
+
+
+def test_one_teacher_is_scored_and_not_compared(llama, work):
+    result = rank(llama, THREE[:1], work)
+    assert len(result.table) == 1 and result.neighbours.empty and "One teacher" in str(result)
+
+
+def test_truncation_is_counted_and_said(llama, work, capsys):
+    result = rank(llama, THREE[:2], work, policy=Policy(max_tokens=250))
+    assert (result.table.cut_responses > 0).all() and (result.table.cut_tokens > result.table.cut_responses).all()
+    said = capsys.readouterr().err
+    for row in result.table.itertuples():
+        what = f"{row.cut_responses} responses did not fit max_tokens = 250 and were cut: {row.cut_tokens:,} tokens"
+        note = f"{row.teacher}: {what}"
+        assert any(text.startswith(note) for text in result.notes) and f"note: {note}" in said
+    assert result.settings["max_tokens"] == 250
+
+
+@pytest.mark.filterwarnings("error")
+def test_more_dimensions_than_gradients_are_warned_of(llama, work, capsys):
+    result = rank(llama, THREE[:2], work, d=32)
+    assert "nu decides these scores: the 12 gradients outside a fold cannot fill d = 32 dimensions" in result.notes[0]
+    assert sum("nu decides" in note for note in result.notes) == 1  # once for all teachers, not a warning for each
+    assert result.notes[0] in capsys.readouterr().err
+    note, nu_decides = ranking._smoothing_note(10, 8, 30, 10)
+    assert note == ["d = 30 is more than twice n = 10; the paper takes d = n"] and not nu_decides
+    assert ranking._smoothing_note(512, 4, 512, 10) == ([], False)  # the paper's
+
+
+def test_the_public_name():
+    code = "import sys, gracelib; gracelib.score_teachers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False" and gracelib.score_teachers is score_teachers
+
+
+# --- pieces -------------------------------------------------------------------------------------------------
+
+
+def arguments(student, files, folder, *more):
+    sizes = ["--n", "16", "--m", "1", "--d", "8", "--folds", "4", "--seed", "1", "--device", "cpu"]
+    places = ["--work", folder / "work", "--out", folder / "ranking.csv", "--plot", folder / "ranking.svg"]
+    return ["score", "--student", *map(str, [student, *sizes, *places, *more, *files])]
+
+
+def test_killed_and_run_again(scored, llama, tmp_path):
+    """kill -9 after the first piece: the second run keeps it, computes the rest, and ends with the same bytes."""
+    command = [sys.executable, "-m", "gracelib.cli.app", *arguments(llama, THREE, tmp_path)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **streams) as process:
+        while not list(tmp_path.glob("work/[!.]*.safetensors")):  # finished ones, not those being written
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/[!.]*.safetensors")}
+    assert process.returncode == -signal.SIGKILL and 1 <= len(kept) < 3 and not (tmp_path / "ranking.csv").exists()
+
+    result = runner.invoke(app, arguments(llama, THREE, tmp_path))
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.glob("work/*.safetensors"))) == 3 and {p: p.stat().st_mtime_ns for p in kept} == kept
+    whole = scored
+    whole.save(tmp_path / "whole.csv")
+    assert (tmp_path / "ranking.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert str(whole) in result.stdout
+    assert "Memory planned: weights" in result.stderr and "peak memory: " in result.stderr
+    report.save_picture(whole.figure(), tmp_path / "whole.svg")
+    assert (tmp_path / "ranking.svg").read_bytes() == (tmp_path / "whole.svg").read_bytes()
+    about = json.loads((tmp_path / "ranking.settings.json").read_text("utf-8"))
+    assert about["settings"]["n"] == 16 and len(about["neighbours"]) == 2
+    assert about["sentences"] == list(whole.sentences)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_piece_is_computed_again(llama, tmp_path, damage, capsys):
+    model, _ = checkpoints.load_student(llama)
+
+    def features():
+        return chunks.chunked_features(model, [([3, 4], [5, 6, 1])], ["a"], tmp_path, student="x", d=4)
+
+    first = features()
+    (piece,) = tmp_path.glob("*.safetensors")
+    whole = piece.read_bytes()
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    piece.write_bytes({"flip": flipped, "cut": whole[:-40], "empty": b""}[damage])
+    again = features()
+    assert all((again[name] == values).all() for name, values in first.items())
+    assert f"{piece.name} " in capsys.readouterr().err and piece.read_bytes() == whole
+
+
+def test_what_a_piece_depends_on(llama, tmp_path):
+    """Another seed, another width, another weight: another piece. Other shards of the same weights: the same."""
+    model, _ = checkpoints.load_student(llama)
+    key = chunks.student_hash(model)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="30KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    assert chunks.student_hash(AutoModelForCausalLM.from_pretrained(tmp_path / "shards")) == key
+    assert chunks.student_hash(model.to(torch.bfloat16)) != key
+    model, _ = checkpoints.load_student(llama)
+    examples, names = [([3, 4], [5, 6, 1])] * 2, ["a", "b"]
+
+    def pieces(**changed):
+        options = {"student": key, "d": 4, **changed}
+        chunks.chunked_features(model, examples, names, tmp_path / "work", **options)
+        return len(list((tmp_path / "work").iterdir()))
+
+    counts = [pieces(), pieces(batch_tokens=5), pieces(d=5), pieces(seed=1), pieces(params="last-layer")]
+    assert counts == [1, 1, 2, 3, 4]
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1e-3
+    assert chunks.student_hash(model) != key and pieces(student=chunks.student_hash(model)) == 5
+
+
+def test_many_responses_are_cut_into_pieces(llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "MOST", 5)
+    monkeypatch.setattr(chunks, "FEWEST", 2)
+    model, tokenizer = checkpoints.load_student(llama)
+    examples = [encode_example(tokenizer, text[:40], text[40:80]) for text in TEXTS[:12]]
+    done = []
+    names = [*map(str, range(12))]
+    found = chunks.chunked_features(model, examples, names, tmp_path, student="x", d=4, done=done.append)
+    whole = response_features(model, examples, d=4, device="cpu", progress=False)
+    assert done == [5, 5, 2] and len(list(tmp_path.iterdir())) == 3
+    for name, values in whole.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_parameters, device, size", [
+    (30_000, "cpu", 256), (10**8, "cpu", 100), (10**9, "cpu", 32), (10**9, "cuda", 256), (8 * 10**9, "cuda", 37)])
+def test_a_piece_is_minutes_of_work_whatever_the_student(n_parameters, device, size):
+    student = torch.nn.Linear(n_parameters, 1, bias=False, device="meta")
+    assert chunks.piece_size(student, device) == size
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(ranking, "load_student", refuse)
+
+
+def refusal(arguments) -> str:
+    """The one line of an error: exit status 2, nothing on stdout, no traceback, no progress before it."""
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ") and result.stdout == ""
+    return result.stderr
+
+
+OPTIONS = [
+    (("--n", "25"), "n=25 prompts were asked for, but 24"),
+    (("--m", "2"), "m=2 were asked for"),
+    (("--n", "1"), "n = 1: expected a whole number of at least 2"),
+    (("--m", "0"), "m = 0: expected a whole number of at least 1"),
+    (("--d", "0"), "d = 0: expected"),
+    (("--folds", "17"), "folds = 17 is more than n = 16 prompts"),
+    (("--nu", "0"), "nu = 0.0: the smoothing must be a finite number above 0"),
+    (("--seed", "-1"), "seed = -1"),
+    (("--batch-tokens", "0"), "batch_tokens = 0"),
+    (("--params", "some"), "params = 'some': choose one of all, last-layer, lora-b"),
+    (("--dtype", "int8"), "dtype = 'int8': choose one of float32"),
+    (("--device", "abacus"), "device='abacus' is not known; use auto, cpu or cuda"),
+    (("--template", "no slot"), "the template must hold {question} once"),
+    (("--max-tokens", "9"), "which leaves none of max_tokens=9 for a response"),
+    (("--out", "ranking.txt"), "ranking.txt: the name must end in .csv"),
+    (("--plot", "ranking.bmp"), "ranking.bmp: the name must end in .svg or .png or .pdf"),
+    (("--out", "nowhere/ranking.csv"), "is not there; make it first"),
+    (("--student", "./nowhere"), "student './nowhere': there is no such folder"),
+]
+
+
+@pytest.mark.parametrize("options, message", OPTIONS, ids=[" ".join(options) for options, _ in OPTIONS])
+def test_bad_options_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model, options, message):
+    assert message in refusal(arguments(llama, THREE, tmp_path, *options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_work_that_is_a_file(llama, tmp_path, no_model):
+    (tmp_path / "work").write_text("")
+    assert "work is a file: give a folder" in refusal(arguments(llama, THREE, tmp_path))
+
+
+def test_bad_files_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model):
+    """Every sample of tests/bad_inputs/ingest, through the command. What the line must say is test_ingest's."""
+    samples = sorted((Path(__file__).parents[1] / "bad_inputs" / "ingest").iterdir())
+    assert len(samples) > 40
+    for sample in samples:
+        text = refusal([*arguments(llama, [sample], tmp_path), "--n", "2", "--m", "2", "--folds", "2"])
+        assert sample.name in text
+    missing = refusal(arguments(llama, [*THREE, tmp_path / "gone.jsonl"], tmp_path))
+    assert f"{tmp_path / 'gone.jsonl'}: no such file or folder" in missing
+
+
+def test_bad_students_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model):
+    def broken(name, change):
+        folder = tmp_path / name
+        shutil.copytree(llama, folder)
+        change(folder)
+        return refusal(arguments(folder, THREE, tmp_path))
+
+    def without_eos(folder):
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "eos_token"}))
+
+    def short(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": 100}))
+
+    assert "config.json is missing" in broken("a", lambda f: (f / "config.json").unlink())
+    assert "model.safetensors is missing" in broken("b", lambda f: (f / "model.safetensors").unlink())
+    assert "no EOS token" in broken("c", without_eos)
+    text = broken("d", short)
+    assert ", line " in text and "but the student has 100 positions; --max-tokens 100" in text
+    assert "is a file; give the folder" in refusal(arguments(llama / "config.json", THREE, tmp_path))
+    assert not (tmp_path / "work").exists()
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def made_up(values, apart):
+    """A table of as many teachers, and neighbours told apart as stated."""
+    table = pd.DataFrame({"rank": range(1, len(values) + 1), "teacher": [f"t{i}" for i in range(len(values))],
+                          "grace": values, "g_norm": 1.0, "g_vendi": 2.0, "mean_length": 30.0, "student_loss": 1.5})
+    table = table.assign(grace_low=table.grace * 0.9, grace_high=table.grace * 1.1)
+    pairs = zip(table.teacher[:-1], table.teacher[1:], apart, strict=True)
+    rows = [(a, b, 0.9, ok) for a, b, ok in pairs]
+    return table, pd.DataFrame(rows, columns=["better", "worse", "p_better", "apart"])
+
+
+@pytest.mark.parametrize("apart, sentence", [
+    ([], "One teacher: there is nothing to compare it with."),
+    ([True], "The two teachers are told apart."),
+    ([True, True], "All neighbours in the ranking are told apart."),
+    ([False], "The data cannot tell apart 1 of 1 pair of neighbours: t0 and t1 (90% of resamples keep this order)."),
+    ([True, False, True],
+     "The data cannot tell apart 1 of 3 pairs of neighbours: t1 and t2 (90% of resamples keep this order)."),
+    ([False, False, True], "The data cannot tell apart 2 of 3 pairs of neighbours: t0, t1 and t2 "
+     "(90% to 90% of resamples keep two neighbours in this order)."),
+    ([False, True, False], "The data cannot tell apart 2 of 3 pairs of neighbours: t0 and t1 "
+     "(90% of resamples keep this order); t2 and t3 (90% of resamples keep this order)."),
+    ([False, False],
+     "The data cannot tell apart any of the 2 pairs of neighbours: 90% to 90% of resamples keep their order."),
+])
+def test_which_neighbours_are_told_apart(apart, sentence):
+    assert report.neighbours_sentence(made_up(np.arange(1.0, len(apart) + 2), apart)[1]) == sentence
+
+
+@pytest.mark.parametrize("apart, end", [
+    ([True, True, True], "and is told apart from every other teacher."),
+    ([False, True, False], "but is not told apart from t1 and t3."),
+    ([False, True, True], "but is not told apart from t1."),
+    ([False, False, False], "but is not told apart from any other teacher."),
+    ([False], "but is not told apart from t1."),
+    ([False, False, False, True], "but is not told apart from those ranked 2 to 4."),
+    ([False, False, True, False], "but is not told apart from t1, t2 and t4."),
+])
+def test_who_else_may_be_the_best(apart, end):
+    first = pd.DataFrame({"better": "t0", "worse": [f"t{i}" for i in range(1, len(apart) + 1)], "apart": apart})
+    assert report.first_sentence(first) == f"t0 comes first, {end}"
+    assert report.first_sentence(first[:0]) == ""
+
+
+def test_the_table_lines_up():
+    text = report.table_text(made_up([0.5, 12.25], [True])[0].assign(teacher=["short", "a-much-longer-name"]))
+    head, first, second, legend = text.splitlines()
+    assert first.split() == ["1", "short", "0.5", "0.45", "to", "0.55", "1", "2.000", "30.0", "1.500"]
+    assert head.index("teacher") == first.index("short") == second.index("a-much")
+    assert len(head) == len(first) == len(second)
+    assert "GRACE lower, G-Norm lower, G-Vendi higher, Student loss lower" in legend
+
+
+def test_the_picture_shows_every_teacher_and_the_ties(tmp_path):
+    table, neighbours = made_up([1.0, 1.2, 3.0, 9.0], [False, True, True])
+    fig = report.ranking_figure(table, neighbours, "a note")
+    ax = fig.axes[0]
+    ties = [line for line in ax.lines if (line.get_gid() or "").startswith("tie-")]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["t0  1", "t1  2", "t2  3", "t3  4"]
+    assert [line.get_gid() for line in ties] == ["tie-0"] and ax.get_xscale() == "log" and ax.yaxis_inverted()
+    points = next(line for line in ax.lines if line.get_marker() == "o")
+    assert list(points.get_xdata()) == list(table.grace)
+    linear = report.ranking_figure(*made_up([1.0, 1.2], [True]), "a note")
+    assert linear.axes[0].get_xscale() == "linear"
+    for ending in report.PICTURES:
+        for name in ("one", "two"):
+            alone = report.ranking_figure(*made_up([1.0], []), "a note")
+            report.save_picture(alone, tmp_path / f"{name}.{ending}")
+        assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
+
+
+# --- the whole files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL.is_dir(), reason=f"the ten whole files are not in {FULL}; set GRACELIB_SHARED")
+def test_ten_teachers_on_256_problems(tmp_path):
+    """One answer has 6,268 of this tokenizer's tokens: whole, it needs a student with so many positions."""
+    llama = make_checkpoint(tmp_path / "llama", "llama", vocab=600, texts=TEXTS, positions=8192)
+    result = score_teachers(llama, FULL, n=256, m=1, d=128, work=tmp_path / "work")
+    assert len(result.table) == 10 and (result.table.grace_low > 0).all()
+    assert "1319 prompts were answered by all 10 teachers (left out: none); 256 of them" in result.sentences[0]
+    again = score_teachers(llama, sorted(FULL.iterdir())[::-1], n=256, m=1, d=128, work=tmp_path / "work")
+    pd.testing.assert_frame_equal(result.table, again.table, check_exact=True)

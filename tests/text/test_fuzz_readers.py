@@ -1,0 +1,286 @@
+"""Whatever bytes a file holds, a reader gives rows or one error of ours: no hang, no other exception.
+
+The same bytes are drawn in every run. Half of the examples are whole files with something cut, turned or put in,
+because random bytes rarely get past the first check.
+"""
+
+import ast
+import json
+import os
+
+import numpy as np
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from gracelib.cli import app
+from gracelib.jobs import notebook_parameters
+from gracelib.experiment.run import figures_named
+from gracelib.features.files import load_features
+from gracelib.models.sampled_file import GenerationFile, sidecar
+from gracelib.text.responses import FIELDS, read_generations
+from gracelib.paper.settings import PAPER, with_file
+from gracelib.models.prompting import Policy
+from gracelib.models.sampling_inputs import check_settings
+from gracelib.experiment.scales import get_scale
+from gracelib.experiment.table_files import NEEDED, read_table
+from gracelib.text.tasks import read_jsonl, read_responses
+from gracelib.jobs.workers import n_workers
+
+
+def drawn(n):
+    return settings(
+        max_examples=n,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+def refused_or(function, place=""):
+    """What the function gives, or None if it refused in one line (that names the place)."""
+    try:
+        return function()
+    except (ValueError, OSError) as error:
+        assert type(error).__name__ not in ("UnicodeDecodeError", "UnicodeEncodeError", "JSONDecodeError"), repr(
+            error
+        )
+        message = str(error)
+        assert "\n" not in message and len(message) < 1500, message[:2000]
+        assert place in message, message
+        return None
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=8) | st.just("\ud800"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+ROWS = st.dictionaries(st.sampled_from(FIELDS), VALUES | st.lists(st.text(max_size=5), max_size=3), max_size=5)
+GOOD = [
+    {"id": i, "question": f"What is {i} + {i}?", "answer": str(2 * i), "responses": [f"It is {2 * i}.", "No."]}
+    for i in range(3)
+]
+
+
+@st.composite
+def damaged(draw, whole: bytes):
+    """Some bytes cut off, turned, or put in."""
+    at = draw(st.integers(0, len(whole)))
+    how = draw(st.sampled_from(["cut", "turn", "put in", "twice"]))
+    if how == "cut":
+        return whole[:at]
+    if how == "turn":
+        return whole[:at] + bytes(b ^ draw(st.integers(1, 255)) for b in whole[at : at + 1]) + whole[at + 1 :]
+    if how == "put in":
+        return whole[:at] + draw(st.binary(min_size=1, max_size=6)) + whole[at:]
+    return whole[:at] + whole
+
+
+def jsonl(rows) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@drawn(150)
+@given(
+    content=st.binary(max_size=60) | damaged(jsonl(GOOD)) | st.lists(ROWS, max_size=3).map(jsonl),
+    suffix=st.sampled_from([".jsonl", ".json"]),
+)
+def test_prompts_and_generations(content, suffix, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    found = refused_or(lambda: read_generations(path), str(path))
+    if found is not None:
+        assert all(p.question.strip() and all(isinstance(r, str) for r in p.responses) for p in found.prompts)
+    for read in (read_jsonl, read_responses):
+        rows = refused_or(lambda read=read: read(path), str(path))
+        assert rows is None or len({row["id"] for row in rows}) == len(rows) > 0
+
+
+def test_parquet(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.Table.from_pylist(GOOD), path)
+    whole = path.read_bytes()
+    assert len(read_generations(path).prompts) == 3
+
+    @drawn(60)
+    @given(damaged(whole))
+    def check(content):
+        path.write_bytes(content)
+        refused_or(lambda: read_generations(path), str(path))
+
+    check()
+
+
+def features_file(folder):
+    from safetensors.numpy import save_file
+
+    n = 6
+    arrays = {
+        "g": np.ones((n, 2), np.float32),
+        "prompt": np.repeat(np.arange(3), 2),
+        "length": np.full(n, 4),
+        **{name: np.full(n, 0.5) for name in ("loss", "mean_prob", "grad_norm")},
+    }
+    save_file(
+        arrays, folder / "features.safetensors", metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})}
+    )
+    return (folder / "features.safetensors").read_bytes()
+
+
+def test_feature_files(tmp_path):
+    whole, path = features_file(tmp_path), tmp_path / "features.safetensors"
+    head = int.from_bytes(whole[:8], "little") + 8
+    texts = [b'"F32"', b'"I64"', b'"g"', b"[6]", b"[6,2]", b"prompt_ids", b"about", b'\\"a\\"']
+
+    @drawn(150)
+    @given(
+        damaged(whole)
+        | damaged(whole[:head]).map(lambda start: start + whole[head:])
+        | st.builds(
+            lambda old, new: whole.replace(old, new[: len(old)].ljust(len(old))),
+            st.sampled_from(texts),
+            st.sampled_from(
+                [b"null", b'"BF16"', b'"F8_E4M3"', b'"BOOL"', b'"x"', b"[-1]", b"[1, 2]", b"[]", b"{}"]
+            ),
+        )
+    )
+    def check(content):
+        path.write_bytes(content)
+        found = refused_or(lambda: load_features(tmp_path), str(path))
+        if found is not None:
+            assert len(found["g"]) == len(found["prompt_id"]) == len(found["length"])
+
+    check()
+
+
+@drawn(120)
+@given(
+    content=st.binary(max_size=40)
+    | damaged(jsonl([{"settings": {"m": 2}}, *GOOD]))
+    | st.lists(VALUES | ROWS, max_size=3).map(lambda rows: jsonl([{"settings": {"m": 2}}, *rows]))
+)
+def test_a_generation_file_that_was_left(content, tmp_path):
+    """The .part of a stopped run and the sidecar of a finished one: continued, or refused."""
+    file = GenerationFile(tmp_path / "out.jsonl", {"m": 2})
+    file.part.write_bytes(content)
+    rows = refused_or(file.resume, str(file.part))
+    assert rows is None or all(isinstance(row, dict) and row["id"] == name for name, row in rows.items())
+    file.path.write_bytes(b"{}\n")
+    sidecar(file.path).write_bytes(content)
+    assert not refused_or(file.finished, str(file.path))
+    file.path.unlink()
+
+
+@drawn(80)
+@given(name=st.sampled_from(sorted(NEEDED)), data=st.data())
+def test_result_tables(name, data, tmp_path):
+    from gracelib.jobs.paths import ROOT
+
+    whole = (ROOT / "figures" / "mini" / "results" / f"{name}.csv").read_bytes()
+    content = data.draw(damaged(b"".join(whole.splitlines(keepends=True)[:3])) | st.binary(max_size=30))
+    path = tmp_path / f"{name}.csv"
+    path.write_bytes(content)
+    found = refused_or(lambda: read_table(path, "make figures"), str(path))
+    assert found is None or set(NEEDED[name]) <= set(found)
+
+
+SECTIONS = ("settings", "only", "students", "teachers", "tasks", "gsm8k", "math", "other")
+KEYS = ("m", "lr", "backend", "n_prompts", "teacher", "temperature", "Phi-4", "gsm8k", "d_kept", "seed", "x")
+
+
+@drawn(150)
+@given(
+    content=st.binary(max_size=30)
+    | st.dictionaries(
+        st.sampled_from(SECTIONS), VALUES | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3), max_size=3
+    ).map(lambda record: json.dumps(record).encode())
+)
+def test_settings_of_scale_paper(content, tmp_path):
+    for suffix in ("json", "toml"):
+        path = tmp_path / f"paper.{suffix}"
+        path.write_bytes(content)
+        refused_or(lambda path=path: with_file(PAPER, path))
+
+
+CODE = st.text(st.sampled_from("ab=1 \n\"'[](){}:,.#\\-+\t\0e9é"), max_size=25)
+
+
+@drawn(150)
+@example(text="a=" + "-" * 50_000 + "1")  # too deep for Python's parser: MemoryError
+@given(
+    text=CODE
+    | st.sampled_from(
+        ["[" * 5000, "-" * 50_000 + "1", "a=" + "(" * 300, "a=1\n" * 500, "a: int", "a = b = 1", "a, b = 1, 2"]
+    )
+)
+def test_parameters(text, tmp_path):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    book = new_notebook(cells=[new_code_cell(text, metadata={"tags": ["parameters"]})])
+    path = tmp_path / "00_x.ipynb"
+    nbformat.write(book, path)
+    for name, default in (refused_or(lambda: notebook_parameters.parameters_of(path), path.name) or {}).items():
+        ast.literal_eval(default)
+        refused_or(
+            lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default),
+            path.name,
+        )
+    refused_or(lambda: app._split(text))
+    refused_or(lambda: figures_named(text))
+    refused_or(lambda: get_scale(text))
+    refused_or(lambda: Policy(template=text))
+
+
+@drawn(60)
+@given(
+    content=st.binary(max_size=30)
+    | VALUES.map(lambda value: json.dumps({"cells": value, "metadata": value, "nbformat": 4}).encode())
+)
+def test_a_notebook_that_is_none(content, tmp_path):
+    path = tmp_path / "00_x.ipynb"
+    path.write_bytes(content)
+    refused_or(lambda: notebook_parameters.parameters_of(path), path.name)
+
+
+NUMBERS = st.integers(-2, 3) | st.floats() | st.sampled_from([10**30, 2**63, -(10**30)])
+
+
+@drawn(100)
+@given(
+    st.lists(NUMBERS, min_size=8, max_size=8),
+    st.sampled_from(["", "auto", "float32", "float8"]),
+    st.sampled_from(["vllm", "transformers", "x"]),
+    st.lists(ROWS, max_size=2),
+)
+def test_sampling_settings(numbers, dtype, backend, prompts):
+    m, temperature, top_p, tokens, parallel, batch, seed, _ = numbers
+    refused_or(
+        lambda: check_settings(
+            prompts, m, temperature, top_p, tokens, backend, "chat", dtype, parallel, batch, seed
+        )
+    )
+
+
+@drawn(60)
+@given(
+    st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=6)
+    | st.sampled_from(["٣", "²", "1" * 5000, " 2 ", "-1", "1e3"])
+)
+def test_the_number_of_workers(text):
+    before = os.environ.get("GRACELIB_WORKERS")
+    os.environ["GRACELIB_WORKERS"] = text
+    try:
+        found = refused_or(n_workers)
+        assert found is None or found >= 1
+    finally:
+        os.environ.pop("GRACELIB_WORKERS")
+        if before is not None:
+            os.environ["GRACELIB_WORKERS"] = before

@@ -1,0 +1,274 @@
+"""The same problems come out whatever form they came in: hub rows, JSONL, JSON, Parquet, a folder, a saved dataset.
+
+A sample depends on the seed and the ids alone, so that two copies of GSM8K give the same 512 prompts; and what cannot
+be read is refused with its place, because a task that silently loses rows is another task.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gracelib.text import problems
+from gracelib.jobs.paths import ROOT
+from gracelib.text.problems import load_problems
+from gracelib.text.tasks import question_id
+
+SHARED = Path(os.environ.get("GRACELIB_SHARED") or ROOT.parent / "shared") / "data"
+with_shared = pytest.mark.skipif(
+    not (SHARED / "gsm8k").is_dir(), reason="the real data are not beside the repository"
+)
+GSM8K = [
+    {"question": f"What is {k} + {k}?", "answer": f"{k} + {k} = <<{k}+{k}={2 * k}>>{2 * k}\n#### {2 * k:,}"}
+    for k in range(490, 520)
+]
+MATH = [
+    {
+        "problem": f"Halve {k}.",
+        "level": "Level 1",
+        "type": "Algebra",
+        "solution": f"Half of {k} is\n\\[\\boxed{{\\frac{{{k}}}{{2}}}}.\\]",
+    }
+    for k in range(1, 20)
+]
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def forms(folder, rows):
+    """The same rows in every form a user may have them in."""
+    write(folder / "a.jsonl", rows)
+    (folder / "b.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    pd.DataFrame(rows).to_parquet(folder / "c.parquet")
+    write(folder / "d" / "train.jsonl", rows[:3])
+    write(folder / "d" / "test.jsonl", rows)
+    half = len(rows) // 2
+    for part, some in enumerate((rows[:half], rows[half:])):
+        path = folder / "e" / "main" / f"test-0000{part}-of-00002.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(some).to_parquet(path)
+    write(folder / "e" / "socratic" / "test.jsonl", [{"question": "another", "answer": "1"}])
+    return [folder / name for name in ("a.jsonl", "b.json", "c.parquet", "d", "e")]
+
+
+# --- the adapters -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", range(5))
+def test_gsm8k_is_the_same_in_every_form(tmp_path, form):
+    source = forms(tmp_path, GSM8K)[form]
+    expected = [
+        {"id": question_id(row["question"]), "question": row["question"], "answer": f"{2 * k:,}"}
+        for k, row in enumerate(GSM8K, 490)
+    ]
+    assert load_problems("gsm8k", source) == load_problems("gsm8k", str(source)) == expected
+
+
+@pytest.mark.parametrize("form", range(5))
+def test_math_is_the_same_in_every_form(tmp_path, form):
+    found = load_problems("math", forms(tmp_path, MATH)[form])
+    assert [row["answer"] for row in found] == [rf"\frac{{{k}}}{{2}}" for k in range(1, 20)]
+    assert [row["question"] for row in found] == [row["problem"] for row in MATH]
+
+
+@pytest.mark.parametrize("shape", ["dict", "plain"])
+def test_a_dataset_saved_to_disk_is_read(tmp_path, shape):
+    import datasets
+
+    data = datasets.Dataset.from_list(GSM8K)
+    (datasets.DatasetDict({"test": data}) if shape == "dict" else data).save_to_disk(str(tmp_path / "saved"))
+    assert load_problems("gsm8k", tmp_path / "saved") == load_problems("gsm8k", forms(tmp_path, GSM8K)[0])
+    if shape == "dict":
+        with pytest.raises(ValueError, match=r"saved: no split 'train'; it has \['test'\]"):
+            load_problems("gsm8k", tmp_path / "saved", "train")
+    (tmp_path / "saved" / ("test" if shape == "dict" else ".") / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="saved: not readable as a saved dataset"):
+        load_problems("gsm8k", tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"problem": "p", "solution": r"so \fbox{7}"}, "7"),
+        ({"problem": "p", "solution": r"so $\boxed 7$"}, "7"),
+        ({"problem": "p", "solution": r"so $\boxed\frac{1}{2}$"}, r"\frac{1}{2}"),
+        (
+            {"problem": "p", "solution": "so\n\\boxed{\\begin{pmatrix} 1 \\\\\n 2 \\end{pmatrix}}"},
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        ),
+        ({"problem": "p", "solution": "long\ntext", "answer": r"\frac{1}{2}"}, r"\frac{1}{2}"),
+        ({"question": "p", "answer": "7"}, "7"),
+        ({"question": "p", "answer": 7}, "7"),
+    ],
+)
+def test_the_answer_is_bare(tmp_path, row, answer):
+    (problem,) = load_problems("math", write(tmp_path / "m.jsonl", [row]))
+    assert problem == {"id": question_id("p"), "question": "p", "answer": answer}
+
+
+def test_ids_in_the_data_are_kept_and_repeated_problems_are_kept_once(tmp_path):
+    rows = [{"id": 3, "question": "a", "answer": "1"}, {"id": "x", "question": "b", "answer": "2"}]
+    assert [row["id"] for row in load_problems("gsm8k", write(tmp_path / "a.jsonl", rows))] == [3, "x"]
+    with pytest.warns(UserWarning, match="gsm8k: 2 problems stand in the data more than once"):
+        assert len(load_problems("gsm8k", write(tmp_path / "b.jsonl", rows * 2))) == 2
+
+
+# --- sampling -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 29), order=st.integers(0, 10**6))
+def test_a_sample_depends_on_seed_and_ids_only_and_is_nested(tmp_path_factory, seed, n, order):
+    folder = tmp_path_factory.mktemp("gsm8k")
+    shuffled = random.Random(order).sample(GSM8K, len(GSM8K))
+    drawn = load_problems("gsm8k", write(folder / "test.jsonl", GSM8K), n=n, seed=seed)
+    assert len({row["id"] for row in drawn}) == n
+    assert load_problems("gsm8k", write(folder / "other.jsonl", shuffled), n=n, seed=seed) == drawn
+    assert load_problems("gsm8k", folder / "other.jsonl", n=n + 1, seed=seed)[:n] == drawn
+
+
+def test_seeds_draw_differently_and_evenly(tmp_path):
+    """Over 200 seeds each of 30 problems is drawn about 67 times in samples of 10."""
+    source, count = write(tmp_path / "test.jsonl", GSM8K), {}
+    for seed in range(200):
+        for row in load_problems("gsm8k", source, n=10, seed=seed):
+            count[row["id"]] = count.get(row["id"], 0) + 1
+    assert len(count) == 30 and min(count.values()) > 40 and max(count.values()) < 95
+
+
+# --- the hub ------------------------------------------------------------------------------------------------
+
+
+def test_the_hub_is_asked_for_all_parts_of_a_task(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(hub_id, config, split):
+        asked.append((hub_id, config, split))
+        return [{**row, "problem": f"{config}: {row['problem']}"} for row in MATH[:2]]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    parts = problems.CONFIGS[problems.TASKS["math"].hub_id]
+    assert len(load_problems("math", split="train")) == 2 * len(parts)
+    assert asked == [(problems.TASKS["math"].hub_id, part, "train") for part in parts]
+    assert len(load_problems("math", "someone/other-math")) == 2
+    assert asked[-1] == ("someone/other-math", None, "test")
+    with pytest.raises(
+        ValueError, match=r"openai/gsm8k \(main\), split test, row 1: solution 'Half.*holds neither"
+    ):
+        monkeypatch.setattr(
+            datasets, "load_dataset", lambda *a, **b: [{**MATH[0], "solution": "Half of it."}]
+        )
+        load_problems("gsm8k")
+
+
+def test_without_network_the_message_says_how_to_pass_a_local_file(tmp_path):
+    """In a process of its own, with the libraries' own way of being offline: the real error, not one made up here."""
+    code = "from gracelib.text.problems import load_problems; load_problems('gsm8k', n=5)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "ValueError: cannot load 'openai/gsm8k', split 'test', from the Hugging Face hub ("
+    )
+    assert last.endswith(
+        "pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with "
+        "files named after their split"
+    )
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"question": "a", "answer": "1"}\n{"question": "b"', "test.jsonl, line 2: not valid JSON"),
+        (
+            '{"question": "a", "answer": "1"}\n\n{"question": "b"}',
+            r"line 3: field 'answer' or 'solution' is missing; it has",
+        ),
+        ('{"answer": "1"}', "line 1: field 'question' or 'problem' is missing"),
+        ('["a", "b"]', "line 1: holds a list of 2, not an object with 'question' and 'solution'"),
+        ('{"question": " ", "answer": "1"}', "line 1: question ' ' is not text"),
+        ('{"question": "a", "answer": ["1"]}', "line 1: answer a list of 1 is not text"),
+        ('{"question": "a", "answer": "2 + 2 = 4\\n#### "}', "line 1: the reference answer .* is empty"),
+        ('{"question": "a", "answer": "2 + 2\\nis 4"}', "line 1: answer .* holds neither '#### 18' nor"),
+        ('{"problem": "a", "solution": "It is 4."}', "line 1: solution 'It is 4.' holds neither"),
+        ('{"question": "a", "answer": "1", "id": 1.5}', "line 1: id 1.5 is neither text nor a whole number"),
+        (
+            '{"id": 1, "question": "a", "answer": "1"}\n{"id": 1, "question": "b", "answer": "1"}',
+            "line 2: id 1 belongs to another question already",
+        ),
+        ("", "line 1: the file is empty"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(tmp_path, text, message):
+    (tmp_path / "test.jsonl").write_text(text, "utf-8")
+    for source in (tmp_path / "test.jsonl", tmp_path):
+        with pytest.raises(ValueError, match=message):
+            load_problems("gsm8k", source)
+
+
+def test_a_source_that_is_not_there_or_holds_no_split_is_named(tmp_path):
+    for missing in (tmp_path / "no.jsonl", "data/no.jsonl", "./owner/name", tmp_path / "folder"):
+        with pytest.raises(ValueError, match="no such file or folder, and not the id of a data set"):
+            load_problems("gsm8k", missing)
+    with pytest.raises(ValueError, match=r"no file of split 'test' \(no .jsonl/.json/.parquet file in it\)"):
+        load_problems("gsm8k", tmp_path)
+    write(tmp_path / "train.jsonl", GSM8K)
+    with pytest.raises(
+        ValueError, match=r"no file of split 'test' \(train.jsonl\); name it test.jsonl or pass the file"
+    ):
+        load_problems("gsm8k", tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"a.txt: .*must be one of .jsonl"):
+        load_problems("gsm8k", tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "gsm"}, r"task 'gsm': expected one of \['gsm8k', 'math'\]"),
+        ({"n": 0}, "n=0: the number of problems must be a positive whole number"),
+        ({"n": 2.5}, "n=2.5: the number"),
+        ({"n": 31}, r"n=31 problems were asked for, but .*test.jsonl \(split test\) has 30"),
+    ],
+)
+def test_arguments_are_checked(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_problems(**{"task": "gsm8k", "source": write(tmp_path / "test.jsonl", GSM8K), **arguments})
+
+
+# --- real data ----------------------------------------------------------------------------------------------
+
+
+@with_shared
+@pytest.mark.parametrize(
+    ("task", "folder", "split", "n"),
+    [("gsm8k", "gsm8k", "train", 7473), ("gsm8k", "gsm8k", "test", 1319), ("math", "math", "test", 500)],
+)
+def test_the_real_tasks_load_whole_and_their_answers_are_short(task, folder, split, n):
+    found = load_problems(task, SHARED / folder, split)
+    assert len(found) == n and max(len(row["answer"]) for row in found) < 100
+    assert len(load_problems(task, SHARED / folder, split, n=512 if n > 512 else 256, seed=1)) == (
+        512 if n > 512 else 256
+    )

@@ -1,0 +1,291 @@
+"""Invariants of the built-in world: the splits share no arithmetic, every manner's clean solution is right in
+every step, noise is what it says it is, paraphrase slots really vary, and the tokenizer has a word for
+everything. The world is the ground truth of every figure: a wrong clean solution would look like an
+incompetent teacher, a leak between the splits like a good one.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from random import Random
+
+import pytest
+
+from gracelib.world import stories as world
+from gracelib.text.is_correct import final_answer, is_correct
+from gracelib.models.encoding import STUDENT_TEMPLATE
+from gracelib.world.cast import build_tokenizer
+
+EXAMPLE = world.Problem(9, (1, -5, 7), "ann", "books", ("finds", "loses", "gets"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+def problems(n, seed=0, split="pretrain"):
+    rng = Random(seed)
+    return [world.draw_problem(rng, split, 1, 5) for _ in range(n)]
+
+
+def test_a_problem_reads_as_documented():
+    assert EXAMPLE.question == "ann has 9 books . finds 1 . loses 5 . gets 7 . how many ?"
+    assert EXAMPLE.answer == 12
+
+
+# --- splits -------------------------------------------------------------------------------------------------
+
+
+def test_splits_are_disjoint_and_cover_everything():
+    """Every arithmetic chain belongs to exactly one split, so no draw from two splits can share one."""
+    buckets = sorted(b for r in world.SPLITS.values() for b in r)
+    assert buckets == list(range(100))
+    drawn = {split: {(p.start, p.steps) for p in problems(300, split=split)} for split in world.SPLITS}
+    for split, chains in drawn.items():
+        assert {world.split_of(*chain) for chain in chains} == {split}
+    assert not drawn["pretrain"] & drawn["test"] and not drawn["distill"] & drawn["test"]
+    assert not drawn["pretrain"] & drawn["distill"]
+
+
+def test_the_split_ignores_names_and_words():
+    """Two stories with the same numbers are one problem: other words may not carry it into another split."""
+    stories = {}
+    for p in problems(3000, seed=9, split="test"):
+        stories.setdefault((p.start, p.steps), set()).add(p.question)
+    told_twice = [chain for chain, questions in stories.items() if len(questions) > 1]
+    assert len(told_twice) > 50
+    trained_on = {(p.start, p.steps) for p in problems(3000, seed=10)}
+    assert trained_on.isdisjoint(told_twice)
+
+
+def test_split_shares_are_as_stated():
+    """60 / 25 / 15 percent of all chains of two steps, counted (not sampled)."""
+    chains = [
+        (a, (s, t))
+        for a in range(21)
+        for s in range(-9, 10)
+        for t in range(-9, 10)
+        if s and t and 0 <= a + s <= 20 and 0 <= a + s + t <= 20
+    ]
+    share = Counter(world.split_of(*chain) for chain in chains)
+    for split, expected in (("pretrain", 0.60), ("distill", 0.25), ("test", 0.15)):
+        sigma = (expected * (1 - expected) / len(chains)) ** 0.5
+        assert share[split] / len(chains) == pytest.approx(expected, abs=4 * sigma)
+
+
+def test_draws_are_deterministic_distinct_and_in_range():
+    first, again = world.draw_problems(200, "test", 5), world.draw_problems(200, "test", 5)
+    assert first == again and first != world.draw_problems(200, "test", 6)
+    assert len({(p.start, p.steps) for p in first}) == 200
+    for p in first:
+        values = [p.start + sum(p.steps[:i]) for i in range(len(p.steps) + 1)]
+        assert 3 <= len(p.steps) <= 5 and all(0 <= v <= world.MAX_VALUE for v in values)
+        assert all(1 <= abs(s) <= 9 for s in p.steps)
+        assert all((verb in world.GAINS) == (s > 0) for verb, s in zip(p.verbs, p.steps, strict=True))
+    assert {len(p.steps) for p in first} == {3, 4, 5}
+
+
+def test_bad_draws_are_refused():
+    with pytest.raises(
+        ValueError, match=r"split='validation' is not one of \['distill', 'pretrain', 'test'\]"
+    ):
+        world.draw_problems(3, "validation", 0)
+    with pytest.raises(
+        ValueError, match=r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer"
+    ):
+        world.draw_problems(500, "test", 0, 1, 1)
+    with pytest.raises(ValueError, match=r"manner='poem' is not one of \['algebra'"):
+        world.solve(EXAMPLE, "poem", Random(0))
+
+
+# --- manners ------------------------------------------------------------------------------------------------
+
+_OP = r"(\d+) ([+-]) (\d)"
+
+
+def claims(text: str, manner: str, problem: world.Problem) -> list[tuple[int, int, int]]:
+    """(value before, signed step, value after) for every step a solution claims, read off its words alone."""
+    body = text.rsplit(" ", 1)[0]
+    signed = lambda a, sign, s, b: (int(a), int(sign + s), int(b))  # noqa: E731
+    if manner in ("equations", "gains_first"):
+        return [signed(*found) for found in re.findall(rf"\b{_OP} = (\d+)", body)]
+    if manner == "check":
+        found = re.findall(rf"\b{_OP} = (\d+) (?:since|as|because) (\d+) ([+-]) (\d) = (\d+)", body)
+        for (
+            a,
+            sign,
+            s,
+            b,
+            b_again,
+            sign_back,
+            s_back,
+            a_again,
+        ) in found:  # the check is the exact inverse of its step
+            assert (a, s, b) == (a_again, s_back, b_again) and {sign, sign_back} == {"+", "-"}
+        return [signed(*f[:4]) for f in found]
+    if manner == "reversed":
+        return [signed(a, sign, s, b) for b, a, sign, s in re.findall(rf"\b(\d+) = {_OP}", body)]
+    if manner == "polish":
+        return [signed(a, sign, s, b) for sign, a, s, b in re.findall(r"\( ([+-]) (\d+) (\d) \) (\d+)", body)]
+    if manner == "table":
+        return [signed(*found) for found in re.findall(r"\| (\d+) \| ([+-]) (\d) \| (\d+) \|", body)]
+    if manner == "algebra":
+        value, found = int(re.search(r"[xyzn] = (\d+)", body)[1]), []
+        for _, sign, s, b in re.findall(r"([xyzn]) = \1 ([+-]) (\d) = (\d+)", body):
+            found.append(signed(value, sign, s, b))
+            value = int(b)
+        return found
+    if manner in ("narration", "digressing"):
+        value, found = int(re.search(r"(?:are|with) (\d+) ", body)[1]), []
+        for verb, s, b in re.findall(
+            rf"{problem.name} (\w+) (\d) , (?:that leaves|this makes|and we have) (\d+)", body
+        ):
+            found.append((value, int(s) if verb in world.GAINS else -int(s), int(b)))
+            value = int(b)
+        return found
+    if manner == "terse":
+        values = [int(v) for v in re.findall(r"\d+", body)]
+        return [(a, b - a, b) for a, b in zip(values, values[1:], strict=False)]
+    assert manner == "counting"
+    found = []
+    for run in re.findall(r"(\d+ : [\d ]+)", body):
+        a, *counted = map(int, re.findall(r"\d+", run))
+        steps = {y - x for x, y in zip([a, *counted], counted, strict=False)}
+        assert len(steps) == 1 and abs(steps.pop()) == 1  # by ones, in one direction
+        found.append((a, counted[-1] - a, counted[-1]))
+    return found
+
+
+@pytest.mark.parametrize("manner", world.MANNERS)
+def test_clean_solutions_are_right_in_every_step(manner):
+    rng = Random(manner)
+    for problem in problems(150, seed=3):
+        text = world.solve(problem, manner, rng)
+        steps = claims(text, manner, problem)
+        expected = (
+            problem.steps
+            if manner != "gains_first"
+            else tuple([s for s in problem.steps if s > 0] + [s for s in problem.steps if s < 0])
+        )
+        assert tuple(s for _, s, _ in steps) == expected, text
+        assert steps[0][0] == problem.start and steps[-1][2] == problem.answer, text
+        assert all(a + s == b for a, s, b in steps), text
+        assert all(first[2] == second[0] for first, second in zip(steps, steps[1:], strict=False)), text
+        assert is_correct(text, str(problem.answer)) and final_answer(text) == text.split()[-1]
+
+
+def test_gains_come_first_in_the_told_order():
+    """Gains keep their order, then losses theirs: running totals then leave 0..20, hence numbers up to 65."""
+    text = world.solve(EXAMPLE, "gains_first", Random(0))
+    assert claims(text, "gains_first", EXAMPLE) == [(9, 1, 10), (10, 7, 17), (17, -5, 12)]
+    most = max(
+        b
+        for p in problems(3000, seed=1)
+        for _, _, b in claims(world.solve(p, "gains_first", Random(1)), "gains_first", p)
+    )
+    assert world.MAX_VALUE < most <= world.MAX_NUMBER
+
+
+@pytest.mark.parametrize("noise", [0.25, 0.6])
+def test_noise_spoils_the_stated_share_of_steps(noise):
+    """Each step is wrong with probability `noise`, independently, by 1..3, and the chain goes on from the
+    wrong value.
+    """
+    rng, wrong, total, answers_wrong = Random(7), 0, 0, 0
+    drawn = problems(1500, seed=4)
+    for problem in drawn:
+        steps = claims(world.solve(problem, "equations", rng, noise), "equations", problem)
+        assert len(steps) == len(problem.steps)
+        off = [b - a - s for a, s, b in steps]
+        assert all(abs(e) <= 3 for e in off)
+        assert all(first[2] == second[0] for first, second in zip(steps, steps[1:], strict=False))
+        wrong, total = wrong + sum(e != 0 for e in off), total + len(off)
+        answers_wrong += steps[-1][2] != problem.answer
+    assert wrong / total == pytest.approx(noise, abs=4 * (noise * (1 - noise) / total) ** 0.5)
+    assert answers_wrong > noise * 0.9 * len(drawn)  # errors rarely cancel
+
+
+def test_noise_zero_spoils_nothing_and_one_everything():
+    for problem in problems(100, seed=5):
+        clean = claims(world.solve(problem, "equations", Random(1), 0.0), "equations", problem)
+        noisy = claims(world.solve(problem, "equations", Random(1), 1.0), "equations", problem)
+        assert all(a + s == b for a, s, b in clean) and all(a + s != b for a, s, b in noisy)
+
+
+@pytest.mark.parametrize("manner", world.MANNERS)
+def test_paraphrase_slots_vary(manner):
+    """One problem in one manner, written 200 times: many different texts, no word of any slot left out."""
+    texts = [world.solve(EXAMPLE, manner, Random(i)) for i in range(200)]
+    assert len(set(texts)) > 60
+    seen = Counter(word for text in texts for word in set(text.split()))
+    assert len({text.rsplit(" ", 1)[0][-6:] for text in texts}) >= 3  # closings
+    if manner != "table":
+        slots = world.SEPARATORS if manner not in ("narration", "digressing") else world.CONNECTIVES
+        assert all(seen[word] > 20 for word in slots), seen
+    else:
+        assert all(seen[word] > 20 for word in "row line step entry".split()), seen
+
+
+def test_mixture_follows_its_shares():
+    shares = {"equations": 3.0, "table": 1.0}
+    pairs = world.mixture_texts(1200, 0, shares, 0.0, 1, 5)
+    tables = sum("|" in text for _, text in pairs) / len(pairs)
+    assert tables == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 1200) ** 0.5)
+    assert (
+        pairs
+        == world.mixture_texts(1200, 0, shares, 0.0, 1, 5)
+        != world.mixture_texts(1200, 1, shares, 0.0, 1, 5)
+    )
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.6])
+def test_the_tokenizer_knows_every_word_and_round_trips(tokenizer, noise):
+    """No text of any manner, however wrong its arithmetic, has an unknown word, and decoding gives the very
+    text back.
+    """
+    rng, unknown = Random(11), tokenizer.unk_token_id
+    for problem in problems(400, seed=6):
+        for text in [
+            problem.question,
+            *(world.solve(problem, manner, rng, noise) for manner in world.MANNERS),
+        ]:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert unknown not in ids, text
+            assert tokenizer.decode(ids) == text
+            assert len(ids) == len(text.split())  # one token a word, one a number
+
+
+def test_the_tokenizer_saves_and_loads_like_any_other(tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.is_fast and loaded.get_vocab() == tokenizer.get_vocab()
+    assert (loaded.eos_token, loaded.pad_token, loaded.unk_token) == ("<eos>", "<pad>", "<unk>")
+    for problem in problems(20, seed=8):
+        prompt = STUDENT_TEMPLATE.format(question=problem.question)
+        ids = loaded(prompt, add_special_tokens=False)["input_ids"]
+        assert (
+            ids == tokenizer(prompt, add_special_tokens=False)["input_ids"] and loaded.unk_token_id not in ids
+        )
+        text = world.solve(problem, "table", Random(0))
+        assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_special_tokens_do_not_collide_with_words(tokenizer):
+    assert not {"<pad>", "<eos>", "<unk>"} & set(world.vocabulary())
+    assert len(set(world.vocabulary())) == len(world.vocabulary()) == len(tokenizer) - 6
+    assert world.vocabulary()[: world.MAX_NUMBER + 1] == [str(i) for i in range(66)]
+
+
+def test_the_world_is_frozen():
+    """Scores are compared across commits on this very text: a change to the world is a decision, listed in the README
+    with its reason, and shows here."""
+    text = json.dumps([world.vocabulary(), world.mixture_texts(300, 0, dict.fromkeys(world.MANNERS, 1.0), 0.25, 1, 5),
+                       [(p.question, p.answer) for p in world.draw_problems(300, "distill", 0)]])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9857dd3a7a87d9fd"
