@@ -8,9 +8,19 @@ from __future__ import annotations
 from importlib import import_module
 
 _PUBLIC = {
-    "recalibrate": "scores", "grace": "scores", "Grace": "scores", "g_vendi": "scores", "g_var": "scores",
-    "g_norm": "scores", "spearman": "evidence.ranks", "regret": "evidence.ranks", "response_features": "features.gradients",
-    "score_teachers": "ranking.rank", "SignProjection": "projection", "sample_responses": "models.decoding", "train_causal_lm": "models.training",
+    "recalibrate": "scores",
+    "grace": "scores",
+    "Grace": "scores",
+    "g_vendi": "scores",
+    "g_var": "scores",
+    "g_norm": "scores",
+    "spearman": "evidence.ranks",
+    "regret": "evidence.ranks",
+    "response_features": "features.gradients",
+    "score_teachers": "ranking.rank",
+    "SignProjection": "projection",
+    "sample_responses": "models.decoding",
+    "train_causal_lm": "models.training",
 }
 __all__ = sorted(_PUBLIC)
 

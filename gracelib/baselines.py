@@ -45,9 +45,7 @@ def determinant(h: np.ndarray, nu: float = 1e-3, zero_rows: str = "refuse") -> f
     """
     h = check_rows(h, "h")
     if check_nu(nu) == 0:
-        raise ValueError(
-            "nu = 0: the determinant needs nu > 0, its logarithm is -inf for a singular second moment"
-        )
+        raise ValueError("nu = 0: the determinant needs nu > 0, its logarithm is -inf for a singular second moment")
     unit = moment_rows(h, find_zero_rows(h, zero_rows), "normalised")  # (k, d)
     d = h.shape[1]
     return float(np.linalg.slogdet(unit.T @ unit / len(unit) + nu / d * np.eye(d))[1])
@@ -82,9 +80,7 @@ def inner_product(h: np.ndarray, prompt_id, normalised: bool = True, zero_rows: 
     pairs = np.einsum("nd,nd->n", sums, sums) - own  # sum over ordered pairs of different responses
     has = count >= 2
     if not has.any():
-        raise UndefinedScore(
-            f"no pair: each of the {n} prompts has fewer than two responses with a direction"
-        )
+        raise UndefinedScore(f"no pair: each of the {n} prompts has fewer than two responses with a direction")
     values = pairs[has] / (count[has] * (count[has] - 1))
     return PerPrompt(float(values.mean()), int(has.sum()), int((~has).sum()))
 
@@ -113,9 +109,7 @@ def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str
     prompt_ids, code = check_prompt_ids(prompt_id, len(mean_prob))
     correct = np.asarray(correct)
     if correct.shape != mean_prob.shape or correct.dtype != bool:
-        raise ValueError(
-            f"correct has shape {correct.shape} and dtype {correct.dtype}: expected one bool per response"
-        )
+        raise ValueError(f"correct has shape {correct.shape} and dtype {correct.dtype}: expected one bool per response")
     n = len(prompt_ids)
     means, has = {}, {}
     for name, mask in (("correct", correct), ("incorrect", ~correct)):
@@ -124,9 +118,7 @@ def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str
         means[name] = np.bincount(code[mask], weights=mean_prob[mask], minlength=n) / np.maximum(count, 1)
     used = has["correct"] & has["incorrect"] if kind == "difference" else has[kind]
     if not used.any():
-        what = (
-            "both a correct and an incorrect" if kind == "difference" else f"a{'n' * (kind[0] == 'i')} {kind}"
-        )
+        what = "both a correct and an incorrect" if kind == "difference" else f"a{'n' * (kind[0] == 'i')} {kind}"
         raise UndefinedScore(f"none of the {n} prompts has {what} response: the score is undefined")
     values = means["correct"] - means["incorrect"] if kind == "difference" else means[kind]
     return PerPrompt(float(values[used].mean()), int(used.sum()), int((~used).sum()))
@@ -136,16 +128,12 @@ def check_column(name: str, values, low: float = -np.inf, high: float = np.inf) 
     """`values` as a float64 vector inside [low, high], or a ValueError that names the first entry outside."""
     values = np.asarray(values)
     if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{name} has shape {values.shape} and dtype {values.dtype}: expected one number per response"
-        )
+        raise ValueError(f"{name} has shape {values.shape} and dtype {values.dtype}: expected one number per response")
     values = values.astype(np.float64)
     slack = 1e-6  # a float32 mean of probabilities that are all 1 may come out as 1.0000001
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= low - slack) & (values <= high + slack)))
     if bad.size:
-        raise ValueError(
-            f"{name}[{bad[0]}] = {values[bad[0]]} ({bad.size} such): expected finite, in [{low}, {high}]"
-        )
+        raise ValueError(f"{name}[{bad[0]}] = {values[bad[0]]} ({bad.size} such): expected finite, in [{low}, {high}]")
     return values
 
 
@@ -273,9 +261,7 @@ def compute_scores(
         if name not in SCORES:
             raise ValueError(f"unknown score {name!r}: choose from {', '.join(SCORES)}")
         if SCORES[name].function is None:
-            raise ValueError(
-                f"{name} is not a function of the features: {SCORES[name].source}; join it by name"
-            )
+            raise ValueError(f"{name} is not a function of the features: {SCORES[name].source}; join it by name")
         missing = [column for column in SCORES[name].needs if column not in features]
         if missing:
             raise ValueError(f"{name} needs the feature column(s) {', '.join(missing)}")

@@ -31,8 +31,10 @@ def check_rows(h, name: str = "h") -> np.ndarray:
         )
     if (largest := np.abs(h).max()) > LARGEST:
         at = int(np.argmax(np.abs(h).max(axis=1)))
-        raise ValueError(f"{name} has an entry of size {largest:.0e} in row {at}: beyond {LARGEST:.0e} its powers leave "
-                         "the range of numbers; find the response that produced it")
+        raise ValueError(
+            f"{name} has an entry of size {largest:.0e} in row {at}: beyond {LARGEST:.0e} its powers leave "
+            "the range of numbers; find the response that produced it"
+        )
     return h
 
 
@@ -76,9 +78,7 @@ def find_zero_rows(h: np.ndarray, zero_rows: str) -> np.ndarray:
     check_choice("zero_rows", zero_rows, ZERO_ROWS)
     zero = ~h.any(axis=1)
     if zero.all():
-        raise ValueError(
-            f"all {len(h)} rows of h are zero: no response has a direction, so no score is defined"
-        )
+        raise ValueError(f"all {len(h)} rows of h are zero: no response has a direction, so no score is defined")
     if zero.any() and zero_rows == "refuse":
         raise ValueError(
             f"h has {zero.sum()} zero row(s), first at row {np.argmax(zero)}: a response of one token "

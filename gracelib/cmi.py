@@ -104,9 +104,7 @@ def cmi_bound(
     terms["tight"] = scale * spread.mean()
     terms["ratio"] = terms["gradient"] / terms["stability"] if terms["stability"] > 0 else np.inf
     what = "length-recalibrated gradients h" if space == "h" else "gradients g without length recalibration"
-    about = (
-        f"one step of the projected {loo.d}-dimensional model from {what}, preconditioner {preconditioner}"
-    )
+    about = f"one step of the projected {loo.d}-dimensional model from {what}, preconditioner {preconditioner}"
     return CmiBound(
         **{k: float(v) for k, v in terms.items()},
         log_n=float(np.log(loo.n)),
@@ -140,9 +138,7 @@ class LeaveOneOut:
         sums = np.add.reduceat(x, np.flatnonzero(np.diff(code, prepend=-1)), axis=0)  # (n, d) m_x g_x
         self.mu_out = (self.n_rows * self.mu - sums) / (self.n_rows - self.count)[:, None]
         kept = ~none[order]
-        unit = np.zeros_like(
-            x
-        )  # a zero row has no direction: it stays zero and is not counted in Sigma-tilde
+        unit = np.zeros_like(x)  # a zero row has no direction: it stays zero and is not counted in Sigma-tilde
         unit[kept] = moment_rows(x, ~kept, "normalised")
         directed = np.bincount(code[kept], minlength=self.n)  # (n,) rows with a direction
         left = kept.sum() - directed  # (n,) those outside each prompt
@@ -150,9 +146,7 @@ class LeaveOneOut:
             raise ValueError(f"only prompt {prompt_ids[left.argmin()]} has rows with a direction")
         self.lam, self.q = np.linalg.eigh(unit.T @ unit)  # (d,), (d, d)
         self.lam = np.clip(self.lam, 0.0, None)
-        rotated = (
-            unit @ self.q
-        )  # (N, d) rows in the eigenbasis of S, where every unperturbed matrix is diagonal
+        rotated = unit @ self.q  # (N, d) rows in the eigenbasis of S, where every unperturbed matrix is diagonal
         # One group per distinct number of responses (and of those with a direction): its prompts (k,), their
         # rows (k, m, d) and the number of rows that Sigma-tilde(D_-x) averages over.
         self.groups = []
@@ -209,9 +203,7 @@ class LeaveOneOut:
         return half, np.linalg.cholesky(np.eye(rows.shape[1]) - half @ half.transpose(0, 2, 1))
 
 
-def inverse_sqrt_quadrature(
-    low: float, high: float, n_shifts: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def inverse_sqrt_quadrature(low: float, high: float, n_shifts: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Shifts s and weights w (both > 0) with x^(-1/2) = sum_k w_k / (x + s_k) for x in [low, high].
 
     Hale, Higham and Trefethen (2008), method 3. The relative error is about 4 exp(-2 pi^2 K / (log(high/low)

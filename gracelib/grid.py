@@ -39,9 +39,7 @@ def score_grid(
     are `grace`'s with the same seed. A one-token response counts as a zero row, as `zero_rows="keep"` says.
     Refuses sizes that the features do not have.
     """
-    n, m, d, n_folds = (
-        [as_int(k, v) for v in vs] for k, vs in (("n", n), ("m", m), ("d", d), ("n_folds", n_folds))
-    )
+    n, m, d, n_folds = ([as_int(k, v) for v in vs] for k, vs in (("n", n), ("m", m), ("d", d), ("n_folds", n_folds)))
     nu, power = [check_nu(v) for v in nu], [float(p) for p in power]
     for name, values in (("n", n), ("m", m), ("d", d), ("n_folds", n_folds), ("nu", nu), ("power", power)):
         if not values:
@@ -55,11 +53,7 @@ def score_grid(
             f"g[{dead[0]}] is zero ({dead.size} such): a dead gradient, look at how the features were made"
         )
     prompt_ids, code = check_prompt_ids(features["prompt_id"], len(g))
-    for name, values, available in (
-        ("n", n, len(prompt_ids)),
-        ("m", m, np.bincount(code).min()),
-        ("d", d, g.shape[1]),
-    ):
+    for name, values, available in (("n", n, len(prompt_ids)), ("m", m, np.bincount(code).min()), ("d", d, g.shape[1])):
         if min(values) < 1 or max(values) > available:
             wrong = min(values) if min(values) < 1 else max(values)
             raise ValueError(f"{name} = {wrong}: the features allow 1 <= {name} <= {available}")
@@ -72,9 +66,7 @@ def score_grid(
         folds = {c: assign_folds(n_, c, seed) for c in n_folds}
         for m_ in m:
             subset = np.flatnonzero((taken_as < n_) & (turn < m_))
-            prompt = np.unique(code[subset], return_inverse=True)[
-                1
-            ]  # index among the sorted ids of this subset
+            prompt = np.unique(code[subset], return_inverse=True)[1]  # index among the sorted ids of this subset
             for d_ in d:
                 cells = _cells(g[subset, :d_], {p: s[subset] for p, s in scale.items()}, prompt, folds, nu)
                 for cell in cells:
@@ -96,14 +88,10 @@ def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: lis
     factor."""
     n_rows, d = g.shape
     cells = []
-    for with_direction in {
-        tuple(s != 0) for s in scale.values()
-    }:  # two groups at most: power 0, and the others
+    for with_direction in {tuple(s != 0) for s in scale.values()}:  # two groups at most: power 0, and the others
         kept = np.array(with_direction)
         if not kept.any():
-            raise ValueError(
-                "every response has one token: no response has a direction, so no score is defined"
-            )
+            raise ValueError("every response has one token: no response has a direction, so no score is defined")
         unit = np.zeros((n_rows, d))
         unit[kept] = moment_rows(g, ~kept, "normalised")
         norm = np.linalg.norm(g, axis=1)  # (N,)
@@ -114,10 +102,8 @@ def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: lis
         gram_all = unit.T @ unit  # (d, N) @ (N, d); zero rows add nothing
         for c, fold_of in folds.items():
             fold = fold_of[prompt]
-            sums = {
-                (v, p): np.zeros(4) for v in nus for p in length
-            }  # total, variance, bias, cross: pooled sums
-            shrink = {key: 0.0 for key in sums}
+            sums = {(v, p): np.zeros(4) for v in nus for p in length}  # total, variance, bias, cross: pooled sums
+            shrink = dict.fromkeys(sums, 0.0)
             for i in range(c):
                 inside = fold == i
                 own, outside = unit[inside], int((kept & ~inside).sum())
@@ -127,9 +113,7 @@ def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: lis
                 for v in nus:
                     chol, ridge = factor(sigma, v, "normalised", f"n_folds = {c}, d = {d}, fold {i}")
                     z = whiten(chol, own)  # (|D_i|, d)
-                    back = solve_triangular(
-                        chol, z.T, lower=True, trans="T", check_finite=False
-                    )  # (d, |D_i|)
+                    back = solve_triangular(chol, z.T, lower=True, trans="T", check_finite=False)  # (d, |D_i|)
                     quad, quad2 = np.einsum("rd,rd->r", z, z), np.einsum("dr,dr->r", back, back)
                     for p in length:
                         r = length[p][inside]  # (|D_i|,)
@@ -143,18 +127,9 @@ def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: lis
                         ]
                         shrink[v, p] += ridge * (r**2 @ quad2)
             for (v, p), parts in sums.items():
-                named = dict(
-                    zip(("grace", "variance", "bias", "cross"), (parts / n_rows).tolist(), strict=True)
-                )
+                named = dict(zip(("grace", "variance", "bias", "cross"), (parts / n_rows).tolist(), strict=True))
                 cells.append(
-                    {
-                        "n_folds": c,
-                        "nu": v,
-                        "power": p,
-                        **named,
-                        "nu_share": float(shrink[v, p] / parts[0]),
-                        **plain[p],
-                    }
+                    {"n_folds": c, "nu": v, "power": p, **named, "nu_share": float(shrink[v, p] / parts[0]), **plain[p]}
                 )
     return cells
 

@@ -22,8 +22,9 @@ from gracelib.checks import check_nu, check_prompt_ids, check_rows, find_zero_ro
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows
 
 
-def grace_without(h: np.ndarray, prompt_id, n_folds: int = 10, nu: float = 1e-3, seed: int = 0, *,
-                  zero_rows: str = "refuse") -> np.ndarray:
+def grace_without(
+    h: np.ndarray, prompt_id, n_folds: int = 10, nu: float = 1e-3, seed: int = 0, *, zero_rows: str = "refuse"
+) -> np.ndarray:
     """GRACE with one prompt left out, for every prompt: (n,) in the order of the sorted ids; folds stay as they are.
 
     The arguments are `grace`'s (normalised preconditioner, not centred). ValueError as `grace` raises them, for
@@ -75,8 +76,9 @@ def grace_without(h: np.ndarray, prompt_id, n_folds: int = 10, nu: float = 1e-3,
     return sums / (len(h) - count)
 
 
-def grace_influence(h: np.ndarray, prompt_id, n_folds: int = 10, nu: float = 1e-3, seed: int = 0, *,
-                    zero_rows: str = "refuse") -> np.ndarray:
+def grace_influence(
+    h: np.ndarray, prompt_id, n_folds: int = 10, nu: float = 1e-3, seed: int = 0, *, zero_rows: str = "refuse"
+) -> np.ndarray:
     """Jackknife influence of each prompt on GRACE, (n,): sums to zero; the sum of squares estimates its variance.
 
     (n - 1)/n (mean leave-one-out score - the score without p), rescaled by sqrt(n/(n - 1)) so that the sum of squares

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gracelib.scores import Grace
 from gracelib.evidence.ranks import Interval
+from gracelib.scores import Grace
 
 CHUNK = 256  #: resamples at a time: (256, n) weights stay small however many prompts there are
 
@@ -37,11 +37,7 @@ class PairedDifference:
 
 
 def grace_interval(
-    result: Grace,
-    n_boot: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    influence: np.ndarray | None = None,
+    result: Grace, n_boot: int = 2000, seed: int = 0, level: float = 0.95, influence: np.ndarray | None = None
 ) -> Interval:
     """Percentile interval of `result.total` over resamples of prompts.
 
@@ -75,9 +71,7 @@ def grace_difference(
     """
     common, at_a, at_b = np.intersect1d(a.prompt_ids, b.prompt_ids, return_indices=True)
     if len(common) < 2:
-        raise ValueError(
-            f"{len(common)} common prompt(s): a comparison needs at least 2 prompts that both answered"
-        )
+        raise ValueError(f"{len(common)} common prompt(s): a comparison needs at least 2 prompts that both answered")
     values = np.stack([a.per_prompt[at_a], b.per_prompt[at_b]])  # (2, n)
     weights = np.stack([a.count[at_a], b.count[at_b]]).astype(np.float64)
     draws = _resampled_means(values, weights, n_boot, seed, level)  # (2, n_boot)
@@ -95,9 +89,7 @@ def grace_difference(
     return PairedDifference(_interval(point, difference, len(common), level), p_lower, len(common), left_out)
 
 
-def _resampled_means(
-    values: np.ndarray, weights: np.ndarray, n_boot: int, seed: int, level: float
-) -> np.ndarray:
+def _resampled_means(values: np.ndarray, weights: np.ndarray, n_boot: int, seed: int, level: float) -> np.ndarray:
     """Weighted means (teachers, n_boot) of values (teachers, n), every teacher under the same resamples of
     prompts."""
     means = []

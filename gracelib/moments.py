@@ -20,9 +20,7 @@ def assign_folds(n_prompts: int, n_folds: int, seed: int = 0) -> np.ndarray:
     if n_folds < 2:
         raise ValueError(f"n_folds = {n_folds}: cross-validation needs at least 2 folds")
     if n_folds > n_prompts:
-        raise ValueError(
-            f"n_folds = {n_folds} is more than the {n_prompts} prompts: use n_folds <= {n_prompts}"
-        )
+        raise ValueError(f"n_folds = {n_folds} is more than the {n_prompts} prompts: use n_folds <= {n_prompts}")
     fold = np.empty(n_prompts, dtype=np.int64)
     for i, part in enumerate(np.array_split(np.random.default_rng(seed).permutation(n_prompts), n_folds)):
         fold[part] = i

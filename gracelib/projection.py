@@ -26,6 +26,7 @@ bijection of the element.
 The factor 1/sqrt(D) is left to the caller (`gradients.py`), so that integer gradients project to exact
 integers.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -39,9 +40,9 @@ _U32 = 0xFFFFFFFF
 _ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))  # (shift, multiplier)
 _LAST_SHIFT = 14
 _GOLDEN = 0x9E3779B9
-_ONE_BITS = 0x3F800000    # float32 +1.0
-_SIGN_BIT = -(1 << 31)    # int32 with the top bit set
-_PIECE = 1 << 18          # words mixed together on a CPU: their dozen passes over memory stay in the cache
+_ONE_BITS = 0x3F800000  # float32 +1.0
+_SIGN_BIT = -(1 << 31)  # int32 with the top bit set
+_PIECE = 1 << 18  # words mixed together on a CPU: their dozen passes over memory stay in the cache
 
 MIB = 1 << 20
 
@@ -74,8 +75,9 @@ def _keys(seed: int, name: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
-def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
-               device: str | torch.device = "cpu") -> torch.Tensor:
+def sign_words(
+    seed: int, name: str, start: int, stop: int, blocks: int, device: str | torch.device = "cpu"
+) -> torch.Tensor:
     """Words of elements start..stop-1 for row blocks 0..blocks-1: int32, (blocks, stop - start); layout:
     module head.
 
@@ -83,11 +85,13 @@ def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
     Raises ValueError unless 0 <= start <= stop and blocks >= 1.
     """
     if not 0 <= start <= stop or blocks < 1:
-        raise ValueError(f"sign_words({name!r}): need 0 <= start <= stop and blocks >= 1, "
-                         f"got start={start}, stop={stop}, blocks={blocks}")
+        raise ValueError(
+            f"sign_words({name!r}): need 0 <= start <= stop and blocks >= 1, "
+            f"got start={start}, stop={stop}, blocks={blocks}"
+        )
     k0, k1 = _keys(seed, name)
     row_keys = [_i32(_mix_int(_mix_int((b + _GOLDEN) & _U32) ^ k1)) for b in range(blocks)]
-    row_keys = torch.tensor(row_keys, dtype=torch.int32, device=device)[:, None]     # (blocks, 1)
+    row_keys = torch.tensor(row_keys, dtype=torch.int32, device=device)[:, None]  # (blocks, 1)
     cpu = row_keys.device.type == "cpu"
     # On a CPU a view of (stop - start, blocks): an element's words together, as `_expand` reads them.
     size = (stop - start, blocks) if cpu else (blocks, stop - start)
@@ -96,14 +100,14 @@ def sign_words(seed: int, name: str, start: int, stop: int, blocks: int,
     piece = _PIECE if cpu else 1 << 31
     at = start
     while at < stop:
-        end = min(stop, at + piece, ((at >> 32) + 1) << 32)    # of one value of e >> 32
+        end = min(stop, at + piece, ((at >> 32) + 1) << 32)  # of one value of e >> 32
         hi_key = _mix_int(_mix_int((at >> 32) ^ k1) ^ k0)
-        e = torch.arange(end - at, dtype=torch.int32, device=device).add_(_i32(at))      # (n,), modulo 2^32
+        e = torch.arange(end - at, dtype=torch.int32, device=device).add_(_i32(at))  # (n,), modulo 2^32
         e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))
-        step = max(1, piece // blocks)    # not one size for both: too few elements for every thread to have work
+        step = max(1, piece // blocks)  # not one size for both: too few elements for every thread to have work
         for i in range(0, end - at, step):
-            part = words[:, at - start + i:min(at - start + i + step, end - start)]      # (blocks, n)
-            _mix_(torch.bitwise_xor(e[i:i + step], row_keys, out=part))
+            part = words[:, at - start + i : min(at - start + i + step, end - start)]  # (blocks, n)
+            _mix_(torch.bitwise_xor(e[i : i + step], row_keys, out=part))
         at = end
     return words
 
@@ -117,12 +121,12 @@ def _expand(words: torch.Tensor, d: int, dtype: torch.dtype, out: torch.Tensor |
     blocks, n = words.shape
     if words.device.type == "cpu" and sys.byteorder == "little":
         codes = words.T.flatten().view(torch.uint8).view(n, 4 * blocks)
-        codes = codes[:, :-(-d // 8)].flatten().int()
+        codes = codes[:, : -(-d // 8)].flatten().int()
         out = out.resize_(len(codes), 8) if out is not None else out
-        found = torch.index_select(_of_bytes(dtype), 0, codes, out=out)                   # (n * ceil(d / 8), 8)
+        found = torch.index_select(_of_bytes(dtype), 0, codes, out=out)  # (n * ceil(d / 8), 8)
         return found.view(n, -1)[:, :d].T
     shifts = 31 - torch.arange(32, dtype=torch.int32, device=words.device)
-    bits = (~words)[:, None, :] << shifts[None, :, None]                   # (blocks, 1, n) << (1, 32, 1)
+    bits = (~words)[:, None, :] << shifts[None, :, None]  # (blocks, 1, n) << (1, 32, 1)
     bits.bitwise_and_(_SIGN_BIT).bitwise_or_(_ONE_BITS)
     return bits.view(torch.float32).reshape(blocks * 32, n)[:d].to(dtype)
 
@@ -133,8 +137,15 @@ def _of_bytes(dtype: torch.dtype) -> torch.Tensor:
     return (torch.arange(256)[:, None] >> torch.arange(8) & 1).to(dtype) * 2 - 1
 
 
-def signs(seed: int, name: str, start: int, stop: int, d: int, dtype: torch.dtype = torch.float32,
-          device: str | torch.device = "cpu") -> torch.Tensor:
+def signs(
+    seed: int,
+    name: str,
+    start: int,
+    stop: int,
+    d: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> torch.Tensor:
     """sqrt(D) * Pi^T for elements start..stop-1 of parameter `name`: (stop - start, d) of +-1 (a transposed
     view).
 
@@ -156,14 +167,20 @@ class SignProjection:
     this class's `accumulate` can stand in for it, e.g. a fused GPU kernel.
     """
 
-    def __init__(self, d: int, seed: int = 0, device: str | torch.device = "cpu",
-                 cache_bytes: int = 256 * MIB, chunk_bytes: int | None = None):
+    def __init__(
+        self,
+        d: int,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        cache_bytes: int = 256 * MIB,
+        chunk_bytes: int | None = None,
+    ):
         if d < 1:
             raise ValueError(f"SignProjection: the projection needs d >= 1 rows, got d={d}")
         self.d, self.seed, self.device, self.cache_bytes = d, seed, torch.device(device), cache_bytes
         if chunk_bytes is None:
             chunk_bytes = (4 if self.device.type == "cpu" else 64) * MIB
-        self.chunk = max(1, chunk_bytes // (4 * d))    # elements per chunk
+        self.chunk = max(1, chunk_bytes // (4 * d))  # elements per chunk
         self.cached_bytes = 0
         self._cache: dict[tuple, torch.Tensor] = {}
         self._last: tuple = (None, None)
@@ -178,20 +195,22 @@ class SignProjection:
         Not scaled by 1/sqrt(D). Raises ValueError if the shapes do not fit.
         """
         if grad_block.ndim != 2 or out.shape != (grad_block.shape[0], self.d):
-            raise ValueError(f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
-                             f"{tuple(out.shape)} and {tuple(grad_block.shape)}")
+            raise ValueError(
+                f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
+                f"{tuple(out.shape)} and {tuple(grad_block.shape)}"
+            )
         grad_block = grad_block.to(out.dtype)
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         shared = threads > 1 and self.chunk % threads == 0 and grad_block.shape[1] >= self.chunk
-        if shared:    # a core multiplies by the signs it has just made itself: others' are far away
-            sums = torch.zeros(threads, *out.shape, dtype=out.dtype)                      # (threads, B, d)
+        if shared:  # a core multiplies by the signs it has just made itself: others' are far away
+            sums = torch.zeros(threads, *out.shape, dtype=out.dtype)  # (threads, B, d)
         for at in range(0, grad_block.shape[1], self.chunk):
-            piece = grad_block[:, at:at + self.chunk]                                     # (B, c)
-            s = self._signs(name, start, start + grad_block.shape[1], at, out.dtype).T    # (c, d)
-            if shared and len(s) == self.chunk:    # (threads, B, c / threads) @ (threads, c / threads, d)
+            piece = grad_block[:, at : at + self.chunk]  # (B, c)
+            s = self._signs(name, start, start + grad_block.shape[1], at, out.dtype).T  # (c, d)
+            if shared and len(s) == self.chunk:  # (threads, B, c / threads) @ (threads, c / threads, d)
                 sums.baddbmm_(piece.unflatten(1, (threads, -1)).transpose(0, 1), s.unflatten(0, (threads, -1)))
             else:
-                out.addmm_(piece, s)                                                      # (B, c) @ (c, d)
+                out.addmm_(piece, s)  # (B, c) @ (c, d)
         if shared:
             out += sums.sum(0)
 
@@ -201,7 +220,7 @@ class SignProjection:
         key = (name, start + at, min(start + at + self.chunk, stop), dtype)
         s = self._cache.get(key)
         if s is None:
-            words = self._words(name, start, stop)[:, at:at + self.chunk]
+            words = self._words(name, start, stop)[:, at : at + self.chunk]
             size = self.d * words.shape[1] * dtype.itemsize
             keep = self.cached_bytes + size <= self.cache_bytes * 3 // 4
             if not keep and (self._buffer is None or self._buffer.dtype != dtype):
@@ -235,6 +254,7 @@ def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
     if device.type == "cuda":
         if (fault := _kernel_fault(device)) is None:
             from gracelib.features.kernel import TritonSignProjection
+
             return TritonSignProjection(d, seed, device)
         warnings.warn(f"signs are made by torch, which is slower on a GPU than the fused kernel: {fault}", stacklevel=3)
     return SignProjection(d, seed, device)

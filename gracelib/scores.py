@@ -66,9 +66,7 @@ def recalibrate(g: np.ndarray, length: np.ndarray, power: float = 1.0) -> np.nda
     g = check_rows(g, "g")
     power = float(power)
     if not np.isfinite(power) or power < 0:
-        raise ValueError(
-            f"power = {power}: the length power must be finite and >= 0 (|y| = 1 would give 1/0)"
-        )
+        raise ValueError(f"power = {power}: the length power must be finite and >= 0 (|y| = 1 would give 1/0)")
     length = np.asarray(length)
     if length.shape != (len(g),):
         raise ValueError(f"length has shape {length.shape}, expected ({len(g)},): one length per row of g")

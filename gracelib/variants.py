@@ -21,8 +21,14 @@ from gracelib.cmi import LeaveOneOut
 from gracelib.moments import assign_folds, factor, moment_rows, whiten
 from gracelib.scores import Grace, g_norm, g_vendi, grace, recalibrate, released_grace
 
-REFERENCES = {"grace": "lower", "grace_variance": "lower", "grace_bias": "lower", "g_vendi": "higher",
-              "g_norm": "lower", "first_half": "lower"}  #: what a variant may stand in for, and which end of it is better
+REFERENCES = {
+    "grace": "lower",
+    "grace_variance": "lower",
+    "grace_bias": "lower",
+    "g_vendi": "higher",
+    "g_norm": "lower",
+    "first_half": "lower",
+}  #: what a variant may stand in for, and which end of it is better
 
 
 class Teacher:
@@ -157,8 +163,12 @@ _LIST = (
 )
 # fmt: on
 VARIANTS: dict[str, Variant] = {v.name: v for v in _LIST}
-_REFERENCE_VALUES = {"grace_variance": lambda t: t.default.variance, "grace_bias": lambda t: t.default.bias,
-                     "g_vendi": lambda t: g_vendi(t.h, "keep"), "g_norm": lambda t: g_norm(t.h, "keep")}
+_REFERENCE_VALUES = {
+    "grace_variance": lambda t: t.default.variance,
+    "grace_bias": lambda t: t.default.bias,
+    "g_vendi": lambda t: g_vendi(t.h, "keep"),
+    "g_norm": lambda t: g_norm(t.h, "keep"),
+}
 
 
 def variant_values(features: Mapping, n_folds: int = 10, nu: float = 1e-3, seed: int = 0) -> dict[str, float]:

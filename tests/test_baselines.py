@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gracelib import baselines
-from gracelib.baselines import (
-    SCORES,
-    badge,
-    best_prob,
-    compute_scores,
-    determinant,
-    graded_prob,
-    inner_product,
-)
+from gracelib.baselines import SCORES, badge, best_prob, compute_scores, determinant, graded_prob, inner_product
 from gracelib.scores import g_norm, g_var, g_vendi, grace, recalibrate
 
 pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
@@ -88,9 +80,7 @@ def test_determinant_and_badge():
     assert determinant(h, 1e-3) == pytest.approx(np.log(lam + 1e-3 / 3).sum())
     assert determinant(5 * h) == pytest.approx(determinant(h)), "scale-free"
     assert badge(5 * h) == pytest.approx(badge(h) + np.log(25)), "badge is not"
-    assert np.isfinite(determinant(rng.standard_normal((3, 8)))), (
-        "fewer rows than columns: nu keeps it finite"
-    )
+    assert np.isfinite(determinant(rng.standard_normal((3, 8)))), "fewer rows than columns: nu keeps it finite"
     with pytest.raises(ValueError, match="nu = 0: the determinant needs nu > 0"):
         determinant(h, nu=0)
 
@@ -139,10 +129,7 @@ def test_compute_scores_agrees_with_the_functions():
 def test_scores_do_not_depend_on_row_order():
     f = teacher(3)
     order = np.random.default_rng(0).permutation(len(f["g"]))
-    first, second = (
-        compute_scores(f, n_folds=4),
-        compute_scores({k: x[order] for k, x in f.items()}, n_folds=4),
-    )
+    first, second = (compute_scores(f, n_folds=4), compute_scores({k: x[order] for k, x in f.items()}, n_folds=4))
     assert second.values == pytest.approx(first.values, rel=1e-12) and second.skipped == first.skipped
 
 
@@ -167,9 +154,7 @@ def test_a_teacher_that_is_always_right_has_no_probability_of_incorrect():
 
 def test_one_response_per_prompt_has_no_inner_product():
     undefined = compute_scores(teacher(m=1), n_folds=4).undefined
-    assert undefined["inner_product"].startswith(
-        "no pair: each of the 20 prompts has fewer than two responses"
-    )
+    assert undefined["inner_product"].startswith("no pair: each of the 20 prompts has fewer than two responses")
 
 
 def test_one_token_responses_are_kept_and_counted_but_dead_gradients_refused():
@@ -179,9 +164,7 @@ def test_one_token_responses_are_kept_and_counted_but_dead_gradients_refused():
     assert result.n_one_token == 2 and result.grace.n_zero_rows == 2
     assert all(np.isfinite(list(result.values.values())))
     f["g"][7] = 0
-    with pytest.raises(
-        ValueError, match=r"g\[7\] is zero \(1 such\) though its response has more than one token"
-    ):
+    with pytest.raises(ValueError, match=r"g\[7\] is zero \(1 such\) though its response has more than one token"):
         compute_scores(f, n_folds=4)
 
 
@@ -204,9 +187,7 @@ def test_the_registry_is_complete():
     graded = {n for n, s in SCORES.items() if s.needs_grades}
     assert graded == {"correct_prob", "incorrect_prob", "difference_prob", "teacher_accuracy"}
     lower = {"grace", "grace_variance", "grace_bias", "g_norm", "g_var", "student_loss", "inner_product"}
-    assert lower | {"inner_product_raw", "incorrect_prob"} == {
-        n for n, s in SCORES.items() if s.direction == "lower"
-    }
+    assert lower | {"inner_product_raw", "incorrect_prob"} == {n for n, s in SCORES.items() if s.direction == "lower"}
 
 
 @pytest.mark.parametrize(
@@ -224,16 +205,10 @@ def test_compute_scores_refuses(names, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (
-            {"mean_prob": np.full(60, 1.5)},
-            r"mean_prob\[0\] = 1.5 \(60 such\): expected finite, in \[0.0, 1.0\]",
-        ),
+        ({"mean_prob": np.full(60, 1.5)}, r"mean_prob\[0\] = 1.5 \(60 such\): expected finite, in \[0.0, 1.0\]"),
         ({"loss": np.full(60, np.nan)}, r"loss\[0\] = nan"),
         ({"loss": np.full((60, 1), 1.0)}, r"loss has shape \(60, 1\)"),
-        (
-            {"correct": np.ones(60)},
-            r"correct has shape \(60,\) and dtype float64: expected one bool per response",
-        ),
+        ({"correct": np.ones(60)}, r"correct has shape \(60,\) and dtype float64: expected one bool per response"),
         ({"prompt_id": np.arange(59)}, r"prompt_id has shape \(59,\)"),
     ],
 )

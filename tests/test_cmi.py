@@ -31,19 +31,14 @@ def dense(x, ids, nu, eta, sigma):
     ms, outs = [], []
     for p in np.unique(ids):
         out = ids != p
-        lam, q = np.linalg.eigh(
-            unit[out].T @ unit[out] / directed[out].sum() + nu / x.shape[1] * np.eye(x.shape[1])
-        )
+        lam, q = np.linalg.eigh(unit[out].T @ unit[out] / directed[out].sum() + nu / x.shape[1] * np.eye(x.shape[1]))
         ms.append(q / np.sqrt(lam) @ q.T)
         outs.append(x[out].mean(axis=0))
     ms, outs, mu = np.array(ms), np.array(outs), x.mean(axis=0)
     mean, step = ms.mean(axis=0), np.einsum("nij,nj->ni", ms, outs)
     a, b, b_mu = step - ms @ mu, step - outs @ mean, ms @ mu - mean @ mu
     c, spread = a.mean(axis=0), step - step.mean(axis=0)
-    values = [3 * (v**2).sum(axis=1).mean() for v in (a, b, b_mu)] + [
-        3 * (c**2).sum(),
-        (spread**2).sum(axis=1).mean(),
-    ]
+    values = [3 * (v**2).sum(axis=1).mean() for v in (a, b, b_mu)] + [3 * (c**2).sum(), (spread**2).sum(axis=1).mean()]
     return dict(zip(TERMS, np.array(values) * eta**2 / sigma**2, strict=True)), ms, step
 
 
@@ -76,9 +71,7 @@ def test_gradient_term_is_grace_variance_with_one_response_per_prompt(seed, n, n
 def test_identity_is_g_var_and_has_no_stability_term():
     x, ids = rows(2, (1,) * 20)
     bound = cmi_bound(x, ids, eta=1.0, sigma=1.0, space="g", preconditioner="identity")
-    assert bound.tight == pytest.approx(g_var(x) / 19**2, rel=1e-12), (
-        "warm-up: constant 1, (n/(n - 1))^2 / n^2"
-    )
+    assert bound.tight == pytest.approx(g_var(x) / 19**2, rel=1e-12), "warm-up: constant 1, (n/(n - 1))^2 / n^2"
     assert bound.gradient == pytest.approx(3 * bound.tight, rel=1e-12)
     assert bound.stability == bound.stability_proof == 0 and bound.cross == pytest.approx(0, abs=1e-25)
     assert bound.ratio == np.inf
@@ -99,9 +92,7 @@ def test_quadratic_forms_against_solves():
     x, ids = rows(4, (1, 3, 2, 4, 1, 2), d=5)
     v = np.random.default_rng(0).standard_normal((6, 5))
     _, ms, _ = dense(x, ids, 1e-3, 1, 1)
-    assert LeaveOneOut(x, ids, 1e-3).quadratic(v) == pytest.approx(
-        ((ms @ v[..., None]) ** 2).sum((1, 2)), rel=1e-9
-    )
+    assert LeaveOneOut(x, ids, 1e-3).quadratic(v) == pytest.approx(((ms @ v[..., None]) ** 2).sum((1, 2)), rel=1e-9)
 
 
 @pytest.mark.parametrize("low, high", [(1e-4 / 512, 1.0), (1e-3 / 512, 0.2), (0.1, 0.3), (1.0, 1.0)])
@@ -132,9 +123,7 @@ def test_bounds_hold_against_the_true_mutual_information(dim, preconditioner, si
     n."""
     x, ids = rows(5, (1,) * 6, d=dim)
     _, _, smoothed = dense(x, ids, 1e-2, 1, 1)
-    steps = (
-        smoothed if preconditioner == "smoothed" else np.array([x[ids != p].mean(axis=0) for p in range(6)])
-    )
+    steps = smoothed if preconditioner == "smoothed" else np.array([x[ids != p].mean(axis=0) for p in range(6)])
     true = gaussian_mixture_information(steps, 0.7, sigma)
     bound = cmi_bound(x, ids, eta=0.7, sigma=sigma, space="g", preconditioner=preconditioner, nu=1e-2)
     assert 0 < true <= min(bound.tight / 2, bound.log_n) * (1 + 1e-9)
@@ -197,14 +186,8 @@ X, IDS = rows()
         ({"n_shifts": 0}, "n_shifts = 0: at least one shift is needed"),
         ({"prompt_id": np.zeros(36, int)}, "only one prompt: leaving it out leaves nothing"),
         ({"prompt_id": IDS[1:]}, r"prompt_id has shape \(35,\)"),
-        (
-            {"x": np.where(np.arange(36)[:, None] == 3, np.nan, X)},
-            r"x has NaN or Inf in 1 row\(s\), first at row 3",
-        ),
-        (
-            {"x": np.where(IDS[:, None] == 2, X, 0), "zero_rows": "keep"},
-            "only prompt 2 has rows with a direction",
-        ),
+        ({"x": np.where(np.arange(36)[:, None] == 3, np.nan, X)}, r"x has NaN or Inf in 1 row\(s\), first at row 3"),
+        ({"x": np.where(IDS[:, None] == 2, X, 0), "zero_rows": "keep"}, "only prompt 2 has rows with a direction"),
     ],
 )
 def test_cmi_refuses(change, message):

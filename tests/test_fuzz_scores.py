@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gracelib import scores
 from gracelib.baselines import SCORES, compute_scores
 from gracelib.cmi import cmi_bound
-from gracelib.influence import grace_influence
 from gracelib.evidence.ranks import regret, spearman
+from gracelib.influence import grace_influence
 
 ENTRIES = st.sampled_from(
     [0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 5e-324, 1e-8, 1e8, 1e150, 1e160, -1e300, np.nan, np.inf]
@@ -56,9 +56,7 @@ def features(draw, entries=ENTRIES, tame=False):
 def value_or_refusal(function):
     """The value, checked to be finite; None for a refusal in one line."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "error", category=RuntimeWarning
-        )  # numpy's overflow, invalid value, division by zero
+        warnings.filterwarnings("error", category=RuntimeWarning)  # numpy's overflow, invalid value, division by zero
         warnings.filterwarnings("ignore", message="nu = ")
         try:
             found = function()
@@ -76,10 +74,7 @@ def value_or_refusal(function):
 
 @drawn(150)
 @given(
-    f=features(),
-    n_folds=st.integers(0, 6),
-    nu=st.sampled_from([0.0, 1e-12, 1e-3, 1.0, -1.0, np.nan]),
-    data=st.data(),
+    f=features(), n_folds=st.integers(0, 6), nu=st.sampled_from([0.0, 1e-12, 1e-3, 1.0, -1.0, np.nan]), data=st.data()
 )
 def test_every_score_is_finite_or_refused(f, n_folds, nu, data):
     name = data.draw(st.sampled_from([name for name, score in SCORES.items() if score.function is not None]))

@@ -26,14 +26,7 @@ def teacher(one_token=()):
 @pytest.mark.parametrize("one_token", [(), (3, 40)])
 def test_every_cell_equals_grace_on_its_subset(one_token):
     f = teacher(one_token)
-    grid = {
-        "n": [6, 16],
-        "m": [1, 3],
-        "d": [4, 8],
-        "n_folds": [2, 5],
-        "nu": [1e-3, 0.1],
-        "power": [0.0, 1.0, 2.0],
-    }
+    grid = {"n": [6, 16], "m": [1, 3], "d": [4, 8], "n_folds": [2, 5], "nu": [1e-3, 0.1], "power": [0.0, 1.0, 2.0]}
     rows = score_grid(f, **grid, seed=5)
     keys = list(grid)
     assert sorted(tuple(r[k] for k in keys) for r in rows) == sorted(itertools.product(*grid.values()))
@@ -44,9 +37,7 @@ def test_every_cell_equals_grace_on_its_subset(one_token):
         h = recalibrate(g, f["length"][subset], r["power"])
         one = grace(h, f["prompt_id"][subset], r["n_folds"], r["nu"], 5, zero_rows="keep")
         expected = (one.total, one.variance, one.bias, one.nu_share)
-        assert [r[k] for k in ("grace", "variance", "bias", "nu_share")] == pytest.approx(
-            expected, rel=1e-9
-        ), r
+        assert [r[k] for k in ("grace", "variance", "bias", "nu_share")] == pytest.approx(expected, rel=1e-9), r
         assert r["cross"] == pytest.approx(one.cross, rel=1e-8, abs=1e-9 * one.total)
         assert r["g_vendi"] == pytest.approx(g_vendi(h, "keep"), abs=1e-10)
         assert (r["g_norm"], r["g_var"]) == pytest.approx((g_norm(h, "keep"), g_var(h, "keep")))

@@ -6,6 +6,7 @@ of chunk, start and number of rows; integer gradients project to exact integers;
 g||^2 = (d/D) ||g||^2 over tensors of different shapes. The Monte-Carlo bounds are about five standard
 deviations of what is estimated.
 """
+
 import hashlib
 import math
 
@@ -18,8 +19,7 @@ from hypothesis import strategies as st
 from gracelib import projection
 from gracelib.projection import SignProjection, sign_words, signs
 
-SHAPES = {"embed.weight": (23, 8), "layer.weight": (5, 31), "layer.bias": (5,), "norm.weight": (8,),
-          "wide": (1, 200)}
+SHAPES = {"embed.weight": (23, 8), "layer.weight": (5, 31), "layer.bias": (5,), "norm.weight": (8,), "wide": (1, 200)}
 GOLDEN = [[-1667982794, 702442186, 812974086], [-526182529, -1203536952, -780306608]]
 
 
@@ -35,6 +35,7 @@ def reference_word(seed, name, e, b):
         x ^= x >> 15
         x = x * 0x31848BAB & u32
         return x ^ x >> 14
+
     digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8, person=b"gracelib.signs").digest()
     k0, k1 = (int(k) for k in np.frombuffer(digest, "<u4"))
     hi_key = mix(mix((e >> 32) ^ k1) ^ k0)
@@ -57,7 +58,7 @@ def test_words_do_not_depend_on_the_pieces_they_are_made_in(monkeypatch):
     """A CPU makes words in pieces that stay in its cache, of elements and of words: the same bits, whatever the size."""
     from gracelib import projection
 
-    start, stop = (1 << 32) - 700, (1 << 32) + 900    # the key changes on the way
+    start, stop = (1 << 32) - 700, (1 << 32) + 900  # the key changes on the way
     whole = sign_words(3, "w", start, stop, 5)
     for piece in (3, 64, 1000):
         monkeypatch.setattr(projection, "_PIECE", piece)
@@ -76,8 +77,7 @@ def test_words_never_change():
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(-5, 2**70), name=st.text(max_size=20),
-       start=st.integers(0, 2**40), block=st.integers(0, 40))
+@given(seed=st.integers(-5, 2**70), name=st.text(max_size=20), start=st.integers(0, 2**40), block=st.integers(0, 40))
 def test_words_follow_the_written_layout(seed, name, start, block):
     got = sign_words(seed, name, start, start + 3, block + 1)[block].tolist()
     assert [w & 0xFFFFFFFF for w in got] == [reference_word(seed, name, start + i, block) for i in range(3)]
@@ -86,8 +86,9 @@ def test_words_follow_the_written_layout(seed, name, start, block):
 @pytest.mark.parametrize("border", [2**31, 2**32, 3 * 2**32])
 def test_words_across_the_32_bit_borders(border):
     got = sign_words(3, "w", border - 2, border + 2, 2).tolist()
-    assert [[w & 0xFFFFFFFF for w in row] for row in got] == \
-        [[reference_word(3, "w", e, b) for e in range(border - 2, border + 2)] for b in range(2)]
+    assert [[w & 0xFFFFFFFF for w in row] for row in got] == [
+        [reference_word(3, "w", e, b) for e in range(border - 2, border + 2)] for b in range(2)
+    ]
     assert len(set(got[0])) == 4
 
 
@@ -156,13 +157,17 @@ def test_bits_are_balanced_and_uncorrelated():
     base = s[:n]
     bound = 5.5 / math.sqrt(n)
     assert base.mean(0).abs().max() < bound
-    rows = base.T @ base / n - torch.eye(d)                                       # (d, n) @ (n, d)
+    rows = base.T @ base / n - torch.eye(d)  # (d, n) @ (n, d)
     assert rows.abs().max() < bound
     for shift in (1, 2, 3, 4, 8, 16, 31, 32, 64, 128, 256):
-        assert (base.T @ s[shift:n + shift] / n).abs().max() < bound, f"elements {shift} apart"
-    others = {("seed", 1): signs(1, "a.weight", 0, n, d), ("seed", -1): signs(-1, "a.weight", 0, n, d),
-              ("name", "b"): signs(0, "b.weight", 0, n, d), ("name", "bias"): signs(0, "a.bias", 0, n, d),
-              ("e", 2**32): signs(0, "a.weight", 2**32, 2**32 + n, d)}
+        assert (base.T @ s[shift : n + shift] / n).abs().max() < bound, f"elements {shift} apart"
+    others = {
+        ("seed", 1): signs(1, "a.weight", 0, n, d),
+        ("seed", -1): signs(-1, "a.weight", 0, n, d),
+        ("name", "b"): signs(0, "b.weight", 0, n, d),
+        ("name", "bias"): signs(0, "a.bias", 0, n, d),
+        ("e", 2**32): signs(0, "a.weight", 2**32, 2**32 + n, d),
+    }
     for what, other in others.items():
         assert (base.T @ other / n).abs().max() < bound, what
 
@@ -185,8 +190,13 @@ def test_paper_scaling_is_unbiased_over_tensors_of_different_shapes():
     d, n_seeds, size = 8, 1500, sum(math.prod(s) for s in SHAPES.values())
     generator = torch.Generator().manual_seed(1)
     for heavy in SHAPES:
-        u, v = ({k: torch.randn(math.prod(s), generator=generator) * (3.0 if k == heavy else 0.1)
-                 for k, s in SHAPES.items()} for _ in range(2))
+        u, v = (
+            {
+                k: torch.randn(math.prod(s), generator=generator) * (3.0 if k == heavy else 0.1)
+                for k, s in SHAPES.items()
+            }
+            for _ in range(2)
+        )
         v = {k: v[k] + 0.5 * u[k] for k in v}
         both = {k: torch.stack([u[k], v[k]]) for k in SHAPES}
         products = []
@@ -205,15 +215,17 @@ def test_paper_scaling_is_unbiased_over_tensors_of_different_shapes():
         assert products[:, 0].var() == pytest.approx(variance.item(), rel=0.3)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: signs(0, "w", 0, 5, 0), r"'w'.*d >= 1 rows, got d=0"),
-    (lambda: SignProjection(0), r"d >= 1 rows, got d=0"),
-    (lambda: sign_words(0, "w", 5, 4, 1), r"start=5, stop=4"),
-    (lambda: sign_words(0, "w", -1, 4, 1), r"start=-1"),
-    (lambda: sign_words(0, "w", 0, 4, 0), r"blocks=0"),
-    (lambda: SignProjection(4).accumulate(torch.zeros(2, 4), "w", 0, torch.zeros(3, 5)),
-     r"\(2, 4\) and \(3, 5\)"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: signs(0, "w", 0, 5, 0), r"'w'.*d >= 1 rows, got d=0"),
+        (lambda: SignProjection(0), r"d >= 1 rows, got d=0"),
+        (lambda: sign_words(0, "w", 5, 4, 1), r"start=5, stop=4"),
+        (lambda: sign_words(0, "w", -1, 4, 1), r"start=-1"),
+        (lambda: sign_words(0, "w", 0, 4, 0), r"blocks=0"),
+        (lambda: SignProjection(4).accumulate(torch.zeros(2, 4), "w", 0, torch.zeros(3, 5)), r"\(2, 4\) and \(3, 5\)"),
+    ],
+)
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -240,7 +252,7 @@ def test_threads_share_the_work_and_change_nothing(rows):
     grad = torch.randint(-9, 10, (rows, wide), generator=torch.Generator().manual_seed(1)).float()
     dense = grad @ signs(4, "w", 7, 7 + wide, 96)
     try:
-        for threads in (1, 2, 4, 3):    # 64 elements a chunk: three do not divide them
+        for threads in (1, 2, 4, 3):  # 64 elements a chunk: three do not divide them
             torch.set_num_threads(threads)
             projector = SignProjection(96, seed=4, cache_bytes=0, chunk_bytes=64 * 96 * 4)
             out = torch.ones(rows, 96)

@@ -100,9 +100,7 @@ def test_two_prompts_by_hand_with_an_off_diagonal_matrix():
     """
     h = np.array([[1.0, 1.0], [2.0, 0.0]])
     assert grace(h, ["a", "b"], n_folds=2, nu=2.0).total == pytest.approx(2.25, rel=1e-14)
-    assert grace(h, ["a", "b"], n_folds=2, nu=2.0, preconditioner="raw").total == pytest.approx(
-        0.9375, rel=1e-14
-    )
+    assert grace(h, ["a", "b"], n_folds=2, nu=2.0, preconditioner="raw").total == pytest.approx(0.9375, rel=1e-14)
 
 
 @settings(deadline=None, max_examples=60)
@@ -124,9 +122,7 @@ def test_scaling(pair, n_folds, nu, c):
     """h -> c h multiplies GRACE, G-Norm, G-Var by c^2, leaves G-Vendi and the raw-preconditioned GRACE as
     they were."""
     h, ids = pair
-    assert grace(c * h, ids, n_folds, nu).total == pytest.approx(
-        c**2 * grace(h, ids, n_folds, nu).total, rel=1e-9
-    )
+    assert grace(c * h, ids, n_folds, nu).total == pytest.approx(c**2 * grace(h, ids, n_folds, nu).total, rel=1e-9)
     raw = grace(h, ids, n_folds, nu, preconditioner="raw").total
     assert grace(c * h, ids, n_folds, nu, preconditioner="raw").total == pytest.approx(raw, rel=1e-9)
     assert g_vendi(c * h) == pytest.approx(g_vendi(h), abs=1e-9)
@@ -138,13 +134,7 @@ def test_scaling(pair, n_folds, nu, c):
 def test_rotation_changes_no_spectral_score(pair, n_folds, nu, seed):
     h, ids = pair
     q = np.linalg.qr(np.random.default_rng(seed).standard_normal((h.shape[1],) * 2))[0]
-    for score in (
-        lambda x: grace(x, ids, n_folds, nu).total,
-        lambda x: released_grace(x, ids),
-        g_vendi,
-        g_norm,
-        g_var,
-    ):
+    for score in (lambda x: grace(x, ids, n_folds, nu).total, lambda x: released_grace(x, ids), g_vendi, g_norm, g_var):
         assert score(h @ q) == pytest.approx(score(h), rel=1e-8, abs=1e-9)
 
 
@@ -180,17 +170,7 @@ def test_row_order_never_matters_bitwise(pair, seed):
     h, ids = pair
     order = np.random.default_rng(seed).permutation(len(h))
     first, second = grace(h, ids, 3), grace(h[order], ids[order], 3)
-    for name in (
-        "total",
-        "variance",
-        "bias",
-        "cross",
-        "nu_share",
-        "per_prompt",
-        "fold",
-        "count",
-        "prompt_ids",
-    ):
+    for name in ("total", "variance", "bias", "cross", "nu_share", "per_prompt", "fold", "count", "prompt_ids"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
     assert released_grace(h, ids) == released_grace(h[order], ids[order])
 
@@ -198,9 +178,7 @@ def test_row_order_never_matters_bitwise(pair, seed):
 def test_folds_are_the_documented_ones():
     """Sorted unique ids, default_rng(seed).permutation, numpy.array_split; strings sort as strings."""
     ids = np.array(["p10", "p2", "p1", "p30", "p4"])
-    parts = np.array_split(
-        np.random.default_rng(6).permutation(np.array(["p1", "p10", "p2", "p30", "p4"])), 2
-    )
+    parts = np.array_split(np.random.default_rng(6).permutation(np.array(["p1", "p10", "p2", "p30", "p4"])), 2)
     result = grace(np.random.default_rng(0).standard_normal((5, 2)), ids, 2, seed=6)
     for i, part in enumerate(parts):
         assert set(result.prompt_ids[result.fold == i]) == set(part)
@@ -354,14 +332,10 @@ def test_no_smoothing_is_refused_only_when_singular():
 def test_warns_when_nu_decides():
     rng = np.random.default_rng(0)
     h, ids = rng.standard_normal((64, 40)), np.repeat(np.arange(16), 4)
-    with pytest.warns(
-        UserWarning, match=re.escape("nu = 0.001 decides this GRACE: (1 - 1/C) n m = 32 <= d = 40")
-    ):
+    with pytest.warns(UserWarning, match=re.escape("nu = 0.001 decides this GRACE: (1 - 1/C) n m = 32 <= d = 40")):
         grace(h, ids, 2)
     near_copies = np.repeat(h[::4], 4, axis=0) + 1e-4 * rng.standard_normal(h.shape)
-    with pytest.warns(
-        UserWarning, match="of its log-derivative is nu's, as when responses are near-duplicates"
-    ):
+    with pytest.warns(UserWarning, match="of its log-derivative is nu's, as when responses are near-duplicates"):
         grace(near_copies[:, :30], ids, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -395,9 +369,7 @@ def test_released_parity(case, expected):
     assert released_case(*case) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.skipif(
-    not RELEASED.exists(), reason="../shared/paper/released_grace.csv is not beside this checkout"
-)
+@pytest.mark.skipif(not RELEASED.exists(), reason="../shared/paper/released_grace.csv is not beside this checkout")
 def test_released_parity_with_the_whole_table():
     with RELEASED.open() as f:
         rows = list(csv.DictReader(f))

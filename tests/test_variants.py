@@ -43,7 +43,9 @@ def test_default_and_options_are_those_of_grace():
     assert values["released"] == released_grace(f["g"], ids) and values["released_log"] == released_grace(h, ids)
     assert values["g_vendi_bits"] == pytest.approx(values["g_vendi"] / np.log(2))
     assert values["mean_of_folds"] == pytest.approx(values["grace"])  # 20 prompts in 5 equal folds
-    assert values["bias_as_printed"] == pytest.approx(values["grace_bias"] * 5 / len(h))  # each fold once, not |D_i| times
+    assert values["bias_as_printed"] == pytest.approx(
+        values["grace_bias"] * 5 / len(h)
+    )  # each fold once, not |D_i| times
 
 
 @pytest.mark.parametrize("kind", [{}, {"one_token": True}, {"unequal": True}])

@@ -6,6 +6,7 @@ else the machine does hits all of them; the slow ways are timed on as many respo
 all of them, which is said in the table, and left out where one response takes too long or a matrix does not fit.
 Finished settings are kept in runs/bench: a run that was stopped goes on where it was.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,11 +29,11 @@ from gracelib.jobs.paths import figures, runs
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
 
 MIB = 1 << 20
-PROMPT = 20                 # tokens, on average
-ROUNDS_SECONDS = 900.0      # a setting has fewer repeats where they would take longer
-PEER_SECONDS = 12.0         # the same for a slow way, which has fewer responses as well
-ONE_RUN = 60.0              # a way is left out where one run takes longer
-SECONDS_A_DRAW = 1.5e-8     # of one random sign of the others' projectors, on two cores: to know before
+PROMPT = 20  # tokens, on average
+ROUNDS_SECONDS = 900.0  # a setting has fewer repeats where they would take longer
+PEER_SECONDS = 12.0  # the same for a slow way, which has fewer responses as well
+ONE_RUN = 60.0  # a way is left out where one run takes longer
+SECONDS_A_DRAW = 1.5e-8  # of one random sign of the others' projectors, on two cores: to know before
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,23 @@ class Setting:
 
 # A score needs n m of a thousand or more; large students get fewer here, for time: 240 of the largest wait together in
 # the 24 GiB of a laptop.
-FULL = (Setting(100_000), Setting(300_000, panels="Dnd"), Setting(1_000_000), Setting(3_000_000),
-        Setting(10_000_000, 256), Setting(30_000_000, 240),
-        *(Setting(300_000, n, panels="n") for n in (8, 32, 128)), *(Setting(300_000, d=d, panels="d") for d in (32, 128, 2048)))
+FULL = (
+    Setting(100_000),
+    Setting(300_000, panels="Dnd"),
+    Setting(1_000_000),
+    Setting(3_000_000),
+    Setting(10_000_000, 256),
+    Setting(30_000_000, 240),
+    *(Setting(300_000, n, panels="n") for n in (8, 32, 128)),
+    *(Setting(300_000, d=d, panels="d") for d in (32, 128, 2048)),
+)
 BARS = (Setting(100_000), Setting(1_000_000))
-QUICK = (Setting(30_000, 32, 64, 30, "Dnd"), Setting(100_000, 32, 64, 30), Setting(30_000, 8, 64, 30, "n"),
-         Setting(30_000, 32, 256, 30, "d"))
+QUICK = (
+    Setting(30_000, 32, 64, 30, "Dnd"),
+    Setting(100_000, 32, 64, 30),
+    Setting(30_000, 8, 64, 30, "n"),
+    Setting(30_000, 32, 256, 30, "d"),
+)
 
 
 def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> list[dict]:
@@ -61,10 +73,16 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
     model = ways.student_of(setting.parameters)
     examples = ways.random_examples(setting.n, PROMPT, setting.tokens, model.config.vocab_size)
     work = ways.Work(model, examples, setting.d)
-    common = {"panels": setting.panels, "parameters": work.n_parameters, "responses": setting.n,
-              "tokens": setting.tokens, "d": setting.d, "threads": torch.get_num_threads()}
+    common = {
+        "panels": setting.panels,
+        "parameters": work.n_parameters,
+        "responses": setting.n,
+        "tokens": setting.tokens,
+        "d": setting.d,
+        "threads": torch.get_num_threads(),
+    }
     advance(ways.PASSES)
-    ways.plain_passes(work, setting.n)    # kernels are chosen, threads started
+    ways.plain_passes(work, setting.n)  # kernels are chosen, threads started
     trials = {}
     for work.batch in sorted({min(b, setting.n) for b in ways.FLOOR_BATCHES}):
         trials[work.batch] = _timed(lambda: ways.plain_passes(work, setting.n))[0]
@@ -110,8 +128,12 @@ def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
     repeats = max(1, min(repeats, int(PEER_SECONDS / (once * k / least))))
     run = method.prepare(work)
     times = [_timed(lambda: run(k))[0] * n / k for _ in range(repeats)]
-    return _summary(times) | {"peak_mib": peak, "responses_run": k, "extrapolated": k < n,
-                              "note": f"scaled from {k} of {n} responses" if k < n else ""}
+    return _summary(times) | {
+        "peak_mib": peak,
+        "responses_run": k,
+        "extrapolated": k < n,
+        "note": f"scaled from {k} of {n} responses" if k < n else "",
+    }
 
 
 def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, float]:
@@ -131,8 +153,12 @@ def _timed(work) -> tuple[float, dict | None]:
 
 
 def _summary(seconds: list[float]) -> dict:
-    return {"seconds": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds),
-            "repeats": len(seconds)}
+    return {
+        "seconds": statistics.median(seconds),
+        "lowest": min(seconds),
+        "highest": max(seconds),
+        "repeats": len(seconds),
+    }
 
 
 def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFrame:
@@ -148,9 +174,11 @@ def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFram
                 own = json.loads(path.read_text("utf-8"))
                 bar.update(len(ways.METHODS) + 1)
             else:
+
                 def advance(method, setting=setting):
                     bar.set_postfix_str(f"D = {setting.parameters:,}, n m = {setting.n}, d = {setting.d}: {method}")
                     bar.update()
+
                 own = measure(setting, repeats, advance)
                 dumped = json.dumps(own)
                 write_atomically(path, lambda part, dumped=dumped: part.write_text(dumped, "utf-8"))
@@ -163,8 +191,12 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--quick", action="store_true", help="a small part, under a minute, written to runs/bench")
     parser.add_argument("--bars", action="store_true", help="only the settings that have bars, written to runs/bench")
     for name, default in (("parameters", None), ("n", 128), ("d", 512), ("tokens", 100)):
-        parser.add_argument(f"--{name}", type=int, default=default, help="of one setting of your own, written to "
-                            "runs/bench" + (f" (default {default})" if default else ""))
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=default,
+            help="of one setting of your own, written to runs/bench" + (f" (default {default})" if default else ""),
+        )
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default 5)")
     parser.add_argument("--threads", type=int, help="default: as many as torch takes")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
@@ -174,13 +206,24 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
             parser.error(f"--{name} {getattr(a, name)}: at least 1")
     if a.threads:
         torch.set_num_threads(a.threads)
-    settings = (Setting(a.parameters, a.n, a.d, a.tokens, "Dnd"),) if a.parameters else QUICK if a.quick else \
-        BARS if a.bars else FULL
+    settings = (
+        (Setting(a.parameters, a.n, a.d, a.tokens, "Dnd"),)
+        if a.parameters
+        else QUICK
+        if a.quick
+        else BARS
+        if a.bars
+        else FULL
+    )
     table = run(settings, a.repeats, a.fresh)
     print(report.text(table))
     folder = figures("bench") if settings is FULL else runs() / "bench"
-    written = report.save(table, folder, "features", {
-        "settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()})
+    written = report.save(
+        table,
+        folder,
+        "features",
+        {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()},
+    )
     print("\nwritten:", ", ".join(f"{path.parent.name}/{path.name}" for path in written))
     return table
 

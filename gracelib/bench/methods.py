@@ -7,6 +7,7 @@ call), the same with a batch of gradients in one call, and what a careful user c
 1, the signs made once and kept). The others' projectors are real ones, of the packages `traker` and `dattri`, and are
 left out where these are not installed.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -22,26 +23,36 @@ from gracelib.features.gradients import Example, _Batch, response_features
 from gracelib.features.per_layer import parameter_names
 from gracelib.projection import signs
 
-FLOOR_BATCHES = (8, 16, 32, 64, 128)    # responses per batch tried for plain forward + backward
-STACK = 32                           # gradients that a careful user, and dattri's user, multiplies at once
-ROOM = 3 << 30                       # bytes that a method may allocate for one matrix, more is left out
+FLOOR_BATCHES = (8, 16, 32, 64, 128)  # responses per batch tried for plain forward + backward
+STACK = 32  # gradients that a careful user, and dattri's user, multiplies at once
+ROOM = 3 << 30  # bytes that a method may allocate for one matrix, more is left out
 
 OURS, PAPER, DATTRI = "ours", "the paper's way (traker)", "dattri's projector"
 CAREFUL, STACKED = "careful user: kept signs, batch 1", f"careful user: kept signs, {STACK} stacked"
 PASSES, BACKWARD, PRODUCT = "forward + backward", "backward only", "one matrix product"
 FLOOR = "floor: forward + backward + product"
-PEERS = {PAPER: "trak", DATTRI: "dattri"}    # method -> module of its package
+PEERS = {PAPER: "trak", DATTRI: "dattri"}  # method -> module of its package
 
 
-def random_student(width: int, layers: int, heads: int, intermediate: int, vocabulary: int,
-                   positions: int = 1024) -> nn.Module:
+def random_student(
+    width: int, layers: int, heads: int, intermediate: int, vocabulary: int, positions: int = 1024
+) -> nn.Module:
     """A tied Llama with random weights (neither values nor text change the time)."""
     from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
-        intermediate_size=intermediate, vocab_size=vocabulary, tie_word_embeddings=True,
-        max_position_embeddings=positions)).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            intermediate_size=intermediate,
+            vocab_size=vocabulary,
+            tie_word_embeddings=True,
+            max_position_embeddings=positions,
+        )
+    ).eval()
 
 
 def student_of(parameters: int) -> nn.Module:
@@ -63,6 +74,7 @@ def random_examples(n: int, prompt: int, response: int, vocabulary: int) -> list
         low, high = mean - mean // 5, mean + mean // 5
         size = int(torch.randint(low, high + 1, (1,), generator=generator))
         return torch.randint(vocabulary, (size,), generator=generator).tolist()
+
     return [(text(prompt), text(response)) for _ in range(n)]
 
 
@@ -98,11 +110,12 @@ def plain_passes(work: Work, k: int) -> dict[str, float]:
     backward = 0.0
     order = sorted(work.examples[:k], key=lambda e: len(e[0]) + len(e[1]))
     for at in range(0, len(order), work.batch):
-        rows = order[at:at + work.batch]
+        rows = order[at : at + work.batch]
         ids = nn.utils.rnn.pad_sequence([torch.tensor([*x, *y][:-1]) for x, y in rows], batch_first=True)
         targets = nn.utils.rnn.pad_sequence(
-            [torch.tensor([-100] * (len(x) - 1) + list(y)) for x, y in rows], batch_first=True, padding_value=-100)
-        logits = work.model(input_ids=ids, use_cache=False).logits                              # (B, T, V)
+            [torch.tensor([-100] * (len(x) - 1) + list(y)) for x, y in rows], batch_first=True, padding_value=-100
+        )
+        logits = work.model(input_ids=ids, use_cache=False).logits  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         begin = time.perf_counter()
         loss.backward()
@@ -121,7 +134,8 @@ def _product(work: Work) -> Callable[[int], None]:
 
     def run(k: int) -> None:
         for _ in range(pieces):
-            out.addmm_(left, right)                                                             # (n, D) @ (D, d)
+            out.addmm_(left, right)  # (n, D) @ (D, d)
+
     return run
 
 
@@ -137,7 +151,7 @@ def gradient_of(model: nn.Module, example: Example) -> torch.Tensor:
 
 def _stacks(work: Work, k: int, size: int) -> Iterator[torch.Tensor]:
     for at in range(0, k, size):
-        yield torch.stack([gradient_of(work.model, e) for e in work.examples[at:min(at + size, k)]])    # (B, D)
+        yield torch.stack([gradient_of(work.model, e) for e in work.examples[at : min(at + size, k)]])  # (B, D)
 
 
 def _careful(size: int) -> Callable[[Work], Callable[[int], None]]:
@@ -146,37 +160,44 @@ def _careful(size: int) -> Callable[[Work], Callable[[int], None]]:
         for p, name in parameter_names(work.model).items():
             for start in range(0, p.numel(), 4096):
                 stop = min(start + 4096, p.numel())
-                kept[at + start:at + stop] = signs(0, name, start, stop, work.d)
+                kept[at + start : at + stop] = signs(0, name, start, stop, work.d)
             at += p.numel()
 
         def run(k: int) -> None:
-            torch.cat([g @ kept for g in _stacks(work, k, size)])                               # (B, D) @ (D, d)
+            torch.cat([g @ kept for g in _stacks(work, k, size)])  # (B, D) @ (D, d)
+
         return run
+
     return prepare
 
 
 def _traker(work: Work) -> Callable[[int], None]:
     from trak.projectors import BasicProjector, ProjectionType
+
     projector = BasicProjector(work.n_parameters, work.d, seed=0, proj_type=ProjectionType.rademacher, device="cpu")
 
     def run(k: int) -> None:
         torch.cat([projector.project(g, model_id=0) for g in _stacks(work, k, 1)])
+
     return run
 
 
 def _dattri(work: Work) -> Callable[[int], None]:
     from dattri.func.projection import random_project
+
     size = min(STACK, len(work.examples))
     project = random_project(torch.empty(size, work.n_parameters), size, work.d, STACK, proj_type="rademacher")
 
     def run(k: int) -> None:
         torch.cat([project(g) for g in _stacks(work, k, size)])
+
     return run
 
 
 def _ours(work: Work) -> Callable[[int], None]:
     def run(k: int) -> None:
         response_features(work.model, work.examples[:k], d=work.d, device="cpu", progress=False)
+
     return run
 
 

@@ -3,6 +3,7 @@
 Why ratios: seconds on somebody's machine mean little; the ratio to the floor (one forward and backward pass over the
 same tokens, and one dense matrix product), measured in the same process with the same threads, means the same anywhere.
 """
+
 from __future__ import annotations
 
 import json
@@ -14,14 +15,32 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gracelib.drawing.saving import _json_ready, _picture_writers
-from gracelib.jobs.store import file_hash, versions, write_atomically
 from gracelib.drawing.style import DOUBLE, EDGE, SMALL, frame, styled
+from gracelib.jobs.store import file_hash, versions, write_atomically
 
 #: One row a setting and method. parameters is D, responses n m; seconds: median of `repeats` runs, for all responses
 #: (from `responses_run` of them, where extrapolated); peak_mib: main memory beyond the student and the libraries.
-COLUMNS = ("panels", "parameters", "responses", "tokens", "d", "method", "seconds", "lowest", "highest",
-           "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "responses_run", "extrapolated",
-           "batch", "threads", "note")
+COLUMNS = (
+    "panels",
+    "parameters",
+    "responses",
+    "tokens",
+    "d",
+    "method",
+    "seconds",
+    "lowest",
+    "highest",
+    "ms_per_response",
+    "times_floor",
+    "times_ours",
+    "peak_mib",
+    "repeats",
+    "responses_run",
+    "extrapolated",
+    "batch",
+    "threads",
+    "note",
+)
 SETTING = ["parameters", "responses", "d"]
 OURS, FLOOR = "ours", "floor: forward + backward + product"
 PAPER, CAREFUL = "the paper's way (traker)", "careful user: kept signs, batch 1"
@@ -33,10 +52,20 @@ _BARS = (
     ("ours / floor", OURS, FLOOR, 8e5, np.inf, 1.3, False),
     ("ours / floor", OURS, FLOOR, 8e4, 8e5, 1.6, False),
 )
-_LOOKS = {OURS: ("#0173b2", "o", "-"), FLOOR: ("#222222", "s", (0, (4, 2))), "forward + backward": ("#949494", "D", ":"),
-          PAPER: ("#d55e00", "v", "-"), "dattri's projector": ("#cc78bc", "P", "-"), CAREFUL: ("#de8f05", "X", "-"),
-          STACKED: ("#029e73", "^", "-")}
-_AXES = (("D", "parameters", "parameters $D$"), ("n", "responses", "responses $n\\,m$"), ("d", "d", "rows of $\\Pi$, $d$"))
+_LOOKS = {
+    OURS: ("#0173b2", "o", "-"),
+    FLOOR: ("#222222", "s", (0, (4, 2))),
+    "forward + backward": ("#949494", "D", ":"),
+    PAPER: ("#d55e00", "v", "-"),
+    "dattri's projector": ("#cc78bc", "P", "-"),
+    CAREFUL: ("#de8f05", "X", "-"),
+    STACKED: ("#029e73", "^", "-"),
+}
+_AXES = (
+    ("D", "parameters", "parameters $D$"),
+    ("n", "responses", "responses $n\\,m$"),
+    ("d", "d", "rows of $\\Pi$, $d$"),
+)
 
 
 def with_ratios(rows: list[dict]) -> pd.DataFrame:
@@ -55,13 +84,21 @@ def bars(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     own = table[(table["d"] == 512) & (table["responses"] >= 64) & table["tokens"].between(90, 110)]
     by = ["parameters", "responses"]
-    seconds = own.pivot_table(index=by, columns="method", values="seconds")    # an unmeasured one has none
+    seconds = own.pivot_table(index=by, columns="method", values="seconds")  # an unmeasured one has none
     for what, above, below, least, most, bound, at_least in _BARS:
         for (size, n), row in seconds.iterrows():
             if least <= size < most and above in row and below in row and np.isfinite(ratio := row[above] / row[below]):
                 held = ratio >= bound if at_least else ratio <= bound
-                found.append({"parameters": size, "responses": n, "what": what, "measured": ratio,
-                              "bar": f"{'at least' if at_least else 'at most'} {bound:g}", "held": bool(held)})
+                found.append(
+                    {
+                        "parameters": size,
+                        "responses": n,
+                        "what": what,
+                        "measured": ratio,
+                        "bar": f"{'at least' if at_least else 'at most'} {bound:g}",
+                        "held": bool(held),
+                    }
+                )
     return pd.DataFrame(found, columns=[*by, "what", "measured", "bar", "held"])
 
 
@@ -70,9 +107,13 @@ def text(table: pd.DataFrame) -> str:
     blocks = []
     for (size, n, d), own in table.groupby(SETTING, sort=False):
         first = own.iloc[0]
-        blocks.append(f"D = {size:,}, {n} responses of about {first['tokens']} tokens, d = {d}, {first['threads']} "
-                      f"threads (forward + backward in batches of {first['batch']})")
-        shown = own[["method", "seconds", "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "note"]]
+        blocks.append(
+            f"D = {size:,}, {n} responses of about {first['tokens']} tokens, d = {d}, {first['threads']} "
+            f"threads (forward + backward in batches of {first['batch']})"
+        )
+        shown = own[
+            ["method", "seconds", "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "note"]
+        ]
         blocks.append(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-") + "\n")
     held = bars(table)
     if len(held):
@@ -86,47 +127,85 @@ def figure(table: pd.DataFrame) -> Figure:
     hollow = table["extrapolated"].astype(bool) & table["seconds"].notna()
     with styled():
         extra = [_handle("from fewer responses", EDGE, "o", "none", hollow=True)] if hollow.any() else []
-        fig, axes = frame(DOUBLE, 2.3, [[_handle(m, *_LOOKS[m]) for m in present] + extra],
-                          f"median of up to {table['repeats'].max()} runs, {table['threads'].iloc[0]} threads, "
-                          f"responses of about {table['tokens'].iloc[0]} tokens", (1, 1, 1), True, 3)
+        fig, axes = frame(
+            DOUBLE,
+            2.3,
+            [[_handle(m, *_LOOKS[m]) for m in present] + extra],
+            f"median of up to {table['repeats'].max()} runs, {table['threads'].iloc[0]} threads, "
+            f"responses of about {table['tokens'].iloc[0]} tokens",
+            (1, 1, 1),
+            True,
+            3,
+        )
         for ax, (panel, column, label) in zip(axes, _AXES, strict=True):
             rows = table[table["panels"].str.contains(panel) & table["seconds"].notna()]
             for method in present:
                 own, (color, marker, line) = rows[rows["method"] == method].sort_values(column), _LOOKS[method]
                 ax.plot(own[column], own["ms_per_response"], color=color, linestyle=line, linewidth=1.1, zorder=2)
                 for is_hollow, part in own.groupby(own["extrapolated"].astype(bool)):
-                    ax.plot(part[column], part["ms_per_response"], linestyle="none", marker=marker, markersize=4.5,
-                            markeredgecolor=color if is_hollow else EDGE, markeredgewidth=0.9 if is_hollow else 0.5,
-                            color="white" if is_hollow else color, zorder=3)
+                    ax.plot(
+                        part[column],
+                        part["ms_per_response"],
+                        linestyle="none",
+                        marker=marker,
+                        markersize=4.5,
+                        markeredgecolor=color if is_hollow else EDGE,
+                        markeredgewidth=0.9 if is_hollow else 0.5,
+                        color="white" if is_hollow else color,
+                        zorder=3,
+                    )
             ax.set(xscale="log", yscale="log", xlabel=label)
             if panel != "D":
                 values = sorted(rows[column].unique())
                 ax.set_xticks(values, map(str, values))
             ax.minorticks_off()
-            fixed = [f"{name} = {rows[c].iloc[0]:,}" for _, c, _ in _AXES if c != column and rows[c].nunique() == 1
-                     for name in [{"parameters": "$D$", "responses": "$n\\,m$", "d": "$d$"}[c]]]
+            fixed = [
+                f"{name} = {rows[c].iloc[0]:,}"
+                for _, c, _ in _AXES
+                if c != column and rows[c].nunique() == 1
+                for name in [{"parameters": "$D$", "responses": "$n\\,m$", "d": "$d$"}[c]]
+            ]
             ax.set_title(", ".join(fixed), fontsize=SMALL)
         axes[0].set_ylabel("ms a response")
     return fig
 
 
 def _handle(label: str, color: str, marker: str, line, hollow: bool = False) -> Line2D:
-    return Line2D([], [], color=color, marker=marker, linestyle=line, linewidth=1.1, markersize=4.5, label=label,
-                  markeredgecolor=color if hollow else EDGE, markeredgewidth=0.5,
-                  markerfacecolor="white" if hollow else color)
+    return Line2D(
+        [],
+        [],
+        color=color,
+        marker=marker,
+        linestyle=line,
+        linewidth=1.1,
+        markersize=4.5,
+        label=label,
+        markeredgecolor=color if hollow else EDGE,
+        markeredgewidth=0.5,
+        markerfacecolor="white" if hollow else color,
+    )
 
 
 def save(table: pd.DataFrame, folder: Path, name: str, parameters: dict) -> list[Path]:
     """`folder/name` .csv, .svg, .png and last the .json sidecar; the paths, in that order."""
     title, written = "Time of the features, beside other ways and the floor", []
-    writers = {".csv": lambda part: table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n"),
-               **_picture_writers(figure(table), name, title)}
+    writers = {
+        ".csv": lambda part: table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n"),
+        **_picture_writers(figure(table), name, title),
+    }
     for ending, write in writers.items():
         written.append(folder / f"{name}{ending}")
         write_atomically(written[-1], write)
-    record = {"name": name, "title": title, "made_by": "make bench", "volatile": "seconds and memory: another machine, "
-              "and another run, differ; ratios less so", "parameters": parameters, "versions": versions(),
-              "bars": bars(table).to_dict("records"), "files": {path.name: file_hash(path) for path in written}}
+    record = {
+        "name": name,
+        "title": title,
+        "made_by": "make bench",
+        "volatile": "seconds and memory: another machine, and another run, differ; ratios less so",
+        "parameters": parameters,
+        "versions": versions(),
+        "bars": bars(table).to_dict("records"),
+        "files": {path.name: file_hash(path) for path in written},
+    }
     path = folder / f"{name}.json"
     dumped = json.dumps(_json_ready(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(dumped, encoding="utf-8"))

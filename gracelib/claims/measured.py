@@ -14,11 +14,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from gracelib.evidence import cells as tables
-from gracelib.experiment import extras, feature_measures, measures, tables as pipeline
-from gracelib.evidence.ablations import at_setting
 from gracelib.baselines import SCORES
+from gracelib.evidence import cells as tables
+from gracelib.evidence.ablations import at_setting
 from gracelib.evidence.claim_measures import interval, regret_draws, resamples, spearman_draws, within
+from gracelib.experiment import extras, feature_measures, measures
+from gracelib.experiment import tables as pipeline
 from gracelib.experiment.scales import get_scale
 
 POINTS = " points"
@@ -44,7 +45,9 @@ class Measured:
     signed: bool = True  #: False where the number cannot be negative
     teachers: int = 0  #: how many are behind it
     noise: float = 0.0  #: of a regret: its standard error from the test problems, see `Rule.verdict`
-    chance: tuple[float, float] | None = None  #: what a random choice gives; upper end of the interval of this less that
+    chance: tuple[float, float] | None = (
+        None  #: what a random choice gives; upper end of the interval of this less that
+    )
 
     def number(self, x: float) -> str:
         return f"{x:{'+' * self.signed}.{1 if self.unit == POINTS else 2}f}"
@@ -53,8 +56,11 @@ class Measured:
         """Value and interval."""
         if not np.isfinite(self.value):
             return "undefined"
-        ends = (f" [{self.number(self.low)}, {self.number(self.high)}]" if np.isfinite(self.low + self.high)
-                else " (no interval)")
+        ends = (
+            f" [{self.number(self.low)}, {self.number(self.high)}]"
+            if np.isfinite(self.low + self.high)
+            else " (no interval)"
+        )
         return f"{self.number(self.value)}{ends}{self.unit}"
 
     def sentence(self) -> str:
@@ -85,8 +91,9 @@ class World:
                 if number >= len(students):
                     raise NotHere("this scale has no second student")
                 cells, student = self.cells, students[number]
-            self._frames[where] = cells[cells.student == student].sort_values(["teacher", "temperature"]).reset_index(
-                drop=True)
+            self._frames[where] = (
+                cells[cells.student == student].sort_values(["teacher", "temperature"]).reset_index(drop=True)
+            )
         return self._frames[where]
 
     def compared(self, where: str = "first") -> pd.DataFrame:
@@ -115,18 +122,45 @@ class World:
         sign = -1 if SCORES[score].direction == "lower" else 1
         return sign * spearman_draws(frame[score], frame[accuracy], weights)
 
-    def measured(self, draws: np.ndarray, what: str, unit: str = "", extra: str = "", signed: bool = True,
-                 teachers: int | None = None, **more) -> Measured:
+    def measured(
+        self,
+        draws: np.ndarray,
+        what: str,
+        unit: str = "",
+        extra: str = "",
+        signed: bool = True,
+        teachers: int | None = None,
+        **more,
+    ) -> Measured:
         """Value and interval of draws; `teachers` None: all of this world's; `more` goes to `Measured`."""
         return self.measured_ends(*interval(draws), what, unit, extra, signed, teachers, **more)
 
-    def measured_ends(self, value: float, low: float, high: float, what: str, unit: str = "", extra: str = "",
-                      signed: bool = True, teachers: int | None = None, **more) -> Measured:
+    def measured_ends(
+        self,
+        value: float,
+        low: float,
+        high: float,
+        what: str,
+        unit: str = "",
+        extra: str = "",
+        signed: bool = True,
+        teachers: int | None = None,
+        **more,
+    ) -> Measured:
         """A value with its interval over teachers, which one teacher does not have."""
         if len(self.labels) < 2:
             low = high = np.nan
-        return Measured(float(value), float(low), float(high), what, unit, extra, signed=signed,
-                        teachers=len(self.labels) if teachers is None else teachers, **more)
+        return Measured(
+            float(value),
+            float(low),
+            float(high),
+            what,
+            unit,
+            extra,
+            signed=signed,
+            teachers=len(self.labels) if teachers is None else teachers,
+            **more,
+        )
 
     def widths(self) -> list[tuple[int, np.ndarray]]:
         """Size budgets: each width of a teacher, and which cells of the first frame are of teachers within it."""
@@ -140,8 +174,14 @@ class World:
     def grid_rows(self, where: str, **changed) -> pd.DataFrame:
         """Rows of the ablation grid at the usual setting but for what is `changed` (None: any); NotHere if there is none."""
         config, frame = self.config, self.frame(where)
-        setting = {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu,
-                   "power": 1.0} | changed
+        setting = {
+            "n": config.n_prompts,
+            "m": config.m,
+            "d": config.d,
+            "n_folds": config.n_folds,
+            "nu": config.nu,
+            "power": 1.0,
+        } | changed
         task, student = frame["task"].iloc[0], frame["student"].iloc[0]
         own = self.grid[(self.grid.task == task) & (self.grid.student == student)]
         own = at_setting(own, {name: value for name, value in setting.items() if value is not None})
@@ -153,8 +193,11 @@ class World:
     def grid_rho(self, where: str, **changed) -> np.ndarray:
         """Draws of GRACE's signed correlation at one setting of the ablation grid; NotHere if the grid has it not."""
         own = self.grid_rows(where, **changed)
-        both = self.frame(where).drop(columns="grace").merge(own[["teacher", "temperature", "grace"]],
-                                                             on=["teacher", "temperature"], validate="1:1")
+        both = (
+            self.frame(where)
+            .drop(columns="grace")
+            .merge(own[["teacher", "temperature", "grace"]], on=["teacher", "temperature"], validate="1:1")
+        )
         return self.rho("grace", both)
 
     @cached_property
@@ -177,8 +220,13 @@ class World:
     @cached_property
     def cmi(self) -> pd.DataFrame:
         table, config = measures.cmi(self.scale, recompute=False), self.config
-        return table[(table.space == "h") & (table.preconditioner == "smoothed") & np.isclose(table.nu, config.nu)
-                     & (table.n == config.n_prompts) & (table.student == config.student)]
+        return table[
+            (table.space == "h")
+            & (table.preconditioner == "smoothed")
+            & np.isclose(table.nu, config.nu)
+            & (table.n == config.n_prompts)
+            & (table.student == config.student)
+        ]
 
 
 Measure = Callable[[World], Measured]
@@ -195,24 +243,29 @@ def from_noise(points: float, se: float, what: str, extra: str = "") -> Measured
     return Measured(points, points - 1.96 * se, points + 1.96 * se, what, POINTS, extra, NOISE)
 
 
-def correlation(score: str = "grace", where: str = "first", accuracy: str = "average_at_k",
-                at_compared: bool = False) -> Measure:
+def correlation(
+    score: str = "grace", where: str = "first", accuracy: str = "average_at_k", at_compared: bool = False
+) -> Measure:
     """Signed Spearman of a score with an accuracy over all cells, or at the temperature where teachers are compared."""
+
     def measure(w: World) -> Measured:
         frame, extra = w.frame(where), ""
         if at_compared:
             frame, extra = w.compared(where), f" at T = {measures.compared_at(w.config):g}"
         draws = w.rho(score, frame, accuracy)
         return w.measured(draws, f"signed Spearman of {SCORES[score].label}{extra}", "", f", {len(frame)} cells")
+
     return measure
 
 
 def ahead_of(other: str, where: str = "first") -> Measure:
     """GRACE's signed Spearman less another score's, paired."""
+
     def measure(w: World) -> Measured:
         frame = w.frame(where)
         a, b = w.rho("grace", frame), w.rho(other, frame)
         return w.measured(a - b, f"GRACE less {SCORES[other].label}", "", f" ({shown(a)} and {shown(b)})")
+
     return measure
 
 
@@ -224,8 +277,12 @@ def ahead_of_all_on_both(w: World) -> Measured:
     # The rival is chosen on the data: the best of a dozen on every resample would be ahead by chance alone.
     best = max(others, key=lambda s: (np.nan_to_num(both[s][:, 0].min(), nan=-2), s))
     each = "; ".join(f"{SCORES[s].label} {shown(both[s][0])} and {shown(both[s][1])}" for s in ("grace", best))
-    return w.measured(both["grace"].min(0) - both[best].min(0), "lower of the two tasks' correlations, GRACE less the best "
-                      "other score", "", f" ({each})")
+    return w.measured(
+        both["grace"].min(0) - both[best].min(0),
+        "lower of the two tasks' correlations, GRACE less the best other score",
+        "",
+        f" ({each})",
+    )
 
 
 def beside_chance(draws: np.ndarray, blind: np.ndarray) -> tuple[float, float]:
@@ -233,9 +290,15 @@ def beside_chance(draws: np.ndarray, blind: np.ndarray) -> tuple[float, float]:
     return float(blind[0]), interval(draws - blind)[2]
 
 
-def regret(score: str = "grace", where: str = "first", accuracy: str = "average_at_k",
-           at_compared: bool = False, beat_chance: bool = False) -> Measure:
+def regret(
+    score: str = "grace",
+    where: str = "first",
+    accuracy: str = "average_at_k",
+    at_compared: bool = False,
+    beat_chance: bool = False,
+) -> Measure:
     """Regret in points of the cell a score selects; with `beat_chance` it must be below that of a cell drawn at random."""
+
     def measure(w: World) -> Measured:
         frame = w.compared(where) if at_compared else w.frame(where)
         weights, noise = w.weights(frame), w.regret_noise(frame, score, accuracy)
@@ -245,14 +308,21 @@ def regret(score: str = "grace", where: str = "first", accuracy: str = "average_
             chance = beside_chance(draws, regret_draws(np.zeros(len(frame)), frame[accuracy], "lower", weights))
             extra += f"; a random choice {chance[0]:.1f}"
         return w.measured(draws, f"regret of {SCORES[score].label}", POINTS, extra, False, noise=noise, chance=chance)
+
     return measure
 
 
 def within_teacher(x: str, y: str = "average_at_k", what: str = "") -> Measure:
     """Mean over teachers of the Spearman correlation over one teacher's temperatures; scores are signed by direction."""
+
     def measure(w: World) -> Measured:
         sign = -1 if y == "average_at_k" and SCORES[x].direction == "lower" else 1
         values = sign * within(w.frame(), x, y, w.labels)
-        return w.measured(w.resamples.mean(values), what or f"mean within-teacher Spearman of {SCORES[x].label}", "",
-                          f", {np.isfinite(values).sum()} teachers")
+        return w.measured(
+            w.resamples.mean(values),
+            what or f"mean within-teacher Spearman of {SCORES[x].label}",
+            "",
+            f", {np.isfinite(values).sum()} teachers",
+        )
+
     return measure

@@ -60,8 +60,9 @@ class Rule:
             return OPEN, f"{m.teachers} teachers are too few for an interval that means anything"
         if m.high < self.low or m.low > self.high:
             if m.noise != 0 and not m.value - 1.96 * m.noise > self.high:
-                return OPEN, ("the whole interval is outside the statement, the noise of the test problems could "
-                              "account for it")
+                return OPEN, (
+                    "the whole interval is outside the statement, the noise of the test problems could account for it"
+                )
             return FAILS, "the whole interval is outside the statement"
         if not self.meets(m.value):
             return OPEN, "the value misses the statement, its interval reaches it"
@@ -69,12 +70,16 @@ class Rule:
             reached = self.outer_low if m.low <= self.outer_low else self.outer_high
             return OPEN, f"the value meets the statement, but the interval reaches the contrary reference {reached:g}"
         if m.chance is not None and not m.chance[1] < 0:
-            return OPEN, ("random choice would meet it too" if self.meets(m.chance[0]) else
-                          "it is not clearly better than a random choice")
+            return OPEN, (
+                "random choice would meet it too"
+                if self.meets(m.chance[0])
+                else "it is not clearly better than a random choice"
+            )
         return HOLDS, ""
 
     def text(self) -> str:
         """The rule in words."""
+
         def span(low: float, high: float) -> str:
             if low == -INF:
                 return f"at most {high:g}"
@@ -107,7 +112,9 @@ class Claim:
     measure: Measure
     rule: Rule
     cells_only: bool = False
-    look: str = ""  #: where the reason is looked into: a notebook, or a question of `claims` and the cells that it is put to
+    look: str = (
+        ""  #: where the reason is looked into: a notebook, or a question of `claims` and the cells that it is put to
+    )
 
 
 # fmt: off

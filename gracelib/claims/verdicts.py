@@ -12,16 +12,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gracelib.evidence import cells as tables
 from gracelib.baselines import SCORES
-from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Claim
-from gracelib.evidence.claim_measures import between, reliability, spearman_draws, within
 from gracelib.claims.measured import Measured, NotHere, World, shown
+from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Claim
 from gracelib.drawing.saving import Drawn
-from gracelib.jobs.paths import results
-from gracelib.experiment.scales import SCALES
-from gracelib.evidence.ranks import FEW_CLUSTERS
+from gracelib.evidence import cells as tables
 from gracelib.evidence.cells import paired_spearman_difference
+from gracelib.evidence.claim_measures import between, reliability, spearman_draws, within
+from gracelib.evidence.ranks import FEW_CLUSTERS
+from gracelib.experiment.scales import SCALES
+from gracelib.jobs.paths import results
 
 README_MARKS = ("<!-- claims:begin -->", "<!-- claims:end -->")  #: around `readme_block` in README.md
 INPUTS = ("scores", "students", "teachers", "grid", "filtered", "training_runs", "lengths", "pathological", "cmi")
@@ -49,7 +49,10 @@ def judge(claim: Claim, here: Measured | str, elsewhere: list[Measured | str]) -
     if verdict == HOLDS and not all(met):
         return OPEN, f"holds here, and the value misses the statement in {met.count(False)} of {len(met)} other worlds"
     if verdict == FAILS and any(met):
-        return OPEN, f"does not hold here, and the value meets the statement in {met.count(True)} of {len(met)} other worlds"
+        return (
+            OPEN,
+            f"does not hold here, and the value meets the statement in {met.count(True)} of {len(met)} other worlds",
+        )
     return verdict, reason
 
 
@@ -67,32 +70,50 @@ def claims(scale: str) -> Drawn:
         elsewhere = [measure(claim, w) if claim.cells_only else "" for w in others]
         verdict, reason = judge(claim, here, elsewhere)
         known = isinstance(here, Measured)
-        rows.append({
-            "name": claim.name, "claim": claim.statement, "paper": claim.paper, "rule": claim.rule.text(),
-            "this world": here.sentence() if known else here,
-            **{name: getattr(here, name) if known else np.nan for name in ("value", "low", "high")},
-            **{w.scale: m.text() if isinstance(m, Measured) else m for w, m in zip(others, elsewhere, strict=True)},
-            "verdict": verdict, "why": "" if verdict == HOLDS else "; ".join(filter(None, [reason, reasons[claim.look]]))})
+        rows.append(
+            {
+                "name": claim.name,
+                "claim": claim.statement,
+                "paper": claim.paper,
+                "rule": claim.rule.text(),
+                "this world": here.sentence() if known else here,
+                **{name: getattr(here, name) if known else np.nan for name in ("value", "low", "high")},
+                **{w.scale: m.text() if isinstance(m, Measured) else m for w, m in zip(others, elsewhere, strict=True)},
+                "verdict": verdict,
+                "why": "" if verdict == HOLDS else "; ".join(filter(None, [reason, reasons[claim.look]])),
+            }
+        )
     table = pd.DataFrame(rows)
     counts = {v: int((table.verdict == v).sum()) for v in (HOLDS, FAILS, OPEN)}
-    return Drawn(None, table, _caption(world, counts, others), "", {"verdicts": counts} | {
-        r["name"]: {"value": r["value"], "low": r["low"], "high": r["high"], "verdict": r["verdict"]} for r in rows},
-        {claim.name: {"value": claim.paper} for claim in CLAIMS})
+    return Drawn(
+        None,
+        table,
+        _caption(world, counts, others),
+        "",
+        {"verdicts": counts}
+        | {r["name"]: {"value": r["value"], "low": r["low"], "high": r["high"], "verdict": r["verdict"]} for r in rows},
+        {claim.name: {"value": claim.paper} for claim in CLAIMS},
+    )
 
 
 def _caption(world: World, counts: dict[str, int], others: list[World]) -> str:
     n, cells = len(world.labels), len(world.frame())
     few = f" {n} teacher{'s' * (n > 1)}: intervals are too narrow, read them as ranges." if n <= FEW_CLUSTERS else ""
-    seeds = (f" Beside it the claims that need the cells alone, on {len(others)} other world seed{'s' * (len(others) > 1)} "
-             f"({', '.join(f'{w.scale}: {len(w.frame())} cells' for w in others)})." if others else
-             " No other world seed has been run at this scale.")
+    seeds = (
+        f" Beside it the claims that need the cells alone, on {len(others)} other world seed{'s' * (len(others) > 1)} "
+        f"({', '.join(f'{w.scale}: {len(w.frame())} cells' for w in others)})."
+        if others
+        else " No other world seed has been run at this scale."
+    )
     fixed = "The rule of each claim was fixed before any number of the lab scale was seen."
     if not world.scale.startswith("lab"):  # the other scales are what the rules were tried on
         fixed = fixed.removesuffix(".") + ", not before those of this one."
-    return (f"The paper's claims and what this world shows: of {sum(counts.values())}, {counts[HOLDS]} hold, "
-            f"{counts[FAILS]} do not, and {counts[OPEN]} cannot be told here. Scale {world.scale}, {cells} cells of "
-            f"{n} teacher{'s' * (n > 1)} for the first student; 95% intervals come from a bootstrap over teachers where "
-            f"nothing else is said. {fixed}{few}{seeds}")
+    return (
+        f"The paper's claims and what this world shows: of {sum(counts.values())}, {counts[HOLDS]} hold, "
+        f"{counts[FAILS]} do not, and {counts[OPEN]} cannot be told here. Scale {world.scale}, {cells} cells of "
+        f"{n} teacher{'s' * (n > 1)} for the first student; 95% intervals come from a bootstrap over teachers where "
+        f"nothing else is said. {fixed}{few}{seeds}"
+    )
 
 
 class _Reasons(dict):
@@ -107,7 +128,7 @@ class _Reasons(dict):
         return self[look]
 
     def _reason(self, look: str) -> str:
-        """"<kind> [student or task] [compared] [accuracy]", asked of the cells that the claim is about."""
+        """ "<kind> [student or task] [compared] [accuracy]", asked of the cells that the claim is about."""
         kind, *of = look.split()
         makers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "ceiling": _ceiling}
         if kind not in (*makers, "noise"):
@@ -158,29 +179,38 @@ def _norm(frame: pd.DataFrame) -> str:
     spread = np.log(ratio).std() / np.log(pair.grace).std() if len(pair) > 2 else np.nan
     if not np.isfinite(spread):
         return "too few cells to compare GRACE with G-Norm"
-    return (f"GRACE and G-Norm agree in rank {shown(agree)}; log(GRACE / G-Norm) varies {spread:.2f} times as much as "
-            f"log GRACE")
+    return (
+        f"GRACE and G-Norm agree in rank {shown(agree)}; log(GRACE / G-Norm) varies {spread:.2f} times as much as "
+        f"log GRACE"
+    )
 
 
 def _accuracy(frame: pd.DataFrame) -> str:
     able = frame[frame.teacher_accuracy >= 0.85]
-    return (f"between teachers {shown(_parts(frame, 'teacher_accuracy')[0])}, within one "
-            f"{shown(_parts(frame, 'teacher_accuracy')[1])}; among the {len(able)} cells of teachers at .85 or more "
-            f"{shown(_overall(able, 'teacher_accuracy'))}")
+    return (
+        f"between teachers {shown(_parts(frame, 'teacher_accuracy')[0])}, within one "
+        f"{shown(_parts(frame, 'teacher_accuracy')[1])}; among the {len(able)} cells of teachers at .85 or more "
+        f"{shown(_overall(able, 'teacher_accuracy'))}"
+    )
 
 
 def _noise(frame: pd.DataFrame, accuracy: str = "average_at_k", error: pd.Series | None = None) -> str:
     top, error = frame[accuracy].nlargest(3), frame.average_se if error is None else error
     by = "" if accuracy == "average_at_k" else f"by {accuracy.replace('_', '-')} "
-    return (f"{by}one student's SE from the test problems {100 * error.median():.1f} points, the three best "
-            f"students within {100 * (top.max() - top.min()):.1f}")
+    return (
+        f"{by}one student's SE from the test problems {100 * error.median():.1f} points, the three best "
+        f"students within {100 * (top.max() - top.min()):.1f}"
+    )
 
 
 def _ceiling(frame: pd.DataFrame) -> str:
     inside = reliability(frame)[1]
-    return ("one temperature a teacher" if not np.isfinite(inside) else
-            f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
-            "a rough guide that overstates the noise: the students of a teacher answer the same problems")
+    return (
+        "one temperature a teacher"
+        if not np.isfinite(inside)
+        else f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
+        "a rough guide that overstates the noise: the students of a teacher answer the same problems"
+    )
 
 
 def looked_into(cells: pd.DataFrame, student: str, max_directions: int) -> pd.DataFrame:
@@ -192,21 +222,30 @@ def looked_into(cells: pd.DataFrame, student: str, max_directions: int) -> pd.Da
     frame = cells[cells.student == student].reset_index(drop=True)
     by = frame.groupby("teacher")[["average_at_k", "teacher_accuracy"]].mean()
     parts = {s: _parts(frame, s) for s in ("grace", "g_norm", "g_vendi", "student_loss", "teacher_accuracy")}
-    able = (f"{_accuracy(frame)}; teachers' means {by.teacher_accuracy.min():.2f} to {by.teacher_accuracy.max():.2f}, "
-            f"their students' {by.average_at_k.min():.2f} to {by.average_at_k.max():.2f}")
+    able = (
+        f"{_accuracy(frame)}; teachers' means {by.teacher_accuracy.min():.2f} to {by.teacher_accuracy.max():.2f}, "
+        f"their students' {by.average_at_k.min():.2f} to {by.average_at_k.max():.2f}"
+    )
     order = f"{_norm(frame)}. {paired_spearman_difference(cells, student, 'grace', 'g_norm')}"
     filled, outside = np.exp(frame.g_vendi) / max_directions, reliability(frame)[0]
     answers = [
         ("Does one family carry GRACE's correlation?", f"all {shown(_overall(frame))}; {_leave_one_family_out(frame)}"),
-        ("Between teachers or within them? (Spearman of teachers' means, mean within a teacher)",
-         "; ".join(f"{SCORES[s].label} {shown(a)}, {shown(b)}" for s, (a, b) in parts.items())),
+        (
+            "Between teachers or within them? (Spearman of teachers' means, mean within a teacher)",
+            "; ".join(f"{SCORES[s].label} {shown(a)}, {shown(b)}" for s, (a, b) in parts.items()),
+        ),
         ("Are GRACE and G-Norm the same order here?", order),
-        ("Is it because all teachers are equally diverse?",
-         f"exp(G-Vendi) / min(d, n m) {filled.min():.2f} to {filled.max():.2f}; inner product within a prompt "
-         f"{frame.inner_product.min():.2f} to {frame.inner_product.max():.2f}" if "inner_product" in frame else
-         f"exp(G-Vendi) / min(d, n m) {filled.min():.2f} to {filled.max():.2f}"),
-        ("How high could any correlation be, with this many test problems?",
-         f"between teachers {np.sqrt(outside):.2f}; {_ceiling(frame)}" if np.isfinite(outside) else "one teacher"),
+        (
+            "Is it because all teachers are equally diverse?",
+            f"exp(G-Vendi) / min(d, n m) {filled.min():.2f} to {filled.max():.2f}; inner product within a prompt "
+            f"{frame.inner_product.min():.2f} to {frame.inner_product.max():.2f}"
+            if "inner_product" in frame
+            else f"exp(G-Vendi) / min(d, n m) {filled.min():.2f} to {filled.max():.2f}",
+        ),
+        (
+            "How high could any correlation be, with this many test problems?",
+            f"between teachers {np.sqrt(outside):.2f}; {_ceiling(frame)}" if np.isfinite(outside) else "one teacher",
+        ),
         ("Is regret larger than the noise?", _noise(frame)),
         ("Does teacher accuracy predict because weak teachers are weak?", able),
     ]

@@ -16,8 +16,12 @@ from gracelib.cli import cells, distill, paper_scale, score, truth
 from gracelib.jobs import disk
 from gracelib.text.rows import short
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="GRACE: choose the teacher before you train the student.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="GRACE: choose the teacher before you train the student.",
+)
 ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini, lab, or paper (prints its plan and stops)")]
 
 
@@ -40,47 +44,63 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @app.command()
-def figures(scale: ScaleOption = "mini",
-            fig: Annotated[str, typer.Option(help="only these, comma-separated: 19, table01, main, ...")] = "",
-            recompute: Annotated[bool | None, typer.Option(
-                "--recompute/--no-recompute", help="train what is not there; otherwise redraw from the result tables, "
-                "which is the default at lab and with --fig")] = None,
-            save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False,
-            parameter: Annotated[list[str], typer.Option(help="a notebook parameter, NAME=VALUE, such as sigma=0.01")] = [],
-            device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
-            dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "",
-            confirm: paper_scale.ConfirmOption = False, drop_weights: paper_scale.DropOption = False,
-            settings: paper_scale.SettingsOption = None, student: paper_scale.StudentOption = [],
-            task: paper_scale.TaskOption = [], teacher: paper_scale.TeacherOption = [],
-            temperature: paper_scale.TemperatureOption = [],
-            assume: paper_scale.AssumeOption = []) -> None:
+def figures(
+    scale: ScaleOption = "mini",
+    fig: Annotated[str, typer.Option(help="only these, comma-separated: 19, table01, main, ...")] = "",
+    recompute: Annotated[
+        bool | None,
+        typer.Option(
+            "--recompute/--no-recompute",
+            help="train what is not there; otherwise redraw from the result tables, "
+            "which is the default at lab and with --fig",
+        ),
+    ] = None,
+    save: Annotated[bool, typer.Option(help="write the executed notebooks back into notebooks/")] = False,
+    parameter: Annotated[list[str], typer.Option(help="a notebook parameter, NAME=VALUE, such as sigma=0.01")] = [],
+    device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
+    dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "",
+    confirm: paper_scale.ConfirmOption = False,
+    drop_weights: paper_scale.DropOption = False,
+    settings: paper_scale.SettingsOption = None,
+    student: paper_scale.StudentOption = [],
+    task: paper_scale.TaskOption = [],
+    teacher: paper_scale.TeacherOption = [],
+    temperature: paper_scale.TemperatureOption = [],
+    assume: paper_scale.AssumeOption = [],
+) -> None:
     """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
     if scale == "paper":
         with _one_line_errors():
             if fig or save or parameter or device or dtype:
-                raise ValueError("scale 'paper' takes --settings, --student, --task, --teacher, --temperature, "
-                                 "--assume, --confirm, --drop-weights and --no-recompute; the other options belong to "
-                                 "the built-in world")
+                raise ValueError(
+                    "scale 'paper' takes --settings, --student, --task, --teacher, --temperature, "
+                    "--assume, --confirm, --drop-weights and --no-recompute; the other options belong to "
+                    "the built-in world"
+                )
             paper_scale.choose(settings, student, task, teacher, temperature)
             done = paper_scale.figures(recompute, assume, confirm, drop_weights)
         if not done:
             raise typer.Exit(2)
         return
     from gracelib.experiment import run
-    from gracelib.jobs import notebook_checks, notebooks
     from gracelib.experiment.scales import get_scale
+    from gracelib.jobs import notebook_checks
 
     with _one_line_errors():
         get_scale(scale)
         if settings or student or task or teacher or temperature or assume or confirm or drop_weights:
-            raise ValueError(f"scale {scale!r} is the built-in world; --settings, --student, --task, --teacher, "
-                             "--temperature, --assume, --confirm and --drop-weights belong to scale paper")
+            raise ValueError(
+                f"scale {scale!r} is the built-in world; --settings, --student, --task, --teacher, "
+                "--temperature, --assume, --confirm and --drop-weights belong to scale paper"
+            )
         if save and (scale != "mini" or fig):
-            raise ValueError("--save writes the committed notebooks, all of them, "
-                             f"which show scale mini, not {fig or scale!r}")
+            raise ValueError(
+                f"--save writes the committed notebooks, all of them, which show scale mini, not {fig or scale!r}"
+            )
         if save and parameter:
-            raise ValueError(f"--save writes notebooks as their parameters cells say, not with {parameter[0]}: "
-                             "change the cell")
+            raise ValueError(
+                f"--save writes notebooks as their parameters cells say, not with {parameter[0]}: change the cell"
+            )
         _set_device(device, dtype)
         names = run.figures_named(fig) if fig else []
         for path in run.figures(scale, recompute, names, dict(_split(text) for text in parameter)):
@@ -90,26 +110,30 @@ def figures(scale: ScaleOption = "mini",
 
 
 @app.command()
-def recompute(scale: ScaleOption = "mini",
-              part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
-              device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
-              dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "") -> None:
+def recompute(
+    scale: ScaleOption = "mini",
+    part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
+    device: Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")] = "",
+    dtype: Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")] = "",
+) -> None:
     """Train, score, distil and draw everything of a scale, part by part; finished work is reused."""
     from gracelib.experiment import run
 
     with _one_line_errors():
         if scale == "paper":
-            raise ValueError("scale 'paper' is run by `make figures SCALE=paper CONFIRM=1`, which finishes what is "
-                             "not there")
+            raise ValueError(
+                "scale 'paper' is run by `make figures SCALE=paper CONFIRM=1`, which finishes what is not there"
+            )
         _set_device(device, dtype)
         seconds = run.recompute(scale, part)
         print(f"{', '.join([scale, *part])}: finished; this call took {run.in_words(seconds)}")
 
 
 @app.command()
-def gallery(scale: ScaleOption = "mini",
-            out: Annotated[Path | None, typer.Option(help="the page; default build/gallery-SCALE.html")] = None
-            ) -> None:
+def gallery(
+    scale: ScaleOption = "mini",
+    out: Annotated[Path | None, typer.Option(help="the page; default build/gallery-SCALE.html")] = None,
+) -> None:
     """Write one self-contained HTML page with every figure of a scale."""
     from gracelib.drawing import gallery as page
 

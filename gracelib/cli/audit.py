@@ -26,9 +26,7 @@ def main(program: str) -> int:
         said = getattr(error, "strerror", None) or (done.stderr.strip().splitlines() or [str(error)])[-1]
         return _unknown(said[:200])
     if len(asked) <= len(skipped):
-        return _unknown(
-            f"it knows {len(asked)} of {len(packages)} packages; {next(iter(skipped), 'there are none')}"
-        )
+        return _unknown(f"it knows {len(asked)} of {len(packages)} packages; {next(iter(skipped), 'there are none')}")
     for one, advisory in found:
         mended = ", ".join(advisory.get("fix_versions") or []) or "no version yet"
         print(f"{one['name']} {one['version']}: {advisory['id']}, mended in {mended}")

@@ -19,13 +19,10 @@ PromptsOption = Annotated[
     Path | None, typer.Option(help="a JSONL file of your own: question, and optionally id and answer")
 ]
 NOption = Annotated[
-    int | None,
-    typer.Option("--n", help="only this many prompts: of a task drawn by --seed, of --prompts the first"),
+    int | None, typer.Option("--n", help="only this many prompts: of a task drawn by --seed, of --prompts the first")
 ]
 BackendOption = Annotated[str, typer.Option(help="transformers or vllm")]
-StyleOption = Annotated[
-    str, typer.Option(help="chat: the chat template, for teachers; student: ### Problem: ...")
-]
+StyleOption = Annotated[str, typer.Option(help="chat: the chat template, for teachers; student: ### Problem: ...")]
 TopPOption = Annotated[float, typer.Option(help="nucleus sampling; 1: all tokens")]
 TokensOption = Annotated[int, typer.Option(help="a response is cut there")]
 SeedOption = Annotated[int, typer.Option(help="of the draw of prompts and of sampling")]
@@ -36,9 +33,7 @@ ParallelOption = Annotated[int, typer.Option(help="GPUs that share the model (vl
 TemplateOption = Annotated[
     str, typer.Option(help=r"of style student; holds {question}, \n is a new line. Default: the paper's")
 ]
-BosOption = Annotated[
-    bool, typer.Option("--bos/--no-bos", help="of style student: begin with BOS, as in training")
-]
+BosOption = Annotated[bool, typer.Option("--bos/--no-bos", help="of style student: begin with BOS, as in training")]
 
 
 def generate(
@@ -113,9 +108,7 @@ def evaluate(
     style: StyleOption = "student",
     template: TemplateOption = "",
     bos: BosOption = False,
-    grader: Annotated[
-        str, typer.Option(help="math-verify, or last-number (the built-in world)")
-    ] = "math-verify",
+    grader: Annotated[str, typer.Option(help="math-verify, or last-number (the built-in world)")] = "math-verify",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     batch_size: BatchOption = None,
@@ -163,9 +156,7 @@ def _prompts(
     task: str, source: str, prompts: Path | None, split: str, n: int | None, seed: int, graded: bool = False
 ) -> list[dict]:
     if bool(task) == (prompts is not None):
-        raise ValueError(
-            "give either --task or --prompts, " + ("not both" if task else "one of them is needed")
-        )
+        raise ValueError("give either --task or --prompts, " + ("not both" if task else "one of them is needed"))
     if n is not None and n < 1:
         raise ValueError(f"--n {n}: at least one prompt is needed")
     if task:

@@ -32,9 +32,7 @@ AssumeOption = Annotated[
     list[str], typer.Option(help="scale paper: an assumption of the plan, NAME=VALUE (repeatable)")
 ]
 ConfirmOption = Annotated[bool, typer.Option("--confirm", help="scale paper: run what the plan says")]
-DropOption = Annotated[
-    bool, typer.Option("--drop-weights", help="scale paper: remove students once they are measured")
-]
+DropOption = Annotated[bool, typer.Option("--drop-weights", help="scale paper: remove students once they are measured")]
 
 
 def plan(
@@ -76,8 +74,8 @@ def choose(
 
 
 def _planned(assume: list[str]):
-    from gracelib.paper.cost import Assumptions, plan_text
     from gracelib.experiment.scales import get_scale
+    from gracelib.paper.cost import Assumptions, plan_text
 
     given = {}
     for text in assume:

@@ -13,8 +13,13 @@ import typer
 
 
 def score(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="one teacher's generations a file "
-                                                "(.jsonl, .json, .parquet); a folder stands for the files in it")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE_OR_FOLDER...",
+            help="one teacher's generations a file (.jsonl, .json, .parquet); a folder stands for the files in it",
+        ),
+    ],
     student: Annotated[str, typer.Option(help="folder of the student's checkpoint, or hub id")],
     n: Annotated[int, typer.Option("--n", help="prompts, of those that all teachers answered")] = 512,
     m: Annotated[int, typer.Option("--m", help="responses a prompt")] = 4,
@@ -29,8 +34,13 @@ def score(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     out: Annotated[str, typer.Option(help='the table as CSV; "" writes none')] = "ranking.csv",
     plot: Annotated[str, typer.Option(help='the picture (.svg, .png, .pdf); "" draws none')] = "ranking.svg",
-    template: Annotated[str, typer.Option(help=r"what the student reads before a response, with {question}; \n is a "
-                                          "new line. Default: the paper's")] = "",
+    template: Annotated[
+        str,
+        typer.Option(
+            help=r"what the student reads before a response, with {question}; \n is a "
+            "new line. Default: the paper's"
+        ),
+    ] = "",
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with the tokenizer's BOS")] = False,
     max_tokens: Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")] = None,
     work: Annotated[Path | None, typer.Option(help="folder of finished pieces; default runs/score")] = None,
@@ -47,8 +57,22 @@ def score(
         check_outputs(table, picture)
         shown = {"template": template.replace("\\n", "\n")} if template else {}
         ranking = score_teachers(
-            student, files, n=n, m=m, d=d, n_folds=folds, nu=nu, params=params, projection=projection,
-            batch_tokens=batch_tokens, dtype=dtype, seed=seed, device=device, policy=Policy(bos=bos, max_tokens=max_tokens, **shown), work=work)
+            student,
+            files,
+            n=n,
+            m=m,
+            d=d,
+            n_folds=folds,
+            nu=nu,
+            params=params,
+            projection=projection,
+            batch_tokens=batch_tokens,
+            dtype=dtype,
+            seed=seed,
+            device=device,
+            policy=Policy(bos=bos, max_tokens=max_tokens, **shown),
+            work=work,
+        )
         print(ranking)
         written = []
         if table:

@@ -21,11 +21,18 @@ def _world(scale: str):
     return get_scale(scale)
 
 
-def explain(scale: ScaleOption = "mini",
-            part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
-            each: Annotated[bool, typer.Option("--all", help="list every job with its reason")] = False,
-            recompute: Annotated[bool, typer.Option("--recompute/--no-recompute", help="of the notebooks: a run that "
-                                                    "trains, or one that redraws from the tables")] = True) -> None:
+def explain(
+    scale: ScaleOption = "mini",
+    part: Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")] = [],
+    each: Annotated[bool, typer.Option("--all", help="list every job with its reason")] = False,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute/--no-recompute",
+            help="of the notebooks: a run that trains, or one that redraws from the tables",
+        ),
+    ] = True,
+) -> None:
     """Say for each stage and notebook whether its results are reused or made again, and why; nothing is run."""
     from gracelib.cli.app import _one_line_errors
 
@@ -35,8 +42,8 @@ def explain(scale: ScaleOption = "mini",
 
 
 def _explain(scale: str, part: list[str], each: bool, recompute: bool) -> None:
-    from gracelib.jobs import explain as module
     from gracelib.experiment.scales import TABLES_ONLY
+    from gracelib.jobs import explain as module
 
     verdicts = module.explain(scale, part)
     print(module.report(verdicts, each))
@@ -47,20 +54,36 @@ def _explain(scale: str, part: list[str], each: bool, recompute: bool) -> None:
     for name, reasons in found:
         print(f"{name:<24} {'runs: ' + '; '.join(reasons) if reasons else 'up to date'}")
     if not any(reasons for _, reasons in found) and any(v.fate == "rerun" for v in verdicts):
-        print("every notebook is up to date, so `make figures` would run nothing; "
-              f"`gracelib recompute --scale {scale} --part ...` makes a part's jobs again")
+        print(
+            "every notebook is up to date, so `make figures` would run nothing; "
+            f"`gracelib recompute --scale {scale} --part ...` makes a part's jobs again"
+        )
 
 
-def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="draws the cells")] = 0,
-           cells: Annotated[int, typer.Option(help="how many")] = 3,
-           machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
-           runs: Annotated[Path | None, typer.Option(help="another machine's runs folder: compare the features of its "
-                                                     "checkpoints and responses, instead of the tables")] = None,
-           record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False,
-           given: Annotated[bool, typer.Option("--given", help="the cell of figures/SCALE/given, from its committed "
-                                               "checkpoints and responses")] = False,
-           pack: Annotated[str | None, typer.Option(metavar="CELL", help="write figures/SCALE/given from a finished run: "
-                                                    "TASK,STUDENT,TEACHER,TEMPERATURE")] = None) -> None:
+def verify(
+    scale: ScaleOption = "lab",
+    seed: Annotated[int, typer.Option(help="draws the cells")] = 0,
+    cells: Annotated[int, typer.Option(help="how many")] = 3,
+    machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="another machine's runs folder: compare the features of its "
+            "checkpoints and responses, instead of the tables"
+        ),
+    ] = None,
+    record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False,
+    given: Annotated[
+        bool,
+        typer.Option("--given", help="the cell of figures/SCALE/given, from its committed checkpoints and responses"),
+    ] = False,
+    pack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CELL", help="write figures/SCALE/given from a finished run: TASK,STUDENT,TEACHER,TEMPERATURE"
+        ),
+    ] = None,
+) -> None:
     """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1: outside."""
     from gracelib.cli.app import _one_line_errors
 
@@ -69,7 +92,9 @@ def verify(scale: ScaleOption = "lab", seed: Annotated[int, typer.Option(help="d
         from gracelib.experiment import verify as of_tables
 
         if bool(runs) + given + bool(pack) > 1 or (runs and machine != "auto") or (record and (runs or given or pack)):
-            raise ValueError("--runs, --given and --pack stand alone; --record belongs to none of them, --machine not to --runs")
+            raise ValueError(
+                "--runs, --given and --pack stand alone; --record belongs to none of them, --machine not to --runs"
+            )
         if machine not in ("auto", "same", "other"):
             raise ValueError(f"--machine {machine!r} is not known; choose auto, same or other")
         if pack:
@@ -99,7 +124,9 @@ def _pack(scale: str, cell: str) -> Path:
         task, student, teacher, temperature = cell.split(",")
         parsed = task, student, teacher, float(temperature)
     except ValueError as error:
-        raise ValueError(f"--pack {cell!r}: write TASK,STUDENT,TEACHER,TEMPERATURE, as short,first,terse-64,0.6") from error
+        raise ValueError(
+            f"--pack {cell!r}: write TASK,STUDENT,TEACHER,TEMPERATURE, as short,first,terse-64,0.6"
+        ) from error
     return pack(scale, parsed)
 
 

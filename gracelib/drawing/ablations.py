@@ -19,13 +19,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from gracelib.drawing import captions, marks as plots
-from gracelib.evidence.ablations import few, grid_correlations, setting_change
+from gracelib.drawing import captions
+from gracelib.drawing import marks as plots
 from gracelib.drawing.saving import Drawn
-from gracelib.paper.reported import paper_values
-from gracelib.experiment.scales import Scale
 from gracelib.drawing.style import DOUBLE, EDGE, GREY, SINGLE, SMALL, frame, styled
+from gracelib.evidence.ablations import few, grid_correlations, setting_change
 from gracelib.evidence.cells import select
+from gracelib.experiment.scales import Scale
+from gracelib.paper.reported import paper_values
 
 PAPER_N, PAPER_D = 512, (512, 1024)
 FLAT_FROM = 6
@@ -39,7 +40,14 @@ PALE = ListedColormap(1 - 0.5 * (1 - colormaps["PuOr"](np.linspace(0, 1, 256))[:
 
 def defaults(config: Scale) -> dict[str, float]:
     """The scale's own setting of everything that the grid varies."""
-    return {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu, "power": 1.0}
+    return {
+        "n": config.n_prompts,
+        "m": config.m,
+        "d": config.d,
+        "n_folds": config.n_folds,
+        "nu": config.nu,
+        "power": 1.0,
+    }
 
 
 def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
@@ -54,10 +62,23 @@ def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     hatched = Patch(facecolor="none", hatch="////", edgecolor="#808080", linewidth=0, label=f"{HOLLOW} (right)")
     decided = [_handle(("H", "white", "-"), HOLLOW)], [hatched]
     curves, cells_ = decided if table["nu_decides"].any() else ([], [])
-    legend = [[_handle(LOOKS[0], "this run, 95% interval"), *curves, *plots.paper_handles(marks.values())],
-              [Patch(facecolor="none", edgecolor="black", linewidth=1.4, label="n = d/2"),
-               Line2D([], [], linestyle="none", marker="_", color="black", markersize=9, markeredgewidth=1.6,
-                      label="best n of a d"), *cells_]]
+    legend = [
+        [_handle(LOOKS[0], "this run, 95% interval"), *curves, *plots.paper_handles(marks.values())],
+        [
+            Patch(facecolor="none", edgecolor="black", linewidth=1.4, label="n = d/2"),
+            Line2D(
+                [],
+                [],
+                linestyle="none",
+                marker="_",
+                color="black",
+                markersize=9,
+                markeredgewidth=1.6,
+                label="best n of a d",
+            ),
+            *cells_,
+        ],
+    ]
     with styled():
         fig, (left, middle, right) = frame(DOUBLE, 2.15, legend, captions.note(config.name, rows), (1, 1, 1.15))
         by_d, by_n = table[table["n"] == base["n"]], table[table["d"] == base["d"]]
@@ -78,10 +99,17 @@ def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
         f"Middle: against n at d = {base['d']}. Right: every n and d (frame: n = d/2, where the paper finds the best; "
         f"line: the best n of a d). Hollow or hatched: the smoothing ν decides the score. {said} The paper "
         f"(n = {PAPER_N}): {', '.join(f'{v.text} at d = {d}' for d, v in reported.items())}. "
-        f"{captions.cells_sentence(config.name, rows)}{few(rows)}")
+        f"{captions.cells_sentence(config.name, rows)}{few(rows)}"
+    )
     paper = {f"d = {d}": {"value": v.text, "source": v.source} for d, v in reported.items()}
-    return Drawn(fig, table, caption, f"Two lines with intervals and a table of numbers in colours. {said}", ours,
-                 paper | {"best_n_over_d": {"value": best.text, "source": best.source}})
+    return Drawn(
+        fig,
+        table,
+        caption,
+        f"Two lines with intervals and a table of numbers in colours. {said}",
+        ours,
+        paper | {"best_n_over_d": {"value": best.text, "source": best.source}},
+    )
 
 
 def _sizes_sentence(table: pd.DataFrame, grid: pd.DataFrame, cells: pd.DataFrame, config: Scale) -> tuple[str, dict]:
@@ -100,8 +128,7 @@ def _sizes_sentence(table: pd.DataFrame, grid: pd.DataFrame, cells: pd.DataFrame
             what = f"{axis} = {new[axis]} instead of {base[axis]}"
             parts.append(f"{what} changes it by {_signed(found)}")
             ours[name] = {k: found[k] for k in ("spearman", "low", "high")}
-    ours |= {"best_n": {str(d): n for d, n in best.items()},
-             "at_default": float(wide.loc[base["n"], base["d"]])}
+    ours |= {"best_n": {str(d): n for d, n in best.items()}, "at_default": float(wide.loc[base["n"], base["d"]])}
     return "; ".join(parts) + ".", ours
 
 
@@ -114,9 +141,13 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
         parts.append(rows)
     table = pd.concat(tables, ignore_index=True)
     flat = paper_values("figure 20", "flat_from_folds")["grace"]
-    legend = [[_handle(look, f"{task} task") for task, look in zip(cells, LOOKS, strict=False)],
-              [Patch(facecolor="#ececec", label=f"flat in the paper (C ≥ {FLAT_FROM})"),
-               Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label=f"default: {base['n_folds']}")]]
+    legend = [
+        [_handle(look, f"{task} task") for task, look in zip(cells, LOOKS, strict=False)],
+        [
+            Patch(facecolor="#ececec", label=f"flat in the paper (C ≥ {FLAT_FROM})"),
+            Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label=f"default: {base['n_folds']}"),
+        ],
+    ]
     note = captions.note_two(config.name, parts[0], parts[1] if len(parts) > 1 else None)
     with styled():
         fig, (ax,) = frame(SINGLE, 2.1, legend, note)
@@ -140,11 +171,19 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
         said.append(f"{task} task: {_range(late)} from C = {FLAT_FROM} on{moved}")
         ours[task] = {"lowest_from_6": late.min(), "highest_from_6": late.max()}
     said = "; ".join(said) + "."
-    caption = (f"Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
-               f"at the scale's setting. {said} The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
-               f"{captions.cells_sentence(config.name, *parts)}{few(parts[0])}")
-    return Drawn(fig, table, caption, f"A line with intervals for each task. {said}", ours,
-                 {"flat_from_folds": {"value": flat.text, "source": flat.source}})
+    caption = (
+        f"Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
+        f"at the scale's setting. {said} The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
+        f"{captions.cells_sentence(config.name, *parts)}{few(parts[0])}"
+    )
+    return Drawn(
+        fig,
+        table,
+        caption,
+        f"A line with intervals for each task. {said}",
+        ours,
+        {"flat_from_folds": {"value": flat.text, "source": flat.source}},
+    )
 
 
 def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
@@ -194,23 +233,34 @@ def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
         f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against the smoothing ν, for three powers "
         f"of the length factor. Right: against the responses a prompt that GRACE reads; the paper has "
         f"{', '.join(f'{v.text} (m = {m})' for m, v in paper.items())}. {said} {captions.cells_sentence(config.name, rows)}"
-        f"{few(rows)}")
+        f"{few(rows)}"
+    )
     table = pd.concat([smoothed.assign(panel="left"), by_m.assign(panel="right")], ignore_index=True)
-    return Drawn(fig, table, caption, f"Lines with intervals. {said}", ours,
-                 {f"m = {m}": {"value": v.text, "source": v.source} for m, v in paper.items()})
+    return Drawn(
+        fig,
+        table,
+        caption,
+        f"Lines with intervals. {said}",
+        ours,
+        {f"m = {m}": {"value": v.text, "source": v.source} for m, v in paper.items()},
+    )
 
 
 # --- panels --------------------------------------------------------------------------------------------------
 
 
-def curve(ax: Axes, rows: pd.DataFrame, axis: str, look: tuple = LOOKS[0], shift: float = 0.0, factor: float = 1.0) -> None:
+def curve(
+    ax: Axes, rows: pd.DataFrame, axis: str, look: tuple = LOOKS[0], shift: float = 0.0, factor: float = 1.0
+) -> None:
     """A correlation with intervals along one setting; hollow where the smoothing decides; `shift`, `factor` move it."""
     mark, face, dash = look
     x = rows[axis].to_numpy(float) * factor + shift
     y, hollow = rows["spearman"].to_numpy(float), rows["nu_decides"].to_numpy(bool)
     if np.isnan(y).all():
         text = rows["note"].iloc[0].removeprefix("undefined: ").replace(": ", ":\n")
-        ax.text(0.5, 0.5, f"undefined\n{text}", ha="center", va="center", fontsize=SMALL, color=GREY, transform=ax.transAxes)
+        ax.text(
+            0.5, 0.5, f"undefined\n{text}", ha="center", va="center", fontsize=SMALL, color=GREY, transform=ax.transAxes
+        )
         ax.set_ylim(-1, 1)
         ax.plot(x, np.zeros(len(x)), alpha=0)
         return
@@ -224,8 +274,18 @@ def curve(ax: Axes, rows: pd.DataFrame, axis: str, look: tuple = LOOKS[0], shift
 
 def _paper_mark(ax: Axes, x: float, value) -> None:
     """A value of the paper, drawn as everywhere."""
-    ax.plot(x, value.low, marker="D", markersize=4.6, color=plots.PAPER_MARK, markerfacecolor="white", markeredgewidth=1.1,
-            linestyle="none", zorder=4, gid="paper")
+    ax.plot(
+        x,
+        value.low,
+        marker="D",
+        markersize=4.6,
+        color=plots.PAPER_MARK,
+        markerfacecolor="white",
+        markeredgewidth=1.1,
+        linestyle="none",
+        zorder=4,
+        gid="paper",
+    )
 
 
 def _heat(ax: Axes, table: pd.DataFrame) -> None:
@@ -245,8 +305,7 @@ def _heat(ax: Axes, table: pd.DataFrame) -> None:
             if 2 * n == d:
                 ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.4))
             if len(best) and best[d] == n:
-                ax.plot([j - 0.28, j + 0.28], [i + 0.3, i + 0.3], linewidth=1.6, solid_capstyle="butt",
-                        color="black")
+                ax.plot([j - 0.28, j + 0.28], [i + 0.3, i + 0.3], linewidth=1.6, solid_capstyle="butt", color="black")
     ax.set_xticks(range(wide.shape[1]), wide.columns)
     ax.set_yticks(range(len(wide)), wide.index)
     ax.tick_params(length=0)
@@ -258,8 +317,19 @@ def _heat(ax: Axes, table: pd.DataFrame) -> None:
 def _handle(look: tuple, label: str) -> Line2D:
     mark, face, dash = look
     color = {LOOKS[2][1]: PALE_LINE, "white": EDGE}.get(face, face)
-    return Line2D([], [], color=color, linestyle=dash, linewidth=1.1, marker=mark, markersize=5,
-                  markerfacecolor=face, markeredgecolor=EDGE, markeredgewidth=0.6, label=label)
+    return Line2D(
+        [],
+        [],
+        color=color,
+        linestyle=dash,
+        linewidth=1.1,
+        marker=mark,
+        markersize=5,
+        markerfacecolor=face,
+        markeredgecolor=EDGE,
+        markeredgewidth=0.6,
+        label=label,
+    )
 
 
 def _doubling(ax: Axes, values: pd.Series) -> None:

@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gracelib.drawing.saving import Drawn
-from gracelib.evidence.summaries import cmi_at
 from gracelib.drawing.style import DOUBLE, EDGE, SMALL, family, family_handles, frame, scale_note, styled
+from gracelib.evidence.summaries import cmi_at
 
 CLAIMED = (5.0, 10.0)  #: "5-10 times smaller" (submission, appendix A), never shown
 # Greys and shapes that no family has: colour and marker belong to the families, here as in every figure.
@@ -22,8 +22,16 @@ TERMS = {"gradient": ("H", "#333333"), "stability": ("H", "#d0d0d0"), "cross": (
 SMALLEST = 1e-3  #: a cross term below this share of the gradient term is drawn at the edge
 
 
-def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: str, temperature: float, n: int,
-              nu: float, task: str | None = None) -> Drawn:
+def cmi_terms(
+    cmi: pd.DataFrame,
+    manner: dict[str, str],
+    student: str,
+    scale: str,
+    temperature: float,
+    n: int,
+    nu: float,
+    task: str | None = None,
+) -> Drawn:
     """Left: the three terms of each teacher at one temperature. Right: gradient / stability against nu, claim shaded.
 
     `cmi` as `summaries.with_noise` gives it, `manner` the family of each teacher; `task` keeps the rows of one (None:
@@ -33,8 +41,20 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
     own = cmi[(cmi.student == student) & np.isclose(cmi.temperature, temperature)]
     default = cmi_at(own, n, nu).sort_values("gradient", kind="stable").reset_index(drop=True)
     swept = own[(own.n == n) & (own.preconditioner == "smoothed") & (own.space == "h")].sort_values("nu")
-    handles = [Line2D([], [], linestyle="none", marker=mark, color=colour, markeredgecolor=EDGE, markeredgewidth=0.5,
-                      markersize=6, label=f"{name} term") for name, (mark, colour) in TERMS.items()]
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=mark,
+            color=colour,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.5,
+            markersize=6,
+            label=f"{name} term",
+        )
+        for name, (mark, colour) in TERMS.items()
+    ]
     band = Patch(facecolor="#dddddd", label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}")
     note = scale_note(scale, len(default), len(default), f" at T = {temperature:g}")
     with styled():
@@ -51,8 +71,16 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
         right.axhspan(*CLAIMED, color="#dddddd", zorder=0)
         for teacher, rows in swept.groupby("teacher", sort=True):
             look = family(manner[teacher])
-            right.plot(rows.nu, rows.ratio, color=look.color, marker=look.marker, markersize=5, markeredgecolor=EDGE,
-                       markeredgewidth=0.5, linewidth=1)
+            right.plot(
+                rows.nu,
+                rows.ratio,
+                color=look.color,
+                marker=look.marker,
+                markersize=5,
+                markeredgecolor=EDGE,
+                markeredgewidth=0.5,
+                linewidth=1,
+            )
         right.set_xscale("log")
         right.set_yscale("log")
         right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -63,12 +91,20 @@ def cmi_terms(cmi: pd.DataFrame, manner: dict[str, str], student: str, scale: st
         right.set_title(f"default nu = {nu:g}", fontsize=SMALL, pad=4)
     low, high = default.ratio.min(), default.ratio.max()
     spans = f"Gradient over stability is {low:.2g} to {high:.2g} at nu = {nu:g}"
-    caption = (f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
-               f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "
-               f"that edge). Right: gradient term over stability term as nu varies; the band is the paper's claim, which "
-               f"no table of it shows. {spans}. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "
-               f"{len(default)} teacher{'s' * (len(default) > 1)}.")
+    caption = (
+        f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
+        f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "
+        f"that edge). Right: gradient term over stability term as nu varies; the band is the paper's claim, which "
+        f"no table of it shows. {spans}. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "
+        f"{len(default)} teacher{'s' * (len(default) > 1)}."
+    )
     table = pd.concat([default.assign(panel="left"), swept.assign(panel="right")], ignore_index=True)
     ours = {"ratio_lowest": low, "ratio_highest": high, "teachers": len(default)}
-    return Drawn(fig, table, caption, f"Points on a logarithmic axis, and lines over nu. {spans}.", ours,
-                 {"ratio": {"value": "5-10", "source": "submission, appendix A"}})
+    return Drawn(
+        fig,
+        table,
+        caption,
+        f"Points on a logarithmic axis, and lines over nu. {spans}.",
+        ours,
+        {"ratio": {"value": "5-10", "source": "submission, appendix A"}},
+    )

@@ -11,15 +11,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gracelib.drawing import marks
 from gracelib.baselines import SCORES
-from gracelib.paper.reported import PaperValue, setting_name
+from gracelib.drawing import marks
 from gracelib.drawing.style import family_handles, scale_note, temperature_handles
 from gracelib.evidence.cells import PAPER_SPEARMAN
+from gracelib.paper.reported import PaperValue, setting_name
 
 INTERVAL = "95% intervals come from a bootstrap over teachers"
-_RECORD = ("spearman", "low", "high", "regret_points", "regret_low", "regret_high", "regret_se_points", "selected",
-           "cells", "teachers", "note")
+_RECORD = (
+    "spearman",
+    "low",
+    "high",
+    "regret_points",
+    "regret_low",
+    "regret_high",
+    "regret_se_points",
+    "selected",
+    "cells",
+    "teachers",
+    "note",
+)
 
 
 def handles(rows: pd.DataFrame) -> list[list]:
@@ -57,12 +68,12 @@ def cells_sentence(scale: str, *parts: pd.DataFrame) -> str:
 
 
 def accuracy_words(accuracy: str = "average_at_k", k: int = 16) -> str:
-    """"the student's Average@16"."""
+    """ "the student's Average@16"."""
     return marks.accuracy_label(accuracy, k).removesuffix(" (%)").replace("Student", "the student's")
 
 
 def and_list(words: Sequence[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
@@ -84,7 +95,11 @@ def beside_the_paper(table: pd.DataFrame, reported: Mapping[str, PaperValue], ro
     """
     where = setting_name(rows["task"].iloc[0], rows["student"].iloc[0])
     if not reported:
-        return f"The paper prints no such number for {where}." if where else "No setting of the paper stands beside this one."
+        return (
+            f"The paper prints no such number for {where}."
+            if where
+            else "No setting of the paper stands beside this one."
+        )
     said = and_list([f"{value.text} for {SCORES[s].label}" for s, value in reported.items()])
     inside, outside = [], []
     for row in table.to_dict("records"):
@@ -93,7 +108,9 @@ def beside_the_paper(table: pd.DataFrame, reported: Mapping[str, PaperValue], ro
             (inside if row["low"] <= value.high and value.low <= row["high"] else outside).append(row["label"])
     said = f"The paper's |ρ| ({where}): {said}."
     if inside:
-        said += f" Our interval contains it for {and_list(inside)}" + (f", not for {and_list(outside)}." if outside else ".")
+        said += f" Our interval contains it for {and_list(inside)}" + (
+            f", not for {and_list(outside)}." if outside else "."
+        )
     elif outside:
         said += f" Our interval does not contain it for {and_list(outside)}."
     return said
@@ -101,8 +118,12 @@ def beside_the_paper(table: pd.DataFrame, reported: Mapping[str, PaperValue], ro
 
 def defined_in(*tables: pd.DataFrame) -> str:
     """A sentence on the scores that some cells lack, "" if there are none."""
-    found = [f"{r.label} in {r.cells} of {table['cells'].max()}" for table in tables
-             for r in table.itertuples() if r.cells < table["cells"].max()]
+    found = [
+        f"{r.label} in {r.cells} of {table['cells'].max()}"
+        for table in tables
+        for r in table.itertuples()
+        if r.cells < table["cells"].max()
+    ]
     return f" Starred scores are not defined everywhere: {'; '.join(found)} cells." if found else ""
 
 
@@ -116,7 +137,9 @@ def papers(values: Mapping[str, PaperValue], prefix: str = "") -> dict:
     return {prefix + score: {"value": v.text, "source": v.source} for score, v in values.items()}
 
 
-def with_paper(table: pd.DataFrame, reported: Mapping[str, PaperValue], rows: pd.DataFrame | None = None) -> pd.DataFrame:
+def with_paper(
+    table: pd.DataFrame, reported: Mapping[str, PaperValue], rows: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The bars' table with the paper's value as text; below it, where given, the cells of the scatter beside them."""
     bars = table.assign(**{PAPER_SPEARMAN: [reported[s].text if s in reported else "" for s in table["score"]]})
     if rows is None:

@@ -16,13 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from gracelib.evidence.choices import label, scaled_up
-from gracelib.paper.reported import PaperValue
 from gracelib.drawing.marks import BAR, PAPER_MARK, accuracy_label
 from gracelib.drawing.style import DOUBLE, EDGE, GREY, SMALL, family, frame
+from gracelib.evidence.choices import label, scaled_up
+from gracelib.paper.reported import PaperValue
 
 #: Marker, face and line of a score; further scores take the rest in turn.
-LOOKS = {"grace": ("H", "#222222", "-"), "g_norm": ("8", "#a0a0a0", (0, (4, 1.5))), "g_vendi": ("h", "white", (0, (1, 1.2)))}
+LOOKS = {
+    "grace": ("H", "#222222", "-"),
+    "g_norm": ("8", "#a0a0a0", (0, (4, 1.5))),
+    "g_vendi": ("h", "white", (0, (1, 1.2))),
+}
 SPARE = (("H", "#666666", (0, (6, 2))), ("8", "#dddddd", (0, (3, 1, 1, 1))))
 ENOUGH_FOR_A_VIOLIN = 10  #: below, a smooth outline would claim more than the marks show
 BAND = "#e9e9e9"
@@ -42,7 +46,9 @@ def two_by_two(top: float, bottom: float, legend: Sequence, note: str) -> tuple[
     return fig, fig.subfigs[0].subplots(2, 2, height_ratios=[top, bottom])
 
 
-def curves(ax: Axes, rows: pd.DataFrame, picks: pd.DataFrame, scores: Sequence[str], k: int, right: bool) -> pd.DataFrame:
+def curves(
+    ax: Axes, rows: pd.DataFrame, picks: pd.DataFrame, scores: Sequence[str], k: int, right: bool
+) -> pd.DataFrame:
     """One teacher's scaled scores (left scale) and accuracy (right scale) against temperature; the numbers drawn.
 
     `rows` and `picks`: the teacher's cells and its rows of `temperature_choices`.
@@ -56,14 +62,44 @@ def curves(ax: Axes, rows: pd.DataFrame, picks: pd.DataFrame, scores: Sequence[s
     for score in scores:
         scaled, (mark, face, dash) = scaled_up(own[score].to_numpy(float), score), look(score, scores)
         made[f"{score}_scaled"] = scaled
-        ax.plot(t, scaled, color=EDGE if face == "white" else face, linestyle=dash, linewidth=1.1, marker=mark,
-                markersize=4.6, markerfacecolor=face, markeredgecolor=EDGE, markeredgewidth=0.6, zorder=3)
+        ax.plot(
+            t,
+            scaled,
+            color=EDGE if face == "white" else face,
+            linestyle=dash,
+            linewidth=1.1,
+            marker=mark,
+            markersize=4.6,
+            markerfacecolor=face,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.6,
+            zorder=3,
+        )
         at = (t == picks.loc[score, "picked"]) & np.isfinite(scaled)
-        ax.scatter(t[at], scaled[at], s=110, marker="^", facecolors="none", edgecolors="black", linewidths=1.0, zorder=4,
-                   gid=f"picked-{score}")
+        ax.scatter(
+            t[at],
+            scaled[at],
+            s=110,
+            marker="^",
+            facecolors="none",
+            edgecolors="black",
+            linewidths=1.0,
+            zorder=4,
+            gid=f"picked-{score}",
+        )
     twin, y = ax.twinx(), 100 * own["average_at_k"].to_numpy(float)
-    twin.errorbar(t, y, 100 * own["average_se"], color=of.color, marker=of.marker, markersize=5.5, markeredgecolor=EDGE,
-                  markeredgewidth=0.5, linewidth=1.8, elinewidth=0.9)
+    twin.errorbar(
+        t,
+        y,
+        100 * own["average_se"],
+        color=of.color,
+        marker=of.marker,
+        markersize=5.5,
+        markeredgecolor=EDGE,
+        markeredgewidth=0.5,
+        linewidth=1.8,
+        elinewidth=0.9,
+    )
     ax.grid(visible=False)  # it would lie upon the accuracy's line
     twin.grid(visible=True, axis="x")
     twin.grid(visible=False, axis="y")
@@ -86,7 +122,9 @@ def curves(ax: Axes, rows: pd.DataFrame, picks: pd.DataFrame, scores: Sequence[s
     return made.assign(average_at_k=own["average_at_k"], average_se=own["average_se"])
 
 
-def picks(ax: Axes, choices: pd.DataFrame, teachers: Sequence[str], scores: Sequence[str], column: str, name: str) -> None:
+def picks(
+    ax: Axes, choices: pd.DataFrame, teachers: Sequence[str], scores: Sequence[str], column: str, name: str
+) -> None:
     """A column of `temperature_choices`, one row a teacher, one lane a score; with "picked", the best ones behind."""
     for y, teacher in enumerate(teachers):
         own = choices[choices["teacher"] == teacher].set_index("score")
@@ -94,13 +132,30 @@ def picks(ax: Axes, choices: pd.DataFrame, teachers: Sequence[str], scores: Sequ
             ax.axhspan(y - 0.5, y + 0.5, color="#f6f6f6", zorder=-1)
         if column == "picked":
             of = family(own["manner"].iloc[0])
-            ax.scatter(own["best"].iloc[0], y, s=60 * of.area, c=of.color, marker=of.marker, edgecolors=EDGE,
-                       linewidths=0.5, zorder=2)
+            ax.scatter(
+                own["best"].iloc[0],
+                y,
+                s=60 * of.area,
+                c=of.color,
+                marker=of.marker,
+                edgecolors=EDGE,
+                linewidths=0.5,
+                zorder=2,
+            )
         for i, score in enumerate(scores):
             mark, face, _ = look(score, scores)
             lane = y + 0.84 * ((i + 0.5) / len(scores) - 0.5)
-            ax.scatter(own.loc[score, column], lane, s=26 if score == "grace" else 17, marker=mark, c=face, linewidths=0.6,
-                       zorder=4, clip_on=False, edgecolors="white" if score == "grace" else EDGE)
+            ax.scatter(
+                own.loc[score, column],
+                lane,
+                s=26 if score == "grace" else 17,
+                marker=mark,
+                c=face,
+                linewidths=0.6,
+                zorder=4,
+                clip_on=False,
+                edgecolors="white" if score == "grace" else EDGE,
+            )
     ax.set_yticks(range(len(teachers)), teachers)
     ax.set_ylim(len(teachers) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -112,7 +167,9 @@ def violins(ax: Axes, choices: pd.DataFrame, means: pd.DataFrame, paper: Mapping
     """Left of figure 7: per score a violin of its teachers' correlations, their family marks, the mean, the paper's."""
     scores = list(means["score"])
     for x, row in enumerate(means.to_dict("records")):
-        own = choices[(choices["score"] == row["score"]) & choices["spearman"].notna()].sort_values(["spearman", "teacher"])
+        own = choices[(choices["score"] == row["score"]) & choices["spearman"].notna()].sort_values(
+            ["spearman", "teacher"]
+        )
         values = own["spearman"].to_numpy(float)
         if not len(values):
             ax.text(x, 0.06, "undefined", ha="center", fontsize=SMALL, color=GREY)
@@ -122,8 +179,16 @@ def violins(ax: Axes, choices: pd.DataFrame, means: pd.DataFrame, paper: Mapping
                 body.set(facecolor=BAR, alpha=0.35, edgecolor=EDGE, linewidth=0.5, zorder=1.5)
         for offset, point in zip(_beside(values), own.to_dict("records"), strict=True):
             of = family(point["manner"])
-            ax.scatter(x + offset, point["spearman"], s=20 * of.area, c=of.color, marker=of.marker, edgecolors=EDGE,
-                       linewidths=0.5, zorder=3)
+            ax.scatter(
+                x + offset,
+                point["spearman"],
+                s=20 * of.area,
+                c=of.color,
+                marker=of.marker,
+                edgecolors=EDGE,
+                linewidths=0.5,
+                zorder=3,
+            )
         points(ax, np.array([x + 0.37]), [row["mean"]], [row["low"]], [row["high"]], row["score"], scores)
         if row["score"] in paper:
             paper_mark(ax, paper[row["score"]], x + 0.47, row["score"])
@@ -140,8 +205,9 @@ def _beside(values: np.ndarray, near: float = 0.07, step: float = 0.085) -> np.n
     return np.minimum(step, 0.62 / size) * (place - (size - 1) / 2)
 
 
-def points(ax: Axes, x: np.ndarray, value: Sequence, low: Sequence, high: Sequence, score: str,
-           scores: Sequence[str]) -> None:
+def points(
+    ax: Axes, x: np.ndarray, value: Sequence, low: Sequence, high: Sequence, score: str, scores: Sequence[str]
+) -> None:
     """Marks of one score with vertical intervals; what is undefined is left out."""
     mark, face, _ = look(score, scores)
     ax.vlines(x, low, high, color=EDGE, linewidth=1.1, zorder=3.5)
@@ -161,8 +227,13 @@ def paper_mark(ax: Axes, value: PaperValue, x: float, score: str) -> None:
 
 
 def _paper_look(bound: str) -> dict:
-    return {"color": PAPER_MARK, "marker": {"at least": "^", "at most": "v"}.get(bound, "D"), "markersize": 4.8,
-            "markerfacecolor": "white", "markeredgewidth": 1.1}
+    return {
+        "color": PAPER_MARK,
+        "marker": {"at least": "^", "at most": "v"}.get(bound, "D"),
+        "markersize": 4.8,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.1,
+    }
 
 
 # --- legend entries ------------------------------------------------------------------------------------------
@@ -171,16 +242,36 @@ def _paper_look(bound: str) -> dict:
 def line_handle(score: str, scores: Sequence[str], lines: bool = True) -> Line2D:
     """A score's mark, with its line or without."""
     mark, face, dash = look(score, scores)
-    return Line2D([], [], color=EDGE if face == "white" else face, linestyle=dash if lines else "none", linewidth=1.1,
-                  marker=mark, markersize=5, markerfacecolor=face, markeredgecolor=EDGE, markeredgewidth=0.6,
-                  label=label(score))
+    return Line2D(
+        [],
+        [],
+        color=EDGE if face == "white" else face,
+        linestyle=dash if lines else "none",
+        linewidth=1.1,
+        marker=mark,
+        markersize=5,
+        markerfacecolor=face,
+        markeredgecolor=EDGE,
+        markeredgewidth=0.6,
+        label=label(score),
+    )
 
 
 def pick_handles() -> list[Artist]:
     """The triangle of the selected and the line of the best temperature."""
-    return [Line2D([], [], linestyle="none", marker="^", markerfacecolor="none", markeredgecolor="black", markersize=7.5,
-                   label="picked by the score"),
-            Line2D([], [], color=GREY, linewidth=1.2, linestyle=(0, (4, 2)), label="best temperature")]
+    return [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker="^",
+            markerfacecolor="none",
+            markeredgecolor="black",
+            markersize=7.5,
+            label="picked by the score",
+        ),
+        Line2D([], [], color=GREY, linewidth=1.2, linestyle=(0, (4, 2)), label="best temperature"),
+    ]
 
 
 def band_handle() -> Patch:
@@ -190,8 +281,11 @@ def band_handle() -> Patch:
 
 def bar_handles(name: str) -> list[Artist]:
     """Bars of regret, their interval and the band of noise."""
-    return [Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=name),
-            Line2D([], [], color=EDGE, linewidth=1.1, marker="|", markersize=5, label="95% interval"), band_handle()]
+    return [
+        Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=name),
+        Line2D([], [], color=EDGE, linewidth=1.1, marker="|", markersize=5, label="95% interval"),
+        band_handle(),
+    ]
 
 
 def interval_handle() -> Line2D:
@@ -202,5 +296,8 @@ def interval_handle() -> Line2D:
 def paper_handles(values: Sequence[PaperValue], setting: str) -> list[Artist]:
     """The paper's marks that are drawn: numbers, bounds of either kind."""
     kinds = {"" if value.bound == "about" else value.bound for value in values}
-    return [Line2D([], [], linestyle="none", label=f"paper, {setting}, |ρ|{', ' * bool(kind)}{kind}", **_paper_look(kind))
-            for kind in ("", "at least", "at most") if kind in kinds]
+    return [
+        Line2D([], [], linestyle="none", label=f"paper, {setting}, |ρ|{', ' * bool(kind)}{kind}", **_paper_look(kind))
+        for kind in ("", "at least", "at most")
+        if kind in kinds
+    ]

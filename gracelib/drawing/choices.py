@@ -13,20 +13,31 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from gracelib.drawing import captions, marks as plots
+from gracelib.drawing import captions
 from gracelib.drawing import choice_plots as cp
 from gracelib.drawing import choice_text as text
-from gracelib.evidence.choices import RANDOM, budget_rows, choice_cells, family_rows, noise_points, over_teachers
-from gracelib.evidence.choices import temperature_choices, two_teachers
+from gracelib.drawing import marks as plots
 from gracelib.drawing.saving import Drawn
-from gracelib.paper.reported import STUDENT, TASK, PaperValue, paper_values, setting_name, setting_values
-from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.drawing.style import DOUBLE, EDGE, GREY, SMALL, family, family_handles, frame, styled
+from gracelib.evidence.choices import (
+    RANDOM,
+    budget_rows,
+    choice_cells,
+    family_rows,
+    noise_points,
+    over_teachers,
+    temperature_choices,
+    two_teachers,
+)
+from gracelib.evidence.ranks import FEW_CLUSTERS
+from gracelib.paper.reported import STUDENT, TASK, PaperValue, paper_values, setting_name, setting_values
 
 THREE = ("grace", "g_norm", "g_vendi")
 FIVE = (*THREE, "student_loss", "teacher_accuracy")
-_BUDGETS = ("the paper's budgets in parentheses are those in whose place they stand (its last leaves out its 70B teacher, "
-            "ours leaves out none)")
+_BUDGETS = (
+    "the paper's budgets in parentheses are those in whose place they stand (its last leaves out its 70B teacher, "
+    "ours leaves out none)"
+)
 
 
 def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = THREE) -> Drawn:
@@ -37,13 +48,17 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     rows = choice_cells(cells, student, scores)
     two, choices = two_teachers(cells, student), temperature_choices(rows, scores)
     noise, teachers = noise_points(rows), _ordered(rows)
-    handles = [[*(cp.line_handle(s, scores) for s in scores), *cp.pick_handles()],
-               [*family_handles(rows["manner"]), cp.band_handle()]]
+    handles = [
+        [*(cp.line_handle(s, scores) for s in scores), *cp.pick_handles()],
+        [*family_handles(rows["manner"]), cp.band_handle()],
+    ]
     with styled():
         fig, axes = cp.two_by_two(1.8, 0.55 + 0.22 * len(teachers), handles, captions.note(scale, rows))
-        lines = [cp.curves(ax, rows[rows["teacher"] == name], choices[choices["teacher"] == name], scores, k, right)
-                 for ax, name, right in zip(axes[0], two, (len(two) < 2, True), strict=False)]
-        for ax in axes[0][len(two):]:
+        lines = [
+            cp.curves(ax, rows[rows["teacher"] == name], choices[choices["teacher"] == name], scores, k, right)
+            for ax, name, right in zip(axes[0], two, (len(two) < 2, True), strict=False)
+        ]
+        for ax in axes[0][len(two) :]:
             ax.set_axis_off()
             ax.text(0.5, 0.5, "one teacher only", ha="center", fontsize=SMALL, color=GREY, transform=ax.transAxes)
         cp.picks(axes[1][0], choices, teachers, scores, "picked", "Temperature picked ($T$)")
@@ -56,12 +71,15 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
         f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} with "
         f"one standard error, for two teachers chosen by their own accuracy: {_two_named(rows, two)}. Triangles: the temperature a score "
         f"picks; dashed: the best one. Bottom: the pick for every teacher and what it costs against that teacher's best "
-        f"temperature; filled family marks are the best temperatures. {sentence} {_cells(scale, rows)}")
+        f"temperature; filled family marks are the best temperatures. {sentence} {_cells(scale, rows)}"
+    )
     table = pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True)
     named = choices[choices["teacher"].isin(two)]
-    ours = {"regret_points": _records(over_teachers(choices, "regret_points")),
-            "picked": {f"{r.teacher}, {r.score}": r.picked for r in named.itertuples() if r.score != RANDOM},
-            "best": dict(zip(named["teacher"], named["best"], strict=True))}
+    ours = {
+        "regret_points": _records(over_teachers(choices, "regret_points")),
+        "picked": {f"{r.teacher}, {r.score}": r.picked for r in named.itertuples() if r.score != RANDOM},
+        "best": dict(zip(named["teacher"], named["best"], strict=True)),
+    }
     alt = f"Two panels of lines over temperature, and two of marks, one row a teacher. {sentence}"
     return Drawn(fig, table, caption, alt, ours, _paper_temperatures(rows))
 
@@ -103,22 +121,39 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
             right.text(sum(right.get_xlim()) / 2, 0.06, "undefined", ha="center", fontsize=SMALL, color=GREY)
     counts = " or ".join(map(str, sorted(set(rows.groupby("teacher").size()))))
     sentence = f"{text.within_sentence(within, choices)} {text.budget_sentence(budgets, 'spearman')}"
-    said = " ".join(text.paper_sentence(v, _setting(rows), what, "|ρ|") for v, what in (
-        (paper["spearman_within_abs"], "within a teacher, mean"), (paper["spearman_budget_abs"], "every budget"))) or ""
+    said = (
+        " ".join(
+            text.paper_sentence(v, _setting(rows), what, "|ρ|")
+            for v, what in (
+                (paper["spearman_within_abs"], "within a teacher, mean"),
+                (paper["spearman_budget_abs"], "every budget"),
+            )
+        )
+        or ""
+    )
     caption = (
         f"Left: signed Spearman of score and accuracy over one teacher's temperatures ({counts}), a mark a "
         f"teacher (so few temperatures allow few values), a violin where {cp.ENOUGH_FOR_A_VIOLIN} or more are defined, and "
         f"their mean. Right: over all cells of the teachers up to a width; {_BUDGETS}. {sentence} {said} "
-        f"{_cells(scale, rows)}")
-    table = pd.concat([choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")],
-                      ignore_index=True)
+        f"{_cells(scale, rows)}"
+    )
+    table = pd.concat(
+        [choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")],
+        ignore_index=True,
+    )
     ours = {"within": _records(within), "budgets": {str(w): _records(b) for w, b in budgets.groupby("budget")}}
     alt = f"Violins with one mark a teacher, and correlations with intervals for each size budget. {sentence}"
     return Drawn(fig, table, caption, alt, ours, {q: captions.papers(v) for q, v in paper.items()})
 
 
 def figure13(
-    cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = FIVE, item: str = "figure 13",
+    cells: pd.DataFrame,
+    student: str,
+    scale: str,
+    *,
+    k: int = 16,
+    scores: Sequence[str] = FIVE,
+    item: str = "figure 13",
     extra: str = "",
 ) -> Drawn:
     """Figure 13: the regret of each score when the candidates are one family; mean over families.
@@ -134,22 +169,38 @@ def figure13(
     handles = [family_handles(rows["manner"]), cp.bar_handles("mean over families"), theirs]
     lane = 0.8 / max(len(families), 1)
     with styled():
-        fig, (ax,) = frame(DOUBLE, 0.5 + len(mean) * max(0.26, 0.09 * len(families)), handles, captions.note(scale, rows))
+        fig, (ax,) = frame(
+            DOUBLE, 0.5 + len(mean) * max(0.26, 0.09 * len(families)), handles, captions.note(scale, rows)
+        )
         cp.band(ax, noise)
         widest = [*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]
         plots.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
         for j, name in enumerate(families):
             look, own = family(name), table[table["family"] == name].set_index("score")["regret_points"]
-            ax.scatter(own[mean["score"]], mean.index - 0.4 + lane * (j + 0.5), s=22 * look.area, c=look.color,
-                       marker=look.marker, edgecolors=EDGE, linewidths=0.5, zorder=3.5, label=name, clip_on=False)
+            ax.scatter(
+                own[mean["score"]],
+                mean.index - 0.4 + lane * (j + 0.5),
+                s=22 * look.area,
+                c=look.color,
+                marker=look.marker,
+                edgecolors=EDGE,
+                linewidths=0.5,
+                zorder=3.5,
+                label=name,
+                clip_on=False,
+            )
         ax.set_xlabel("Regret within a family (points)")
     sizes = rows.drop_duplicates("teacher")["manner"].value_counts()
-    sentence, said = text.family_sentence(table), text.paper_sentence(paper, _setting(rows), "mean over families", "points")
+    sentence, said = (
+        text.family_sentence(table),
+        text.paper_sentence(paper, _setting(rows), "mean over families", "points"),
+    )
     caption = (
         f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
         f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
         f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
-        f"{_band(noise)} {sentence} {said} {_cells(scale, rows)}")
+        f"{_band(noise)} {sentence} {said} {_cells(scale, rows)}"
+    )
     alt = f"Horizontal bars, one a score, with a mark for each family. {sentence}"
     return Drawn(fig, table, caption, alt, _records(mean), captions.papers(paper))
 
@@ -157,12 +208,18 @@ def figure13(
 def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = FIVE) -> Drawn:
     """Figure 14: the regret of each score when only teachers up to a width are candidates, one panel a budget."""
     rows = choice_cells(cells, student, scores)
-    table, noise, paper = budget_rows(rows, scores), noise_points(rows), _paper(rows, "figure 14", "regret_budget_points")
+    table, noise, paper = (
+        budget_rows(rows, scores),
+        noise_points(rows),
+        _paper(rows, "figure 14", "regret_budget_points"),
+    )
     budgets = sorted(set(table["budget"]))
     widest = np.nanmax([*table["regret_points"], *table["regret_high"], *(v.high for v in paper.values())])
     handles = [cp.bar_handles("this run"), plots.paper_handles(paper.values(), f"paper, {_setting(rows)}")]
     with styled():
-        fig, axes = frame(DOUBLE, 0.75 + 0.22 * (len(scores) + 1), handles, captions.note(scale, rows), [1] * len(budgets))
+        fig, axes = frame(
+            DOUBLE, 0.75 + 0.22 * (len(scores) + 1), handles, captions.note(scale, rows), [1] * len(budgets)
+        )
         for i, (ax, width) in enumerate(zip(axes, budgets, strict=True)):
             own = table[table["budget"] == width].reset_index(drop=True)
             cp.band(ax, noise)
@@ -172,7 +229,8 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
     said = text.paper_sentence(paper, _setting(rows), "every budget", "points")
     caption = (
         f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
-        f"temperatures; {_BUDGETS}. {_band(noise)} {sentence} {said} {_cells(scale, rows)}")
+        f"temperatures; {_BUDGETS}. {_band(noise)} {sentence} {said} {_cells(scale, rows)}"
+    )
     ours = {str(w): _records(own) for w, own in table.groupby("budget")}
     return Drawn(fig, table, caption, f"Horizontal bars, one panel a budget. {sentence}", ours, captions.papers(paper))
 
@@ -188,7 +246,9 @@ def _cells(scale: str, rows: pd.DataFrame) -> str:
 
 
 def _band(noise: float) -> str:
-    return f"Grey: one standard error of the difference of two students, {noise:.1f} points, from the test problems alone."
+    return (
+        f"Grey: one standard error of the difference of two students, {noise:.1f} points, from the test problems alone."
+    )
 
 
 def _ordered(rows: pd.DataFrame) -> list[str]:
@@ -202,8 +262,11 @@ def _two_named(rows: pd.DataFrame, two: Sequence[str]) -> str:
     if len(two) < 2:
         return f"{two[0]} (there is no other)"
     same = rows[rows["teacher"].isin(two)]["manner"].nunique() == 1
-    return (f"{two[0]}, the least accurate teacher that has a relative, and {two[1]}, the most accurate of its family" if same
-            else f"{two[0]} and {two[1]}, the least and the most accurate teacher (no family has two)")
+    return (
+        f"{two[0]}, the least accurate teacher that has a relative, and {two[1]}, the most accurate of its family"
+        if same
+        else f"{two[0]} and {two[1]}, the least and the most accurate teacher (no family has two)"
+    )
 
 
 def _setting(rows: pd.DataFrame) -> str:
@@ -218,10 +281,15 @@ def _paper_temperatures(rows: pd.DataFrame) -> dict:
     """The paper's two teachers: the best temperature and the one GRACE picks; empty for a setting without figure 6."""
     if _setting(rows) != f"{STUDENT}/{TASK}":
         return {}
-    return {f"{q}, {case}": captions.papers(paper_values("figure 6", q, case=case))
-            for case in ("Qwen2.5-1.5B", "Qwen2.5-3B") for q in ("temperature_best", "temperature_picked")}
+    return {
+        f"{q}, {case}": captions.papers(paper_values("figure 6", q, case=case))
+        for case in ("Qwen2.5-1.5B", "Qwen2.5-3B")
+        for q in ("temperature_best", "temperature_picked")
+    }
 
 
 def _records(table: pd.DataFrame) -> dict:
     """One entry a score, without the columns that say nothing of it."""
-    return {row.pop("score"): row for row in table.drop(columns=["label", "family"], errors="ignore").to_dict("records")}
+    return {
+        row.pop("score"): row for row in table.drop(columns=["label", "family"], errors="ignore").to_dict("records")
+    }

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from gracelib.drawing import captions, marks as plots, setups
 from gracelib.baselines import SCORES
+from gracelib.drawing import captions, setups
+from gracelib.drawing import marks as plots
 from gracelib.drawing.saving import Drawn
-from gracelib.paper.reported import setting_values
 from gracelib.drawing.setups import Side
 from gracelib.drawing.style import DOUBLE, SINGLE, frame, styled
 from gracelib.evidence.cells import PAPER_REGRET, PAPER_SETTING, main_table, select
+from gracelib.paper.reported import setting_values
 
 HEADLINE = ("student_loss", "teacher_accuracy", "g_vendi", "grace")
 THREE = ("grace", "g_vendi", "g_norm")
@@ -42,7 +43,9 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
     short = sides[0]
     legend = [_bar_legend(sides), *captions.handles(short.rows)]
     with styled():
-        fig, axes = frame(DOUBLE, 2.3, legend, setups.note(scale, sides), (1,) * len(sides) + (1.35 if longer is not None else 1,))
+        fig, axes = frame(
+            DOUBLE, 2.3, legend, setups.note(scale, sides), (1,) * len(sides) + (1.35 if longer is not None else 1,)
+        )
         _bar_panels(axes[:-1], sides, [side.table for side in sides], narrow=len(sides) > 1)
         plots.scatter(axes[-1], short.rows, "grace", _row(short.table, "grace"), k=k)
     which = f"on {captions.and_list([f'the {side.task} task' for side in sides])}"
@@ -51,9 +54,13 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
         f"{captions.accuracy_words(k=k)} {which} (good is positive). Right: GRACE against the same accuracy on the "
         f"{short.task} task. {setups.beside(sides)} {setups.cells_sentence(scale, sides)}"
     )
-    table = pd.concat([captions.with_paper(short.table.assign(task=short.task), short.reported, short.rows),
-                       *(captions.with_paper(s.table, s.reported).assign(panel="middle", task=s.task) for s in sides[1:])],
-                      ignore_index=True)
+    table = pd.concat(
+        [
+            captions.with_paper(short.table.assign(task=short.task), short.reported, short.rows),
+            *(captions.with_paper(s.table, s.reported).assign(panel="middle", task=s.task) for s in sides[1:]),
+        ],
+        ignore_index=True,
+    )
     alt = f"Bars and a scatter plot. {setups.listing(sides)}"
     return Drawn(fig, table, caption, alt, setups.ours(sides), setups.papers(sides))
 
@@ -113,8 +120,10 @@ def figure4(
         f"order of the {sides[0].task} task.{captions.defined_in(*tables) if longer is not None else ''} {setups.beside(sides)} "
         f"{setups.cells_sentence(scale, sides)}"
     )
-    table = pd.concat([captions.with_paper(t, s.reported).assign(task=s.task) for t, s in zip(tables, sides, strict=True)],
-                      ignore_index=True)
+    table = pd.concat(
+        [captions.with_paper(t, s.reported).assign(task=s.task) for t, s in zip(tables, sides, strict=True)],
+        ignore_index=True,
+    )
     alt = f"Horizontal bars, best score first. {setups.listing(sides)}"
     return Drawn(fig, table, caption, alt, setups.ours(sides), setups.papers(sides))
 
@@ -141,7 +150,9 @@ def figure5(
     )
     regrets = setting_values("figure 5", "regret_points", side.task, student)
     known = {"spearman": setups.papers([side]), "regret_points": captions.papers(regrets)}
-    return Drawn(fig, side.rows, caption, f"{_panels(scores)}. {setups.listing([side])} {picks}.", setups.ours([side]), known)
+    return Drawn(
+        fig, side.rows, caption, f"{_panels(scores)}. {setups.listing([side])} {picks}.", setups.ours([side]), known
+    )
 
 
 def regret_bars(
@@ -161,8 +172,13 @@ def regret_bars(
     marks = [value for side in sides for value in side.reported.values()]
     legend = [[*plots.bar_handles(False, "this run"), *plots.paper_handles(marks, "paper's regret")]]
     with styled():
-        fig, axes = frame(DOUBLE if longer is not None else SINGLE, 0.7 + 0.2 * len(order), legend, setups.note(scale, sides),
-                          (1,) * len(sides))
+        fig, axes = frame(
+            DOUBLE if longer is not None else SINGLE,
+            0.7 + 0.2 * len(order),
+            legend,
+            setups.note(scale, sides),
+            (1,) * len(sides),
+        )
         ends = pd.concat([t[["regret_points", "regret_high"]] for t in tables]).max().max()
         for i, (ax, side, table) in enumerate(zip(axes, sides, tables, strict=True)):
             plots.regret_bars(ax, table, side.reported, at_most=max([ends, *(v.high for v in marks)]), labels=i == 0)
@@ -173,12 +189,26 @@ def regret_bars(
         f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. {costs} {setups.cells_sentence(scale, sides)} "
         f"{_LEFT_OUT}"
     )
-    table = pd.concat([t.assign(task=s.task, **{PAPER_REGRET: [
-        s.reported[n].text if n in s.reported else "" for n in t["score"]]}) for t, s in zip(tables, sides, strict=True)],
-        ignore_index=True)
-    numbers = "; ".join(f"{s.task} task, {r.label}: {r.regret_points:.1f} points"
-                        for s, t in zip(sides, tables, strict=True) for r in t.itertuples())
-    return Drawn(fig, table, caption, f"Horizontal bars, least regret first. {numbers}.", setups.ours(sides), setups.papers(sides))
+    table = pd.concat(
+        [
+            t.assign(task=s.task, **{PAPER_REGRET: [s.reported[n].text if n in s.reported else "" for n in t["score"]]})
+            for t, s in zip(tables, sides, strict=True)
+        ],
+        ignore_index=True,
+    )
+    numbers = "; ".join(
+        f"{s.task} task, {r.label}: {r.regret_points:.1f} points"
+        for s, t in zip(sides, tables, strict=True)
+        for r in t.itertuples()
+    )
+    return Drawn(
+        fig,
+        table,
+        caption,
+        f"Horizontal bars, least regret first. {numbers}.",
+        setups.ours(sides),
+        setups.papers(sides),
+    )
 
 
 def table_main(
@@ -205,8 +235,12 @@ def table_main(
             alone.append(name)
         elif leave_out is not None:
             blocks[name, f"without {leave_out}"] = main_table(part, who, leave_out=leave_out)
-        known[name] = {q: captions.papers(setting_values("main table", q, task, who)) for q in ("spearman_abs", "regret_points")}
-    table = pd.concat([block.assign(setting=name, cells_used=used) for (name, used), block in blocks.items()], ignore_index=True)
+        known[name] = {
+            q: captions.papers(setting_values("main table", q, task, who)) for q in ("spearman_abs", "regret_points")
+        }
+    table = pd.concat(
+        [block.assign(setting=name, cells_used=used) for (name, used), block in blocks.items()], ignore_index=True
+    )
     table = table[["setting", "cells_used", *(c for c in table if c not in ("setting", "cells_used"))]]
     lonely = f" No teacher is left without {leave_out} in: {', '.join(alone)}." if alone else ""
     caption = (
@@ -263,5 +297,3 @@ def _least(side: Side, table: pd.DataFrame) -> str:
 
 def _panels(scores: Sequence[str]) -> str:
     return f"{len(scores)} scatter plots side by side"
-
-

@@ -20,12 +20,12 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
-from gracelib.jobs import paths
 from gracelib.baselines import SCORES
 from gracelib.drawing.saving import check_sidecars
-from gracelib.paper.items import FIGURES, Item
 from gracelib.experiment.scales import get_scale
+from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
+from gracelib.paper.items import FIGURES, Item
 
 QUANTITIES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}
 #: Ends of intervals, shown in the column of what they belong to.
@@ -108,11 +108,14 @@ def write(scale: str, out: Path | None = None) -> Path:
     out = Path(out or paths.ROOT / "build" / f"gallery-{scale}.html")
     text, missing = page(scale, out.resolve().parent)
     if len(missing) == len(FIGURES):
-        raise FileNotFoundError(f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): "
-                                f"run `make figures SCALE={scale}` first")
+        raise FileNotFoundError(
+            f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): run `make figures SCALE={scale}` first"
+        )
     if missing:
-        print(f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}",
-              file=sys.stderr)
+        print(
+            f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}",
+            file=sys.stderr,
+        )
     write_atomically(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
@@ -127,12 +130,19 @@ def page(scale: str, base: Path) -> tuple[str, list[str]]:
         wrong = [line for line in problems if line.startswith(f"{name}: ")]
         sections.append(_section(scale, name, item, sidecar, wrong, base))
     config = get_scale(scale)
-    badge = (f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
-             f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}")
+    badge = (
+        f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
+        f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"
+    )
     contents = "\n".join(f'<li><a href="#{name}">{escape(_headline(item))}</a></li>' for name, item in FIGURES.items())
     note = f" {len(missing)} of {len(FIGURES)} are not drawn at this scale." if missing else ""
-    return PAGE.substitute(title=escape(f"GRACE: the figures at scale {scale}"), badge=escape(badge), missing=note,
-                           contents=contents, sections="\n".join(sections)), missing
+    return PAGE.substitute(
+        title=escape(f"GRACE: the figures at scale {scale}"),
+        badge=escape(badge),
+        missing=note,
+        contents=contents,
+        sections="\n".join(sections),
+    ), missing
 
 
 def _sidecar(scale: str, name: str) -> dict | None:
@@ -159,12 +169,19 @@ def _section(scale: str, name: str, item: Item, sidecar: dict | None, wrong: lis
         body.append(_picture(source, item, sidecar) if item.picture else _table_file(source, item, sidecar))
         body.append(_numbers(scale, item, sidecar))
     shown = "" if item.paper_item.startswith("(") else item.paper_item
-    return SECTION.substitute(name=escape(name), item=escape(shown), title=escape(item.title), scale=escape(scale),
-                              links=_links(scale, name, item, base), body="\n".join(part for part in body if part))
+    return SECTION.substitute(
+        name=escape(name),
+        item=escape(shown),
+        title=escape(item.title),
+        scale=escape(scale),
+        links=_links(scale, name, item, base),
+        body="\n".join(part for part in body if part),
+    )
 
 
 def _links(scale: str, name: str, item: Item, base: Path) -> str:
     """Notebook and files, relative to where the page lies; what is not there is named without a link."""
+
     def link(path: Path, text: str) -> str:
         if not path.is_file():
             return escape(text)
@@ -179,8 +196,10 @@ def _picture(source: Path, item: Item, sidecar: dict) -> str:
     data = base64.b64encode(source.with_suffix(".svg").read_bytes()).decode("ascii")
     image = f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(sidecar["alt"] or "")}">'
     shown = SCROLL.substitute(more=" picture", label=escape(f"Picture: {_headline(item)}"), content=image)
-    return (f"<figure>\n{shown}\n<figcaption>{escape(sidecar['caption'])}</figcaption>\n</figure>\n"
-            f"<details><summary>The picture in words</summary><p>{escape(sidecar['alt'] or '')}</p></details>")
+    return (
+        f"<figure>\n{shown}\n<figcaption>{escape(sidecar['caption'])}</figcaption>\n</figure>\n"
+        f"<details><summary>The picture in words</summary><p>{escape(sidecar['alt'] or '')}</p></details>"
+    )
 
 
 def _table_file(source: Path, item: Item, sidecar: dict) -> str:
@@ -193,6 +212,7 @@ def _table_file(source: Path, item: Item, sidecar: dict) -> str:
 
 def _table(head: list[str], rows: list[list[str]], label: str, paper: bool = False) -> str:
     """A table that scrolls sideways; columns named after the paper (or all) on a tinted ground."""
+
     def cell(tag: str, text: str, column: str) -> str:
         kinds = ["paper"] * (paper or column.startswith("paper")) + ["long"] * (len(text) > LONG)
         marked = f' class="{" ".join(kinds)}"' if kinds else ""
@@ -202,8 +222,11 @@ def _table(head: list[str], rows: list[list[str]], label: str, paper: bool = Fal
     top = "".join(cell('th scope="col"', name, name) for name in head)
     lines = ["".join(cell(*one) for one in zip(tags, row, head, strict=True)) for row in rows]
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return SCROLL.substitute(more="", label=escape(f"Table: {label}"),
-                             content=f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>")
+    return SCROLL.substitute(
+        more="",
+        label=escape(f"Table: {label}"),
+        content=f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>",
+    )
 
 
 def _rounded(text: str) -> str:
@@ -227,8 +250,10 @@ def _numbers(scale: str, item: Item, sidecar: dict) -> str:
         return ""
     unfolded = " open" if len(ours[1]) + len(papers) <= OPEN_ROWS else ""
     what = " and the paper's" if papers else "; the paper prints none for this"
-    return (f"<details{unfolded}><summary>Numbers: ours{what}</summary>\n"
-            f'<div class="beside">{"".join(blocks)}</div></details>')
+    return (
+        f"<details{unfolded}><summary>Numbers: ours{what}</summary>\n"
+        f'<div class="beside">{"".join(blocks)}</div></details>'
+    )
 
 
 def _ours(ours: dict) -> tuple[list[str], list[list[str]]]:

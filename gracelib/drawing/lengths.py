@@ -17,9 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from gracelib.drawing.saving import Drawn
+from gracelib.drawing.style import DOUBLE, EDGE, SMALL, family, family_handles, frame, scale_note, styled
 from gracelib.evidence.lengths import LEAST, POWERS, curves, length_relation, pooled, profiles, teacher_bins
 from gracelib.experiment.scales import get_scale
-from gracelib.drawing.style import DOUBLE, EDGE, SMALL, family, family_handles, frame, scale_note, styled
 
 #: What the paper finds: (power of log|y|, where).
 PAPER = {"figure 21": (1, "Llama-3.2-1B on GSM8K"), "figure 22": (2, "Llama-3.2-3B on MATH")}
@@ -30,8 +30,15 @@ DASHED, DASH_DOT, DOTTED = (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1))
 LOOKS = {0: ("#777777", "-"), 1: ("#000000", DASHED), 2: ("#000000", DASH_DOT), "free": ("#777777", DOTTED)}
 
 
-def figure21(lengths: pd.DataFrame, student: str, task: str, scale: str, *, item: str = "figure 21",
-             manner: Mapping[str, str] | None = None) -> Drawn:
+def figure21(
+    lengths: pd.DataFrame,
+    student: str,
+    task: str,
+    scale: str,
+    *,
+    item: str = "figure 21",
+    manner: Mapping[str, str] | None = None,
+) -> Drawn:
     """Figures 21 and 22: norm against length with reference curves; norm x (log|y|)^p within teachers. Two columns wide.
 
     `lengths` as `feature_measures.lengths`; `manner` the family of each teacher (None: the scale's cast).
@@ -50,22 +57,29 @@ def figure21(lengths: pd.DataFrame, student: str, task: str, scale: str, *, item
         right.set_title(f"Within teachers: |g| ∝ (log|y|)$^{{-q}}$, {_exponent(within)}", fontsize=SMALL, pad=4)
     sentence = verdict(levels, item)
     of = f"{cells} cell{'s' * (cells > 1)} of {teachers} teacher{'s' * (teachers > 1)}"
-    caption = (f"Norm of the unprojected gradient of single responses against their length |y| in tokens (EOS counted), in "
-               f"bins of fixed width. Left: thin, each teacher, all temperatures together (bins with at least {LEAST:.0%} of "
-               f"its responses); bold, all responses, with a 95% band from resampling teachers; curves fitted to the bold "
-               f"line: {_fits_text(fits)}. Right: the norm times (log|y|)^p against length, both over the "
-               f"teacher's own means, averaged over teachers, which weigh alike. {sentence} {split_sentence(levels)} "
-               f"Scale {scale}, task {task}, student {student}: {of}.")
-    parts = [bins.assign(panel="left", series="teacher"), pool.assign(panel="left", series="pooled"),
-             fits.assign(panel="left", series="curve"), flat.assign(panel="right", series="within teachers"),
-             levels.assign(panel="right", series="relation")]
+    caption = (
+        f"Norm of the unprojected gradient of single responses against their length |y| in tokens (EOS counted), in "
+        f"bins of fixed width. Left: thin, each teacher, all temperatures together (bins with at least {LEAST:.0%} of "
+        f"its responses); bold, all responses, with a 95% band from resampling teachers; curves fitted to the bold "
+        f"line: {_fits_text(fits)}. Right: the norm times (log|y|)^p against length, both over the "
+        f"teacher's own means, averaged over teachers, which weigh alike. {sentence} {split_sentence(levels)} "
+        f"Scale {scale}, task {task}, student {student}: {of}."
+    )
+    parts = [
+        bins.assign(panel="left", series="teacher"),
+        pool.assign(panel="left", series="pooled"),
+        fits.assign(panel="left", series="curve"),
+        flat.assign(panel="right", series="within teachers"),
+        levels.assign(panel="right", series="relation"),
+    ]
     table = pd.concat(parts, ignore_index=True)
     table = table[["panel", "series", *table.columns.drop(["panel", "series"])]]
     power, where = PAPER[item]
     ours = {"levels": levels.to_dict("records"), "curves": fits.to_dict("records")}
     alt = f"Two line plots over response length on logarithmic axes. {sentence}"
-    return Drawn(fig, table, caption, alt, ours,
-                 {"power": {"value": str(power), "source": f"submission, {item}, {where}"}})
+    return Drawn(
+        fig, table, caption, alt, ours, {"power": {"value": str(power), "source": f"submission, {item}, {where}"}}
+    )
 
 
 def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame, manner: Mapping[str, str]) -> None:
@@ -79,8 +93,17 @@ def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame,
             ax.plot(x, fit.factor * shape, color=colour, linestyle=style, linewidth=1.1, zorder=2.5)
     for teacher, rows in bins.groupby("teacher", sort=True):
         look = family(manner[teacher])
-        ax.plot(rows["mean_length"], rows["mean_norm"], color=look.color, marker=look.marker,
-                markersize=3.6 * look.area**0.5, markeredgecolor=EDGE, markeredgewidth=0.3, linewidth=0.9, zorder=3)
+        ax.plot(
+            rows["mean_length"],
+            rows["mean_norm"],
+            color=look.color,
+            marker=look.marker,
+            markersize=3.6 * look.area**0.5,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.3,
+            linewidth=0.9,
+            zorder=3,
+        )
     ax.set_xscale("log")
     ax.set_yscale("log")
     _plain(ax.xaxis, *ax.get_xlim())
@@ -93,8 +116,15 @@ def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame,
 def _products(ax: Axes, flat: pd.DataFrame) -> None:
     ax.axhline(1, color=EDGE, linewidth=0.6, zorder=2)
     if flat.groupby("power").size().max() < 2:
-        ax.text(0.5, 0.5, "all lengths lie in one bin\naround the teacher's mean", transform=ax.transAxes, ha="center",
-                va="center", fontsize=SMALL)
+        ax.text(
+            0.5,
+            0.5,
+            "all lengths lie in one bin\naround the teacher's mean",
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+        )
     for p, rows in flat.groupby("power"):
         colour, style = LOOKS[p]
         x = rows["relative_length"] * 1.008 ** (p - 1)  # side by side, so that intervals can be told apart
@@ -110,7 +140,12 @@ def _products(ax: Axes, flat: pd.DataFrame) -> None:
 def _plain(axis: Axis, low: float, high: float) -> None:
     """Plain labels on a logarithmic axis, fewer where the values span decades."""
     decades = np.log10(high / low)
-    steps = ((2, (1.0, 3.0)), (1.1, (1.0, 2.0, 5.0)), (0.5, (1, 1.5, 2, 3, 5, 7)), (0, (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8)))
+    steps = (
+        (2, (1.0, 3.0)),
+        (1.1, (1.0, 2.0, 5.0)),
+        (0.5, (1, 1.5, 2, 3, 5, 7)),
+        (0, (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8)),
+    )
     subs = next(subs for least, subs in steps if decades >= least)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -134,8 +169,16 @@ def _right_handles(within: pd.Series) -> list:
     rows = []
     for p in POWERS:
         colour, style = LOOKS[p]
-        rows.append(Line2D([], [], color=colour, linestyle=style, linewidth=1.6,
-                           label=f"p = {p}: spread {within[f'spread_{p}']:.3f}"))
+        rows.append(
+            Line2D(
+                [],
+                [],
+                color=colour,
+                linestyle=style,
+                linewidth=1.6,
+                label=f"p = {p}: spread {within[f'spread_{p}']:.3f}",
+            )
+        )
     return rows
 
 
@@ -165,16 +208,27 @@ def verdict(levels: pd.DataFrame, item: str) -> str:
         return "Within teachers lengths do not vary here, so that no power can be compared."
     spreads = ", ".join(f"{row[f'spread_{p}']:.3f} for p = {p}" for p in POWERS)
     agree = row["flattest_share"]
-    sure = "" if np.isnan(agree) else f" (in {agree:.0%} of resamples of teachers" + (
-        ")" if agree >= 0.95 else ": these teachers cannot tell it from another)")
+    sure = (
+        ""
+        if np.isnan(agree)
+        else f" (in {agree:.0%} of resamples of teachers"
+        + (")" if agree >= 0.95 else ": these teachers cannot tell it from another)")
+    )
     if agree < 0.95:
         same = f"the paper reports {power} for {where}, which is not decided here."
     else:
         same = f"that is {'the same as' if row['flattest'] == power else 'not'} the power {power} that the paper reports for {where}."
-    inside = "" if np.isnan(row["low"]) else (
-        f" The interval of the exponent q {'holds' if row['low'] <= power <= row['high'] else 'does not hold'} {power}.")
-    return (f"Within teachers p = {row['flattest']:.0f} flattens most{sure}: spread of log(|g| (log|y|)^p) {spreads}; "
-            f"{same}{inside}")
+    inside = (
+        ""
+        if np.isnan(row["low"])
+        else (
+            f" The interval of the exponent q {'holds' if row['low'] <= power <= row['high'] else 'does not hold'} {power}."
+        )
+    )
+    return (
+        f"Within teachers p = {row['flattest']:.0f} flattens most{sure}: spread of log(|g| (log|y|)^p) {spreads}; "
+        f"{same}{inside}"
+    )
 
 
 def split_sentence(levels: pd.DataFrame) -> str:
@@ -185,5 +239,7 @@ def split_sentence(levels: pd.DataFrame) -> str:
     whole = rows.loc["all", "spread_0"] ** 2
     share = rows.loc["between", "spread_0"] ** 2 / whole if whole > 0 else np.nan
     between, within = (_exponent(rows.loc[level]) for level in ("between", "within"))
-    return (f"Between teachers lies {share:.0%} of the variance of log|g| over bins; there |g| ~ (log|y|)^-q with {between}, "
-            f"within them with {within}.")
+    return (
+        f"Between teachers lies {share:.0%} of the variance of log|g| over bins; there |g| ~ (log|y|)^-q with {between}, "
+        f"within them with {within}."
+    )

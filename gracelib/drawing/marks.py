@@ -19,9 +19,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gracelib.baselines import SCORES
-from gracelib.paper.reported import STUDENT, TASK, PaperValue
 from gracelib.drawing.style import EDGE, GREY, SMALL, family, temperature_area
 from gracelib.evidence.cells import ACCURACIES
+from gracelib.paper.reported import STUDENT, TASK, PaperValue
 
 BAR, PAPER_MARK = "#8fa9bf", "#a03000"
 PAPER_LABEL = f"paper, {STUDENT}/{TASK}, |ρ|"
@@ -135,9 +135,7 @@ def selected_and_regret(
         gid=f"selected-{score}",
     )
     ax.margins(0.1, 0.12)
-    ax.set_title(
-        f"{ax.get_title(loc='left')}\nregret {row['regret_points']:.1f} points", fontsize=SMALL, pad=4
-    )
+    ax.set_title(f"{ax.get_title(loc='left')}\nregret {row['regret_points']:.1f} points", fontsize=SMALL, pad=4)
 
 
 def selected_handles() -> list[Artist]:
@@ -212,8 +210,15 @@ def _bar(ax: Axes, y: int, value: float, interval: tuple[float, float], text: st
     ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
     if not np.isnan(interval[0]):
         ax.plot(interval, [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
-    ax.annotate(text, (1, y), xycoords=ax.get_yaxis_transform(), xytext=(3, 0), textcoords="offset points",
-                va="center", fontsize=SMALL)
+    ax.annotate(
+        text,
+        (1, y),
+        xycoords=ax.get_yaxis_transform(),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=SMALL,
+    )
 
 
 def _score_axis(ax: Axes, table: pd.DataFrame, labels: bool, counts: bool = True) -> None:
@@ -232,20 +237,36 @@ def _paper_marks(ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue] 
     for y, name in enumerate(table["score"]):
         if paper and name in paper:
             ends = sorted({paper[name].low, paper[name].high})
-            ax.plot(ends, [y] * len(ends), **_mark(paper[name].bound), linewidth=0.8, zorder=4, clip_on=False, gid=f"paper-{name}")
+            ax.plot(
+                ends,
+                [y] * len(ends),
+                **_mark(paper[name].bound),
+                linewidth=0.8,
+                zorder=4,
+                clip_on=False,
+                gid=f"paper-{name}",
+            )
 
 
 def _mark(bound: str = "") -> dict:
     """The look of a value of the paper: an open diamond; of a bound, an open triangle that points where the value is."""
-    return {"color": PAPER_MARK, "marker": {"at least": ">", "at most": "<"}.get(bound, "D"),
-            "markersize": 4.6 if bound in ("", "about") else 5.2, "markerfacecolor": "white", "markeredgewidth": 1.1}
+    return {
+        "color": PAPER_MARK,
+        "marker": {"at least": ">", "at most": "<"}.get(bound, "D"),
+        "markersize": 4.6 if bound in ("", "about") else 5.2,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.1,
+    }
 
 
 def paper_handles(values: Iterable[PaperValue], label: str = PAPER_LABEL) -> list[Artist]:
     """Legend entries of the paper's marks that are drawn: numbers, and bounds of either kind; none if there are none."""
     kinds = {"" if value.bound == "about" else value.bound for value in values}
-    return [Line2D([], [], linestyle="none", **_mark(kind), label=f"{label}{', ' * bool(kind)}{kind}")
-            for kind in ("", "at least", "at most") if kind in kinds]
+    return [
+        Line2D([], [], linestyle="none", **_mark(kind), label=f"{label}{', ' * bool(kind)}{kind}")
+        for kind in ("", "at least", "at most")
+        if kind in kinds
+    ]
 
 
 def bar_handles(paper: bool = True, label: str = "this run, signed") -> list[Artist]:

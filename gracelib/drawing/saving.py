@@ -23,10 +23,10 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.transforms import Bbox
 
-from gracelib.jobs import paths
-from gracelib.paper.items import FIGURES, registered
 from gracelib.experiment.scales import command_for
+from gracelib.jobs import paths
 from gracelib.jobs.store import file_hash, versions, write_atomically
+from gracelib.paper.items import FIGURES, registered
 
 DPI = 200
 
@@ -95,9 +95,7 @@ def save_figure(
     if item.picture and not alt.strip():
         raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
     if notebook != item.notebook:
-        raise ValueError(
-            f"{name} is made by notebook {item.notebook}, not {notebook}: one declared producer a figure"
-        )
+        raise ValueError(f"{name} is made by notebook {item.notebook}, not {notebook}: one declared producer a figure")
     if not caption.strip():
         raise ValueError(f"{name}: caption is empty; say what is shown and how many cells it stands on")
     if table.empty:
@@ -205,10 +203,7 @@ def git_state() -> dict | None:
     try:
         if Path(ask("rev-parse", "--show-toplevel")).resolve() != paths.ROOT:
             return None  # unpacked inside somebody else's repository
-        return {
-            "commit": ask("rev-parse", "HEAD"),
-            "dirty": bool(ask("status", "--porcelain", "--", "gracelib")),
-        }
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "gracelib"))}
     except (OSError, subprocess.CalledProcessError):
         return None  # an unpacked archive, no git installed, or no commit yet
 
@@ -247,9 +242,7 @@ def check_sidecars(scale: str) -> list[str]:
             problems.append(f"{name}: {path.name} is not a sidecar ({error!r})")
             continue
         expected = {f"{name}{ending}" for ending in item.endings}
-        problems += [
-            f"{name}: {path.name} has no hash of {file}" for file in sorted(expected - set(recorded))
-        ]
+        problems += [f"{name}: {path.name} has no hash of {file}" for file in sorted(expected - set(recorded))]
         for file, digest in (recorded | inputs).items():
             if not (folder / file).is_file():
                 problems.append(f"{name}: {file} is not there")

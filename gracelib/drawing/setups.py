@@ -11,15 +11,24 @@ from collections.abc import Sequence
 import pandas as pd
 
 from gracelib.drawing import captions
-from gracelib.paper.reported import setting_name, setting_values
 from gracelib.evidence.cells import score_rows, select
+from gracelib.paper.reported import setting_name, setting_values
 
 
 class Side:
     """One setting in a figure: its rows, the statistics of the scores and what the paper reports for it."""
 
-    def __init__(self, cells: pd.DataFrame, student: str, scores: Sequence[str], item: str, *,
-                 accuracy: str = "average_at_k", temperature: float | None = None, quantity: str = "spearman_abs"):
+    def __init__(
+        self,
+        cells: pd.DataFrame,
+        student: str,
+        scores: Sequence[str],
+        item: str,
+        *,
+        accuracy: str = "average_at_k",
+        temperature: float | None = None,
+        quantity: str = "spearman_abs",
+    ):
         self.rows = select(cells, student, scores, accuracy=accuracy, temperature=temperature)
         self.task, self.accuracy = self.rows["task"].iloc[0], accuracy
         self.table = score_rows(self.rows, scores, accuracy)
@@ -39,7 +48,9 @@ class Side:
         return captions.beside_the_paper(self.table, self.reported, self.rows)
 
 
-def sides_of(cells: pd.DataFrame, longer: pd.DataFrame | None, student: str, scores: Sequence[str], item: str, **more) -> list[Side]:
+def sides_of(
+    cells: pd.DataFrame, longer: pd.DataFrame | None, student: str, scores: Sequence[str], item: str, **more
+) -> list[Side]:
     return [Side(part, student, scores, item, **more) for part in (cells, longer) if part is not None]
 
 
@@ -63,10 +74,16 @@ def listing(sides: Sequence[Side]) -> str:
 
 def ours(sides: Sequence[Side]) -> dict:
     """By score; those of a second task with its name before it."""
-    return {name: row for i, side in enumerate(sides)
-            for name, row in captions.ours(side.table, f"{side.task} task: " if i else "").items()}
+    return {
+        name: row
+        for i, side in enumerate(sides)
+        for name, row in captions.ours(side.table, f"{side.task} task: " if i else "").items()
+    }
 
 
 def papers(sides: Sequence[Side]) -> dict:
-    return {name: row for i, side in enumerate(sides)
-            for name, row in captions.papers(side.reported, f"{side.task} task: " if i else "").items()}
+    return {
+        name: row
+        for i, side in enumerate(sides)
+        for name, row in captions.papers(side.reported, f"{side.task} task: " if i else "").items()
+    }

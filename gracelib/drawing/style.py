@@ -118,9 +118,7 @@ def temperature_handles(temperatures: Iterable[float]) -> list[Line2D]:
     """Legend entries of at most four temperatures (coldest and hottest among them), as grey circles."""
     values = sorted(set(temperatures))
     shown = sorted({values[round(i)] for i in np.linspace(0, len(values) - 1, min(4, len(values)))})
-    return [
-        _dot("#bbbbbb", "o", temperature_area(t), f"T = {max(f'{t:.1f}', f'{t:g}', key=len)}") for t in shown
-    ]
+    return [_dot("#bbbbbb", "o", temperature_area(t), f"T = {max(f'{t:.1f}', f'{t:g}', key=len)}") for t in shown]
 
 
 def _dot(color: str, marker: str, area: float, label: str) -> Line2D:
@@ -163,11 +161,7 @@ def frame(
     notebook shows it once, where it is the last line of a cell.
     """
     most = legend_columns or (3 if width < 5 else 6)
-    groups = [
-        _by_column(list(group), len(group) if len(group) <= most + 1 else most)
-        for group in legend
-        if len(group)
-    ]
+    groups = [_by_column(list(group), len(group) if len(group) <= most + 1 else most) for group in legend if len(group)]
     lines = textwrap.wrap(note, int(width * 72 / (0.52 * SMALL)))
     strip = 0.12 + sum(LEGEND_ROW * rows for _, _, rows in groups) + NOTE_ROW * len(lines)
     fig = plt.figure(figsize=(width, axes_height + strip), layout="constrained")

@@ -14,13 +14,9 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from gracelib.drawing import captions, marks
-from gracelib.evidence import cells as tables
-from gracelib.evidence.ablations import KEY, PAIRINGS, few, filtered_correlations, filtered_pairs
 from gracelib.baselines import SCORES
+from gracelib.drawing import captions, marks
 from gracelib.drawing.saving import Drawn
-from gracelib.evidence.resample import teacher_interval
-from gracelib.evidence.ranks import FEWEST
 from gracelib.drawing.style import (
     DOUBLE,
     EDGE,
@@ -33,6 +29,10 @@ from gracelib.drawing.style import (
     temperature_area,
     temperature_handles,
 )
+from gracelib.evidence import cells as tables
+from gracelib.evidence.ablations import KEY, PAIRINGS, few, filtered_correlations, filtered_pairs
+from gracelib.evidence.ranks import FEWEST
+from gracelib.evidence.resample import teacher_interval
 
 # Greys, and marks that no family has.
 LOOKS = {"unfiltered": ("H", "white"), "filtered": ("H", "#222222"), "rescored": ("8", "#a0a0a0")}
@@ -44,8 +44,9 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     """Figure 15: accuracy of students of filtered and of unfiltered responses, and the change against what was dropped."""
     pairs = filtered_pairs(cells, filtered)
     order = pairs.groupby("teacher")["unfiltered"].mean().sort_values(ascending=False, kind="stable").index.tolist()
-    pairs = pairs.sort_values(["teacher", "temperature"], key=lambda c: c.map(order.index) if c.name == "teacher" else c
-                              ).reset_index(drop=True)
+    pairs = pairs.sort_values(
+        ["teacher", "temperature"], key=lambda c: c.map(order.index) if c.name == "teacher" else c
+    ).reset_index(drop=True)
     temperatures = sorted(set(pairs["temperature"]))
     shapes = [_mark("o", "white", "unfiltered"), _mark("o", "#444444", "filtered")]
     legend = [[*shapes, *temperature_handles(temperatures)], family_handles(pairs["manner"])]
@@ -55,14 +56,17 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
         height = max(1.9, 0.6 + len(order) * (0.16 + 0.075 * len(temperatures)))
         fig, (left, right) = frame(DOUBLE, height, legend, note, (1.35, 1))
         middle = (len(temperatures) - 1) / 2
-        y = np.array([order.index(r.teacher) + lane * (temperatures.index(r.temperature) - middle)
-                      for r in pairs.itertuples()])
+        y = np.array(
+            [order.index(r.teacher) + lane * (temperatures.index(r.temperature) - middle) for r in pairs.itertuples()]
+        )
         area = np.array([0.6 * temperature_area(t) for t in pairs["temperature"]])
         for name in dict.fromkeys(pairs["manner"]):
             look, of = family(name), (pairs["manner"] == name).to_numpy()
             own, size = pairs[of], look.area * area[of]
             style = {"marker": look.marker, "s": size, "edgecolors": EDGE, "linewidths": 0.6, "zorder": 3}
-            left.hlines(y[of], 100 * own["unfiltered"], 100 * own["filtered"], color=look.color, linewidth=1.1, zorder=2)
+            left.hlines(
+                y[of], 100 * own["unfiltered"], 100 * own["filtered"], color=look.color, linewidth=1.1, zorder=2
+            )
             left.scatter(100 * own["unfiltered"], y[of], c="white", **style)
             left.scatter(100 * own["filtered"], y[of], c=look.color, **style)
             low, high = own["change_points"] - own["change_se"], own["change_points"] + own["change_se"]
@@ -70,8 +74,15 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
             right.scatter(100 * own["kept_share"], own["change_points"], c=look.color, **style)
         for at, value in zip(y, pairs["unfiltered"].where(pairs["filtered"].isna()), strict=True):
             if np.isfinite(value):
-                left.annotate("no right response", (100 * value, at), (6, 0), textcoords="offset points", va="center",
-                              fontsize=SMALL, color=GREY)
+                left.annotate(
+                    "no right response",
+                    (100 * value, at),
+                    (6, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=SMALL,
+                    color=GREY,
+                )
         _stripes(left, len(order))
         left.set_yticks(range(len(order)), order)
         left.set_ylim(len(order) - 0.5, -0.5)
@@ -92,10 +103,17 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
         f"Left: {_accuracy(k)} of students taught all responses of a teacher (open) and only its right ones, resampled with "
         f"replacement to the same number (filled). Right: the change, with one standard error of the difference, against "
         f"the share of responses that was right. {said} {captions.cells_sentence(scale, pairs)}{few(pairs)} Standard errors "
-        f"count the held-out problems, not the seed of training.")
+        f"count the held-out problems, not the seed of training."
+    )
     alt = f"Pairs of points joined by lines, one row a teacher, and a scatter plot. {said}"
-    return Drawn(fig, pairs, caption, alt, ours, {"direction": {"value": "filtered students are worse",
-                                                                "source": "submission, figure 15"}})
+    return Drawn(
+        fig,
+        pairs,
+        caption,
+        alt,
+        ours,
+        {"direction": {"value": "filtered students are worse", "source": "submission, figure 15"}},
+    )
 
 
 def _change_sentence(pairs: pd.DataFrame) -> tuple[str, dict]:
@@ -107,21 +125,35 @@ def _change_sentence(pairs: pd.DataFrame) -> tuple[str, dict]:
     mean, (low, high) = float(change.mean()), (np.nan, np.nan)
     n = own["teacher"].nunique()
     if n > 1:
-        low, high = teacher_interval(lambda counts: counts @ change / counts.sum(1), own["teacher"], tables.N_BOOT,
-                                     tables.SEED)
+        low, high = teacher_interval(
+            lambda counts: counts @ change / counts.sum(1), own["teacher"], tables.N_BOOT, tables.SEED
+        )
     worse, better = int((change < -CLEAR * se).sum()), int((change > CLEAR * se).sum())
-    verdict = (f"{_count(n, 'teacher')} {'is' if n == 1 else 'are'} too few to tell whether filtering makes students worse, "
-               "as the paper reports" if n < FEWEST else
-               "filtering makes students worse here, as the paper reports" if high < 0 else
-               "filtering makes students better here, unlike in the paper" if low > 0 else
-               "these data cannot tell whether filtering makes students worse, as the paper reports")
+    verdict = (
+        f"{_count(n, 'teacher')} {'is' if n == 1 else 'are'} too few to tell whether filtering makes students worse, "
+        "as the paper reports"
+        if n < FEWEST
+        else "filtering makes students worse here, as the paper reports"
+        if high < 0
+        else "filtering makes students better here, unlike in the paper"
+        if low > 0
+        else "these data cannot tell whether filtering makes students worse, as the paper reports"
+    )
     interval = f" [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else " (one teacher: no interval)"
     shares = dict.fromkeys(f"{100 * share:.0f}" for share in (own["kept_share"].min(), own["kept_share"].max()))
-    said = (f"{' to '.join(shares)}% of responses are right; filtering "
-            f"changes accuracy by {mean:+.1f}{interval} points on average, by more than {CLEAR:g} standard errors down in "
-            f"{worse} and up in {better} of {_count(len(own), 'cell')}: {verdict}.")
-    return said, {"mean_change_points": mean, "low": low, "high": high, "clearly_worse": worse, "clearly_better": better,
-                  "cells": len(own)}
+    said = (
+        f"{' to '.join(shares)}% of responses are right; filtering "
+        f"changes accuracy by {mean:+.1f}{interval} points on average, by more than {CLEAR:g} standard errors down in "
+        f"{worse} and up in {better} of {_count(len(own), 'cell')}: {verdict}."
+    )
+    return said, {
+        "mean_change_points": mean,
+        "low": low,
+        "high": high,
+        "clearly_worse": worse,
+        "clearly_better": better,
+        "cells": len(own),
+    }
 
 
 def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores: Sequence[str] | None = None) -> Drawn:
@@ -136,8 +168,9 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
     pairs = filtered_pairs(cells, filtered)
     with styled():
         legend = [[_mark(*LOOKS[p], text) for p, text in PAIRINGS.items()]]
-        fig, (left, right) = frame(DOUBLE, 0.6 + 0.27 * len(order), legend, captions.note(scale, pairs), (1.25, 1),
-                                   sharey=True)
+        fig, (left, right) = frame(
+            DOUBLE, 0.6 + 0.27 * len(order), legend, captions.note(scale, pairs), (1.25, 1), sharey=True
+        )
         for i, pairing in enumerate(PAIRINGS):
             own = table[table["pairing"] == pairing].set_index("score").loc[order]
             at = np.arange(len(order)) + 0.24 * (i - 1)
@@ -166,9 +199,16 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
         f"Signed Spearman correlation of {len(order)} scores with the students of the cells of figure 15: unfiltered ones, "
         f"filtered ones (same scores), and filtered ones against the scores of the filtered responses themselves, which are "
         f"what somebody who filters would compute. Right: change against unfiltered, on the same resamples (cut at ±1). "
-        f"{said} {captions.cells_sentence(scale, pairs)}{few(pairs)}")
-    return Drawn(fig, table, caption, f"Points with intervals, one row a score. {said}", ours,
-                 {"direction": {"value": "correlations slightly higher when filtered", "source": "submission, figure 16"}})
+        f"{said} {captions.cells_sentence(scale, pairs)}{few(pairs)}"
+    )
+    return Drawn(
+        fig,
+        table,
+        caption,
+        f"Points with intervals, one row a score. {said}",
+        ours,
+        {"direction": {"value": "correlations slightly higher when filtered", "source": "submission, figure 16"}},
+    )
 
 
 def _filter_sentence(table: pd.DataFrame) -> tuple[str, dict]:
@@ -176,11 +216,21 @@ def _filter_sentence(table: pd.DataFrame) -> tuple[str, dict]:
     if own.empty:
         return "No correlation can be computed on these cells.", {}
     up, apart = int((own["change"] > 0).sum()), int(((own["change_low"] > 0) | (own["change_high"] < 0)).sum())
-    ours = {r.score: {"pairing": r.pairing, "spearman": r.spearman, "change": r.change, "low": r.change_low,
-                      "high": r.change_high} for r in table[table["pairing"] == "filtered"].itertuples()}
-    text = (f"With filtered students the correlation is higher for {up} of {_count(len(own), 'score')} (median change "
-            f"{own['change'].median():+.2f}; the paper: slightly higher), and the interval of the change excludes zero for "
-            f"{apart}.")
+    ours = {
+        r.score: {
+            "pairing": r.pairing,
+            "spearman": r.spearman,
+            "change": r.change,
+            "low": r.change_low,
+            "high": r.change_high,
+        }
+        for r in table[table["pairing"] == "filtered"].itertuples()
+    }
+    text = (
+        f"With filtered students the correlation is higher for {up} of {_count(len(own), 'score')} (median change "
+        f"{own['change'].median():+.2f}; the paper: slightly higher), and the interval of the change excludes zero for "
+        f"{apart}."
+    )
     grace = own[own["score"] == "grace"]
     if len(grace):
         row = grace.iloc[0]
@@ -206,20 +256,47 @@ def _training(runs, manner, scale, axis, name, item, k, train_k) -> Drawn:
     if own.empty:
         raise ValueError(f"the table of training runs has no run along {axis!r}: it has {sorted(set(runs['axis']))}")
     teachers, usual = list(dict.fromkeys(own["teacher"])), own.loc[own["usual"], "value"].iloc[0]
-    handles = [Line2D([], [], color=family(manner[t]).color, marker=family(manner[t]).marker, markeredgecolor=EDGE,
-                      markeredgewidth=0.5, markersize=6, linewidth=1.2, label=t) for t in teachers]
-    handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label=f"the scale's own: {usual:g}"))
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=family(manner[t]).color,
+            marker=family(manner[t]).marker,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.5,
+            markersize=6,
+            linewidth=1.2,
+            label=t,
+        )
+        for t in teachers
+    ]
+    handles.append(
+        Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label=f"the scale's own: {usual:g}")
+    )
     t = own["temperature"].iloc[0]
     note = captions.note(scale, own, f", T = {t:g}").replace(" cell", " run")
     with styled():
         fig, axes = frame(DOUBLE, 1.9, [handles], note, (1, 1), sharey=True)
-        for ax, column, title in zip(axes, ("test", "train"), (f"held-out problems, Average@{k}",
-                                                               f"training prompts, Average@{train_k}"), strict=True):
+        for ax, column, title in zip(
+            axes,
+            ("test", "train"),
+            (f"held-out problems, Average@{k}", f"training prompts, Average@{train_k}"),
+            strict=True,
+        ):
             for teacher in teachers:
                 rows, look = own[own["teacher"] == teacher], family(manner[teacher])
-                ax.errorbar(rows["value"], 100 * rows[column], 100 * rows[f"{column}_se"], color=look.color,
-                            marker=look.marker, markersize=6, markeredgecolor=EDGE, markeredgewidth=0.5,
-                            linewidth=1.2, elinewidth=0.9)
+                ax.errorbar(
+                    rows["value"],
+                    100 * rows[column],
+                    100 * rows[f"{column}_se"],
+                    color=look.color,
+                    marker=look.marker,
+                    markersize=6,
+                    markeredgecolor=EDGE,
+                    markeredgewidth=0.5,
+                    linewidth=1.2,
+                    elinewidth=0.9,
+                )
             ax.axvline(usual, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
             ax.set_xscale("log", base=2)
             values = sorted(set(own["value"]))
@@ -231,12 +308,20 @@ def _training(runs, manner, scale, axis, name, item, k, train_k) -> Drawn:
             ax.margins(0.07, 0.1)
         axes[0].set_ylabel("Student accuracy (%)")
     said, ours = _rise_sentence(own, usual)
-    caption = (f"Accuracy of students against {name.lower()}, all else as in the grid, for the teacher built to be the "
-               f"strongest and the tersest one, with one standard error over problems. {said} Scale {scale}, "
-               f"{captions.setting(own)}, T = {t:g}: {len(own)} runs of {_count(len(teachers), 'teacher')}, too few for a "
-               f"correlation.")
-    return Drawn(fig, own, caption, f"Two panels with one line a teacher. {said}", ours,
-                 {"direction": {"value": "both accuracies rise, no over-optimisation", "source": f"submission, {item}"}})
+    caption = (
+        f"Accuracy of students against {name.lower()}, all else as in the grid, for the teacher built to be the "
+        f"strongest and the tersest one, with one standard error over problems. {said} Scale {scale}, "
+        f"{captions.setting(own)}, T = {t:g}: {len(own)} runs of {_count(len(teachers), 'teacher')}, too few for a "
+        f"correlation."
+    )
+    return Drawn(
+        fig,
+        own,
+        caption,
+        f"Two panels with one line a teacher. {said}",
+        ours,
+        {"direction": {"value": "both accuracies rise, no over-optimisation", "source": f"submission, {item}"}},
+    )
 
 
 def _rise_sentence(own: pd.DataFrame, usual: float) -> tuple[str, dict]:
@@ -248,19 +333,33 @@ def _rise_sentence(own: pd.DataFrame, usual: float) -> tuple[str, dict]:
         peak = rows.loc[rows["test"].idxmax()]
         rise, fall = 100 * (last["test"] - first["test"]), 100 * (peak["test"] - last["test"])
         noise = 100 * np.hypot(peak["test_se"], last["test_se"])
-        down = f"falls {fall:.1f} points behind its peak (standard error {noise:.1f})" if fall > CLEAR * noise else \
-            "does not clearly fall behind its peak"
+        down = (
+            f"falls {fall:.1f} points behind its peak (standard error {noise:.1f})"
+            if fall > CLEAR * noise
+            else "does not clearly fall behind its peak"
+        )
         learnt = 100 * (last["train"] - first["train"])
-        parts.append(f"{teacher}: held-out accuracy {rise:+.1f} points, accuracy on training prompts {learnt:+.1f} from "
-                     f"{rows.index[0]:g} to {rows.index[-1]:g}; on held-out problems it {down}")
-        ours[teacher] = {"rise_points": rise, "fall_from_peak_points": fall, "se_points": noise,
-                         "usual_test": float(rows.loc[usual, "test"])}
+        parts.append(
+            f"{teacher}: held-out accuracy {rise:+.1f} points, accuracy on training prompts {learnt:+.1f} from "
+            f"{rows.index[0]:g} to {rows.index[-1]:g}; on held-out problems it {down}"
+        )
+        ours[teacher] = {
+            "rise_points": rise,
+            "fall_from_peak_points": fall,
+            "se_points": noise,
+            "usual_test": float(rows.loc[usual, "test"]),
+        }
     wide = own.pivot(index="value", columns="teacher", values="test")
     said = ". ".join(parts) + "."
     if wide.shape[1] == 2:
         ahead = set(np.sign(wide.iloc[:, 0] - wide.iloc[:, 1])) - {0.0}
-        said += (" The same teacher is ahead throughout." if len(ahead) == 1 else
-                 " The two teachers change places along the axis." if ahead else " The two teachers are level throughout.")
+        said += (
+            " The same teacher is ahead throughout."
+            if len(ahead) == 1
+            else " The two teachers change places along the axis."
+            if ahead
+            else " The two teachers are level throughout."
+        )
     return said, ours
 
 
@@ -277,8 +376,17 @@ def _stripes(ax, n: int) -> None:
 
 
 def _mark(marker: str, face: str, label: str) -> Line2D:
-    return Line2D([], [], linestyle="none", marker=marker, markerfacecolor=face, markeredgecolor=EDGE, markeredgewidth=0.6,
-                  markersize=5, label=label)
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=marker,
+        markerfacecolor=face,
+        markeredgecolor=EDGE,
+        markeredgewidth=0.6,
+        markersize=5,
+        label=label,
+    )
 
 
 def _say(ax, text: str) -> None:

@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gracelib.evidence import cells as tables
 from gracelib.baselines import SCORES
-from gracelib.evidence.resample import spearman_many, teacher_interval
+from gracelib.evidence import cells as tables
 from gracelib.evidence.ranks import FEW_CLUSTERS, DegenerateError, spearman
+from gracelib.evidence.resample import spearman_many, teacher_interval
 
 KEY = ["task", "student", "teacher", "temperature"]
 SETTING = ("n", "m", "d", "n_folds", "nu", "power")
 READINGS = {"cells": "60% of the cells", "teachers": "60% of the teachers"}
 #: Which scores are set against which students in figure 16.
-PAIRINGS = {"unfiltered": "unfiltered students", "filtered": "filtered students, same scores",
-            "rescored": "filtered students, scores of filtered responses"}
+PAIRINGS = {
+    "unfiltered": "unfiltered students",
+    "filtered": "filtered students, same scores",
+    "rescored": "filtered students, scores of filtered responses",
+}
 
 
 def correlation(score, accuracy, teacher, direction: str) -> dict:
@@ -38,8 +41,14 @@ def difference(first: tuple, second: tuple | None, teacher, direction: str) -> d
     pairs = [[np.asarray(column, float) for column in pair] for pair in (first, second) if pair is not None]
     there = ~np.isnan(np.array([column for pair in pairs for column in pair])).any(0)
     pairs, teacher = [[column[there] for column in pair] for pair in pairs], np.asarray(teacher, str)[there]
-    row = {"spearman": np.nan, "low": np.nan, "high": np.nan, "cells": int(there.sum()), "teachers": len(set(teacher)),
-           "note": ""}
+    row = {
+        "spearman": np.nan,
+        "low": np.nan,
+        "high": np.nan,
+        "cells": int(there.sum()),
+        "teachers": len(set(teacher)),
+        "note": "",
+    }
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         values = [spearman_many(x, y, direction, counts) for x, y in pairs]
@@ -74,14 +83,24 @@ def filtered_pairs(cells: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {"average": "filtered", "average_se": "filtered_se"}
     own = filtered[[*KEY, "kept_share", "prompts", "prompts_kept", *columns]].rename(columns=columns)
-    both = own.merge(cells[[*KEY, "manner", "average_at_k", "average_se"]].rename(
-        columns={"average_at_k": "unfiltered", "average_se": "unfiltered_se"}), on=KEY, how="left", validate="1:1")
+    both = own.merge(
+        cells[[*KEY, "manner", "average_at_k", "average_se"]].rename(
+            columns={"average_at_k": "unfiltered", "average_se": "unfiltered_se"}
+        ),
+        on=KEY,
+        how="left",
+        validate="1:1",
+    )
     if both["unfiltered"].isna().any():
         lost = both[both["unfiltered"].isna()].iloc[0]
-        raise ValueError(f"{lost['teacher']} at T={lost['temperature']:g} was filtered and is not in the table of cells: "
-                         "run `make figures` again, one of the two is older")
-    return both.assign(change_points=100 * (both["filtered"] - both["unfiltered"]),
-                       change_se=100 * np.hypot(both["filtered_se"], both["unfiltered_se"]))
+        raise ValueError(
+            f"{lost['teacher']} at T={lost['temperature']:g} was filtered and is not in the table of cells: "
+            "run `make figures` again, one of the two is older"
+        )
+    return both.assign(
+        change_points=100 * (both["filtered"] - both["unfiltered"]),
+        change_se=100 * np.hypot(both["filtered_se"], both["unfiltered_se"]),
+    )
 
 
 def filtered_correlations(cells: pd.DataFrame, filtered: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
@@ -92,17 +111,25 @@ def filtered_correlations(cells: pd.DataFrame, filtered: pd.DataFrame, scores: S
     """
     pairs = filtered_pairs(cells, filtered)
     pairs = pairs.merge(cells[[*KEY, *scores]], on=KEY).merge(
-        filtered[[*KEY, *(s for s in scores if s in filtered)]], on=KEY, suffixes=("", "_again"))
+        filtered[[*KEY, *(s for s in scores if s in filtered)]], on=KEY, suffixes=("", "_again")
+    )
     made, teacher = [], pairs["teacher"]
     for score in scores:
         rule, old = SCORES[score].direction, (pairs[score], pairs["unfiltered"])
         again = pairs[f"{score}_again"] if f"{score}_again" in pairs else pairs[score]
         own = {"unfiltered": old, "filtered": (pairs[score], pairs["filtered"]), "rescored": (again, pairs["filtered"])}
         for pairing, columns in own.items():
-            row = {"score": score, "label": SCORES[score].label, "pairing": pairing,
-                   **correlation(*columns, teacher, rule)}
-            moved = {"spearman": 0.0, "low": 0.0, "high": 0.0} if pairing == "unfiltered" else difference(
-                old, columns, teacher, rule)
+            row = {
+                "score": score,
+                "label": SCORES[score].label,
+                "pairing": pairing,
+                **correlation(*columns, teacher, rule),
+            }
+            moved = (
+                {"spearman": 0.0, "low": 0.0, "high": 0.0}
+                if pairing == "unfiltered"
+                else difference(old, columns, teacher, rule)
+            )
             made.append(row | {"change": moved["spearman"], "change_low": moved["low"], "change_high": moved["high"]})
     return pd.DataFrame(made)
 
@@ -118,8 +145,9 @@ def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
     return grid[keep]
 
 
-def grid_correlations(grid: pd.DataFrame, cells: pd.DataFrame, student: str, default: Mapping[str, float],
-                      free: Sequence[str]) -> pd.DataFrame:
+def grid_correlations(
+    grid: pd.DataFrame, cells: pd.DataFrame, student: str, default: Mapping[str, float], free: Sequence[str]
+) -> pd.DataFrame:
     """GRACE's correlation at each setting of the columns `free`, all others at `default`; sorted by them.
 
     `cells` of one task. Columns: `SETTING`, then those of `correlation`, nu_decides (fewer gradients in the second
@@ -135,16 +163,21 @@ def grid_correlations(grid: pd.DataFrame, cells: pd.DataFrame, student: str, def
     made = []
     for setting, cell in joined.groupby(list(SETTING), sort=True):
         if len(cell) != len(own):
-            raise ValueError(f"the grid has {len(cell)} of {len(own)} cells at {dict(zip(SETTING, setting, strict=True))}: "
-                             "run `make figures` again, it is older than the table of cells")
-        made.append(dict(zip(SETTING, setting, strict=True))
-                    | correlation(cell["grace"], cell["average_at_k"], cell["teacher"], "lower")
-                    | {"nu_decides": bool(cell["nu_decides"].any()), "nu_share": cell["nu_share"].mean()})
+            raise ValueError(
+                f"the grid has {len(cell)} of {len(own)} cells at {dict(zip(SETTING, setting, strict=True))}: "
+                "run `make figures` again, it is older than the table of cells"
+            )
+        made.append(
+            dict(zip(SETTING, setting, strict=True))
+            | correlation(cell["grace"], cell["average_at_k"], cell["teacher"], "lower")
+            | {"nu_decides": bool(cell["nu_decides"].any()), "nu_share": cell["nu_share"].mean()}
+        )
     return pd.DataFrame(made).sort_values(list(free), kind="stable").reset_index(drop=True)
 
 
-def setting_change(grid: pd.DataFrame, cells: pd.DataFrame, student: str, old: Mapping[str, float],
-                   new: Mapping[str, float]) -> dict | None:
+def setting_change(
+    grid: pd.DataFrame, cells: pd.DataFrame, student: str, old: Mapping[str, float], new: Mapping[str, float]
+) -> dict | None:
     """GRACE's correlation at one setting minus that at another, both complete, as `difference`; None if one is not there."""
     own = cells[cells["student"] == student]
     pair = []
@@ -160,8 +193,9 @@ def setting_change(grid: pd.DataFrame, cells: pd.DataFrame, student: str, old: M
 # --- random subsets ------------------------------------------------------------------------------------------
 
 
-def subset_correlations(rows: pd.DataFrame, scores: Sequence[str], *, share: float = 0.6, n_sets: int = 100,
-                        seed: int = 0) -> pd.DataFrame:
+def subset_correlations(
+    rows: pd.DataFrame, scores: Sequence[str], *, share: float = 0.6, n_sets: int = 100, seed: int = 0
+) -> pd.DataFrame:
     """Correlations over random subsets without replacement, one row a (reading, score, subset).
 
     `rows` from `cells.select`. The paper's text draws 60% of the *teachers*, the caption of its figure 60% of the
@@ -175,15 +209,29 @@ def subset_correlations(rows: pd.DataFrame, scores: Sequence[str], *, share: flo
         for score in scores:
             x = rows[score].to_numpy(float)
             there = ~np.isnan(x)
-            values = (spearman_many(x[there], y[there], SCORES[score].direction, drawn[:, there]) if there.any()
-                      else np.full(n_sets, np.nan))
-            made.append(pd.DataFrame({"reading": reading, "score": score, "subset": np.arange(n_sets), "spearman": values,
-                                      "cells": drawn.sum(1), "distinct": distinct}))
+            values = (
+                spearman_many(x[there], y[there], SCORES[score].direction, drawn[:, there])
+                if there.any()
+                else np.full(n_sets, np.nan)
+            )
+            made.append(
+                pd.DataFrame(
+                    {
+                        "reading": reading,
+                        "score": score,
+                        "subset": np.arange(n_sets),
+                        "spearman": values,
+                        "cells": drawn.sum(1),
+                        "distinct": distinct,
+                    }
+                )
+            )
     return pd.concat(made, ignore_index=True)
 
 
 def _subsets(code: np.ndarray, n_teachers: int, share: float, n_sets: int, seed: int) -> dict[str, np.ndarray]:
     """(n_sets, cells) membership by reading; at least one cell or teacher in each."""
+
     def draw(size: int, rng) -> np.ndarray:
         return rng.random((n_sets, size)).argsort(1).argsort(1) < max(1, round(share * size))
 
@@ -207,10 +255,22 @@ def subset_summary(subsets: pd.DataFrame, rows: pd.DataFrame, scores: Sequence[s
             except DegenerateError as error:
                 whole, note = np.nan, f"undefined: {error}"
             ahead = (wide[score] >= top - 1e-12)[top.notna()]
-            made.append({"reading": reading, "score": score, "label": SCORES[score].label, "spearman": whole,
-                         "median": median, "low": low, "high": high, "lowest": lowest, "subsets": len(values),
-                         "best_share": float(ahead.mean()) if len(ahead) else np.nan,
-                         "note": note})
+            made.append(
+                {
+                    "reading": reading,
+                    "score": score,
+                    "label": SCORES[score].label,
+                    "spearman": whole,
+                    "median": median,
+                    "low": low,
+                    "high": high,
+                    "lowest": lowest,
+                    "subsets": len(values),
+                    "best_share": float(ahead.mean()) if len(ahead) else np.nan,
+                    "note": note,
+                }
+            )
     table = pd.DataFrame(made)
-    return table.sort_values(["reading", "spearman"], ascending=[True, False], kind="stable", na_position="last"
-                             ).reset_index(drop=True)
+    return table.sort_values(
+        ["reading", "spearman"], ascending=[True, False], kind="stable", na_position="last"
+    ).reset_index(drop=True)

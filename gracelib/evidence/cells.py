@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.paper.reported import setting_name, setting_values
-from gracelib.evidence.resample import Statistic, regret_many, spearman_many, teacher_interval
-from gracelib.evidence.ranks import FEW_CLUSTERS, DegenerateError, regret, spearman
 from gracelib.drawing.style import family
+from gracelib.evidence.ranks import FEW_CLUSTERS, DegenerateError, regret, spearman
+from gracelib.evidence.resample import Statistic, regret_many, spearman_many, teacher_interval
+from gracelib.paper.reported import setting_name, setting_values
 
 MAIN_SCORES = (
     "grace",
@@ -66,11 +66,11 @@ def select(
         family(name)
     rows = cells[cells["student"] == student]
     if rows.empty:
-        raise ValueError(
-            f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}"
-        )
+        raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}")
     if rows["task"].nunique() > 1:
-        raise ValueError(f"cells of several tasks ({', '.join(sorted(set(rows['task'])))}): keep one, as pipeline.cells does")
+        raise ValueError(
+            f"cells of several tasks ({', '.join(sorted(set(rows['task'])))}): keep one, as pipeline.cells does"
+        )
     if leave_out is not None:
         rows = rows[rows["manner"] != leave_out]
         if rows.empty:
@@ -79,9 +79,7 @@ def select(
         there = sorted(set(rows["temperature"]))
         rows = rows[np.isclose(rows["temperature"], temperature)]
         if rows.empty:
-            raise ValueError(
-                f"no cell at temperature {temperature}: choose one of {', '.join(map(str, there))}"
-            )
+            raise ValueError(f"no cell at temperature {temperature}: choose one of {', '.join(map(str, there))}")
     twice = rows.duplicated(["teacher", "temperature"])
     if twice.any():
         first = rows[twice].iloc[0]
@@ -92,8 +90,7 @@ def select(
     bad = rows[~rows[accuracy].between(0, 1)]
     if len(bad):
         raise ValueError(
-            f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in "
-            "[0, 1]"
+            f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in [0, 1]"
         )
     return rows.sort_values(["teacher", "temperature"])[[*_KEYS, accuracy, *noise, *scores]].reset_index(drop=True)
 
@@ -123,9 +120,7 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
         rho, points, reasons = _statistics(
             tuple(value[there]), tuple(y[there]), tuple(teachers), score.direction, N_BOOT
         )
-        lost = (
-            100 * float(y.max() - y[there].max()) if there.any() else np.nan
-        )  # cells the score cannot select
+        lost = 100 * float(y.max() - y[there].max()) if there.any() else np.nan  # cells the score cannot select
         picked = rows[there].iloc[list(points[3])] if there.any() else rows[:0]
         made.append(
             {
@@ -164,9 +159,7 @@ def regret_se(rows: pd.DataFrame, selected: pd.DataFrame, accuracy: str = "avera
 
 
 @lru_cache(maxsize=512)  # the same correlation stands in several figures and in the main table
-def _statistics(
-    score: tuple, y: tuple, teacher: tuple, direction: str, n_boot: int
-) -> tuple[tuple, tuple, list[str]]:
+def _statistics(score: tuple, y: tuple, teacher: tuple, direction: str, n_boot: int) -> tuple[tuple, tuple, list[str]]:
     """(spearman, low, high), (regret, low, high, selected rows), reasons for what is undefined."""
     nan, reasons = (np.nan, np.nan), []
     if not score:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gracelib.evidence import cells as tables
 from gracelib.baselines import SCORES
-from gracelib.evidence.resample import teacher_interval
+from gracelib.evidence import cells as tables
 from gracelib.evidence.ranks import DegenerateError, regret, spearman
+from gracelib.evidence.resample import teacher_interval
 
 RANDOM = "random"  #: in the place of a score: a candidate drawn at random, its expected regret
 #: The paper's budget in whose place a width stands; at the paper's scale the column holds the budgets themselves.
@@ -41,7 +41,9 @@ def label(score: str) -> str:
     return "Random choice" if score == RANDOM else SCORES[score].label
 
 
-Statistic = Callable[[np.ndarray], np.ndarray]  #: how often each teacher is drawn (B, teachers) -> (B,), NaN where undefined
+Statistic = Callable[
+    [np.ndarray], np.ndarray
+]  #: how often each teacher is drawn (B, teachers) -> (B,), NaN where undefined
 
 
 def interval(statistic: Statistic, n_teachers: int) -> tuple[float, float]:
@@ -161,11 +163,23 @@ def temperature_choices(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFra
                     note = f"Spearman undefined: {error}"
             picked = float(chosen["temperature"].min()) if len(chosen) else np.nan
             ends = len(t) > 1
-            made.append({
-                "teacher": teacher, "manner": manner, "width": width, "score": score, "label": label(score),
-                "picked": picked, "best": float(t[y == y.max()].min()), "regret_points": points,
-                "coldest": bool(ends and picked == t.min()), "hottest": bool(ends and picked == t.max()),
-                "spearman": rho, "temperatures": len(t), "note": note})
+            made.append(
+                {
+                    "teacher": teacher,
+                    "manner": manner,
+                    "width": width,
+                    "score": score,
+                    "label": label(score),
+                    "picked": picked,
+                    "best": float(t[y == y.max()].min()),
+                    "regret_points": points,
+                    "coldest": bool(ends and picked == t.min()),
+                    "hottest": bool(ends and picked == t.max()),
+                    "spearman": rho,
+                    "temperatures": len(t),
+                    "note": note,
+                }
+            )
     return pd.DataFrame(made)
 
 
@@ -179,8 +193,17 @@ def over_teachers(choices: pd.DataFrame, column: str) -> pd.DataFrame:
         values = own.sort_values("teacher")[column].to_numpy(float)
         defined = values[np.isfinite(values)]
         low, high = interval(mean_of(values), len(values)) if len(defined) > 1 else (np.nan, np.nan)
-        made.append({"score": score, "label": label(score), "mean": defined.mean() if len(defined) else np.nan,
-                     "low": low, "high": high, "teachers": len(defined), "positive": int((defined > 0).sum())})
+        made.append(
+            {
+                "score": score,
+                "label": label(score),
+                "mean": defined.mean() if len(defined) else np.nan,
+                "low": low,
+                "high": high,
+                "teachers": len(defined),
+                "positive": int((defined > 0).sum()),
+            }
+        )
     return pd.DataFrame(made)
 
 
@@ -212,8 +235,17 @@ def budget_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
         inside = rows[rows["width"] <= width].reset_index(drop=True)
         first, n = firsts(inside, RANDOM), inside["teacher"].nunique()
         low, high = interval(first.regret, n)
-        blind = {"score": RANDOM, "label": label(RANDOM), "regret_points": first.all(),
-                 "regret_low": low, "regret_high": high, "selected": "", "cells": len(inside), "teachers": n, "note": ""}
+        blind = {
+            "score": RANDOM,
+            "label": label(RANDOM),
+            "regret_points": first.all(),
+            "regret_low": low,
+            "regret_high": high,
+            "selected": "",
+            "cells": len(inside),
+            "teachers": n,
+            "note": "",
+        }
         table = pd.concat([tables.score_rows(inside, scores), pd.DataFrame([blind])], ignore_index=True)
         table.insert(0, "budget", width)
         table.insert(1, "paper_budget", PAPER_BUDGETS.get(int(width), ""))
@@ -238,12 +270,18 @@ def family_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
         for name, member in zip(families, members, strict=True):
             own = rows[rows["manner"] == name]
             picked = _selected(own, score)
-            made.append({
-                "family": name, "score": score, "label": label(score),
-                "regret_points": first.all(member),
-                "regret_se_points": tables.regret_se(own, picked),
-                "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
-                "cells": len(own), "teachers": own["teacher"].nunique()})
+            made.append(
+                {
+                    "family": name,
+                    "score": score,
+                    "label": label(score),
+                    "regret_points": first.all(member),
+                    "regret_se_points": tables.regret_se(own, picked),
+                    "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
+                    "cells": len(own),
+                    "teachers": own["teacher"].nunique(),
+                }
+            )
 
         def mean(counts: np.ndarray, first=first) -> np.ndarray:
             regrets = np.stack([first.regret(counts, member) for member in members])  # (families, B)
@@ -253,13 +291,26 @@ def family_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
 
         statistics[score] = mean
     for score, mean in statistics.items():
+
         def minus(counts: np.ndarray, mean=mean) -> np.ndarray:
             return statistics[scores[0]](counts) - mean(counts)
 
         low, high = interval(mean, n)
         minus_low, minus_high = interval(minus, n)
-        made.append({"family": "mean", "score": score, "label": label(score), "regret_points": float(mean(everyone)[0]),
-                     "regret_low": low, "regret_high": high, "first_minus_this": float(minus(everyone)[0]),
-                     "minus_low": minus_low, "minus_high": minus_high, "cells": len(rows), "teachers": n,
-                     "note": f"{len(families)} families"})
+        made.append(
+            {
+                "family": "mean",
+                "score": score,
+                "label": label(score),
+                "regret_points": float(mean(everyone)[0]),
+                "regret_low": low,
+                "regret_high": high,
+                "first_minus_this": float(minus(everyone)[0]),
+                "minus_low": minus_low,
+                "minus_high": minus_high,
+                "cells": len(rows),
+                "teachers": n,
+                "note": f"{len(families)} families",
+            }
+        )
     return pd.DataFrame(made)

@@ -85,8 +85,9 @@ def regret_draws(score: Sequence[float], accuracy: Sequence[float], direction: s
     score, accuracy = np.asarray(score, dtype=float), np.asarray(accuracy, dtype=float)
     there, draws = np.isfinite(score), np.full(len(weights), np.nan)
     some = (weights[:, there] > 0).any(1)
-    draws[some] = regret_many(np.where(there, score, np.inf if direction == "lower" else -np.inf), accuracy, direction,
-                              weights[some])
+    draws[some] = regret_many(
+        np.where(there, score, np.inf if direction == "lower" else -np.inf), accuracy, direction, weights[some]
+    )
     return draws
 
 
@@ -127,7 +128,9 @@ def reliability(frame, accuracy: str = "average_at_k", noise: str = "average_se"
     error = frame.assign(square=frame[noise] ** 2).groupby("teacher")
     inside, count = error[accuracy].var(), error[accuracy].size()
     shares = []
-    for spread, lost in ((error[accuracy].mean().var(), (error["square"].mean() / count).mean()),
-                         (inside.mean(), error["square"].mean().mean())):
+    for spread, lost in (
+        (error[accuracy].mean().var(), (error["square"].mean() / count).mean()),
+        (inside.mean(), error["square"].mean().mean()),
+    ):
         shares.append(max(0.0, 1 - lost / spread) if np.isfinite(spread) and spread > 0 else np.nan)
     return shares[0], shares[1]

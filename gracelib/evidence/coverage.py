@@ -47,8 +47,16 @@ DESIGNS = {
 }
 
 
-def coverage(design: Design, n_sets: int, *, n_folds: int = 10, nu: float = 1e-3, level: float = 0.95,
-             n_boot: int = 500, seed: int = 0) -> dict[str, float]:
+def coverage(
+    design: Design,
+    n_sets: int,
+    *,
+    n_folds: int = 10,
+    nu: float = 1e-3,
+    level: float = 0.95,
+    n_boot: int = 500,
+    seed: int = 0,
+) -> dict[str, float]:
     """Coverage of both kinds of interval over `n_sets` data sets of a design, with what explains it.
 
     Keys: the design's, sets, nominal, covered_fixed and covered (shares of intervals, matrices held fixed and with
@@ -73,6 +81,12 @@ def coverage(design: Design, n_sets: int, *, n_folds: int = 10, nu: float = 1e-3
         implied["full"].append(np.sqrt(np.sum(moved**2)))
     truth, real = float(np.mean(totals)), float(np.std(totals, ddof=1))
     inside = {k: float(np.mean([low <= truth <= high for low, high in v])) for k, v in intervals.items()}
-    return {**asdict(design), "sets": n_sets, "nominal": level,
-            "covered_fixed": inside["fixed"], "covered": inside["full"],
-            "spread_fixed": float(np.mean(implied["fixed"])) / real, "spread": float(np.mean(implied["full"])) / real}
+    return {
+        **asdict(design),
+        "sets": n_sets,
+        "nominal": level,
+        "covered_fixed": inside["fixed"],
+        "covered": inside["full"],
+        "spread_fixed": float(np.mean(implied["fixed"])) / real,
+        "spread": float(np.mean(implied["full"])) / real,
+    }

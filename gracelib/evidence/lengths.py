@@ -60,17 +60,26 @@ def length_relation(bins: pd.DataFrame) -> pd.DataFrame:
         low, high = _quantiles(drawn["exponent"][:, None])[:, 0] if several else (np.nan, np.nan)
         flattest = int(point["spread"][0].argmin()) if np.isfinite(point["exponent"][0]) else -1
         agree = float((drawn["spread"].argmin(1) == flattest).mean()) if several and flattest >= 0 else np.nan
-        rows.append({"level": level, "exponent": point["exponent"][0], "low": low, "high": high,
-                     "explained": point["explained"][0]}
-                    | {f"spread_{p}": point["spread"][0, i] for i, p in enumerate(POWERS)}
-                    | {"flattest": flattest, "flattest_share": agree, "teachers": draws.shape[1], "bins": len(bins)})
+        rows.append(
+            {
+                "level": level,
+                "exponent": point["exponent"][0],
+                "low": low,
+                "high": high,
+                "explained": point["explained"][0],
+            }
+            | {f"spread_{p}": point["spread"][0, i] for i, p in enumerate(POWERS)}
+            | {"flattest": flattest, "flattest_share": agree, "teachers": draws.shape[1], "bins": len(bins)}
+        )
     return pd.DataFrame(rows)
 
 
 def _sums(bins: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
     """Weighted means and within-teacher second moments of x = log log|y|, y = log norm and log products, by teacher."""
     w, code = bins["weight"].to_numpy(), pd.factorize(bins["teacher"], sort=True)[0]
-    values = np.column_stack([np.log(np.log(bins["mean_length"])), *(np.log(bins[c]) for c in PRODUCTS.values())])  # (b, 4)
+    values = np.column_stack(
+        [np.log(np.log(bins["mean_length"])), *(np.log(bins[c]) for c in PRODUCTS.values())]
+    )  # (b, 4)
 
     def total(column: np.ndarray) -> np.ndarray:
         return np.stack([np.bincount(code, c) for c in column.T], axis=1)  # (teachers, columns)
@@ -118,8 +127,9 @@ def pooled(bins: pd.DataFrame) -> pd.DataFrame:
     long = bins.assign(mean_length=bins["mean_length"] * bins["count"], mean_norm=bins["mean_norm"] * bins["count"])
     wide = {c: long.pivot(index="teacher", columns="bin_low", values=c).fillna(0) for c in columns}  # (teachers, bins)
     count = wide["count"].sum()
-    table = pd.DataFrame({"count": count, "mean_length": wide["mean_length"].sum() / count,
-                          "mean_norm": wide["mean_norm"].sum() / count})
+    table = pd.DataFrame(
+        {"count": count, "mean_length": wide["mean_length"].sum() / count, "mean_norm": wide["mean_norm"].sum() / count}
+    )
     low, high = _band(wide["mean_norm"].to_numpy(), wide["count"].to_numpy())
     return table.assign(low=low, high=high).reset_index()
 
@@ -139,6 +149,7 @@ def profiles(bins: pd.DataFrame) -> pd.DataFrame:
     One row a (power, bin of relative length). Columns: power, relative_length, relative, low, high (95% over teachers),
     teachers (in the bin). What is flat here is flat within teachers, wherever their lengths lie.
     """
+
     def own_mean(log: pd.Series) -> pd.Series:
         return (log * bins["weight"]).groupby(bins["teacher"]).transform("sum")
 
@@ -156,9 +167,18 @@ def profiles(bins: pd.DataFrame) -> pd.DataFrame:
         near["v"] = (log - own_mean(log)) * near["weight"]
         values = wide("v")
         low, high = np.exp(_band(values.to_numpy(), weight.to_numpy()))
-        found.append(pd.DataFrame({"power": p, "relative_length": np.exp(wide("x").sum() / weight.sum()),
-                                   "relative": np.exp(values.sum() / weight.sum()), "low": low, "high": high,
-                                   "teachers": (weight > 0).sum()}).reset_index(drop=True))
+        found.append(
+            pd.DataFrame(
+                {
+                    "power": p,
+                    "relative_length": np.exp(wide("x").sum() / weight.sum()),
+                    "relative": np.exp(values.sum() / weight.sum()),
+                    "low": low,
+                    "high": high,
+                    "teachers": (weight > 0).sum(),
+                }
+            ).reset_index(drop=True)
+        )
     return pd.concat(found, ignore_index=True)
 
 
@@ -184,7 +204,9 @@ def curves(pool: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def power_correlations(cells: pd.DataFrame, grid: pd.DataFrame, student: str, setting: dict[str, float]) -> pd.DataFrame:
+def power_correlations(
+    cells: pd.DataFrame, grid: pd.DataFrame, student: str, setting: dict[str, float]
+) -> pd.DataFrame:
     """GRACE's signed Spearman with accuracy by the power of log|y| in h, one row a (reading, power).
 
     `cells` as `tables.cells`, `grid` as `measures.grid`, `setting` its default n, m, d, n_folds and nu. Readings: the
@@ -199,8 +221,10 @@ def power_correlations(cells: pd.DataFrame, grid: pd.DataFrame, student: str, se
         rows = cells[cells["student"] == student].drop(columns=["grace", "grace_variance"])
         rows = rows.merge(own.rename(columns={"variance": "grace_variance"}), on=key, how="left", validate="1:1")
         if rows["grace"].isna().any():
-            raise ValueError(f"the grid has no power {power} for {rows['grace'].isna().sum()} of {len(rows)} cells of student "
-                             f"{student!r} at {setting}")
+            raise ValueError(
+                f"the grid has no power {power} for {rows['grace'].isna().sum()} of {len(rows)} cells of student "
+                f"{student!r} at {setting}"
+            )
         scores = score_rows(select(rows, student, ("grace", "grace_variance")), ("grace", "grace_variance"))
         scores.insert(0, "reading", ["final (uncentred)", "submission (centred)"])
         found.append(scores.assign(power=power))

@@ -62,8 +62,7 @@ def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) 
     for name, column in (("score", score), ("accuracy", accuracy)):
         if (column == column[0]).all():
             raise DegenerateError(
-                f"{name} is constant ({column[0]:g} in all {len(column)} cells): its rank "
-                "correlation is undefined"
+                f"{name} is constant ({column[0]:g} in all {len(column)} cells): its rank correlation is undefined"
             )
         rank = rankdata(column)
         ranks.append(rank - rank.mean())
@@ -83,8 +82,7 @@ def regret(score: Sequence[float], accuracy: Sequence[float], direction: str) ->
     bad = np.flatnonzero((accuracy < 0) | (accuracy > 1))
     if bad.size:
         raise ValueError(
-            f"accuracy[{bad[0]}] = {accuracy[bad[0]]:g}: accuracies are fractions in [0, 1], "
-            "divide percents by 100"
+            f"accuracy[{bad[0]}] = {accuracy[bad[0]]:g}: accuracies are fractions in [0, 1], divide percents by 100"
         )
     first = score.min() if direction == "lower" else score.max()
     selected = np.flatnonzero(score == first)
@@ -118,9 +116,7 @@ def cluster_bootstrap(
         raise ValueError(f"cluster has shape {cluster.shape}: expected one label per cell")
     for name, array in zip(names, arrays, strict=True):
         if array.shape[:1] != cluster.shape:
-            raise ValueError(
-                f"column {name!r} has shape {array.shape}, but there are {len(cluster)} cluster labels"
-            )
+            raise ValueError(f"column {name!r} has shape {array.shape}, but there are {len(cluster)} cluster labels")
     if isinstance(n_boot, bool) or not isinstance(n_boot, (int, np.integer)) or n_boot < 1:
         raise ValueError(f"n_boot = {n_boot!r}: expected a whole number >= 1")
     if not 0 < level < 1:
@@ -129,7 +125,9 @@ def cluster_bootstrap(
     if len(labels) < 2:
         raise ValueError(f"only one cluster ({labels[0]}): resampling clusters cannot show any spread")
     if len(labels) <= FEW_CLUSTERS:
-        warnings.warn(f"only {len(labels)} clusters: the interval is too narrow, read it as a rough range", stacklevel=2)
+        warnings.warn(
+            f"only {len(labels)} clusters: the interval is too narrow, read it as a rough range", stacklevel=2
+        )
 
     def evaluate(rows: np.ndarray) -> float:
         picked = [array[rows] for array in arrays]
@@ -167,9 +165,7 @@ def _pair(score, accuracy, direction: str, at_least: int) -> tuple[np.ndarray, n
         raise ValueError(f"direction = {direction!r}: choose one of {', '.join(DIRECTIONS)}")
     score, accuracy = np.asarray(score, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     if score.ndim != 1 or score.shape != accuracy.shape:
-        raise ValueError(
-            f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell"
-        )
+        raise ValueError(f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell")
     if len(score) < at_least:
         raise DegenerateError(f"{len(score)} cell(s): at least {at_least} are needed")
     for name, column in (("score", score), ("accuracy", accuracy)):

@@ -11,14 +11,21 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.drawing.marks import number
+from gracelib.evidence.cells import N_BOOT, SEED, select
+from gracelib.evidence.ranks import DegenerateError, spearman
 from gracelib.evidence.resample import spearman_many, teacher_interval
 from gracelib.experiment.scales import Scale
-from gracelib.evidence.ranks import DegenerateError, spearman
-from gracelib.evidence.cells import N_BOOT, SEED, select
 
 #: Column of the cells -> column of the table `grid`. Other scores are not in the grid and are dropped at another d.
-GRID_SCORES = {"grace": "grace", "grace_variance": "variance", "grace_bias": "bias", "grace_cross": "cross",
-               "g_vendi": "g_vendi", "g_norm": "g_norm", "g_var": "g_var"}
+GRID_SCORES = {
+    "grace": "grace",
+    "grace_variance": "variance",
+    "grace_bias": "bias",
+    "grace_cross": "cross",
+    "g_vendi": "g_vendi",
+    "g_norm": "g_norm",
+    "g_var": "g_var",
+}
 _FREE_OF_D = ("student_loss", "teacher_accuracy", "mean_length")
 _KEY = ["task", "student", "teacher", "temperature"]
 _RULE = "the teacher whose responses this student finds most familiar (lowest student loss, mean over temperatures)"
@@ -35,13 +42,18 @@ def at_d(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale, d: int) -> pd.D
     for column, value in setting.items():
         rows = rows[rows[column] == value]
     here = rows[rows["d"] == d].drop_duplicates(_KEY)
-    scored = cells.merge(here[[*_KEY, *GRID_SCORES.values()]].rename(columns={v: k for k, v in GRID_SCORES.items()}),
-                         on=_KEY, suffixes=("_default", ""))
+    scored = cells.merge(
+        here[[*_KEY, *GRID_SCORES.values()]].rename(columns={v: k for k, v in GRID_SCORES.items()}),
+        on=_KEY,
+        suffixes=("_default", ""),
+    )
     if scored.empty:
         raise ValueError(f"the grid has no row with d = {d} for these cells: it has d = {sorted(set(rows['d']))}")
     expected = cells["student"].isin(scored["student"]).sum()
     if len(scored) != expected:
-        raise ValueError(f"the grid has {len(scored)} of {expected} cells at d = {d}: run `make figures` again, it is older")
+        raise ValueError(
+            f"the grid has {len(scored)} of {expected} cells at d = {d}: run `make figures` again, it is older"
+        )
     stale = {c for c in cells if c in SCORES and c not in GRID_SCORES and c not in _FREE_OF_D}
     return scored[[c for c in cells if c not in stale]]
 
@@ -64,10 +76,17 @@ def change_at_d(cells: pd.DataFrame, other: pd.DataFrame, student: str, score: s
         low, high = teacher_interval(difference, before["teacher"].to_numpy(str), N_BOOT, SEED)
     except (DegenerateError, ValueError) as error:
         return f"{label}: the change cannot be told ({error})."
-    verdict = "the larger d orders the students better" if low > 0 else "the larger d orders them worse" if high < 0 else (
-        "these data cannot tell whether the larger d is better")
-    return (f"{label}: signed Spearman {number(rho[0])} before, {number(rho[1])} after, change {number(rho[1] - rho[0])}, "
-            f"95% interval over teachers [{number(low)}, {number(high)}]: {verdict}.")
+    verdict = (
+        "the larger d orders the students better"
+        if low > 0
+        else "the larger d orders them worse"
+        if high < 0
+        else ("these data cannot tell whether the larger d is better")
+    )
+    return (
+        f"{label}: signed Spearman {number(rho[0])} before, {number(rho[1])} after, change {number(rho[1] - rho[0])}, "
+        f"95% interval over teachers [{number(low)}, {number(high)}]: {verdict}."
+    )
 
 
 def most_familiar(cells: pd.DataFrame, student: str) -> str:
@@ -88,4 +107,5 @@ def leave_out_teacher(cells: pd.DataFrame, student: str) -> tuple[pd.DataFrame, 
     if cells.loc[cells["student"] == student, "teacher"].nunique() == 1:
         return cells, f"{name} is the only teacher: nothing was left out."
     return cells[cells["teacher"] != name].reset_index(drop=True), (
-        f"Left out: {name}, {_RULE}; the paper leaves out Qwen2.5-1.5B-Instruct.")
+        f"Left out: {name}, {_RULE}; the paper leaves out Qwen2.5-1.5B-Instruct."
+    )

@@ -38,10 +38,20 @@ def variant_summary(variants: pd.DataFrame) -> pd.DataFrame:
         if name == v.reference:
             continue
         ratio = variants[name] / variants[v.reference]
-        rows.append((name, v.label, v.reference, ratio.median(), ratio.min(), ratio.max(),
-                     _agreement(variants[name], variants[v.reference])))
-    return pd.DataFrame(rows, columns=["variant", "label", "compared_with", "median_ratio", "lowest", "highest",
-                                       "rank_agreement"])
+        rows.append(
+            (
+                name,
+                v.label,
+                v.reference,
+                ratio.median(),
+                ratio.min(),
+                ratio.max(),
+                _agreement(variants[name], variants[v.reference]),
+            )
+        )
+    return pd.DataFrame(
+        rows, columns=["variant", "label", "compared_with", "median_ratio", "lowest", "highest", "rank_agreement"]
+    )
 
 
 def inconsistencies(variants: pd.DataFrame) -> pd.DataFrame:
@@ -56,10 +66,19 @@ def inconsistencies(variants: pd.DataFrame) -> pd.DataFrame:
         if v.sources:
             s = summary.loc[name]
             change = 100 * (s[["lowest", "median_ratio", "highest"]].astype(float) - 1)
-            rows.append((v.sources, v.ours, v.label, change["median_ratio"], change.loc[change.abs().idxmax()],
-                         s["rank_agreement"]))
-    return pd.DataFrame(rows, columns=["sources", "ours", "alternative", "median_change", "largest_change",
-                                       "rank_agreement"])
+            rows.append(
+                (
+                    v.sources,
+                    v.ours,
+                    v.label,
+                    change["median_ratio"],
+                    change.loc[change.abs().idxmax()],
+                    s["rank_agreement"],
+                )
+            )
+    return pd.DataFrame(
+        rows, columns=["sources", "ours", "alternative", "median_change", "largest_change", "rank_agreement"]
+    )
 
 
 def variant_accuracy(variants: pd.DataFrame, cells: pd.DataFrame, accuracy: str = "average_at_k") -> pd.DataFrame:
@@ -73,13 +92,17 @@ def variant_accuracy(variants: pd.DataFrame, cells: pd.DataFrame, accuracy: str 
     lost = both[both["grace"].isna()]
     if len(lost):
         row = lost.iloc[0]
-        raise ValueError(f"no variants of {row.teacher} at T={row.temperature:g} (task {row.task}, student {row.student}): "
-                         "give the cells of the first task and student only, or make the table variants again")
+        raise ValueError(
+            f"no variants of {row.teacher} at T={row.temperature:g} (task {row.task}, student {row.student}): "
+            "give the cells of the first task and student only, or make the table variants again"
+        )
     rest = both[both["manner"] != "terse"]
     rows = []
     for name, v in VARIANTS.items():
         sign = 1 if REFERENCES[v.reference] == "higher" else -1
-        rows.append((name, v.label, *(_agreement(sign * part[name], part[accuracy]) for part in (both, rest)), len(both)))
+        rows.append(
+            (name, v.label, *(_agreement(sign * part[name], part[accuracy]) for part in (both, rest)), len(both))
+        )
     return pd.DataFrame(rows, columns=["variant", "label", "spearman", "without_terse", "cells"])
 
 
@@ -91,7 +114,9 @@ def neighbours_sentence(neighbours: pd.DataFrame, student: str, temperature: flo
     close = own[~own.apart]
     if close.empty:
         return f"At T = {temperature:g} all {len(own)} neighbours in the ranking are told apart."
-    pairs = "; ".join(f"{r.better} and {r.worse} ({r.p_better:.0%} of resamples keep this order)" for r in close.itertuples())
+    pairs = "; ".join(
+        f"{r.better} and {r.worse} ({r.p_better:.0%} of resamples keep this order)" for r in close.itertuples()
+    )
     return f"At T = {temperature:g} the data cannot tell apart {len(close)} of {len(own)} neighbours: {pairs}."
 
 
@@ -99,11 +124,15 @@ def concentration_sentence(concentration: pd.DataFrame, student: str) -> str:
     """Which cell's GRACE rests most on its three largest prompts, and what is left without them, in a sentence."""
     own = concentration[concentration.student == student]
     if own.empty:
-        raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(concentration.student)))}")
+        raise ValueError(
+            f"no cell of student {student!r}: choose one of {', '.join(sorted(set(concentration.student)))}"
+        )
     row = own.loc[own.top3_share.idxmax()]
-    return (f"Most concentrated: {row.teacher} at T = {row.temperature:g}, where three prompts carry {row.top3_share:.0%} of "
-            f"GRACE ({row.grace:.4g}, interval {row.grace_low:.4g} to {row.grace_high:.4g}; {row.grace_without_top3:.4g} "
-            f"without them). Median over {len(own)} cells: {own.top3_share.median():.0%}.")
+    return (
+        f"Most concentrated: {row.teacher} at T = {row.temperature:g}, where three prompts carry {row.top3_share:.0%} of "
+        f"GRACE ({row.grace:.4g}, interval {row.grace_low:.4g} to {row.grace_high:.4g}; {row.grace_without_top3:.4g} "
+        f"without them). Median over {len(own)} cells: {own.top3_share.median():.0%}."
+    )
 
 
 def flags(odd: pd.DataFrame, cells_scores: pd.DataFrame) -> pd.DataFrame:
@@ -149,8 +178,9 @@ def with_noise(cmi: pd.DataFrame, eta: float, sigma: float) -> pd.DataFrame:
 
 def cmi_at(cmi: pd.DataFrame, n: int, nu: float, preconditioner: str = "smoothed", space: str = "h") -> pd.DataFrame:
     """The rows of one setting. ValueError naming the settings that are there if it is none of them."""
-    own = cmi[(cmi.n == n) & np.isclose(cmi.nu, nu, rtol=1e-9) & (cmi.preconditioner == preconditioner)
-              & (cmi.space == space)]
+    own = cmi[
+        (cmi.n == n) & np.isclose(cmi.nu, nu, rtol=1e-9) & (cmi.preconditioner == preconditioner) & (cmi.space == space)
+    ]
     if own.empty:
         there = cmi[["n", "nu", "preconditioner", "space"]].drop_duplicates().to_dict("records")
         raise ValueError(f"no bound for n = {n}, nu = {nu:g}, {preconditioner}, {space}; there are {there}")
@@ -168,8 +198,10 @@ def cmi_constants(cmi: pd.DataFrame, eta: float) -> pd.DataFrame:
         "lemma over the tight bound": cmi.lemma / cmi.tight,
         "no eta^2 (noise inside the step) over with eta^2": cmi.lemma * 0 + 1 / eta**2,
     }
-    return pd.DataFrame([(name, r.median(), r.min(), r.max()) for name, r in parts.items()],
-                        columns=["ratio", "median", "lowest", "highest"])
+    return pd.DataFrame(
+        [(name, r.median(), r.min(), r.max()) for name, r in parts.items()],
+        columns=["ratio", "median", "lowest", "highest"],
+    )
 
 
 def cmi_agreement(cmi: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -181,6 +213,11 @@ def cmi_agreement(cmi: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     for (space, preconditioner), own in cmi.groupby(["space", "preconditioner"]):
         both = own.merge(scores, on=KEY, validate="1:1")
         for term in ("gradient", "tight"):
-            rows.append({"space": space, "preconditioner": preconditioner, "bound": term} | {
-                SCORES[s].label: _agreement(both[term], both[s]) for s in ("grace", "grace_variance", "g_var", "g_norm")})
+            rows.append(
+                {"space": space, "preconditioner": preconditioner, "bound": term}
+                | {
+                    SCORES[s].label: _agreement(both[term], both[s])
+                    for s in ("grace", "grace_variance", "g_var", "g_norm")
+                }
+            )
     return pd.DataFrame(rows)

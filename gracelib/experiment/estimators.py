@@ -15,35 +15,42 @@ from pathlib import Path
 
 import pandas as pd
 
-from gracelib.experiment import scoring
-from gracelib.jobs import paths
-from gracelib.experiment.measures import KEY, compared_at
-from gracelib.experiment.tables import Plan, _finish, _table
-from gracelib.experiment.scales import Scale, get_scale
 from gracelib.evidence.ranks import DegenerateError, spearman
+from gracelib.experiment import scoring
+from gracelib.experiment.measures import KEY, compared_at
+from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.tables import Plan, _finish, _table
+from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
 
 #: name -> what is changed of `gradients.response_features`; the first is the paper's and the pipeline's
-ESTIMATORS = {"exact": {}, "last-layer": {"params": "last-layer"}, "lora-b": {"params": "lora-b"},
-              "sjlt": {"projection": "sjlt"}, "two-sided": {"projection": "two-sided"}}
+ESTIMATORS = {
+    "exact": {},
+    "last-layer": {"params": "last-layer"},
+    "lora-b": {"params": "lora-b"},
+    "sjlt": {"projection": "sjlt"},
+    "two-sided": {"projection": "two-sided"},
+}
 
 
 def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Features of one cell by one estimator, timed, and GRACE from them; `rows.json` has one record."""
     import numpy as np
 
-    from gracelib.models.encoding import encode_examples
+    from gracelib.experiment.stages import _load
+    from gracelib.features.estimators import n_parameters
     from gracelib.features.gradients import response_features
     from gracelib.features.heap import give_back
     from gracelib.features.memory import peak_memory, reset_peak
-    from gracelib.features.estimators import n_parameters
+    from gracelib.models.encoding import encode_examples
     from gracelib.scores import grace, recalibrate
-    from gracelib.experiment.stages import _load
     from gracelib.text.tasks import read_responses
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
-    examples = encode_examples(tokenizer, [(row["question"], response) for row in rows for response in row["responses"]])
+    examples = encode_examples(
+        tokenizer, [(row["question"], response) for row in rows for response in row["responses"]]
+    )
     own, how = ESTIMATORS[params["estimator"]], {k: params[k] for k in ("d", "device", "dtype")}
     how |= {"seed": params["projection_seed"], "progress": False}
     response_features(model, examples[:2], **how, **own)  # what is loaded and chosen once is not the estimator's
@@ -53,11 +60,22 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="nu = ")  # a column of other tables
-        found = grace(recalibrate(f["g"], f["length"]), np.repeat(np.array([str(r["id"]) for r in rows]), params["m"]),
-                      n_folds=params["n_folds"], nu=params["nu"], zero_rows="keep")
-    row = {"estimator": params["estimator"], "parameters": n_parameters(model, own.get("params", "all")),
-           "responses": len(examples), "seconds": round(seconds, 3),
-           "peak_mib": round(peak / 2**20, 1) if fresh else None, "grace": found.total, "device": how["device"]}
+        found = grace(
+            recalibrate(f["g"], f["length"]),
+            np.repeat(np.array([str(r["id"]) for r in rows]), params["m"]),
+            n_folds=params["n_folds"],
+            nu=params["nu"],
+            zero_rows="keep",
+        )
+    row = {
+        "estimator": params["estimator"],
+        "parameters": n_parameters(model, own.get("params", "all")),
+        "responses": len(examples),
+        "seconds": round(seconds, 3),
+        "peak_mib": round(peak / 2**20, 1) if fresh else None,
+        "grace": found.total,
+        "device": how["device"],
+    }
     (out / scoring.ROWS).write_text(json.dumps([row]), encoding="utf-8")
 
 
@@ -72,9 +90,12 @@ def jobs(config: Scale) -> dict[tuple, Job]:
         if student == config.student and t == compared_at(config):
             params = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
             params |= {"m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu}
-            found |= {(plan.task.name, student, teacher, t, name): Job(
-                ESTIMATOR, params | {"estimator": name}, features.inputs, f"{name}: {features.label}",
-                features.cost) for name in ESTIMATORS}
+            found |= {
+                (plan.task.name, student, teacher, t, name): Job(
+                    ESTIMATOR, params | {"estimator": name}, features.inputs, f"{name}: {features.label}", features.cost
+                )
+                for name in ESTIMATORS
+            }
     return found
 
 
@@ -84,6 +105,7 @@ def estimators(scale: str, recompute: bool = True) -> pd.DataFrame:
     Columns: task, student, teacher, temperature, estimator, parameters (D of its gradients), responses, seconds and
     peak_mib (of the features, beyond the student; empty where the system does not tell), grace, device, volatile.
     """
+
     def make():
         made, rows = jobs(get_scale(scale)), []
         _finish([made], "estimators")
@@ -105,9 +127,17 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     rows, wide = [], table.pivot(index=KEY, columns="estimator", values="grace")
     for name in ESTIMATORS:
         own = table[table["estimator"] == name]
-        rows.append({"estimator": name, "parameters": own["parameters"].iloc[0], "seconds": own["seconds"].median(),
-                     "peak_mib": own["peak_mib"].median(), "agreement": _agreement(wide, name), "cells": len(own),
-                     "volatile": True})
+        rows.append(
+            {
+                "estimator": name,
+                "parameters": own["parameters"].iloc[0],
+                "seconds": own["seconds"].median(),
+                "peak_mib": own["peak_mib"].median(),
+                "agreement": _agreement(wide, name),
+                "cells": len(own),
+                "volatile": True,
+            }
+        )
     made = pd.DataFrame(rows).set_index("estimator")
     made.insert(2, "times_exact", made["seconds"] / made["seconds"]["exact"])
     return made

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gracelib.jobs import paths
 from gracelib.experiment.filtering import FILTERED, KEPT
 from gracelib.experiment.measures import KEY, compared_at
-from gracelib.experiment.tables import Plan, _accuracy, _table, cell_scores, load_features
 from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.tables import Plan, _accuracy, _table, cell_scores, load_features
+from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
 
@@ -85,14 +85,21 @@ class ExtraPlan:
         plan, scale, (teacher, t) = self.plan, self.scale, cell
         name, source = f"{teacher} at T={t}, filtered", plan.responses[cell]
         # The same prompts are filtered for training and, as far as GRACE reads them, for the features.
-        both = {n: Job(FILTERED, {"M": scale.M, "seed": scale.seed + 11, "n_prompts": n}, {"responses": source}, name)
-                for n in (scale.n_train, scale.n_prompts)}
+        both = {
+            n: Job(FILTERED, {"M": scale.M, "seed": scale.seed + 11, "n_prompts": n}, {"responses": source}, name)
+            for n in (scale.n_train, scale.n_prompts)
+        }
         self.filtered[cell] = both[scale.n_train]
         like = plan.features[scale.student, teacher, t]
         # All prompts that are left: how many is not known before the run.
         params = like.params | {"n_prompts": None, "m": scale.m, "d": scale.d}
-        self.filtered_features[cell] = Job(like.stage, params, like.inputs | {"responses": both[scale.n_prompts]}, name,
-                                           scale.n_prompts * scale.m / 300)
+        self.filtered_features[cell] = Job(
+            like.stage,
+            params,
+            like.inputs | {"responses": both[scale.n_prompts]},
+            name,
+            scale.n_prompts * scale.m / 300,
+        )
         # M = None: all of the N x M responses, also where a prompt has more than M because another has none.
         cost = plan.distilled[scale.student, teacher, t].cost
         usual = plan.student(scale.student, self.filtered[cell], name)
@@ -102,23 +109,33 @@ class ExtraPlan:
     def _add_training(self, axis: str, teacher: str, value: float) -> None:
         plan, scale = self.plan, self.scale
         name = f"{teacher}, {value:g} {axis}"
-        model = plan.student(scale.student, plan.responses[teacher, compared_at(scale)], name,
-                             **{{"epochs": "epochs", "generations": "M"}[axis]: value})
+        model = plan.student(
+            scale.student,
+            plan.responses[teacher, compared_at(scale)],
+            name,
+            **{{"epochs": "epochs", "generations": "M"}[axis]: value},
+        )
         test = plan.accuracy(model, name)
         train = plan.accuracy(model, f"{name}, training prompts", prompts=plan.train_prompts)
         k = min(TRAIN_K, scale.k)
         self.test[axis, teacher, value] = test
-        self.train[axis, teacher, value] = Job(train.stage, train.params | {"k": k}, train.inputs, train.label,
-                                               scale.n_train * k / 400)
+        self.train[axis, teacher, value] = Job(
+            train.stage, train.params | {"k": k}, train.inputs, train.label, scale.n_train * k / 400
+        )
 
 
 def filtered_jobs(extra: ExtraPlan) -> list[Job]:
     """Students and features of the filtered responses, as many as there can be; none of a cell before its filters."""
-    ready = [cell for cell, job in extra.filtered.items() if all(
-        one.done(paths.runs()) for one in (job, extra.filtered_features[cell].inputs["responses"]))]
+    ready = [
+        cell
+        for cell, job in extra.filtered.items()
+        if all(one.done(paths.runs()) for one in (job, extra.filtered_features[cell].inputs["responses"]))
+    ]
     there = [(cell, possible(extra, cell)) for cell in ready]
-    return [*(extra.filtered_accuracy[cell] for cell, (taught, _) in there if taught),
-            *(extra.filtered_features[cell] for cell, (taught, scored) in there if taught and scored)]
+    return [
+        *(extra.filtered_accuracy[cell] for cell, (taught, _) in there if taught),
+        *(extra.filtered_features[cell] for cell, (taught, scored) in there if taught and scored),
+    ]
 
 
 def training_axes(scale: Scale) -> dict[str, list]:
@@ -140,8 +157,10 @@ def filters(extra: ExtraPlan) -> list[Job]:
 
 def possible(extra: ExtraPlan, cell: tuple, root: Path | None = None) -> tuple[bool, bool]:
     """Whether the filter, once run, left a cell anything to teach a student with, and enough prompts for its scores."""
-    taught, read = (_kept(job, root)["prompts_kept"]
-                    for job in (extra.filtered[cell], extra.filtered_features[cell].inputs["responses"]))
+    taught, read = (
+        _kept(job, root)["prompts_kept"]
+        for job in (extra.filtered[cell], extra.filtered_features[cell].inputs["responses"])
+    )
     return taught > 0, taught > 0 and read >= extra.scale.n_folds
 
 
@@ -192,10 +211,20 @@ def training_runs(scale: str, recompute: bool = True) -> pd.DataFrame:
         for (axis, teacher, value), job in extra.test.items():
             test, train = _accuracy(job, root), _accuracy(extra.train[axis, teacher, value], root)
             key = (extra.plan.task.name, config.student, teacher, compared_at(config))
-            rows.append(dict(zip(KEY, key, strict=True)) | {
-                "axis": axis, "value": value, "usual": value == usual[axis], "test": test["average"],
-                "test_se": test["average_se"], "train": train["average"], "train_se": train["average_se"],
-                "test_greedy": test["greedy"], "train_greedy": train["greedy"]})
+            rows.append(
+                dict(zip(KEY, key, strict=True))
+                | {
+                    "axis": axis,
+                    "value": value,
+                    "usual": value == usual[axis],
+                    "test": test["average"],
+                    "test_se": test["average_se"],
+                    "train": train["average"],
+                    "train_se": train["average_se"],
+                    "test_greedy": test["greedy"],
+                    "train_greedy": train["greedy"],
+                }
+            )
         return pd.DataFrame(rows)
 
     return _table(scale, "training_runs", recompute, make)

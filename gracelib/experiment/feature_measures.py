@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from gracelib.experiment import scoring
-from gracelib.jobs import paths
-from gracelib.features.files import load_features
 from gracelib.experiment.measures import KEY, compared_at
-from gracelib.experiment.tables import Plan, _finish, _table
 from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.tables import Plan, _finish, _table
+from gracelib.features.files import load_features
+from gracelib.jobs import paths
 from gracelib.jobs.store import META, Job, Stage
 
 BINS_AN_OCTAVE = 4  #: bin k holds the lengths in [2^(k/4), 2^((k+1)/4)): 19% wide, whatever the scale
@@ -44,8 +44,15 @@ def length_bins(length: np.ndarray, norm: np.ndarray) -> pd.DataFrame:
             raise ValueError(f"{name}[{at}] = {values[at]:g}: look at how the features were made")
     bins = np.floor(BINS_AN_OCTAVE * np.log2(length) + 1e-9).astype(int)  # the margin keeps powers of two in their bin
     log = np.log(length)
-    rows = pd.DataFrame({"bin": bins, "mean_length": length, "mean_norm": norm, "mean_norm_log": norm * log,
-                         "mean_norm_log2": norm * log**2})
+    rows = pd.DataFrame(
+        {
+            "bin": bins,
+            "mean_length": length,
+            "mean_norm": norm,
+            "mean_norm_log": norm * log,
+            "mean_norm_log2": norm * log**2,
+        }
+    )
     found = rows.groupby("bin").mean()
     edges = {"bin_low": 2 ** (found.index / BINS_AN_OCTAVE), "bin_high": 2 ** ((found.index + 1) / BINS_AN_OCTAVE)}
     counts = {"count": rows.groupby("bin").size()}
@@ -57,6 +64,7 @@ def lengths(scale: str, recompute: bool = True) -> pd.DataFrame:
 
     Columns: task, student, teacher, temperature, then those of `length_bins`.
     """
+
     def make():
         plans = [Plan(get_scale(scale), task.name) for task in get_scale(scale).tasks]
         _finish([plan.features for plan in plans], "features")
@@ -110,8 +118,12 @@ def cost(scale: str, recompute: bool = True) -> pd.DataFrame:
     def make():
         plans = [Plan(config, task.name) for task in config.tasks]
         timing = timings(config, plans)
-        trained = {(plan.task.name, *cell): job for plan in plans for cell, job in plan.student_accuracy.items()
-                   if cell[2] == compared_at(config)}
+        trained = {
+            (plan.task.name, *cell): job
+            for plan in plans
+            for cell, job in plan.student_accuracy.items()
+            if cell[2] == compared_at(config)
+        }
         _finish([*(plan.students for plan in plans), timing, trained], "costs")
         return pd.DataFrame([row for plan in plans for row in _cost_rows(config, plan, timing)])
 
@@ -121,8 +133,11 @@ def cost(scale: str, recompute: bool = True) -> pd.DataFrame:
 def timings(config: Scale, plans: list[Plan]) -> dict[tuple, Job]:
     """The job that times GRACE on each cell, by `KEY`."""
     params = {"m": config.m, "d": config.d, "n_folds": config.n_folds, "nu": config.nu}
-    return {(plan.task.name, *cell): Job(TIMING, params, {"features": features}, features.label)
-            for plan in plans for cell, features in plan.features.items()}
+    return {
+        (plan.task.name, *cell): Job(TIMING, params, {"features": features}, features.label)
+        for plan in plans
+        for cell, features in plan.features.items()
+    }
 
 
 def _cost_rows(config: Scale, plan: Plan, timing: dict) -> list[dict]:
@@ -132,8 +147,12 @@ def _cost_rows(config: Scale, plan: Plan, timing: dict) -> list[dict]:
         key = (plan.task.name, *cell)
         score = json.loads((timing[key].folder(root) / scoring.ROWS).read_text(encoding="utf-8"))[0]
         row = dict(zip(KEY, key, strict=True)) | {
-            "parameters": sizes[cell[0]], "responses": features.params["n_prompts"] * features.params["m"],
-            "feature_seconds": _seconds(features), "needed": config.n_prompts * config.m, **score}
+            "parameters": sizes[cell[0]],
+            "responses": features.params["n_prompts"] * features.params["m"],
+            "feature_seconds": _seconds(features),
+            "needed": config.n_prompts * config.m,
+            **score,
+        }
         if cell[2] == compared_at(config):
             row["train_seconds"] = _seconds(plan.distilled[cell])
             row["test_seconds"] = _seconds(plan.student_accuracy[cell])

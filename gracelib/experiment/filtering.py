@@ -34,11 +34,17 @@ def filtered_responses(rows: list[dict], M: int, seed: int) -> tuple[list[dict],
     for row in rows:
         short = min(len(row["responses"]), len(row.get("correct", ())))
         if short < M:
-            raise ValueError(f"prompt {row['id']!r} has {short} graded responses, fewer than M = {M}: sample and grade more")
+            raise ValueError(
+                f"prompt {row['id']!r} has {short} graded responses, fewer than M = {M}: sample and grade more"
+            )
         texts = [text for text, good in zip(row["responses"][:M], row["correct"][:M], strict=True) if good]
         if texts:
             right[row["id"]] = texts
-    kept = {"kept_share": sum(map(len, right.values())) / (len(rows) * M), "prompts": len(rows), "prompts_kept": len(right)}
+    kept = {
+        "kept_share": sum(map(len, right.values())) / (len(rows) * M),
+        "prompts": len(rows),
+        "prompts_kept": len(right),
+    }
     if not right:
         return [], kept
     each, more = divmod(len(rows) * M, len(right))

@@ -15,11 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gracelib.jobs import paths
-from gracelib.features.files import load_features
-from gracelib.experiment.tables import Plan
 from gracelib.experiment.scales import command_for, get_scale
-from gracelib.jobs.store import META, Job, Stage, fault_in, file_hash, signed, verified, write_atomically
+from gracelib.experiment.tables import Plan
 from gracelib.experiment.verify import (
     STANDARD_ERRORS,
     Cell,
@@ -34,6 +31,9 @@ from gracelib.experiment.verify import (
     sample,
     verdict,
 )
+from gracelib.features.files import load_features
+from gracelib.jobs import paths
+from gracelib.jobs.store import META, Job, Stage, fault_in, file_hash, signed, verified, write_atomically
 from gracelib.jobs.workers import run_jobs
 
 FEATURES_WITHIN = 1e-4  #: relative: of each response's projected gradient, its other numbers, and the scores from them
@@ -88,8 +88,10 @@ def _tolerance(quantity: str, row: Row) -> float | None:
 def _about(folder: Path, scale: str) -> dict:
     path = folder / ABOUT
     if not path.is_file():
-        raise ValueError(f"{path} is not there: scale {scale!r} has no committed cell; "
-                         f"`gracelib verify --scale {scale}` trains instead")
+        raise ValueError(
+            f"{path} is not there: scale {scale!r} has no committed cell; "
+            f"`gracelib verify --scale {scale}` trains instead"
+        )
     try:
         about = verified(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -107,15 +109,19 @@ def _check(path: Path, digest: str) -> None:
 
 def _given_jobs(scale: str, plan: Plan, cell: tuple, files: dict) -> Cell:
     """The cell's jobs, from the committed models and responses instead of from training and sampling."""
-    student, teacher, responses = (Job(GIVEN, {"scale": scale, "part": part, "files": files[part]}, label=f"given {part}")
-                                   for part in ("student", "teacher", "responses"))
+    student, teacher, responses = (
+        Job(GIVEN, {"scale": scale, "part": part, "files": files[part]}, label=f"given {part}")
+        for part in ("student", "teacher", "responses")
+    )
     usual, distilled = cell_jobs(plan, cell), plan.distilled[cell]
     taught = replace(distilled, inputs={"student": student, "responses": responses})
     return Cell(
         responses=replace(usual.responses, inputs=usual.responses.inputs | {"teacher": teacher}),
         features=replace(usual.features, inputs={"student": student, "responses": responses}),
-        teacher_accuracy=_of_model(usual.teacher_accuracy, teacher), base_accuracy=_of_model(usual.base_accuracy, student),
-        student_accuracy=_of_model(usual.student_accuracy, taught))
+        teacher_accuracy=_of_model(usual.teacher_accuracy, teacher),
+        base_accuracy=_of_model(usual.base_accuracy, student),
+        student_accuracy=_of_model(usual.student_accuracy, taught),
+    )
 
 
 def _of_model(accuracy: Job, model: Job) -> Job:
@@ -134,27 +140,44 @@ def pack(scale: str, cell: tuple[str, str, str, float]) -> Path:
     if tuple(key) not in plan.features:
         raise ValueError(f"cell {cell} is not one of scale {scale!r}; its cells are {sorted(plan.features)}")
     jobs = cell_jobs(plan, tuple(key))
-    sources = {"student": jobs.features.inputs["student"], "teacher": jobs.responses.inputs["teacher"],
-               "responses": jobs.responses}
+    sources = {
+        "student": jobs.features.inputs["student"],
+        "teacher": jobs.responses.inputs["teacher"],
+        "responses": jobs.responses,
+    }
     for job in (*jobs, *sources.values()):
         if not job.done(runs):
             raise ValueError(f"{job.stage.name} {job.label} is not in {runs}; `{command_for(scale)}` makes it")
     there = both(config, cell, jobs, committed(scale, cell), runs)
-    if changed := [f"{quantity} {row.committed:.10g} there, {row.rerun:.10g} in the run"
-                   for (_, quantity), row in there.items() if not is_equal(row.committed, row.rerun)]:
-        raise ValueError(f"{paths.results(scale)} is not of the run in {runs}: {changed[0]}; `{command_for(scale)}` "
-                         "makes the tables again")
-    folder, f = paths.figures(scale) / FOLDER, load_features(jobs.features.folder(runs), config.m, min(D_KEPT, config.d))
+    if changed := [
+        f"{quantity} {row.committed:.10g} there, {row.rerun:.10g} in the run"
+        for (_, quantity), row in there.items()
+        if not is_equal(row.committed, row.rerun)
+    ]:
+        raise ValueError(
+            f"{paths.results(scale)} is not of the run in {runs}: {changed[0]}; `{command_for(scale)}` "
+            "makes the tables again"
+        )
+    folder, f = (
+        paths.figures(scale) / FOLDER,
+        load_features(jobs.features.folder(runs), config.m, min(D_KEPT, config.d)),
+    )
     shutil.rmtree(folder, ignore_errors=True)
     for part, job in sources.items():
         shutil.copytree(job.folder(runs), folder / part, ignore=shutil.ignore_patterns(META))
     kept = f["prompt"] < N_KEPT
     ids = list(dict.fromkeys(f.pop("prompt_id")[kept].tolist()))
-    save_file({name: np.ascontiguousarray(values[kept]) for name, values in f.items()}, folder / FEATURES,
-              metadata={"about": json.dumps({"prompt_ids": ids})})
+    save_file(
+        {name: np.ascontiguousarray(values[kept]) for name, values in f.items()},
+        folder / FEATURES,
+        metadata={"about": json.dumps({"prompt_ids": ids})},
+    )
     files = {part: {path.name: file_hash(path) for path in sorted((folder / part).iterdir())} for part in sources}
-    about = {"cell": list(cell), "kind": kind_of(jobs.features, runs),
-             "files": files | {"": {FEATURES: file_hash(folder / FEATURES)}}}
+    about = {
+        "cell": list(cell),
+        "kind": kind_of(jobs.features, runs),
+        "files": files | {"": {FEATURES: file_hash(folder / FEATURES)}},
+    }
     write_atomically(folder / ABOUT, lambda part: part.write_text(signed(about) + "\n", encoding="utf-8"))
     return folder
 
@@ -168,8 +191,17 @@ def _of_features(cell: str, theirs: dict, ours: dict, same: bool) -> list[tuple]
         worst = float((np.linalg.norm(a - b, axis=1) / np.where(norm > 0, norm, 1)).max())
         tolerance = 0.0 if same else FEATURES_WITHIN
         said = "equal" if worst == 0 else "within" if worst <= tolerance else "OUTSIDE"
-        lines.append((cell, f"features.{name}, worst response, relative", float(norm.max()),
-                      float(np.linalg.norm(b, axis=1).max()), worst, tolerance, said))
+        lines.append(
+            (
+                cell,
+                f"features.{name}, worst response, relative",
+                float(norm.max()),
+                float(np.linalg.norm(b, axis=1).max()),
+                worst,
+                tolerance,
+                said,
+            )
+        )
     return lines
 
 
@@ -185,8 +217,10 @@ def against(scale: str, other: Path, n: int = 3, seed: int = 0) -> Report:
         jobs[task, *cell] = job = plans[task].features[tuple(cell)]
         for needed in (*job.inputs.values(), job):
             if not (needed.folder(other) / META).is_file():
-                raise ValueError(f"{needed.folder(other)} is not there: {needed.stage.name} {needed.label}, by the "
-                                 "same code, parameters and package versions as here, is what can be compared")
+                raise ValueError(
+                    f"{needed.folder(other)} is not there: {needed.stage.name} {needed.label}, by the "
+                    "same code, parameters and package versions as here, is what can be compared"
+                )
             if fault := fault_in(needed.folder(other)):
                 raise ValueError(f"{needed.folder(other).parent}: {fault}; copy it from the other machine again")
         for given in job.inputs.values():
@@ -198,6 +232,9 @@ def against(scale: str, other: Path, n: int = 3, seed: int = 0) -> Report:
         all_same &= same
         there, again = (load_features(job.folder(where)) for where in (other, root))
         lines += _of_features(" ".join(map(str, cell)), there, again, same)
-    return Report(frame(lines), "equal bits" if all_same else "another CPU",
-                  "both machines are of one kind" if all_same else "the folder was made on another kind of machine",
-                  kind_of(next(iter(jobs.values())), root))
+    return Report(
+        frame(lines),
+        "equal bits" if all_same else "another CPU",
+        "both machines are of one kind" if all_same else "the folder was made on another kind of machine",
+        kind_of(next(iter(jobs.values())), root),
+    )

@@ -12,17 +12,17 @@ import json
 import numpy as np
 import pandas as pd
 
-from gracelib.experiment import scoring
-from gracelib.jobs import paths
 from gracelib.evidence.coverage import DESIGNS
-from gracelib.intervals import grace_difference, grace_interval
+from gracelib.experiment import scoring
 from gracelib.experiment.pathological import KINDS, PathologicalPlan
-from gracelib.experiment.tables import Plan, _accuracy, _table, cell_scores, load_features
 from gracelib.experiment.scales import Scale, get_scale
-from gracelib.scores import Grace, recalibrate
+from gracelib.experiment.tables import Plan, _accuracy, _table, cell_scores, load_features
+from gracelib.intervals import grace_difference, grace_interval
+from gracelib.jobs import paths
 from gracelib.jobs.store import Job
-from gracelib.text.tasks import read_responses
 from gracelib.jobs.workers import run_jobs
+from gracelib.scores import Grace, recalibrate
+from gracelib.text.tasks import read_responses
 
 KEY = ["task", "student", "teacher", "temperature"]
 COMPARED_AT = 0.6  #: the temperature at which teachers are compared (the paper's figure 5)
@@ -33,8 +33,9 @@ def compared_at(scale: Scale) -> float:
     return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
 
 
-def _per_cell(plans: list[Plan], stage, params, at: float | None = None, cost: float = 1.0, everywhere: bool = False
-              ) -> dict[tuple, Job]:
+def _per_cell(
+    plans: list[Plan], stage, params, at: float | None = None, cost: float = 1.0, everywhere: bool = False
+) -> dict[tuple, Job]:
     """A job of a stage for the cells of the first task and student (or all), or those at one temperature, by `KEY`.
 
     `params` is a dict or a function of the cell's key. The scale's m and d are added to it.
@@ -60,16 +61,17 @@ def jobs(config: Scale) -> dict[str, dict[tuple, Job]]:
         "intervals": _per_cell(plans, scoring.CONTRIBUTIONS, both),
         "ablation grid": _per_cell(plans, scoring.GRID, _grid_params(config), cost=3.0, everywhere=True),
         "CMI bound": _per_cell(plans, scoring.CMI, _cmi_params(config)),
-        "coverage": {(name,): Job(scoring.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0)
-                     for name in DESIGNS}}
+        "coverage": {
+            (name,): Job(scoring.COVERAGE, {"design": name, "n_sets": n_sets}, {}, name, 5.0) for name in DESIGNS
+        },
+    }
 
 
 def _rows(config: Scale, what: str) -> dict[tuple, list[dict]]:
     """The rows that the jobs of one kind write, once they are finished."""
     root, own = paths.runs(), jobs(config)[what]
     run_jobs([*own.values()], root, what)
-    return {key: json.loads((job.folder(root) / scoring.ROWS).read_text(encoding="utf-8"))
-            for key, job in own.items()}
+    return {key: json.loads((job.folder(root) / scoring.ROWS).read_text(encoding="utf-8")) for key, job in own.items()}
 
 
 def _frame(rows: dict) -> pd.DataFrame:
@@ -90,8 +92,9 @@ def _contributions(config: Scale) -> dict[tuple, tuple[Grace, np.ndarray]]:
     """GRACE's per-prompt contributions and influences of every cell."""
     found = {}
     for key, rows in _rows(config, "intervals").items():
-        prompt, value, count, moved = (np.array([row[k] for row in rows])
-                                       for k in ("prompt", "contribution", "count", "influence"))
+        prompt, value, count, moved = (
+            np.array([row[k] for row in rows]) for k in ("prompt", "contribution", "count", "influence")
+        )
         total, nan = float((count * value).sum() / count.sum()), float("nan")
         found[key] = Grace(total, nan, nan, nan, rows[0]["nu_share"], prompt, value, count, np.zeros(0), 0), moved
     return found
@@ -99,13 +102,21 @@ def _contributions(config: Scale) -> dict[tuple, tuple[Grace, np.ndarray]]:
 
 def intervals(scale: str, recompute: bool = True) -> pd.DataFrame:
     """GRACE of every cell with 95% intervals: low, high; low_fixed, high_fixed with the fold matrices held fixed."""
+
     def make():
         rows = []
         for key, (result, moved) in _contributions(get_scale(scale)).items():
             full, fixed = grace_interval(result, influence=moved), grace_interval(result)
-            rows.append(dict(zip(KEY, key, strict=True)) | {
-                "grace": result.total, "low": full.low, "high": full.high, "low_fixed": fixed.low,
-                "high_fixed": fixed.high})
+            rows.append(
+                dict(zip(KEY, key, strict=True))
+                | {
+                    "grace": result.total,
+                    "low": full.low,
+                    "high": full.high,
+                    "low_fixed": fixed.low,
+                    "high_fixed": fixed.high,
+                }
+            )
         return pd.DataFrame(rows)
 
     return _table(scale, "intervals", recompute, make)
@@ -132,10 +143,18 @@ def concentration(scale: str, recompute: bool = True) -> pd.DataFrame:
             texts = read_responses(plan.responses[key[2:]].folder(root) / "responses.jsonl", allow_empty=True)
             text = next(row["responses"][number] for row in texts if str(row["id"]) == str(top))
             share, rest = top_share(result)
-            rows.append(dict(zip(KEY, key, strict=True)) | {
-                "grace": result.total, "grace_low": bounds.low, "grace_high": bounds.high, "top3_share": share,
-                "grace_without_top3": rest, "nu_share": result.nu_share,
-                "largest_response": text})
+            rows.append(
+                dict(zip(KEY, key, strict=True))
+                | {
+                    "grace": result.total,
+                    "grace_low": bounds.low,
+                    "grace_high": bounds.high,
+                    "top3_share": share,
+                    "grace_without_top3": rest,
+                    "nu_share": result.nu_share,
+                    "largest_response": text,
+                }
+            )
         return pd.DataFrame(rows)
 
     return _table(scale, "concentration", recompute, make)
@@ -159,17 +178,44 @@ def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:
     Columns: student, temperature, rank (of the better), better, worse, ratio (worse / better), difference, low, high,
     p_better (share of resamples that keep the order), apart (the 95% interval excludes zero). Empty with one teacher.
     """
-    columns = ["student", "temperature", "rank", "better", "worse", "ratio", "difference", "low", "high", "p_better", "apart"]
+    columns = [
+        "student",
+        "temperature",
+        "rank",
+        "better",
+        "worse",
+        "ratio",
+        "difference",
+        "low",
+        "high",
+        "p_better",
+        "apart",
+    ]
 
     def make():
         found, rows = _contributions(get_scale(scale)), []
         for student, t in sorted({(s, t) for _, s, _, t in found}):
-            ranked = sorted((key for key in found if key[1] == student and key[3] == t), key=lambda k: found[k][0].total)
+            ranked = sorted(
+                (key for key in found if key[1] == student and key[3] == t), key=lambda k: found[k][0].total
+            )
             for rank, (a, b) in enumerate(zip(ranked, ranked[1:], strict=False), 1):
                 pair = grace_difference(found[b][0], found[a][0], influence=(found[b][1], found[a][1]))
                 d = pair.difference
-                rows.append((student, t, rank, a[2], b[2], found[b][0].total / found[a][0].total, d.value, d.low, d.high,
-                             1 - pair.p_a_lower, bool(d.low > 0)))
+                rows.append(
+                    (
+                        student,
+                        t,
+                        rank,
+                        a[2],
+                        b[2],
+                        found[b][0].total / found[a][0].total,
+                        d.value,
+                        d.low,
+                        d.high,
+                        1 - pair.p_a_lower,
+                        bool(d.low > 0),
+                    )
+                )
         return pd.DataFrame(rows, columns=columns)
 
     return _table(scale, "neighbours", recompute, make)
@@ -177,8 +223,12 @@ def neighbours(scale: str, recompute: bool = True) -> pd.DataFrame:
 
 def coverage(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Coverage of the intervals on synthetic data, one row a design; 20 data sets at nano, 200 elsewhere."""
-    return _table(scale, "coverage", recompute, lambda: pd.DataFrame(
-        [row for rows in _rows(get_scale(scale), "coverage").values() for row in rows]))
+    return _table(
+        scale,
+        "coverage",
+        recompute,
+        lambda: pd.DataFrame([row for rows in _rows(get_scale(scale), "coverage").values() for row in rows]),
+    )
 
 
 def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -187,9 +237,10 @@ def grid(scale: str, recompute: bool = True) -> pd.DataFrame:
     First task and student: n x d (the kept d halved down to an eighth), C, m, and nu x length power, each with all else
     at the scale's setting. Other students of the first task: the kept d. Other tasks: C.
     """
+
     def make():
         table = _frame(_rows(get_scale(scale), "ablation grid"))
-        numbers = [*table.columns[table.columns.get_loc("power") + 1:].drop("nu_decides")]
+        numbers = [*table.columns[table.columns.get_loc("power") + 1 :].drop("nu_decides")]
         return table.assign(**{c: table[c].map(lambda x: float(f"{x:.6g}")) for c in numbers})
 
     return _table(scale, "grid", recompute, make)
@@ -199,8 +250,12 @@ def _grid_params(config: Scale):
     full = {"n": [config.n_prompts], "m": [config.m], "d": [config.d], "n_folds": [config.n_folds], "nu": [config.nu]}
     sizes = {"n": [n for n in _halves(config.n_prompts, 4) if n >= config.n_folds], "d": _halves(config.d_kept, 4)}
     folds = full | {"n_folds": [c for c in (2, 4, 5, 6, 8, 10, 12, 16, 20) if c <= config.n_prompts]}
-    blocks = [full | sizes, folds, full | {"m": _halves(config.m_kept, 4)},
-              full | {"nu": sorted({1e-4, config.nu, 1e-2, 1e-1}), "power": [0.0, 1.0, 2.0]}]
+    blocks = [
+        full | sizes,
+        folds,
+        full | {"m": _halves(config.m_kept, 4)},
+        full | {"nu": sorted({1e-4, config.nu, 1e-2, 1e-1}), "power": [0.0, 1.0, 2.0]},
+    ]
 
     def params(key: tuple) -> dict:
         if key[0] != config.tasks[0].name:
@@ -247,8 +302,15 @@ def pathological_scores(scale: str, recompute: bool = True) -> pd.DataFrame:
         for (student, kind), job in odd.features.items():
             data = read_responses(odd.responses[student, kind].folder(root) / "responses.jsonl", allow_empty=True)
             right = [c for row in data for c in row["correct"]]
-            rows.append({"student": student, "teacher": kind, "what": KINDS[kind], "correct": sum(right) / len(right),
-                         **cell_scores(load_features(job.folder(root), config.m, config.d), config.n_folds, config.nu)})
+            rows.append(
+                {
+                    "student": student,
+                    "teacher": kind,
+                    "what": KINDS[kind],
+                    "correct": sum(right) / len(right),
+                    **cell_scores(load_features(job.folder(root), config.m, config.d), config.n_folds, config.nu),
+                }
+            )
         return pd.DataFrame(rows)
 
     return _table(scale, "pathological_scores", recompute, make)
@@ -261,9 +323,11 @@ def pathological(scale: str, recompute: bool = True) -> pd.DataFrame:
     def make():
         odd = PathologicalPlan(Plan(config))
         run_jobs([*odd.student_accuracy.values()], root, "odd students")
-        trained = pd.DataFrame([{"student": s, "teacher": kind, **_accuracy(job, root)}
-                                for (s, kind), job in odd.student_accuracy.items()])
+        trained = pd.DataFrame(
+            [{"student": s, "teacher": kind, **_accuracy(job, root)} for (s, kind), job in odd.student_accuracy.items()]
+        )
         return pathological_scores(scale, recompute=False).merge(
-            trained.rename(columns={"average": "average_at_k"}), on=["student", "teacher"], validate="1:1")
+            trained.rename(columns={"average": "average_at_k"}), on=["student", "teacher"], validate="1:1"
+        )
 
     return _table(scale, "pathological", recompute, make)

@@ -21,11 +21,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gracelib.experiment import paper_stages as stages
-from gracelib.paper.cost import Assumptions, hours_measure, hours_sample, hours_score, hours_train
-from gracelib.paper.cast import Model, content
-from gracelib.paper.settings import PaperScale
 from gracelib.jobs.store import Job, compute, with_upstream
 from gracelib.jobs.workers import prepare_worker
+from gracelib.paper.cast import Model, content
+from gracelib.paper.cost import Assumptions, hours_measure, hours_sample, hours_score, hours_train
+from gracelib.paper.settings import PaperScale
 
 _content = cache(content)
 
@@ -172,9 +172,7 @@ def run_in_turn(jobs: Iterable[Job], root: Path, drop: Iterable[Job] = (), isola
             except Exception as error:
                 raise RuntimeError(f"{name} failed: {error}") from error
             for upstream in job.inputs.values():
-                if upstream.key in droppable and not any(
-                    upstream in later.inputs.values() for later in todo[i + 1 :]
-                ):
+                if upstream.key in droppable and not any(upstream in later.inputs.values() for later in todo[i + 1 :]):
                     shutil.rmtree(upstream.folder(root), ignore_errors=True)
             bar.update(job.cost)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from gracelib.drawing import correlations
-from gracelib.experiment import measures, tables as pipeline
-from gracelib.jobs import notebooks, paths
-from gracelib.paper.cost import Assumptions
-from gracelib.paper.cast import check_access
+from gracelib.experiment import measures
+from gracelib.experiment import tables as pipeline
 from gracelib.experiment.paper_plan import PaperPlan, accuracy_of, run_in_turn
+from gracelib.jobs import notebooks, paths
+from gracelib.paper.cast import check_access
+from gracelib.paper.cost import Assumptions
 from gracelib.paper.settings import PaperScale, changes
 from gracelib.text.tasks import read_jsonl
 

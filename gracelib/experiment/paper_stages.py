@@ -53,9 +53,7 @@ def run_problems(out: Path, params: dict, inputs: dict[str, Path]) -> None:
             f"n_{params['split']} in the settings file, or use another copy of the data"
         )
     if there < n:
-        print(
-            f"{params['task']}, split {params['split']}: {there} different problems instead of {n}", file=sys.stderr
-        )
+        print(f"{params['task']}, split {params['split']}: {there} different problems instead of {n}", file=sys.stderr)
     write_jsonl(
         out / "prompts.jsonl", load_problems(params["task"], source, params["split"], min(n, there), params["seed"])
     )
@@ -172,13 +170,11 @@ def run_fine_tune(out: Path, params: dict, inputs: dict[str, Path]) -> None:
         "--config_file",
         config,
         "-m",
-        "gracelib.cli.app",
+        "gracelib.cli",
         "distill",
         str(path),
     ]
-    done = subprocess.run(
-        [*command, *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
-    )
+    done = subprocess.run([*command, *(text for name, value in options.items() for text in (f"--{name}", str(value)))])
     if done.returncode:
         raise RuntimeError(
             f"`accelerate launch` with {config} ended with status {done.returncode}; its output is above"

@@ -56,11 +56,18 @@ class PathologicalPlan:
         for student, base in ((scale.student, plan.students[scale.student]),):
             made = {"kind": "random", "seed": scale.seed + 10}
             self.responses |= {
-                (student, "self"): Job(stages.RESPONSES, source.params | {"temperature": 1.0},
-                                       {"teacher": base, "prompts": plan.train_prompts}, f"{student} itself", source.cost),
+                (student, "self"): Job(
+                    stages.RESPONSES,
+                    source.params | {"temperature": 1.0},
+                    {"teacher": base, "prompts": plan.train_prompts},
+                    f"{student} itself",
+                    source.cost,
+                ),
                 (student, "random"): Job(scoring.MADE, made, {"responses": source}, "random words"),
-                (student, "repeated"): Job(scoring.MADE, made | {"kind": "repeated"}, {"responses": source},
-                                           "one response")}
+                (student, "repeated"): Job(
+                    scoring.MADE, made | {"kind": "repeated"}, {"responses": source}, "one response"
+                ),
+            }
             for kind in KINDS:
                 like, key, name = (student, *example), (student, kind), f"{student} taught by {KINDS[kind]}"
                 inputs = {"student": base, "responses": self.responses[key]}
@@ -68,5 +75,9 @@ class PathologicalPlan:
                     jobs[key] = Job(template.stage, template.params, inputs, name, template.cost)
                 template = plan.student_accuracy[like]
                 self.student_accuracy[key] = Job(
-                    template.stage, template.params, {"model": self.distilled[key], "prompts": plan.test_prompts},
-                    name, template.cost)
+                    template.stage,
+                    template.params,
+                    {"model": self.distilled[key], "prompts": plan.test_prompts},
+                    name,
+                    template.cost,
+                )

@@ -11,19 +11,21 @@ from __future__ import annotations
 import pandas as pd
 
 from gracelib.experiment import stages
-from gracelib.jobs import paths
-from gracelib.models.encoding import STUDENT_TEMPLATE
 from gracelib.experiment.measures import compared_at
-from gracelib.experiment.tables import Plan, _accuracy, _table
 from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.tables import Plan, _accuracy, _table
+from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
+from gracelib.models.encoding import STUDENT_TEMPLATE
 
 RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}
 # Words of the world in the place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.
 TEMPLATES = {
     "the paper's": STUDENT_TEMPLATE,
-    "an instruction at evaluation only": STUDENT_TEMPLATE.replace("{question}", "let this story step by line . {question}"),
+    "an instruction at evaluation only": STUDENT_TEMPLATE.replace(
+        "{question}", "let this story step by line . {question}"
+    ),
     "a BOS token at evaluation only": "<eos> " + STUDENT_TEMPLATE,
 }
 
@@ -35,13 +37,19 @@ def jobs(config: Scale) -> dict[tuple[str, str], Job]:
     for teacher in dict.fromkeys((config.teachers[0].name, config.teachers[-1].name)):
         cell = student, teacher, t
         usual, test = plan.distilled[cell], plan.student_accuracy[cell].params
-        released = plan.student(student, plan.responses[teacher, t], f"{teacher}, released settings", **RELEASED_TRAINING)
+        released = plan.student(
+            student, plan.responses[teacher, t], f"{teacher}, released settings", **RELEASED_TRAINING
+        )
         made = {name: (usual, template) for name, template in TEMPLATES.items()}
         made["the released script's training"] = (released, STUDENT_TEMPLATE)
         for setting, (model, template) in made.items():
-            found[teacher, setting] = Job(stages.EVALUATE_AS, test | {"template": template},
-                                          {"model": model, "prompts": plan.test_prompts}, f"{teacher}, {setting}",
-                                          plan.student_accuracy[cell].cost)
+            found[teacher, setting] = Job(
+                stages.EVALUATE_AS,
+                test | {"template": template},
+                {"model": model, "prompts": plan.test_prompts},
+                f"{teacher}, {setting}",
+                plan.student_accuracy[cell].cost,
+            )
     return found
 
 
@@ -52,9 +60,16 @@ def protocol(scale: str, recompute: bool = True) -> pd.DataFrame:
     def make():
         made = jobs(config)
         run_jobs([*made.values()], root, "protocol")
-        rows = [{"student": config.student, "teacher": teacher, "temperature": compared_at(config), "setting": setting,
-                 **_accuracy(job, root)}
-                for (teacher, setting), job in made.items()]
+        rows = [
+            {
+                "student": config.student,
+                "teacher": teacher,
+                "temperature": compared_at(config),
+                "setting": setting,
+                **_accuracy(job, root),
+            }
+            for (teacher, setting), job in made.items()
+        ]
         table = pd.DataFrame(rows)[["student", "teacher", "temperature", "setting", "average", "average_se"]]
         usual = table[table.setting == "the paper's"].set_index("teacher").average
         return table.assign(points=100 * (table.average - table.teacher.map(usual)))

@@ -15,22 +15,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gracelib.experiment import estimators, extras, feature_measures, measures, protocol, stages, tables
-from gracelib.jobs import notebooks, paths
 from gracelib.experiment.filtering import FILTERED
 from gracelib.experiment.pathological import PathologicalPlan
-from gracelib.paper.items import FIGURES, registered
 from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
-from gracelib.jobs.store import Job
 from gracelib.experiment.table_files import read_table
+from gracelib.jobs import notebooks, paths
+from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
+from gracelib.paper.items import FIGURES, registered
 
 #: The tables of every scale, by the function of `pipeline` that makes each.
-CELL_TABLES = {"teachers": "teacher_data", "base_students": "base_students", "features": "student_features",
-               "scores": "score_table", "students": "distilled_students"}
+CELL_TABLES = {
+    "teachers": "teacher_data",
+    "base_students": "base_students",
+    "features": "student_features",
+    "scores": "score_table",
+    "students": "distilled_students",
+}
 
 
-def figures(scale: str, recompute: bool | None = None, names: Sequence[str] = (),
-            parameters: dict | None = None) -> list[Path]:
+def figures(
+    scale: str, recompute: bool | None = None, names: Sequence[str] = (), parameters: dict | None = None
+) -> list[Path]:
     """Run the notebooks of a scale, or only those that make the figures `names`; where those figures lie.
 
     `recompute` None: train what is not there, except at scales that take hours and for single figures, which are drawn
@@ -39,8 +45,9 @@ def figures(scale: str, recompute: bool | None = None, names: Sequence[str] = ()
     """
     get_scale(scale)
     if scale in TABLES_ONLY:
-        raise ValueError(f"scale {scale!r} has result tables and no figures of its own; "
-                         f"`{command_for(scale)}` makes them")
+        raise ValueError(
+            f"scale {scale!r} has result tables and no figures of its own; `{command_for(scale)}` makes them"
+        )
     if recompute is None:
         recompute = not names and scale not in REDRAWN
     if not recompute:
@@ -61,8 +68,10 @@ def figures(scale: str, recompute: bool | None = None, names: Sequence[str] = ()
 def _check_tables(scale: str) -> None:
     missing = [f"{name}.csv" for name in CELL_TABLES if not (paths.results(scale) / f"{name}.csv").is_file()]
     if missing:
-        raise FileNotFoundError(f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
-                                f"`{command_for(scale)}` makes them")
+        raise FileNotFoundError(
+            f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
+            f"`{command_for(scale)}` makes them"
+        )
     for path in sorted(paths.results(scale).glob("*.csv")):  # all of them, before a kernel is started for the first
         read_table(path, command_for(scale))
 
@@ -79,8 +88,10 @@ def figures_named(text: str) -> list[str]:
         short = [name for name in FIGURES if word and word == name.partition("_")[2]]
         names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
         if len(names) != 1:
-            raise ValueError(f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
-                             f"{', '.join(names or FIGURES)}, or a number such as 19")
+            raise ValueError(
+                f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
+                f"{', '.join(names or FIGURES)}, or a number such as 19"
+            )
         found += names
     return list(dict.fromkeys(found))
 
@@ -93,8 +104,11 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
     A scale of `TABLES_ONLY` ends with "tables" instead of the last two.
     """
     config = get_scale(scale)
-    found = {name: functools.partial(_part, name, own) for name, own in jobs(config).items()
-             if name not in ("tables", "extra", "figures")}
+    found = {
+        name: functools.partial(_part, name, own)
+        for name, own in jobs(config).items()
+        if name not in ("tables", "extra", "figures")
+    }
     if scale in TABLES_ONLY:
         return found | {"tables": lambda: [getattr(tables, make)(scale) for make in CELL_TABLES.values()]}
     return found | {"extra": lambda: _extra(scale), "figures": lambda: figures(scale, recompute=True)}
@@ -106,8 +120,12 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
     Of the filtered students only the filters are in it: which students there can be is known once these have run.
     """
     plans, found = [tables.Plan(config, task.name) for task in config.tasks], {}
-    found["teachers"] = [job for plan in plans for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)
-                         for job in group.values()]
+    found["teachers"] = [
+        job
+        for plan in plans
+        for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)
+        for job in group.values()
+    ]
     for plan in plans:
         for student, _ in plan.task.temperatures:
             both = (*plan.features.items(), *plan.student_accuracy.items())
@@ -116,8 +134,13 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
         return found | {"tables": []}
     extra, odd = extras.ExtraPlan(plans[0]), PathologicalPlan(plans[0])
     found["extra"] = [*extras.filters(extra), *extra.test.values(), *extra.train.values()]
-    found["figures"] = [*odd.features.values(), *odd.student_accuracy.values(), *protocol.jobs(config).values(),
-                        *(job for plan in plans for job in plan.students.values()), *_scored(config, plans)]
+    found["figures"] = [
+        *odd.features.values(),
+        *odd.student_accuracy.values(),
+        *protocol.jobs(config).values(),
+        *(job for plan in plans for job in plan.students.values()),
+        *_scored(config, plans),
+    ]
     return found
 
 

@@ -9,16 +9,33 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gracelib.text.rows import short
-from gracelib.world.stories import MANNERS
 from gracelib.world.cast import ModelSpec, PretrainSpec, TeacherSpec
+from gracelib.world.stories import MANNERS
 
 # World 3 of the design: a base student has seen every manner, in graded shares (percent). The second student has seen
 # them in another order, so that the two are not at home with the same teachers.
 GRADED = (30, 20, 14, 10, 7, 5, 4, 3, 3, 2, 2)
 EVEN = tuple((manner, 1.0) for manner in MANNERS)
 FIRST_STUDENT = tuple(zip(MANNERS, map(float, GRADED), strict=True))
-SECOND_STUDENT = tuple(zip(("table", "narration", "reversed", "equations", "digressing", "algebra", "terse", "check",
-                            "polish", "gains_first", "counting"), map(float, GRADED), strict=True))
+SECOND_STUDENT = tuple(
+    zip(
+        (
+            "table",
+            "narration",
+            "reversed",
+            "equations",
+            "digressing",
+            "algebra",
+            "terse",
+            "check",
+            "polish",
+            "gains_first",
+            "counting",
+        ),
+        map(float, GRADED),
+        strict=True,
+    )
+)
 EVERY_TENTH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -72,10 +89,14 @@ class Scale:
             if not getattr(self, kept):
                 object.__setattr__(self, kept, getattr(self, used))
             if getattr(self, kept) < getattr(self, used):
-                raise ValueError(f"scale {self.name}: {kept}={getattr(self, kept)} is less than {used}={getattr(self, used)}")
+                raise ValueError(
+                    f"scale {self.name}: {kept}={getattr(self, kept)} is less than {used}={getattr(self, used)}"
+                )
         if self.n_prompts > self.n_train or self.m > self.M or self.m_kept > self.M_kept:
-            raise ValueError(f"scale {self.name}: n_prompts={self.n_prompts}, m={self.m} and m_kept={self.m_kept} must not "
-                             f"exceed n_train={self.n_train}, M={self.M} and M_kept={self.M_kept}")
+            raise ValueError(
+                f"scale {self.name}: n_prompts={self.n_prompts}, m={self.m} and m_kept={self.m_kept} must not "
+                f"exceed n_train={self.n_train}, M={self.M} and M_kept={self.M_kept}"
+            )
         unknown = {spec.base for spec in self.teachers} - set(self.teacher_bases)
         if unknown:
             raise ValueError(f"scale {self.name}: teachers name bases {sorted(unknown)} that are not defined")
@@ -102,8 +123,10 @@ class Scale:
 
 
 def _tasks(first: tuple[float, ...], others: tuple[float, ...]) -> tuple[Task, ...]:
-    return (Task("short", 3, 5, 110, (("first", first), ("second", others))),
-            Task("long", 6, 7, 140, (("first", others),)))
+    return (
+        Task("short", 3, 5, 110, (("first", first), ("second", others))),
+        Task("long", 6, 7, 140, (("first", others),)),
+    )
 
 
 def _base(width: int, lr: float, matrix_lr: float = 0.0, epochs: int = 6) -> tuple[ModelSpec, PretrainSpec]:
@@ -118,60 +141,146 @@ def _teacher(name: str, base: str, manner: str, n_texts: int, epochs: int = 1, l
 # texts is the same, what they are then taught is less, and so are most accuracies.
 MINI = Scale(
     name="mini",
-    students={"first": (ModelSpec(64), PretrainSpec(12000, 2, 2e-2, 0.25, FIRST_STUDENT, matrix_lr=1.6e-2)),
-              "second": (ModelSpec(64), PretrainSpec(12000, 2, 2e-2, 0.25, SECOND_STUDENT, matrix_lr=1.6e-2))},
+    students={
+        "first": (ModelSpec(64), PretrainSpec(12000, 2, 2e-2, 0.25, FIRST_STUDENT, matrix_lr=1.6e-2)),
+        "second": (ModelSpec(64), PretrainSpec(12000, 2, 2e-2, 0.25, SECOND_STUDENT, matrix_lr=1.6e-2)),
+    },
     teacher_bases={"40": _base(40, 1e-2, 2e-2, epochs=3), "64": _base(64, 1.5e-2, 1.2e-2, epochs=3)},
-    teachers=(_teacher("equations-40", "40", "equations", 1600, lr=1e-2),
-              _teacher("narration-40", "40", "narration", 5000, lr=1e-2),
-              _teacher("terse-64", "64", "terse", 12000, lr=1.2e-2),
-              _teacher("algebra-64", "64", "algebra", 4000),
-              _teacher("table-64", "64", "table", 4000),
-              _teacher("reversed-64", "64", "reversed", 4000, epochs=2)),
+    teachers=(
+        _teacher("equations-40", "40", "equations", 1600, lr=1e-2),
+        _teacher("narration-40", "40", "narration", 5000, lr=1e-2),
+        _teacher("terse-64", "64", "terse", 12000, lr=1.2e-2),
+        _teacher("algebra-64", "64", "algebra", 4000),
+        _teacher("table-64", "64", "table", 4000),
+        _teacher("reversed-64", "64", "reversed", 4000, epochs=2),
+    ),
     tasks=_tasks((0.4, 0.6, 0.8, 1.0), (0.6,)),
-    n_train=320, M=4, n_prompts=256, m=4, d=256, n_folds=10, n_test=96, k=8, d_kept=512)
+    n_train=320,
+    M=4,
+    n_prompts=256,
+    m=4,
+    d=256,
+    n_folds=10,
+    n_test=96,
+    k=8,
+    d_kept=512,
+)
 
 LAB = replace(
-    MINI, name="lab",
-    students={"first": (ModelSpec(64), PretrainSpec(12000, 6, 5e-3, 0.25, FIRST_STUDENT)),
-              "second": (ModelSpec(64), PretrainSpec(12000, 6, 5e-3, 0.25, SECOND_STUDENT))},
+    MINI,
+    name="lab",
+    students={
+        "first": (ModelSpec(64), PretrainSpec(12000, 6, 5e-3, 0.25, FIRST_STUDENT)),
+        "second": (ModelSpec(64), PretrainSpec(12000, 6, 5e-3, 0.25, SECOND_STUDENT)),
+    },
     teacher_bases={"40": _base(40, 6e-3), "64": _base(64, 4e-3), "96": _base(96, 3e-3)},
     # Three sizes a family where the paper has three; the small ones are only just competent, so that temperature matters.
-    teachers=(TeacherSpec("equations-40", "40", "equations", 5000), TeacherSpec("narration-40", "40", "narration", 5000),
-              TeacherSpec("terse-64", "64", "terse", 12000), TeacherSpec("algebra-64", "64", "algebra", 4000),
-              TeacherSpec("table-64", "64", "table", 4000), TeacherSpec("reversed-64", "64", "reversed", 4000),
-              TeacherSpec("equations-64", "64", "equations", 2000), TeacherSpec("equations-96", "96", "equations", 4000),
-              TeacherSpec("narration-64", "64", "narration", 3000), TeacherSpec("narration-96", "96", "narration", 4000),
-              TeacherSpec("algebra-40", "40", "algebra", 8000), TeacherSpec("algebra-96", "96", "algebra", 4000),
-              TeacherSpec("table-96", "96", "table", 4000), TeacherSpec("reversed-96", "96", "reversed", 4000),
-              TeacherSpec("terse-96", "96", "terse", 8000)),
-    tasks=_tasks(EVERY_TENTH, EVERY_TENTH), n_train=512, n_prompts=512, d=512, n_test=192, k=16, M_kept=8, m_kept=8, d_kept=1024)
+    teachers=(
+        TeacherSpec("equations-40", "40", "equations", 5000),
+        TeacherSpec("narration-40", "40", "narration", 5000),
+        TeacherSpec("terse-64", "64", "terse", 12000),
+        TeacherSpec("algebra-64", "64", "algebra", 4000),
+        TeacherSpec("table-64", "64", "table", 4000),
+        TeacherSpec("reversed-64", "64", "reversed", 4000),
+        TeacherSpec("equations-64", "64", "equations", 2000),
+        TeacherSpec("equations-96", "96", "equations", 4000),
+        TeacherSpec("narration-64", "64", "narration", 3000),
+        TeacherSpec("narration-96", "96", "narration", 4000),
+        TeacherSpec("algebra-40", "40", "algebra", 8000),
+        TeacherSpec("algebra-96", "96", "algebra", 4000),
+        TeacherSpec("table-96", "96", "table", 4000),
+        TeacherSpec("reversed-96", "96", "reversed", 4000),
+        TeacherSpec("terse-96", "96", "terse", 8000),
+    ),
+    tasks=_tasks(EVERY_TENTH, EVERY_TENTH),
+    n_train=512,
+    n_prompts=512,
+    d=512,
+    n_test=192,
+    k=16,
+    M_kept=8,
+    m_kept=8,
+    d_kept=1024,
+)
 
 
 def _other_world(seed: int) -> Scale:
     """The lab's cast grown from other seeds: the main table of the first student, at every second temperature."""
     short = replace(LAB.tasks[0], temperatures=(("first", EVERY_TENTH[1::2]),))
-    return replace(LAB, name=f"lab-world{seed}", seed=100 * seed, students={"first": LAB.students["first"]}, tasks=(short,),
-                   M_kept=0, m_kept=0, d_kept=0)
+    return replace(
+        LAB,
+        name=f"lab-world{seed}",
+        seed=100 * seed,
+        students={"first": LAB.students["first"]},
+        tasks=(short,),
+        M_kept=0,
+        m_kept=0,
+        d_kept=0,
+    )
 
 
 def _shrunk(scale: Scale, texts: int, pretrain_epochs: int, teachers: int, **changes) -> Scale:
     """A smaller scale: same cast and code, fewer teachers, less text, less of everything."""
+
     def less(spec: PretrainSpec) -> PretrainSpec:
         return replace(spec, n_texts=texts, epochs=pretrain_epochs)
 
     kept = tuple(replace(t, n_texts=texts // 2) for t in scale.teachers[-teachers:])
-    return replace(scale, teachers=kept, students={k: (m, less(p)) for k, (m, p) in scale.students.items()},
-                   teacher_bases={k: (m, less(p)) for k, (m, p) in scale.teacher_bases.items()
-                                  if k in {t.base for t in kept}}, **changes)
+    return replace(
+        scale,
+        teachers=kept,
+        students={k: (m, less(p)) for k, (m, p) in scale.students.items()},
+        teacher_bases={k: (m, less(p)) for k, (m, p) in scale.teacher_bases.items() if k in {t.base for t in kept}},
+        **changes,
+    )
 
 
-SMOKE = _shrunk(MINI, 1200, 2, 3, name="smoke", tasks=_tasks((0.6, 1.0), (0.6,)), n_train=48, M=2, n_prompts=48, m=2, d=48,
-                d_kept=96, M_kept=0, m_kept=0, n_folds=5, n_test=32, k=4, epochs=2)
+SMOKE = _shrunk(
+    MINI,
+    1200,
+    2,
+    3,
+    name="smoke",
+    tasks=_tasks((0.6, 1.0), (0.6,)),
+    n_train=48,
+    M=2,
+    n_prompts=48,
+    m=2,
+    d=48,
+    d_kept=96,
+    M_kept=0,
+    m_kept=0,
+    n_folds=5,
+    n_test=32,
+    k=4,
+    epochs=2,
+)
 NANO = replace(
-    _shrunk(SMOKE, 256, 1, 1, name="nano", tasks=_tasks((0.6,), (0.6,)), n_train=16, M=2, n_prompts=16, m=2, d=16,
-            d_kept=32, M_kept=0, m_kept=0, n_folds=4, n_test=8, k=2, epochs=1),
-    students={name: (ModelSpec(16), PretrainSpec(256, 1, 5e-3, 0.25, shares))
-              for name, shares in (("first", FIRST_STUDENT), ("second", SECOND_STUDENT))})
+    _shrunk(
+        SMOKE,
+        256,
+        1,
+        1,
+        name="nano",
+        tasks=_tasks((0.6,), (0.6,)),
+        n_train=16,
+        M=2,
+        n_prompts=16,
+        m=2,
+        d=16,
+        d_kept=32,
+        M_kept=0,
+        m_kept=0,
+        n_folds=4,
+        n_test=8,
+        k=2,
+        epochs=1,
+    ),
+    students={
+        name: (ModelSpec(16), PretrainSpec(256, 1, 5e-3, 0.25, shares))
+        for name, shares in (("first", FIRST_STUDENT), ("second", SECOND_STUDENT))
+    },
+)
 
 SCALES = {scale.name: scale for scale in (NANO, SMOKE, MINI, LAB, _other_world(1), _other_world(2))}
 

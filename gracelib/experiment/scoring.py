@@ -57,8 +57,14 @@ def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
         result = grace(h, f["prompt_id"], **keys)
     moved = grace_influence(h, f["prompt_id"], **keys)
     columns = (result.prompt_ids.tolist(), result.per_prompt.tolist(), result.count.tolist(), moved.tolist())
-    _write(out, [dict(zip(("prompt", "contribution", "count", "influence"), row, strict=True))
-                 | {"nu_share": result.nu_share} for row in zip(*columns, strict=True)])
+    _write(
+        out,
+        [
+            dict(zip(("prompt", "contribution", "count", "influence"), row, strict=True))
+            | {"nu_share": result.nu_share}
+            for row in zip(*columns, strict=True)
+        ],
+    )
 
 
 def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -98,14 +104,17 @@ def run_coverage(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.world import stories
-    from gracelib.models.evaluate import grade
     from gracelib.experiment.pathological import random_responses, repeated_response
+    from gracelib.models.evaluate import grade
     from gracelib.text.tasks import read_responses, write_jsonl
+    from gracelib.world import stories
 
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
-    made = (repeated_response(rows) if params["kind"] == "repeated"
-            else random_responses(rows, stories.vocabulary(), params["seed"]))
+    made = (
+        repeated_response(rows)
+        if params["kind"] == "repeated"
+        else random_responses(rows, stories.vocabulary(), params["seed"])
+    )
     write_jsonl(out / "responses.jsonl", grade(made))
 
 

@@ -11,11 +11,11 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-from gracelib.world import stories
-from gracelib.text.is_correct import is_correct
-from gracelib.models.encoding import encode_examples
 from gracelib.jobs.store import Stage
+from gracelib.models.encoding import encode_examples
+from gracelib.text.is_correct import is_correct
 from gracelib.text.tasks import read_jsonl, read_responses, write_jsonl
+from gracelib.world import stories
 from gracelib.world.cast import ModelSpec, PretrainSpec, TeacherSpec, pretrain, train_teacher
 
 
@@ -31,7 +31,9 @@ def _load(folder: Path):
 def _spec(cls, record: dict):
     """A frozen spec back from its JSON record (lists become the tuples they were)."""
     tuples = {"shares"}
-    return cls(**{f.name: tuple(map(tuple, record[f.name])) if f.name in tuples else record[f.name] for f in fields(cls)})
+    return cls(
+        **{f.name: tuple(map(tuple, record[f.name])) if f.name in tuples else record[f.name] for f in fields(cls)}
+    )
 
 
 def run_pretrain(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -43,19 +45,32 @@ def run_teacher(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    problems = stories.draw_problems(params["n"], params["split"], params["seed"], params["min_steps"], params["max_steps"])
-    write_jsonl(out / "prompts.jsonl", [{"id": f"{params['split']}-{i:05d}", "question": p.question,
-                                         "answer": str(p.answer)} for i, p in enumerate(problems)])
+    problems = stories.draw_problems(
+        params["n"], params["split"], params["seed"], params["min_steps"], params["max_steps"]
+    )
+    write_jsonl(
+        out / "prompts.jsonl",
+        [
+            {"id": f"{params['split']}-{i:05d}", "question": p.question, "answer": str(p.answer)}
+            for i, p in enumerate(problems)
+        ],
+    )
 
 
 def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.models.evaluate import grade
     from gracelib.models.decoding import sample_responses
+    from gracelib.models.evaluate import grade
 
     model, tokenizer = _load(inputs["teacher"])
-    rows = sample_responses(model, tokenizer, read_jsonl(inputs["prompts"] / "prompts.jsonl"), m=params["m"],
-                            temperature=params["temperature"], seed=params["seed"],
-                            max_new_tokens=params["max_new_tokens"])
+    rows = sample_responses(
+        model,
+        tokenizer,
+        read_jsonl(inputs["prompts"] / "prompts.jsonl"),
+        m=params["m"],
+        temperature=params["temperature"],
+        seed=params["seed"],
+        max_new_tokens=params["max_new_tokens"],
+    )
     write_jsonl(out / "responses.jsonl", grade(rows))
 
 
@@ -64,8 +79,15 @@ def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     model, tokenizer = _load(inputs["model"])
     prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
-    result = evaluate(model, tokenizer, prompts, k=params["k"], temperature=params["temperature"], seed=params["seed"],
-                      max_new_tokens=params["max_new_tokens"])
+    result = evaluate(
+        model,
+        tokenizer,
+        prompts,
+        k=params["k"],
+        temperature=params["temperature"],
+        seed=params["seed"],
+        max_new_tokens=params["max_new_tokens"],
+    )
     (out / "accuracy.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -84,15 +106,26 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
             names.append(f"prompt {row['id']}, sample {k} of {inputs['responses'].name}")
             correct.append("answer" in row and is_correct(response, row["answer"]))
             prompt.append(i)
-    features = response_features(model, encode_examples(tokenizer, pairs), d=params["d"], seed=params["projection_seed"],
-                                 names=names, device=params["device"], dtype=params["dtype"], progress=False)
+    features = response_features(
+        model,
+        encode_examples(tokenizer, pairs),
+        d=params["d"],
+        seed=params["projection_seed"],
+        names=names,
+        device=params["device"],
+        dtype=params["dtype"],
+        progress=False,
+    )
     features["prompt"] = np.array(prompt)
     if all("answer" in row for row in rows):  # GRACE itself needs no verifier
         features["correct"] = np.array(correct, dtype=np.uint8)
     # One metadata entry: several would be written in random order, and the same run must give the same bytes.
     about = json.dumps({"params": params, "prompt_ids": [row["id"] for row in rows]}, sort_keys=True)
-    save_file({name: np.ascontiguousarray(values) for name, values in features.items()}, out / "features.safetensors",
-              metadata={"about": about})
+    save_file(
+        {name: np.ascontiguousarray(values) for name, values in features.items()},
+        out / "features.safetensors",
+        metadata={"about": about},
+    )
 
 
 def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -100,21 +133,38 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
-    distill(model, tokenizer, rows, M=params["M"], epochs=params["epochs"], lr=params["lr"],
-            batch_size=params["batch_size"], seed=params["seed"], warmup=params["warmup"])
+    distill(
+        model,
+        tokenizer,
+        rows,
+        M=params["M"],
+        epochs=params["epochs"],
+        lr=params["lr"],
+        batch_size=params["batch_size"],
+        seed=params["seed"],
+        warmup=params["warmup"],
+    )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Average@k of a student under a template of its own, without greedy decoding."""
-    from gracelib.models.evaluate import accuracy, grade
     from gracelib.models.decoding import sample_responses
+    from gracelib.models.evaluate import accuracy, grade
 
     model, tokenizer = _load(inputs["model"])
     prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
-    rows = sample_responses(model, tokenizer, prompts, m=params["k"], temperature=params["temperature"],
-                            seed=params["seed"], max_new_tokens=params["max_new_tokens"], template=params["template"])
+    rows = sample_responses(
+        model,
+        tokenizer,
+        prompts,
+        m=params["k"],
+        temperature=params["temperature"],
+        seed=params["seed"],
+        max_new_tokens=params["max_new_tokens"],
+        template=params["template"],
+    )
     (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from gracelib.experiment import stages
-from gracelib.jobs import paths
-from gracelib.models import devices
 from gracelib.baselines import compute_scores
-from gracelib.features.files import load_features
+from gracelib.experiment import stages
 from gracelib.experiment.scales import Scale, command_for, get_scale
-from gracelib.jobs.store import Job, write_atomically
 from gracelib.experiment.table_files import read_table
-from gracelib.text.tasks import read_jsonl, read_responses
+from gracelib.features.files import load_features
+from gracelib.jobs import paths
+from gracelib.jobs.store import Job, write_atomically
 from gracelib.jobs.workers import run_jobs
+from gracelib.models import devices
+from gracelib.text.tasks import read_jsonl, read_responses
 
 
 class Plan:
@@ -36,22 +36,35 @@ class Plan:
 
     def __init__(self, scale: Scale, task: str | None = None):
         if not isinstance(scale, Scale):
-            raise ValueError(f"scale {scale.name!r} has a plan of its own: `{command_for(scale.name)}` makes its "
-                             "tables; set recompute = False to read them")
+            raise ValueError(
+                f"scale {scale.name!r} has a plan of its own: `{command_for(scale.name)}` makes its "
+                "tables; set recompute = False to read them"
+            )
         self.scale, self.task = scale, scale.task(task)
         self.first_task = self.task is scale.tasks[0]
         self.students = {
             name: _pretrained(model, data, scale.seed + 1, f"base student {name}")
-            for name, (model, data) in scale.students.items() if name in dict(self.task.temperatures)}
+            for name, (model, data) in scale.students.items()
+            if name in dict(self.task.temperatures)
+        }
         self.bases = {
             name: _pretrained(model, data, scale.seed + 2, f"teacher base {name}")
-            for name, (model, data) in scale.teacher_bases.items()}
+            for name, (model, data) in scale.teacher_bases.items()
+        }
         self.teachers = {
-            spec.name: Job(stages.TEACHER, {"teacher": asdict(spec), "seed": scale.seed + 3}, {"base": self.bases[spec.base]},
-                           label=f"teacher {spec.name}", cost=spec.n_texts * spec.epochs / 500)
-            for spec in scale.teachers}
+            spec.name: Job(
+                stages.TEACHER,
+                {"teacher": asdict(spec), "seed": scale.seed + 3},
+                {"base": self.bases[spec.base]},
+                label=f"teacher {spec.name}",
+                cost=spec.n_texts * spec.epochs / 500,
+            )
+            for spec in scale.teachers
+        }
         steps = {"min_steps": self.task.min_steps, "max_steps": self.task.max_steps}
-        self.train_prompts = Job(stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": scale.seed + 4, **steps})
+        self.train_prompts = Job(
+            stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": scale.seed + 4, **steps}
+        )
         self.test_prompts = Job(stages.PROMPTS, {"split": "test", "n": scale.n_test, "seed": scale.seed + 5, **steps})
         self._add_teachers(M=scale.M_kept if self.first_task else scale.M)
         self._add_students()
@@ -63,8 +76,12 @@ class Plan:
         for teacher, t in product(self.teachers, self.task.sampled()):
             name = self._name(f"{teacher} at T={t}")
             self.responses[teacher, t] = Job(
-                stages.RESPONSES, {"m": M, "temperature": t, "seed": scale.seed + 6, "max_new_tokens": longest},
-                {"teacher": self.teachers[teacher], "prompts": self.train_prompts}, name, scale.n_train * M / 400)
+                stages.RESPONSES,
+                {"m": M, "temperature": t, "seed": scale.seed + 6, "max_new_tokens": longest},
+                {"teacher": self.teachers[teacher], "prompts": self.train_prompts},
+                name,
+                scale.n_train * M / 400,
+            )
             self.teacher_accuracy[teacher, t] = self.accuracy(self.teachers[teacher], name, t)
 
     def _add_students(self) -> None:
@@ -79,9 +96,19 @@ class Plan:
             for teacher, t in product(self.teachers, temperatures):
                 name, cell = self._name(f"{student} taught by {teacher} at T={t}"), (student, teacher, t)
                 self.features[cell] = Job(
-                    stages.FEATURES, {"n_prompts": scale.n_prompts, "m": m, "d": d, "device": device, "dtype": dtype,
-                                      "projection_seed": scale.seed + 8},
-                    {"student": base, "responses": self.responses[teacher, t]}, name, scale.n_prompts * m / 300)
+                    stages.FEATURES,
+                    {
+                        "n_prompts": scale.n_prompts,
+                        "m": m,
+                        "d": d,
+                        "device": device,
+                        "dtype": dtype,
+                        "projection_seed": scale.seed + 8,
+                    },
+                    {"student": base, "responses": self.responses[teacher, t]},
+                    name,
+                    scale.n_prompts * m / 300,
+                )
                 self.distilled[cell] = self.student(student, self.responses[teacher, t], name)
                 self.student_accuracy[cell] = self.accuracy(self.distilled[cell], name)
 
@@ -89,21 +116,35 @@ class Plan:
         """A student distilled from `responses` with the scale's training settings, or with some of them changed."""
         settings = {key: getattr(self.scale, key) for key in ("M", "epochs", "lr", "batch_size", "warmup")}
         settings |= {"seed": self.scale.seed + 9} | changes
-        return Job(stages.DISTILL, settings, {"student": self.students[base], "responses": responses}, label,
-                   self.scale.n_train * settings["M"] * settings["epochs"] * self.task.max_steps / 5e3)
+        return Job(
+            stages.DISTILL,
+            settings,
+            {"student": self.students[base], "responses": responses},
+            label,
+            self.scale.n_train * settings["M"] * settings["epochs"] * self.task.max_steps / 5e3,
+        )
 
     def accuracy(self, model: Job, label: str, temperature: float = 1.0, prompts: Job | None = None) -> Job:
         """The accuracy of a model on the held-out problems (or on other `prompts`)."""
-        return Job(stages.EVALUATE, self.test | {"temperature": temperature},
-                   {"model": model, "prompts": prompts or self.test_prompts}, label, self.scale.n_test * self.scale.k / 400)
+        return Job(
+            stages.EVALUATE,
+            self.test | {"temperature": temperature},
+            {"model": model, "prompts": prompts or self.test_prompts},
+            label,
+            self.scale.n_test * self.scale.k / 400,
+        )
 
     def _name(self, label: str) -> str:
         return label if self.first_task else f"{label}, {self.task.name} task"
 
 
 def _pretrained(model, data, seed: int, label: str) -> Job:
-    return Job(stages.PRETRAIN, {"model": asdict(model), "data": asdict(data), "seed": seed}, label=label,
-               cost=data.n_texts * data.epochs * model.width / 4e4)
+    return Job(
+        stages.PRETRAIN,
+        {"model": asdict(model), "data": asdict(data), "seed": seed},
+        label=label,
+        cost=data.n_texts * data.epochs * model.width / 4e4,
+    )
 
 
 def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
@@ -113,8 +154,10 @@ def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
         table = make()
         write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
     elif not path.is_file():
-        raise FileNotFoundError(f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
-                                f"`{command_for(scale)}`, or set recompute = True")
+        raise FileNotFoundError(
+            f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
+            f"`{command_for(scale)}`, or set recompute = True"
+        )
     return read_table(path, command_for(scale))  # what a figure sees is what a fresh clone sees: the file
 
 
@@ -143,25 +186,43 @@ def teacher_data(scale: str, recompute: bool = True) -> pd.DataFrame:
     def make():
         plans = _plans(config)
         # The base students and their evaluation join in: long pretrainings fill two cores better together.
-        _finish([jobs for plan in plans for jobs in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)], "teachers")
+        _finish(
+            [jobs for plan in plans for jobs in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)], "teachers"
+        )
         specs = {spec.name: spec for spec in config.teachers}
-        return pd.DataFrame([
-            {"task": plan.task.name, "teacher": teacher, "manner": specs[teacher].manner,
-             "width": config.teacher_bases[specs[teacher].base][0].width, "temperature": t,
-             **_teacher_row(read_responses(job.folder(root) / "responses.jsonl", allow_empty=True),
-                            _accuracy(plan.teacher_accuracy[teacher, t], root), config.M)}
-            for plan in plans for (teacher, t), job in plan.responses.items()])
+        return pd.DataFrame(
+            [
+                {
+                    "task": plan.task.name,
+                    "teacher": teacher,
+                    "manner": specs[teacher].manner,
+                    "width": config.teacher_bases[specs[teacher].base][0].width,
+                    "temperature": t,
+                    **_teacher_row(
+                        read_responses(job.folder(root) / "responses.jsonl", allow_empty=True),
+                        _accuracy(plan.teacher_accuracy[teacher, t], root),
+                        config.M,
+                    ),
+                }
+                for plan in plans
+                for (teacher, t), job in plan.responses.items()
+            ]
+        )
 
     return _table(scale, "teachers", recompute, make)
 
 
 def _teacher_row(data: list[dict], result: dict, M: int) -> dict[str, float]:
     texts = [r for row in data for r in row["responses"][:M]]
-    return {"accuracy": result["average"], "best_of": result["best_of"], "greedy": result["greedy"],
-            "train_accuracy": sum(sum(row["correct"][:M]) for row in data) / len(texts),
-            "mean_length": sum(len(r.split()) for r in texts) / len(texts),
-            "truncated": result["truncated"],
-            "distinct": sum(len(set(row["responses"][:M])) for row in data) / len(texts)}
+    return {
+        "accuracy": result["average"],
+        "best_of": result["best_of"],
+        "greedy": result["greedy"],
+        "train_accuracy": sum(sum(row["correct"][:M]) for row in data) / len(texts),
+        "mean_length": sum(len(r.split()) for r in texts) / len(texts),
+        "truncated": result["truncated"],
+        "distinct": sum(len(set(row["responses"][:M])) for row in data) / len(texts),
+    }
 
 
 def base_students(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -171,8 +232,13 @@ def base_students(scale: str, recompute: bool = True) -> pd.DataFrame:
     def make():
         plans = _plans(config)
         _finish([plan.base_accuracy for plan in plans], "base students")
-        return pd.DataFrame([{"task": plan.task.name, "student": name, **_accuracy(job, root)}
-                             for plan in plans for name, job in plan.base_accuracy.items()])
+        return pd.DataFrame(
+            [
+                {"task": plan.task.name, "student": name, **_accuracy(job, root)}
+                for plan in plans
+                for name, job in plan.base_accuracy.items()
+            ]
+        )
 
     return _table(scale, "base_students", recompute, make)
 
@@ -188,8 +254,17 @@ def examples(scale: str, recompute: bool = True) -> pd.DataFrame:
             for (teacher, t), job in plan.responses.items():
                 if t in (plan.task.sampled()[0], plan.task.sampled()[-1]):
                     row = read_jsonl(job.folder(root) / "responses.jsonl")[0]
-                    rows.append({"task": plan.task.name, "teacher": teacher, "temperature": t, "question": row["question"],
-                                 "answer": row["answer"], "response": row["responses"][0], "correct": row["correct"][0]})
+                    rows.append(
+                        {
+                            "task": plan.task.name,
+                            "teacher": teacher,
+                            "temperature": t,
+                            "question": row["question"],
+                            "answer": row["answer"],
+                            "response": row["responses"][0],
+                            "correct": row["correct"][0],
+                        }
+                    )
         return pd.DataFrame(rows)
 
     return _table(scale, "examples", recompute, make)
@@ -214,10 +289,19 @@ def _from_features(scale: str, row) -> pd.DataFrame:
     config, root = get_scale(scale), paths.runs()
     plans = _plans(config)
     _finish([plan.features for plan in plans], "features")
-    return pd.DataFrame([
-        {"task": plan.task.name, "student": student, "teacher": teacher, "temperature": t,
-         **row(config, load_features(job.folder(root), config.m, config.d))}
-        for plan in plans for (student, teacher, t), job in plan.features.items()])
+    return pd.DataFrame(
+        [
+            {
+                "task": plan.task.name,
+                "student": student,
+                "teacher": teacher,
+                "temperature": t,
+                **row(config, load_features(job.folder(root), config.m, config.d)),
+            }
+            for plan in plans
+            for (student, teacher, t), job in plan.features.items()
+        ]
+    )
 
 
 def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
@@ -232,8 +316,12 @@ def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
 
 def score_table(scale: str, recompute: bool = True) -> pd.DataFrame:
     """Every score of every cell, from the features of `student_features`."""
-    return _table(scale, "scores", recompute, lambda: _from_features(
-        scale, lambda config, f: cell_scores(f, config.n_folds, config.nu)))
+    return _table(
+        scale,
+        "scores",
+        recompute,
+        lambda: _from_features(scale, lambda config, f: cell_scores(f, config.n_folds, config.nu)),
+    )
 
 
 def distilled_students(scale: str, recompute: bool = True) -> pd.DataFrame:
@@ -243,8 +331,13 @@ def distilled_students(scale: str, recompute: bool = True) -> pd.DataFrame:
     def make():
         plans = _plans(config)
         _finish([plan.student_accuracy for plan in plans], "students")
-        return pd.DataFrame([{"task": plan.task.name, "student": s, "teacher": teacher, "temperature": t, **_accuracy(job, root)}
-                             for plan in plans for (s, teacher, t), job in plan.student_accuracy.items()])
+        return pd.DataFrame(
+            [
+                {"task": plan.task.name, "student": s, "teacher": teacher, "temperature": t, **_accuracy(job, root)}
+                for plan in plans
+                for (s, teacher, t), job in plan.student_accuracy.items()
+            ]
+        )
 
     return _table(scale, "students", recompute, make)
 
@@ -257,8 +350,17 @@ def cells(scale: str, task: str | None = None) -> pd.DataFrame:
     key, name = ["task", "student", "teacher", "temperature"], get_scale(scale).task(task).name
     students = distilled_students(scale, recompute=False).rename(columns={"average": "average_at_k"})
     teachers = teacher_data(scale, recompute=False).rename(
-        columns={"accuracy": "teacher_accuracy", "truncated": "teacher_truncated", "best_of": "teacher_best_of",
-                 "greedy": "teacher_greedy", "mean_length": "mean_words"})
-    joined = score_table(scale, recompute=False).merge(students, on=key, validate="1:1").merge(
-        teachers, on=["task", "teacher", "temperature"], validate="m:1")
+        columns={
+            "accuracy": "teacher_accuracy",
+            "truncated": "teacher_truncated",
+            "best_of": "teacher_best_of",
+            "greedy": "teacher_greedy",
+            "mean_length": "mean_words",
+        }
+    )
+    joined = (
+        score_table(scale, recompute=False)
+        .merge(students, on=key, validate="1:1")
+        .merge(teachers, on=["task", "teacher", "temperature"], validate="m:1")
+    )
     return joined[joined["task"] == name].reset_index(drop=True)

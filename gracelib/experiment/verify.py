@@ -23,22 +23,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from gracelib.jobs import paths
+from gracelib.experiment.scales import Scale, command_for, get_scale
+from gracelib.experiment.tables import Plan, _accuracy, _teacher_row, cell_scores, feature_means
 from gracelib.features.files import load_features
 from gracelib.influence import grace_influence
 from gracelib.intervals import grace_interval
-from gracelib.experiment.tables import Plan, _accuracy, _teacher_row, cell_scores, feature_means
-from gracelib.experiment.scales import Scale, command_for, get_scale
-from gracelib.scores import grace, recalibrate
+from gracelib.jobs import paths
 from gracelib.jobs.store import DECISIVE, META, Job, file_hash, versions, with_upstream, write_atomically
-from gracelib.text.tasks import read_responses
 from gracelib.jobs.workers import run_jobs
+from gracelib.scores import grace, recalibrate
+from gracelib.text.tasks import read_responses
 
 STANDARD_ERRORS = 3
 #: Scales that differ in nothing but the seeds of all models and problems: what another training run may find.
 OTHER_SEEDS = ("lab", "lab-world1", "lab-world2")
-KEYS = {"teachers": ["task", "teacher", "temperature"], "base_students": ["task", "student"],
-        **dict.fromkeys(("features", "scores", "students"), ["task", "student", "teacher", "temperature"])}
+KEYS = {
+    "teachers": ["task", "teacher", "temperature"],
+    "base_students": ["task", "student"],
+    **dict.fromkeys(("features", "scores", "students"), ["task", "student", "teacher", "temperature"]),
+}
 RECORD = "verify"
 
 
@@ -70,19 +73,27 @@ def sample(config: Scale, n: int, seed: int) -> list[tuple]:
     """`n` cells (task, student, teacher, temperature), drawn by `seed` from the cheaper half of the scale's: their
     whole chain counts, so that a few take minutes. ValueError where there are fewer than n cells.
     """
-    cost = {(plan.task.name, *cell): sum(job.cost for job in with_upstream(cell_jobs(plan, cell)))
-            for plan in (Plan(config, task.name) for task in config.tasks) for cell in plan.features}
+    cost = {
+        (plan.task.name, *cell): sum(job.cost for job in with_upstream(cell_jobs(plan, cell)))
+        for plan in (Plan(config, task.name) for task in config.tasks)
+        for cell in plan.features
+    }
     if not 0 < n <= len(cost):
         raise ValueError(f"--cells {n}: scale {config.name!r} has {len(cost)} cells; choose 1 to {len(cost)}")
-    cheap = sorted(cost, key=lambda cell: (cost[cell], cell))[:max(n, len(cost) // 2)]
+    cheap = sorted(cost, key=lambda cell: (cost[cell], cell))[: max(n, len(cost) // 2)]
     return sorted(Random(seed).sample(cheap, n))
 
 
 def cell_jobs(plan: Plan, cell: tuple[str, str, float]) -> Cell:
     """Those of (student, teacher, temperature)."""
     student, teacher, t = cell
-    return Cell(plan.responses[teacher, t], plan.features[cell], plan.teacher_accuracy[teacher, t],
-                plan.base_accuracy[student], plan.student_accuracy[cell])
+    return Cell(
+        plan.responses[teacher, t],
+        plan.features[cell],
+        plan.teacher_accuracy[teacher, t],
+        plan.base_accuracy[student],
+        plan.student_accuracy[cell],
+    )
 
 
 def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Report:
@@ -138,7 +149,8 @@ def both(config: Scale, cell: tuple, jobs: Cell, there: dict[str, pd.Series], ro
             its = there[name].get("average_se", se) if column == "average" else se
             error = None if se is None else float(np.hypot(se, its))
             rows[" ".join(map(str, _key(name, cell))), f"{name}.{column}"] = Row(
-                float(there[name][column]), float(f"{value:.10g}"), error)  # ten digits, as in a table
+                float(there[name][column]), float(f"{value:.10g}"), error
+            )  # ten digits, as in a table
     return rows
 
 
@@ -153,7 +165,9 @@ def spread() -> dict[str, float]:
         paths_there = [paths.results(scale) / f"{name}.csv" for scale in OTHER_SEEDS]
         if not all(path.is_file() for path in paths_there):
             return {}
-        runs = pd.concat([pd.read_csv(path).set_index(key).select_dtypes("float") for path in paths_there], join="inner")
+        runs = pd.concat(
+            [pd.read_csv(path).set_index(key).select_dtypes("float") for path in paths_there], join="inner"
+        )
         runs = runs.groupby(level=key).filter(lambda cell: len(cell) == len(OTHER_SEEDS)).groupby(level=key)
         variances, means = runs.var(), runs.mean()
         for column in variances:
@@ -204,8 +218,10 @@ def committed(scale: str, cell: tuple) -> dict[str, pd.Series]:
             raise FileNotFoundError(f"{path} is not there; `{command_for(scale)}` makes it")
         table = pd.read_csv(path).set_index(KEYS[name]).sort_index()
         if (n := int((table.index == key).sum())) != 1:
-            raise ValueError(f"{path}: {n} rows of {' '.join(map(str, key))}, expected one; `{command_for(scale)}` "
-                             "makes the table again")
+            raise ValueError(
+                f"{path}: {n} rows of {' '.join(map(str, key))}, expected one; `{command_for(scale)}` "
+                "makes the table again"
+            )
         rows[name] = table.loc[key]
     return rows
 
@@ -218,19 +234,27 @@ def _again(config: Scale, cell: Cell, root: Path) -> dict[str, dict[str, tuple[f
     """Table -> column -> (value, its standard error over prompts or None where none is known), of a cell just made."""
     data = read_responses(cell.responses.folder(root) / "responses.jsonl", allow_empty=True)
     result = _accuracy(cell.teacher_accuracy, root)
-    errors = {"accuracy": result["average_se"],
-              "train_accuracy": _error([np.mean(row["correct"][:config.M]) for row in data]),
-              "mean_length": _error([np.mean([len(r.split()) for r in row["responses"][:config.M]]) for row in data])}
+    errors = {
+        "accuracy": result["average_se"],
+        "train_accuracy": _error([np.mean(row["correct"][: config.M]) for row in data]),
+        "mean_length": _error([np.mean([len(r.split()) for r in row["responses"][: config.M]]) for row in data]),
+    }
     teachers = {k: (v, errors.get(k)) for k, v in _teacher_row(data, result, config.M).items()}
     f = load_features(cell.features.folder(root), config.m, config.d)
     prompt = pd.Series(f["prompt_id"])
-    means = {k: (v, _error(pd.Series(f[k]).groupby(prompt.to_numpy()).mean()) if k in f else None)
-             for k, v in feature_means(config, f).items()}
-    scored = {k: (v, _grace_error(f, config) if k == "grace" else None)
-              for k, v in cell_scores(f, config.n_folds, config.nu).items()}
-    accuracies = {name: {k: (v, result["average_se"] if k == "average" else None) for k, v in result.items()}
-                  for name, job in (("base_students", cell.base_accuracy), ("students", cell.student_accuracy))
-                  for result in [_accuracy(job, root)]}
+    means = {
+        k: (v, _error(pd.Series(f[k]).groupby(prompt.to_numpy()).mean()) if k in f else None)
+        for k, v in feature_means(config, f).items()
+    }
+    scored = {
+        k: (v, _grace_error(f, config) if k == "grace" else None)
+        for k, v in cell_scores(f, config.n_folds, config.nu).items()
+    }
+    accuracies = {
+        name: {k: (v, result["average_se"] if k == "average" else None) for k, v in result.items()}
+        for name, job in (("base_students", cell.base_accuracy), ("students", cell.student_accuracy))
+        for result in [_accuracy(job, root)]
+    }
     return {"teachers": teachers, "features": means, "scores": scored, **accuracies}
 
 
@@ -261,10 +285,12 @@ def _expected(scale: str, kind: dict, n_kinds: int, share: float, machine: str) 
         return "equal bits", f"{RECORD}.json names this kind of machine as one that gave these tables back"
     if share > 0.5:
         return "equal bits", f"{share:.0%} of the losses, norms and scores are equal to the last digit"
-    changed = [f"{name} {then} there, {kind[name]} here" for name, then in _made_with(scale).items()
-               if then != kind[name]]
+    changed = [
+        f"{name} {then} there, {kind[name]} here" for name, then in _made_with(scale).items() if then != kind[name]
+    ]
     return "another CPU", (", ".join(changed) or "the CPU that made the tables is not recorded") + (
-        f", and {share:.0%} of the losses, norms and scores are equal to the last digit")
+        f", and {share:.0%} of the losses, norms and scores are equal to the last digit"
+    )
 
 
 def _made_with(scale: str) -> dict:
@@ -292,9 +318,19 @@ def record(scale: str, seed: int, report: Report) -> list[Path]:
         known = [*known, report.kind]
     form = {"index": False, "float_format": "%.10g", "lineterminator": "\n"}
     write_atomically(csv, lambda part: report.table.to_csv(part, **form))
-    about = {"name": RECORD, "scale": scale, "seed": seed, "expected": report.expected, "because": report.because,
-             "verdicts": report.table["verdict"].value_counts().to_dict(), "kind": report.kind, "kinds": known,
-             "inputs": _tables(scale), "files": {csv.name: file_hash(csv)}, "versions": versions()}
+    about = {
+        "name": RECORD,
+        "scale": scale,
+        "seed": seed,
+        "expected": report.expected,
+        "because": report.because,
+        "verdicts": report.table["verdict"].value_counts().to_dict(),
+        "kind": report.kind,
+        "kinds": known,
+        "inputs": _tables(scale),
+        "files": {csv.name: file_hash(csv)},
+        "versions": versions(),
+    }
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
     write_atomically(sidecar, lambda part: part.write_text(text, encoding="utf-8"))
     return [csv, sidecar]

@@ -3,6 +3,7 @@
 Why two sizes: the passes through a small model are fastest while their activations stay near the cores, but a sign that
 is made and packed for a product is best used for many responses. Neither size changes results beyond rounding.
 """
+
 from __future__ import annotations
 
 import math
@@ -13,10 +14,10 @@ from torch import nn
 
 from gracelib.features.per_layer import held_bytes
 
-_BATCH_TOKENS = 4096      # whose activations stay near the cores
-_GROUP_ROWS = 512         # most responses projected together
-_GROUP_BYTES = min(6 << 30, psutil.virtual_memory().total // 4)    # and what they may wait with
-_MAX_LOGITS = 1 << 28     # tokens x vocabulary of one batch: 1 GiB of float32
+_BATCH_TOKENS = 4096  # whose activations stay near the cores
+_GROUP_ROWS = 512  # most responses projected together
+_GROUP_BYTES = min(6 << 30, psutil.virtual_memory().total // 4)  # and what they may wait with
+_MAX_LOGITS = 1 << 28  # tokens x vocabulary of one batch: 1 GiB of float32
 
 
 def default_block_bytes(cpu: bool, n_parameters: int) -> int:
@@ -26,8 +27,9 @@ def default_block_bytes(cpu: bool, n_parameters: int) -> int:
     return (256 if not cpu else 16 if small else 64 if medium else 128) << 20
 
 
-def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None,
-                 together: bool) -> list[list[list[int]]]:
+def batch_groups(
+    model: nn.Module, lengths: Sequence[int], batch_tokens: int | None, together: bool
+) -> list[list[list[int]]]:
     """Which responses pass through the model together (a batch), and which batches are projected together (a group).
 
     lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
@@ -43,7 +45,7 @@ def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | N
         return [[batch] for batch in batches]
     held = [token_bytes * len(batch) * lengths[batch[0]] for batch in batches]
     parts = max(math.ceil(len(lengths) / _GROUP_ROWS), math.ceil(sum(held) / _GROUP_BYTES))
-    groups: list[list[list[int]]] = [[] for _ in range(parts)]    # even: a short one wastes its signs
+    groups: list[list[list[int]]] = [[] for _ in range(parts)]  # even: a short one wastes its signs
     done = 0
     for batch, size in zip(batches, held, strict=True):
         groups[int(parts * (done + size / 2) / sum(held))].append(batch)

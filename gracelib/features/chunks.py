@@ -73,17 +73,36 @@ def chunked_features(
     on stderr and computed again. Returns and raises as `response_features`.
     """
     size = piece_size(model, torch.device(device).type)
-    record = {"student": student, "d": d, "seed": seed, "params": params, "projection": projection, "dtype": dtype,
-              "device": torch.device(device).type, "code": fingerprint(closure("gracelib.features.gradients")),
-              "versions": {name: versions()[name] for name in DECISIVE}}
+    record = {
+        "student": student,
+        "d": d,
+        "seed": seed,
+        "params": params,
+        "projection": projection,
+        "dtype": dtype,
+        "device": torch.device(device).type,
+        "code": fingerprint(closure("gracelib.features.gradients")),
+        "versions": {name: versions()[name] for name in DECISIVE},
+    }
     pieces = []
     for start in range(0, len(examples), size):
         own = examples[start : start + size]
         path = work / f"{digest({**record, 'examples': [[list(x), list(y)] for x, y in own]})}.safetensors"
         found = _read(path, len(own), d) if path.is_file() else None
         if found is None:
-            found = response_features(model, own, d=d, seed=seed, params=params, projection=projection, dtype=dtype,
-                                      device=device, batch_tokens=batch_tokens, progress=False, names=names[start : start + size])
+            found = response_features(
+                model,
+                own,
+                d=d,
+                seed=seed,
+                params=params,
+                projection=projection,
+                dtype=dtype,
+                device=device,
+                batch_tokens=batch_tokens,
+                progress=False,
+                names=names[start : start + size],
+            )
             _write(path, found)
         pieces.append(found)
         done(len(own))

@@ -17,6 +17,7 @@ and both are other quantities under the same name, so they are chosen by name an
 A model whose modules are named otherwise is refused with the list of what it has: adapting some of them would be yet
 another estimator.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -32,7 +33,7 @@ from gracelib.features.per_layer import LayerByLayer, Unsupported, _kind, parame
 PARAMS = ("all", "last-layer", "lora-b")
 RANK, ALPHA = 16, 32
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "qkv_proj", "c_attn")
-_MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "c_fc", "mlp.c_proj")    # GPT-2 has two c_proj
+_MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "c_fc", "mlp.c_proj")  # GPT-2 has two c_proj
 
 
 def check_params(params: str) -> None:
@@ -46,8 +47,10 @@ def head(model: nn.Module) -> tuple[str, nn.Module]:
     found = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     name = next((name for name, module in model.named_modules() if module is found), None)
     if found is None or _kind(found) not in ("linear", "conv1d"):
-        raise ValueError(f"params='last-layer': {type(model).__name__} has no linear output projection "
-                         f"({'none' if found is None else type(found).__name__}); use params='all'")
+        raise ValueError(
+            f"params='last-layer': {type(model).__name__} has no linear output projection "
+            f"({'none' if found is None else type(found).__name__}); use params='all'"
+        )
     return name, found
 
 
@@ -60,9 +63,11 @@ def adapted_modules(model: nn.Module) -> dict[str, nn.Module]:
     chosen = {name: module for name, module in linear.items() if _is(name, _ATTENTION + _MLP)}
     if not any(_is(name, _ATTENTION) for name in chosen) or not any(_is(name, _MLP) for name in chosen):
         kinds = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise ValueError(f"params='lora-b' adapts {', '.join(_ATTENTION + _MLP)}, both in attention and MLP; the "
-                         f"linear modules of {type(model).__name__} are called {', '.join(kinds) or '(none)'}; use "
-                         "params='all'")
+        raise ValueError(
+            f"params='lora-b' adapts {', '.join(_ATTENTION + _MLP)}, both in attention and MLP; the "
+            f"linear modules of {type(model).__name__} are called {', '.join(kinds) or '(none)'}; use "
+            "params='all'"
+        )
     return chosen
 
 
@@ -90,18 +95,22 @@ def describe(model: nn.Module, params: str) -> str:
     if params == "last-layer":
         name, module = head(model)
         tied = module.weight is model.get_input_embeddings().weight
-        return (f"gradients of the output projection {name} alone{' (tied: its own contribution)' if tied else ''}: "
-                f"D = {size:,}; another estimator than the paper's")
+        return (
+            f"gradients of the output projection {name} alone{' (tied: its own contribution)' if tied else ''}: "
+            f"D = {size:,}; another estimator than the paper's"
+        )
     modules = adapted_modules(model)
     kinds = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in modules))
-    return (f"gradients of the B matrices of fresh LoRA adapters (r = {RANK}, alpha = {ALPHA}) on {len(modules)} "
-            f"modules ({', '.join(kinds)}): D = {size:,}; another estimator than the paper's")
+    return (
+        f"gradients of the B matrices of fresh LoRA adapters (r = {RANK}, alpha = {ALPHA}) on {len(modules)} "
+        f"modules ({', '.join(kinds)}): D = {size:,}; another estimator than the paper's"
+    )
 
 
 def engine_of(model: nn.Module, params: str, seed: int):
     """The engine class for a choice other than "all", called like `LayerByLayer`(model, max_batch, block_bytes).
     Raises ValueError for a model it is not defined for."""
-    chosen_shapes(model, params)    # refuses here, before any pass
+    chosen_shapes(model, params)  # refuses here, before any pass
     return LastLayer if params == "last-layer" else partial(LoraB, seed=seed)
 
 
@@ -120,7 +129,7 @@ class _Chosen(LayerByLayer):
         self.names: dict[torch.Tensor, str] = {}
         self._handles: list = []
         self._swapped: dict = {}
-        self._kept, self._kept_rows = {}, 0    # always handed on during the pass
+        self._kept, self._kept_rows = {}, 0  # always handed on during the pass
 
     def __enter__(self):
         self._flags = [(p, p.requires_grad) for p in parameter_names(self.model)]
@@ -138,8 +147,10 @@ class _Chosen(LayerByLayer):
         try:
             super().run(input_ids, loss_of, sink)
         except Unsupported as reason:
-            raise ValueError(f"this choice of parameters cannot be computed for {type(self.model).__name__}: {reason}; "
-                             "use params='all'") from reason
+            raise ValueError(
+                f"this choice of parameters cannot be computed for {type(self.model).__name__}: {reason}; "
+                "use params='all'"
+            ) from reason
 
 
 class LastLayer(_Chosen):
@@ -147,21 +158,24 @@ class LastLayer(_Chosen):
 
     def _hook(self) -> None:
         name, module = head(self.model)
-        slots = {own: self._slot(f"{name}.{own}", tuple(p.shape))
-                 for own, p in module._parameters.items() if p is not None}
+        slots = {
+            own: self._slot(f"{name}.{own}", tuple(p.shape)) for own, p in module._parameters.items() if p is not None
+        }
 
         def forward_hook(module, args, out):
             x = self._check(name, args[0]).detach()
-            out = self._check(name, out).detach().requires_grad_(True)    # the leaf: the backward pass ends here
+            out = self._check(name, out).detach().requires_grad_(True)  # the leaf: the backward pass ends here
             self._due.update(slots.values())
 
             def backward_hook(g):
-                g, h = _wide(g), _wide(x)                                         # (B, T, V), (B, T, hidden)
+                g, h = _wide(g), _wide(x)  # (B, T, V), (B, T, hidden)
                 if "bias" in slots:
                     self._contribute(slots["bias"], _vector(g.sum(1)))
                 self._contribute(slots["weight"], _product(g, h) if _kind(module) == "linear" else _product(h, g))
+
             out.register_hook(backward_hook)
             return out
+
         self._handles.append(module.register_forward_hook(forward_hook))
 
 
@@ -174,8 +188,11 @@ class LoraB(_Chosen):
 
     def _hook(self) -> None:
         # with all weights frozen, the graph has to start somewhere: at the embeddings
-        self._handles.append(self.model.get_input_embeddings().register_forward_hook(
-            lambda module, args, out: out.detach().requires_grad_(True)))
+        self._handles.append(
+            self.model.get_input_embeddings().register_forward_hook(
+                lambda module, args, out: out.detach().requires_grad_(True)
+            )
+        )
         for name, module in adapted_modules(self.model).items():
             self._handles.append(module.register_forward_hook(self._adapter(name, module)))
 
@@ -184,16 +201,16 @@ class LoraB(_Chosen):
         slot = self._slot(f"{name}.lora_B.weight", (n_out, RANK))
         weight = module.weight
         wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        a = lora_a(self.seed, name, n_in).mul_(ALPHA / RANK).to(device=weight.device, dtype=wide)   # (r, in)
+        a = lora_a(self.seed, name, n_in).mul_(ALPHA / RANK).to(device=weight.device, dtype=wide)  # (r, in)
 
         def forward_hook(module, args, out):
             x = self._check(name, args[0]).detach()
             if not self._check(name, out).requires_grad:
                 raise Unsupported(f"no gradient passes through {name}")
-            ax = (_wide(x).reshape(self._batch, -1, n_in) @ a.T)     # (B, T, in) @ (in, r): all that is kept of x
+            ax = _wide(x).reshape(self._batch, -1, n_in) @ a.T  # (B, T, in) @ (in, r): all that is kept of x
             self._due[slot] += 1
-            out.register_hook(lambda g: self._contribute(
-                slot, _product(_wide(g).reshape(self._batch, -1, n_out), ax)))
+            out.register_hook(lambda g: self._contribute(slot, _product(_wide(g).reshape(self._batch, -1, n_out), ax)))
+
         return forward_hook
 
 

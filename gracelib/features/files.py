@@ -34,8 +34,7 @@ def load_features(folder: Path, m: int | None = None, d: int | None = None) -> d
     m_there, d_there = int(np.bincount(features["prompt"]).min()), features["g"].shape[1]
     if (m or 1) > m_there or (d or 1) > d_there:
         raise ValueError(
-            f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} "
-            "columns"
+            f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} columns"
         )
     if m is not None and m < m_there:  # a prompt's responses stand together, in order
         first = np.flatnonzero(np.diff(features["prompt"], prepend=-1))
@@ -75,11 +74,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
                 f"{len(features['g'])} rows of g; {_AGAIN}"
             )
     prompt = features["prompt"]
-    if (
-        prompt.dtype.kind not in "iu"
-        or prompt[0] != 0
-        or not np.isin(np.diff(prompt.astype(np.int64)), (0, 1)).all()
-    ):
+    if prompt.dtype.kind not in "iu" or prompt[0] != 0 or not np.isin(np.diff(prompt.astype(np.int64)), (0, 1)).all():
         raise ValueError(
             f"{path}: array 'prompt' does not count 0, 0, 1, 1, ...: the responses of a prompt stand together "
             f"and in order; {_AGAIN}"

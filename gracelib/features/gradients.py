@@ -11,6 +11,7 @@ ever held; see `per_layer.py` for how.
 Batches are padded on the right and given no attention mask: in a causal model a position cannot see what
 follows it, and a padded position is in no loss, so padding changes nothing but the rounding.
 """
+
 from __future__ import annotations
 
 import copy
@@ -29,8 +30,8 @@ from gracelib.features import heap
 from gracelib.features.batches import _batches, batch_groups, default_block_bytes
 from gracelib.features.estimators import check_params, engine_of, n_parameters
 from gracelib.features.per_layer import LayerByLayer, OneAtATime, Unsupported, parameter_names
-from gracelib.projection import MIB, SignProjection
 from gracelib.features.projection_choice import TwoSided, check_projection, make_projection
+from gracelib.projection import MIB, SignProjection
 
 Example = tuple[Sequence[int], Sequence[int]]
 
@@ -40,11 +41,22 @@ _TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
 _PROBE_ROWS = 8
 
 
-def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, seed: int = 0,
-                      batch_tokens: int | None = None, block_bytes: int | None = None, device: str = "auto",
-                      dtype: str = "float32", progress: bool = True, names: Sequence[str] | None = None,
-                      method: str = "auto", params: str = "all",
-                      projection: str = "signs") -> dict[str, np.ndarray]:
+def response_features(
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    d: int,
+    seed: int = 0,
+    batch_tokens: int | None = None,
+    block_bytes: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    progress: bool = True,
+    names: Sequence[str] | None = None,
+    method: str = "auto",
+    params: str = "all",
+    projection: str = "signs",
+) -> dict[str, np.ndarray]:
     """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
 
     examples: (prompt_ids, response_ids) pairs; the supervised tokens are exactly response_ids, which already
@@ -83,15 +95,17 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
     block_bytes = block_bytes or default_block_bytes(device.type == "cpu", D)
     n = len(examples)
     wide = torch.float64 if dtype == "float64" else torch.float32
-    result = {"g": np.zeros((n, d), np.float64 if dtype == "float64" else np.float32),
-              "length": np.array([len(y) for _, y in examples], dtype=np.int64),
-              **{k: np.zeros(n) for k in ("loss", "mean_prob", "grad_norm")}}
+    result = {
+        "g": np.zeros((n, d), np.float64 if dtype == "float64" else np.float32),
+        "length": np.array([len(y) for _, y in examples], dtype=np.int64),
+        **{k: np.zeros(n) for k in ("loss", "mean_prob", "grad_norm")},
+    }
     if n == 0:
         return result
     if device.type == "cpu":
         heap.keep_freed()
     was_training = model.training
-    model.eval()    # dropout off: the gradient belongs to the response, not to a random draw
+    model.eval()  # dropout off: the gradient belongs to the response, not to a random draw
     try:
         if params == "all":
             engine = _engine(model, examples, device, dtype, method)
@@ -99,8 +113,10 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
             engine = engine_of(model, params, seed)
         if projection == "two-sided":
             if engine is OneAtATime:
-                raise ValueError(f"projection='two-sided' needs gradients layer by layer, which {type(model).__name__} "
-                                 "does not allow (see the warning); use projection='signs' or 'sjlt'")
+                raise ValueError(
+                    f"projection='two-sided' needs gradients layer by layer, which {type(model).__name__} "
+                    "does not allow (see the warning); use projection='signs' or 'sjlt'"
+                )
             engine = partial(TwoSided, d=d, seed=seed)
         lengths = [len(x) + len(y) for x, y in examples]
         if engine is OneAtATime or method != "auto":
@@ -113,7 +129,7 @@ def response_features(model: nn.Module, examples: Sequence[Example], *, d: int, 
         with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
             for group in groups:
                 rows = [i for batch in group for i in batch]
-                g = torch.zeros(d, len(rows), dtype=wide, device=device).T    # a layout for fast products
+                g = torch.zeros(d, len(rows), dtype=wide, device=device).T  # a layout for fast products
                 squares = torch.zeros(len(rows), dtype=torch.float64, device=device)
 
                 def sink(name, start, block, g=g, squares=squares):
@@ -155,8 +171,8 @@ class _Batch:
         self.input_ids = self.input_ids.to(device)
         width = self.input_ids.shape[1]
         at = [torch.arange(len(x) - 1, len(x) - 1 + len(y)) + b * width for b, (x, y) in enumerate(examples)]
-        self.at = torch.cat(at).to(device)    # (n,) flat positions
-        self.targets = torch.cat([t[len(x):] for t, (x, _) in zip(texts, examples)]).to(device)
+        self.at = torch.cat(at).to(device)  # (n,) flat positions
+        self.targets = torch.cat([t[len(x) :] for t, (x, _) in zip(texts, examples)]).to(device)
         lengths = torch.tensor([len(y) for _, y in examples])
         self.row = torch.repeat_interleave(torch.arange(len(examples)), lengths).to(device)
         self.lengths = lengths.to(device)
@@ -165,16 +181,20 @@ class _Batch:
         """Sum over responses of their token means (responses do not meet, so each gets its own gradient).
         logits (B, T, V); keeps `losses` and `probabilities`, both (B,) float64."""
         wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        chosen = logits.flatten(0, 1)[self.at].to(wide)                                   # (n, V)
-        nll = F.cross_entropy(chosen, self.targets, reduction="none")                     # (n,)
+        chosen = logits.flatten(0, 1)[self.at].to(wide)  # (n, V)
+        nll = F.cross_entropy(chosen, self.targets, reduction="none")  # (n,)
         tokens = nll.detach().double()
         self.losses = self._mean(tokens)
         self.probabilities = self._mean(torch.exp(-tokens))
         return (nll / self.lengths[self.row]).sum()
 
     def _mean(self, per_token: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(self.lengths), dtype=per_token.dtype, device=per_token.device).index_add_(
-            0, self.row, per_token) / self.lengths
+        return (
+            torch.zeros(len(self.lengths), dtype=per_token.dtype, device=per_token.device).index_add_(
+                0, self.row, per_token
+            )
+            / self.lengths
+        )
 
 
 def _engine(model, examples, device, dtype, method):
@@ -188,9 +208,9 @@ def _engine(model, examples, device, dtype, method):
     try:
         fast = _probe(model, LayerByLayer, [pair], device)
         plain = _probe(model, OneAtATime, [[pair[0]], [pair[1]]], device)
-        total = torch.stack(list(plain.values())).norm(dim=(0, 2))    # (P, 2, rows) -> (2,)
+        total = torch.stack(list(plain.values())).norm(dim=(0, 2))  # (P, 2, rows) -> (2,)
         for name, exact in plain.items():
-            floor = torch.maximum(exact.norm(dim=1), 1e-3 * total)                        # (2,)
+            floor = torch.maximum(exact.norm(dim=1), 1e-3 * total)  # (2,)
             error = (fast[name] - exact).norm(dim=1) / floor.clamp_min(1e-30)
             # A student that is itself non-finite passes here: the main pass names the response.
             if (torch.isfinite(total) & ~(error <= _TOLERANCE[dtype])).any():
@@ -205,15 +225,20 @@ def _probe(model, engine, batches, device) -> dict[str, torch.Tensor]:
     """Each parameter's gradient, projected by itself to a few numbers: name -> (responses, rows)."""
     projection = SignProjection(_PROBE_ROWS, 0, device, cache_bytes=0)
     n = sum(map(len, batches))
-    seen = {name: torch.zeros(n, _PROBE_ROWS, dtype=torch.float64, device=device)
-            for name in parameter_names(model).values()}
+    seen = {
+        name: torch.zeros(n, _PROBE_ROWS, dtype=torch.float64, device=device)
+        for name in parameter_names(model).values()
+    }
     done = 0
     with engine(model, max(map(len, batches)), 8 * MIB) as gradients:
         for rows in batches:
             batch = _Batch(rows, device)
             part = slice(done, done + len(rows))
-            gradients.run(batch.input_ids, batch.loss, lambda name, start, block: projection.accumulate(
-                seen[name][part], name, start, block))
+            gradients.run(
+                batch.input_ids,
+                batch.loss,
+                lambda name, start, block: projection.accumulate(seen[name][part], name, start, block),
+            )
             done += len(rows)
     return seen
 
@@ -225,8 +250,7 @@ def _placed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
 
 def _labels(examples, names):
     if names is not None and len(names) != len(examples):
-        raise ValueError(f"response_features: {len(names)} names for {len(examples)} examples; "
-                         "give one each or none")
+        raise ValueError(f"response_features: {len(names)} names for {len(examples)} examples; give one each or none")
     return lambda i: f"response {i}" if names is None else f"response {i} ({names[i]})"
 
 
@@ -247,24 +271,32 @@ def _check_examples(model, examples, label):
     vocabulary = getattr(config, "vocab_size", None)
     for i, (prompt, response) in enumerate(examples):
         if len(prompt) == 0:
-            raise ValueError(f"{label(i)}: the prompt is empty, so nothing predicts the first response "
-                             "token; put at least a BOS token there")
+            raise ValueError(
+                f"{label(i)}: the prompt is empty, so nothing predicts the first response "
+                "token; put at least a BOS token there"
+            )
         if len(response) == 0:
             raise ValueError(f"{label(i)}: the response is empty; it needs at least its EOS token")
         total = len(prompt) + len(response)
         if positions is not None and total > positions:
-            raise ValueError(f"{label(i)}: {len(prompt)} prompt + {len(response)} response tokens exceed "
-                             f"the model's {positions} positions; shorten the response or drop it")
+            raise ValueError(
+                f"{label(i)}: {len(prompt)} prompt + {len(response)} response tokens exceed "
+                f"the model's {positions} positions; shorten the response or drop it"
+            )
         if vocabulary is not None:
             low, high = min(min(prompt), min(response)), max(max(prompt), max(response))
             if low < 0 or high >= vocabulary:
-                raise ValueError(f"{label(i)}: token id {low if low < 0 else high} is outside the model's "
-                                 f"vocabulary of {vocabulary}; use the student's own tokenizer")
+                raise ValueError(
+                    f"{label(i)}: token id {low if low < 0 else high} is outside the model's "
+                    f"vocabulary of {vocabulary}; use the student's own tokenizer"
+                )
 
 
 def _check_finite(what, values, rows, label):
     bad = (~torch.isfinite(values)).nonzero()
     if len(bad):
         k = int(bad[0])
-        raise ValueError(f"{label(rows[k])}: {what} is {values[k].item()}; look for non-finite student "
-                         "weights, or use dtype='float32' if this was 'bfloat16'")
+        raise ValueError(
+            f"{label(rows[k])}: {what} is {values[k].item()}; look for non-finite student "
+            "weights, or use dtype='float32' if this was 'bfloat16'"
+        )

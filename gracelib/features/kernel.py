@@ -10,6 +10,7 @@ torch sum then adds in a fixed order: no atomics, so the same input gives the sa
 as three TF32 products ("tf32x3", an error of about 2^-21, or exactly: "ieee"), never as one; bfloat16 gradients and signs
 are exact as they are. float64 is left to the torch path.
 """
+
 from __future__ import annotations
 
 import torch
@@ -18,16 +19,24 @@ import triton.language as tl
 
 from gracelib.projection import _GOLDEN, _LAST_SHIFT, _ROUNDS, SignProjection, _i32, _keys, _mix_int
 
-_BLOCK_D, _BLOCK_E = 64, 64    # rows (whole words of 32) and elements a tile
-_LEAST_B, _MOST_B = 16, 128    # responses a tile: what tensor cores take at least, what registers hold at most
+_BLOCK_D, _BLOCK_E = 64, 64  # rows (whole words of 32) and elements a tile
+_LEAST_B, _MOST_B = 16, 128  # responses a tile: what tensor cores take at least, what registers hold at most
 _MOST_SPLITS = 64
 (_S1, _F1), (_S2, _F2), (_S3, _F3) = _ROUNDS
 _CONSTANTS = {"S1": _S1, "F1": _F1, "S2": _S2, "F2": _F2, "S3": _S3, "F3": _F3, "LAST": _LAST_SHIFT}
 
 
 @triton.jit
-def _mix(x, S1: tl.constexpr, F1: tl.constexpr, S2: tl.constexpr, F2: tl.constexpr, S3: tl.constexpr,
-         F3: tl.constexpr, LAST: tl.constexpr):
+def _mix(
+    x,
+    S1: tl.constexpr,
+    F1: tl.constexpr,
+    S2: tl.constexpr,
+    F2: tl.constexpr,
+    S3: tl.constexpr,
+    F3: tl.constexpr,
+    LAST: tl.constexpr,
+):
     """`mix` of `projection`'s head on unsigned 32-bit integers: products wrap, shifts bring zeros in."""
     x = (x ^ (x >> S1)) * tl.full([], F1, tl.uint32)
     x = (x ^ (x >> S2)) * tl.full([], F2, tl.uint32)
@@ -36,10 +45,30 @@ def _mix(x, S1: tl.constexpr, F1: tl.constexpr, S2: tl.constexpr, F2: tl.constex
 
 
 @triton.jit(do_not_specialize=["low", "k0", "hi_key"])
-def _project(grad, row_keys, partial, B, d, n, low, k0, hi_key, stride_b, span,
-             BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, PRECISION: tl.constexpr,
-             S1: tl.constexpr, F1: tl.constexpr, S2: tl.constexpr, F2: tl.constexpr, S3: tl.constexpr,
-             F3: tl.constexpr, LAST: tl.constexpr):
+def _project(
+    grad,
+    row_keys,
+    partial,
+    B,
+    d,
+    n,
+    low,
+    k0,
+    hi_key,
+    stride_b,
+    span,
+    BLOCK_B: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    PRECISION: tl.constexpr,
+    S1: tl.constexpr,
+    F1: tl.constexpr,
+    S2: tl.constexpr,
+    F2: tl.constexpr,
+    S3: tl.constexpr,
+    F3: tl.constexpr,
+    LAST: tl.constexpr,
+):
     """partial[split, b, row] = sum over the split's elements e of grad[b, e] * sign(low + e, row).
 
     grad (B, n), rows `stride_b` apart; low: e mod 2^32 of the first element; k0, hi_key: int32
@@ -58,15 +87,15 @@ def _project(grad, row_keys, partial, B, d, n, low, k0, hi_key, stride_b, span,
     total = tl.zeros((BLOCK_B, BLOCK_D), dtype=tl.float32)
     first = split.to(tl.int64) * span
     for offset in range(0, span, BLOCK_E):
-        e = first + offset + lane                                                     # int64
+        e = first + offset + lane  # int64
         inside = e < n
         word = _mix((low + e).to(tl.uint32) ^ k0, S1, F1, S2, F2, S3, F3, LAST)
         word = _mix(word ^ hi_key, S1, F1, S2, F2, S3, F3, LAST)
-        word = _mix(word[:, None] ^ key[None, :], S1, F1, S2, F2, S3, F3, LAST)        # (E, D / 32)
+        word = _mix(word[:, None] ^ key[None, :], S1, F1, S2, F2, S3, F3, LAST)  # (E, D / 32)
         up = tl.reshape((word[:, :, None] >> bit[None, None, :]) & 1, (BLOCK_E, BLOCK_D))
         sign = tl.where(up == 1, 1.0, -1.0).to(grad.dtype.element_ty)
         at = grad + b.to(tl.int64)[:, None] * stride_b + e[None, :]
-        g = tl.load(at, mask=(b < B)[:, None] & inside[None, :], other=0.0)            # (B, E)
+        g = tl.load(at, mask=(b < B)[:, None] & inside[None, :], other=0.0)  # (B, E)
         total = tl.dot(g, sign, total, input_precision=PRECISION, out_dtype=tl.float32)
     at = partial + (split.to(tl.int64) * B + b.to(tl.int64)[:, None]) * d + row[None, :]
     tl.store(at, total, mask=(b < B)[:, None] & (row < d)[None, :])
@@ -79,8 +108,15 @@ class TritonSignProjection(SignProjection):
     elements are cut at most; the result's last bits depend on it, nothing else. Raises ValueError as `SignProjection`.
     """
 
-    def __init__(self, d: int, seed: int = 0, device: str | torch.device = "cuda", precision: str = "tf32x3",
-                 splits: int = _MOST_SPLITS, **options):
+    def __init__(
+        self,
+        d: int,
+        seed: int = 0,
+        device: str | torch.device = "cuda",
+        precision: str = "tf32x3",
+        splits: int = _MOST_SPLITS,
+        **options,
+    ):
         super().__init__(d, seed, device, **options)
         if precision not in ("tf32x3", "ieee"):
             raise ValueError(f"TritonSignProjection: precision must be 'tf32x3' or 'ieee', got {precision!r}")
@@ -95,9 +131,9 @@ class TritonSignProjection(SignProjection):
         if grad_block.stride(1) != 1:
             grad_block = grad_block.contiguous()
         at, stop = start, start + grad_block.shape[1]
-        while at < stop:    # one launch per value of e >> 32: nearly always one
+        while at < stop:  # one launch per value of e >> 32: nearly always one
             end = min(stop, ((at >> 32) + 1) << 32)
-            self._launch(out, name, at, grad_block[:, at - start:end - start])
+            self._launch(out, name, at, grad_block[:, at - start : end - start])
             at = end
 
     def _launch(self, out: torch.Tensor, name: str, at: int, grad: torch.Tensor) -> None:
@@ -115,9 +151,25 @@ class TritonSignProjection(SignProjection):
         partial = torch.empty(splits, B, self.d, dtype=torch.float32, device=grad.device)
         block_b = min(_MOST_B, max(_LEAST_B, triton.next_power_of_2(B)))
         grid = (-(-B // block_b), -(-self.d // _BLOCK_D), splits)
-        _project[grid](grad, keys, partial, B, self.d, n, at & 0xFFFFFFFF, _i32(k0), _i32(hi_key), grad.stride(0), span,
-                       BLOCK_B=block_b, BLOCK_D=_BLOCK_D, BLOCK_E=_BLOCK_E, PRECISION=self.precision, num_warps=4 if
-                       block_b < _MOST_B else 8, **_CONSTANTS)
+        _project[grid](
+            grad,
+            keys,
+            partial,
+            B,
+            self.d,
+            n,
+            at & 0xFFFFFFFF,
+            _i32(k0),
+            _i32(hi_key),
+            grad.stride(0),
+            span,
+            BLOCK_B=block_b,
+            BLOCK_D=_BLOCK_D,
+            BLOCK_E=_BLOCK_E,
+            PRECISION=self.precision,
+            num_warps=4 if block_b < _MOST_B else 8,
+            **_CONSTANTS,
+        )
         out.add_(partial.sum(0))
 
 
@@ -128,7 +180,7 @@ def works_on(device: torch.device) -> str | None:
     ours, exact = (torch.zeros(5, 40, device=device) for _ in range(2))
     try:
         TritonSignProjection(40, 1, device).accumulate(ours, "check", 2**32 - 100, grad)
-    except Exception as error:    # the compiler's many kinds: any of them means that the other path is taken, and said
+    except Exception as error:  # the compiler's many kinds: any of them means that the other path is taken, and said
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     SignProjection(40, 1, device, cache_bytes=0).accumulate(exact, "check", 2**32 - 100, grad)
     return None if torch.equal(ours, exact) else "its signs differ from the torch path's"

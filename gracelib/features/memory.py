@@ -7,6 +7,7 @@ lists: blocks of the per-response gradients of one tensor, signs, and what waits
 of it grows with the number of responses; their results do, by d numbers each, and are listed too. The peak is then
 measured, so that the statement can be held against it.
 """
+
 from __future__ import annotations
 
 import sys
@@ -18,13 +19,13 @@ import torch
 from torch import nn
 
 from gracelib.features.batches import _BATCH_TOKENS, _GROUP_BYTES, batch_groups, default_block_bytes
-from gracelib.features.gradients import Example, _Batch
 from gracelib.features.estimators import RANK, _sizes, adapted_modules, chosen_shapes
+from gracelib.features.gradients import Example, _Batch
 from gracelib.features.per_layer import held_bytes
-from gracelib.projection import MIB
 from gracelib.features.projection_choice import _CHUNK, SPARSITY, check_projection, sides
+from gracelib.projection import MIB
 
-_SIGN_CACHE = 256 * MIB    # SignProjection's default
+_SIGN_CACHE = 256 * MIB  # SignProjection's default
 _STATUS = Path("/proc/self/status")
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
@@ -45,14 +46,26 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{what} {size_of(size)}" for what, size in self.parts.items() if size >= MIB)
-        return (f"weights {size_of(self.weights)}; beyond them and one backward pass over {self.tokens:,} tokens "
-                f"(padding counted) at most {size_of(self.extra)}{f' ({parts})' if parts else ''}; keeping the gradients "
-                f"of the {self.rows} responses that are projected together would take {size_of(self.whole)}")
+        return (
+            f"weights {size_of(self.weights)}; beyond them and one backward pass over {self.tokens:,} tokens "
+            f"(padding counted) at most {size_of(self.extra)}{f' ({parts})' if parts else ''}; keeping the gradients "
+            f"of the {self.rows} responses that are projected together would take {size_of(self.whole)}"
+        )
 
 
-def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = None, *,
-                lengths: Sequence[int] | None = None, dtype: str = "float32", device: str = "cpu",
-                params: str = "all", block_bytes: int | None = None, projection: str = "signs") -> MemoryPlan:
+def plan_memory(
+    model: nn.Module,
+    n: int,
+    d: int,
+    batch_tokens: int | None = None,
+    *,
+    lengths: Sequence[int] | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    params: str = "all",
+    block_bytes: int | None = None,
+    projection: str = "signs",
+) -> MemoryPlan:
     """What `gradients.response_features` will need for n responses, in bytes.
 
     model: the student; one on torch's "meta" device (no weights read) will do. n, d, batch_tokens, dtype, device,
@@ -67,14 +80,16 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
         raise ValueError(f"plan_memory: {len(lengths)} lengths for n={n} responses")
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
-    known, lengths = lengths is not None, [2] * n if lengths is None else lengths    # the shortest: the most in a batch
+    known, lengths = lengths is not None, [2] * n if lengths is None else lengths  # the shortest: the most in a batch
     together = cpu and params == "all" and projection != "two-sided"
-    groups = [[(len(batch), len(batch) * lengths[batch[0]]) for batch in group]    # (rows, tokens with padding)
-              for group in batch_groups(model, lengths, batch_tokens, together)]
-    rows = max((sum(r for r, _ in group) for group in groups), default=0)    # whose gradients are in one block
+    groups = [
+        [(len(batch), len(batch) * lengths[batch[0]]) for batch in group]  # (rows, tokens with padding)
+        for group in batch_groups(model, lengths, batch_tokens, together)
+    ]
+    rows = max((sum(r for r, _ in group) for group in groups), default=0)  # whose gradients are in one block
     tokens = max((t for group in groups for _, t in group), default=0)
-    most = max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)    # tokens that wait
-    waiting = held_bytes(model) * most if most else 0    # which runs the model: not where nothing waits
+    most = max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)  # tokens that wait
+    waiting = held_bytes(model) * most if most else 0  # which runs the model: not where nothing waits
     if not known:
         tokens = max(tokens, batch_tokens or 2 * _BATCH_TOKENS)
         waiting = _GROUP_BYTES if together else 0
@@ -85,14 +100,14 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
     tied = _is_tied(model)
 
     parts = {**_projecting(projection, shapes, total, rows, tokens, d, wide, cpu), "results": n * (d * wide + 5 * 8)}
-    if projection != "two-sided":    # which forms no gradient
+    if projection != "two-sided":  # which forms no gradient
         block_bytes = block_bytes or default_block_bytes(cpu, total)
         block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
-        parts["blocks of per-response gradients"] = 3 * block    # two sums of a tied tensor, and a factor's copy
+        parts["blocks of per-response gradients"] = 3 * block  # two sums of a tied tensor, and a factor's copy
     if waiting:
         parts["factors of gradients that are projected together"] = waiting
     if params == "all":
-        if tied:    # it waits for the lookup, whose gradient comes last; the norm of a sum needs both at once
+        if tied:  # it waits for the lookup, whose gradient comes last; the norm of a sum needs both at once
             parts["gradient of a tied head's logits"] = tokens * vocabulary * wide
         # The check against plain autograd, one response at a time, comes before the signs are cached: it needs one
         # whole tensor's gradient, up to three times (two uses and their sum).
@@ -101,9 +116,9 @@ def plan_memory(model: nn.Module, n: int, d: int, batch_tokens: int | None = Non
         if check > rest:
             parts["largest tensor's gradient, in the first check"] = check - rest
     if params == "lora-b":
-        modules = adapted_modules(model).values()    # A of each (drawn in float64), and A x of every token
+        modules = adapted_modules(model).values()  # A of each (drawn in float64), and A x of every token
         parts["adapters"] = RANK * (sum(_sizes(m)[0] for m in modules) * (wide + 8) + tokens * len(modules) * wide)
-    if element < wide:    # factors are widened before they are multiplied
+    if element < wide:  # factors are widened before they are multiplied
         parts["widened factors"] = tokens * (2 * vocabulary + max(s[-1] for s in shapes.values())) * wide
     weights = element * sum(p.numel() for p in dict.fromkeys(model.parameters()))
     return MemoryPlan(weights, sum(parts.values()), parts, rows * total * wide, rows, tokens)
@@ -116,6 +131,7 @@ def one_backward(model: nn.Module, examples: Sequence[Example], batch_tokens: in
 
     def free(p):
         p.grad = None
+
     handles = [p.register_post_accumulate_grad_hook(free) for p in model.parameters()]
     batch = _Batch([examples[i] for i in rows], next(model.parameters()).device)
     batch.loss(model(input_ids=batch.input_ids, use_cache=False).logits).backward()
@@ -128,11 +144,11 @@ def peak_memory(device: str = "cpu") -> int:
     (weights, Python and libraries included). Since the process began, or since `reset_peak`."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if _STATUS.is_file():    # not getrusage: a process starts there with the peak of the one that started it
+    if _STATUS.is_file():  # not getrusage: a process starts there with the peak of the one that started it
         line = next(line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     if sys.platform == "win32":
-        import psutil    # comes with accelerate
+        import psutil  # comes with accelerate
 
         return psutil.Process().memory_info().peak_wset
     import resource
@@ -159,25 +175,36 @@ def size_of(n_bytes: int) -> str:
     return f"{n_bytes / size:.1f} {unit}" if size > 1 else f"{n_bytes} {unit}"
 
 
-def _projecting(projection: str, shapes: dict[str, tuple[int, ...]], total: int, rows: int, tokens: int, d: int,
-                wide: int, cpu: bool) -> dict[str, int]:
+def _projecting(
+    projection: str,
+    shapes: dict[str, tuple[int, ...]],
+    total: int,
+    rows: int,
+    tokens: int,
+    d: int,
+    wide: int,
+    cpu: bool,
+) -> dict[str, int]:
     """What making the projection needs beside the gradients, by `projection_choice.PROJECTIONS`."""
-    if projection == "sjlt":    # a piece, with either sign, and as `index_add_` wants it; words, rows (int64)
+    if projection == "sjlt":  # a piece, with either sign, and as `index_add_` wants it; words, rows (int64)
         return {"pieces of gradients": _CHUNK * (4 * rows * wide + 8 * SPARSITY + 16)}
-    if projection == "two-sided":    # kept for all tensors; and a product of each factor, as it is made
+    if projection == "two-sided":  # kept for all tensors; and a product of each factor, as it is made
         d1, d2 = sides(d)
         kept = sum(shape[0] * d1 + shape[1] * d2 if len(shape) == 2 else shape[0] * d for shape in shapes.values())
         widest = max(max(shape) for shape in shapes.values())
         return {"signs": kept * wide + 4 * widest * d2 * wide, "factors, projected": 2 * tokens * (d1 + d2) * wide}
-    chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d    # whole 32-row words, floats
-    return {"signs": min(_SIGN_CACHE * 3 // 4, total * d * wide) + min(_SIGN_CACHE // 4, total * -(-d // 32) * 4)
-            + 4 * chunk * (wide // 4)}
+    chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d  # whole 32-row words, floats
+    return {
+        "signs": min(_SIGN_CACHE * 3 // 4, total * d * wide)
+        + min(_SIGN_CACHE // 4, total * -(-d // 32) * 4)
+        + 4 * chunk * (wide // 4)
+    }
 
 
 def _block(shape: tuple[int, ...], rows: int, block_bytes: int, wide: int) -> int:
     """Bytes of one block of a tensor's per-response gradients, as `LayerByLayer` cuts them."""
     cols = torch.Size(shape[1:]).numel()
-    step = min(shape[0], max(1, block_bytes // (rows * cols * 4)))    # a block counts 4 bytes an element
+    step = min(shape[0], max(1, block_bytes // (rows * cols * 4)))  # a block counts 4 bytes an element
     return rows * step * cols * wide
 
 

@@ -15,6 +15,7 @@ silently.
 sink(name, start, block): elements start..start+k-1 of the flattened parameter `name`, block (B, k), float32
 or float64.
 """
+
 from __future__ import annotations
 
 from collections import Counter, defaultdict
@@ -27,10 +28,10 @@ from torch import nn
 from gracelib.features.contributions import _block, _lookup, _product, _vector, _wide
 
 Sink = Callable[[str, int, torch.Tensor], None]
-LossOf = Callable[[torch.Tensor], torch.Tensor]    # logits (B, T, V) -> a sum of one loss per response
+LossOf = Callable[[torch.Tensor], torch.Tensor]  # logits (B, T, V) -> a sum of one loss per response
 
 
-_OUTPUTS = {"linear": 0, "conv1d": 1, "embedding": 1}    # which side of such a module's weight is its output
+_OUTPUTS = {"linear": 0, "conv1d": 1, "embedding": 1}  # which side of such a module's weight is its output
 
 
 class Unsupported(Exception):
@@ -63,8 +64,11 @@ def _kind(module: nn.Module) -> str | None:
 
 def unknown_modules(model: nn.Module) -> list[str]:
     """'name (Class)' of every module that has parameters of its own and no known layer-by-layer gradient."""
-    return [f"{name or 'the model itself'} ({type(m).__name__})" for name, m in model.named_modules()
-            if any(p is not None for p in m._parameters.values()) and _kind(m) is None]
+    return [
+        f"{name or 'the model itself'} ({type(m).__name__})"
+        for name, m in model.named_modules()
+        if any(p is not None for p in m._parameters.values()) and _kind(m) is None
+    ]
 
 
 def held_bytes(model: nn.Module) -> int:
@@ -74,7 +78,8 @@ def held_bytes(model: nn.Module) -> int:
     inputs = {}
 
     def note(module, args, out):
-        inputs[id(args[0])] = args[0]    # kept: else another tensor could get its id
+        inputs[id(args[0])] = args[0]  # kept: else another tensor could get its id
+
     kinds = {module: _kind(module) for module in model.modules()}
     handles = [module.register_forward_hook(note) for module, kind in kinds.items() if kind in ("linear", "conv1d")]
     device = next(model.parameters()).device
@@ -129,7 +134,7 @@ class LayerByLayer:
     def __exit__(self, *exc):
         for handle in self._handles:
             handle.remove()
-        for module, weight in self._swapped.items():    # a forward that failed half-way
+        for module, weight in self._swapped.items():  # a forward that failed half-way
             module._parameters["weight"] = weight
         for p, flag in self._flags:
             p.requires_grad_(flag)
@@ -144,7 +149,7 @@ class LayerByLayer:
         with torch.enable_grad():
             loss = loss_of(self.model(input_ids=input_ids, use_cache=False).logits)
             loss.backward()
-        for p in list(self._ready):    # uses that no gradient reached leave their tensor waiting
+        for p in list(self._ready):  # uses that no gradient reached leave their tensor waiting
             self._finish(p)
         self._kept_rows += self._batch if sink is None else 0
 
@@ -204,7 +209,7 @@ class LayerByLayer:
                 raise Unsupported(f"no gradient passes through {label}")
 
             def backward_hook(g):
-                g = _wide(g).reshape(self._batch, -1, g.shape[-1])                    # (B, T, out)
+                g = _wide(g).reshape(self._batch, -1, g.shape[-1])  # (B, T, out)
                 if "bias" in own:
                     self._contribute(own["bias"], _vector(g.sum(1)))
                 if "weight" not in own:
@@ -214,10 +219,12 @@ class LayerByLayer:
                     norm = F.layer_norm if isinstance(module, nn.LayerNorm) else F.rms_norm
                     h = norm(h, module.normalized_shape, eps=module.eps).reshape(g.shape)
                     return self._contribute(own["weight"], _vector((g * h).sum(1)))
-                h = h.reshape(self._batch, -1, h.shape[-1])                           # (B, T, in)
+                h = h.reshape(self._batch, -1, h.shape[-1])  # (B, T, in)
                 # torch's Linear keeps its weight as (out, in), transformers' Conv1D as (in, out)
                 self._contribute(own["weight"], _product(g, h) if kind == "linear" else _product(h, g))
+
             out.register_hook(backward_hook)
+
         return forward_hook
 
     def _embedding(self, label: str):
@@ -227,20 +234,23 @@ class LayerByLayer:
                 # learned positions are looked up once for the whole batch; apart, their gradients stay apart
                 ids, out = ids.expand(self._batch, -1), out.expand(self._batch, -1, -1)
             ids = self._check(label, ids)
-            scale = getattr(module, "embed_scale", 1.0)    # Gemma's embeddings multiply after the lookup
+            scale = getattr(module, "embed_scale", 1.0)  # Gemma's embeddings multiply after the lookup
             self._due[module.weight] += 1
-            out = out.detach().requires_grad_(True)        # the leaf from which the graph grows
+            out = out.detach().requires_grad_(True)  # the leaf from which the graph grows
 
             def backward_hook(g):
                 g = _wide(g) * scale if torch.is_tensor(scale) or scale != 1.0 else _wide(g)
                 self._contribute(module.weight, _lookup(ids, g, module.padding_idx))
+
             out.register_hook(backward_hook)
             return out
+
         return forward_hook
 
     def _swap_in(self, label: str):
         """RMSNorms differ in detail (1 + w, casts before or after the weight), so each is run as it is, only
         with a copy of its weight per response; autograd then keeps the responses apart by itself."""
+
         def pre_hook(module, args):
             x = self._check(label, args[0] if args else None)
             weight = module._parameters["weight"]
@@ -249,6 +259,7 @@ class LayerByLayer:
             own.register_hook(lambda g: self._contribute(weight, _vector(_wide(g).reshape(self._batch, -1))))
             self._swapped[module] = weight
             module._parameters["weight"] = own
+
         return pre_hook
 
     def _swap_out(self, module, args, out):
@@ -281,7 +292,7 @@ class OneAtATime:
             p.grad = grad
 
     def _take(self, p: nn.Parameter) -> None:
-        grad, p.grad = p.grad, None    # autograd has added up all uses of a tied tensor before it calls this
+        grad, p.grad = p.grad, None  # autograd has added up all uses of a tied tensor before it calls this
         self._sink(self.names[p], 0, _wide(grad.to_dense() if grad.is_sparse else grad).reshape(1, -1))
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink) -> None:

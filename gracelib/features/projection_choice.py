@@ -14,6 +14,7 @@ errors around that average are others, and rankings of teachers may differ; a ta
 
 As everywhere, 1/sqrt(D) is left to `gradients.response_features`.
 """
+
 from __future__ import annotations
 
 import math
@@ -25,7 +26,7 @@ from gracelib.projection import SignProjection, sign_projection, sign_words, sig
 
 PROJECTIONS = ("signs", "sjlt", "two-sided")
 SPARSITY = 4
-_CHUNK = 1 << 16    # elements whose rows and signs are made at once
+_CHUNK = 1 << 16  # elements whose rows and signs are made at once
 
 
 def check_projection(projection: str, params: str = "all", method: str = "auto") -> None:
@@ -34,8 +35,10 @@ def check_projection(projection: str, params: str = "all", method: str = "auto")
         raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, got {projection!r}")
     if projection == "two-sided" and (params != "all" or method != "auto"):
         clash = f"params={params!r}" if params != "all" else f"method={method!r}"
-        raise ValueError(f"projection='two-sided' does not go with {clash}: it needs the factors of every weight's "
-                         "gradient; use projection='signs' or 'sjlt'")
+        raise ValueError(
+            f"projection='two-sided' does not go with {clash}: it needs the factors of every weight's "
+            "gradient; use projection='signs' or 'sjlt'"
+        )
 
 
 def make_projection(projection: str, d: int, seed: int, device: torch.device):
@@ -59,14 +62,18 @@ class SparseProjection(SignProjection):
         """out (B, d) += the sparse projection of grad_block (B, k), elements start..start+k-1 of parameter `name`.
         Raises ValueError if the shapes do not fit."""
         if grad_block.ndim != 2 or out.shape != (grad_block.shape[0], self.d):
-            raise ValueError(f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
-                             f"{tuple(out.shape)} and {tuple(grad_block.shape)}")
+            raise ValueError(
+                f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
+                f"{tuple(out.shape)} and {tuple(grad_block.shape)}"
+            )
         scale = math.sqrt(self.d / SPARSITY)
         for at in range(0, grad_block.shape[1], _CHUNK):
-            piece = grad_block[:, at:at + _CHUNK].to(out.dtype)                                    # (B, c)
-            words = sign_words(self.seed, f"{name}\0sjlt", start + at, start + at + piece.shape[1], SPARSITY, self.device)
+            piece = grad_block[:, at : at + _CHUNK].to(out.dtype)  # (B, c)
+            words = sign_words(
+                self.seed, f"{name}\0sjlt", start + at, start + at + piece.shape[1], SPARSITY, self.device
+            )
             for word in words:
-                row = ((word & 0x7FFFFFFF).to(torch.int64) * self.d) >> 31                         # (c,)
+                row = ((word & 0x7FFFFFFF).to(torch.int64) * self.d) >> 31  # (c,)
                 out.index_add_(1, row, torch.where(word < 0, piece, -piece), alpha=scale)
 
 
@@ -91,21 +98,21 @@ class TwoSided(LayerByLayer):
 
     def _between(self, add, p, name: str) -> torch.Tensor:
         if p.ndim == 1:
-            v = add(None, 0, p.shape[0])[:, :, 0]                                                  # (B, numel)
+            v = add(None, 0, p.shape[0])[:, :, 0]  # (B, numel)
             return v @ self._signs(name, p.shape[0], self.d, v)
         (d1, d2), (rows, columns) = sides(self.d), p.shape
         left, right, skip = add.factors
-        right = right @ self._signs(f"{name}\0columns", columns, d2, right)                        # (B, T, d2)
-        by_row = self._signs(f"{name}\0rows", rows, d1, right)                                     # (rows, d1)
-        if left.ndim == 2:    # a lookup: ids (B, T) instead of gradients
+        right = right @ self._signs(f"{name}\0columns", columns, d2, right)  # (B, T, d2)
+        by_row = self._signs(f"{name}\0rows", rows, d1, right)  # (rows, d1)
+        if left.ndim == 2:  # a lookup: ids (B, T) instead of gradients
             right = right if skip is None else right * (left != skip)[:, :, None]
-            left = by_row[left]                                                                    # (B, T, d1)
+            left = by_row[left]  # (B, T, d1)
         else:
             left = left @ by_row
-        return torch.bmm(left.transpose(1, 2), right).flatten(1)                                   # (B, d1 d2)
+        return torch.bmm(left.transpose(1, 2), right).flatten(1)  # (B, d1 d2)
 
     def _signs(self, name: str, size: int, d: int, like: torch.Tensor) -> torch.Tensor:
         key = (name, like.dtype)
-        if key not in self._made:    # d1 and d2 are about sqrt(d): small beside the weight itself
+        if key not in self._made:  # d1 and d2 are about sqrt(d): small beside the weight itself
             self._made[key] = signs(self.seed, name, 0, size, d, like.dtype, like.device)
         return self._made[key]

@@ -21,8 +21,13 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     keep_cell = {"tags"}
     cells, count = [], 0
     for index, cell in enumerate(c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])):
-        cell = nbformat.from_dict({**cell, "id": f"cell-{index:02d}",
-                                   "metadata": {k: v for k, v in cell.metadata.items() if k in keep_cell and v}})
+        cell = nbformat.from_dict(
+            {
+                **cell,
+                "id": f"cell-{index:02d}",
+                "metadata": {k: v for k, v in cell.metadata.items() if k in keep_cell and v},
+            }
+        )
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
@@ -33,8 +38,11 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 if "metadata" in output:
                     output.metadata = {}
         cells.append(cell)
-    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
-                "language_info": {"name": "python"}, "gracelib": made_by(cells)}
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
+        "language_info": {"name": "python"},
+        "gracelib": made_by(cells),
+    }
     return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
 
 

@@ -71,7 +71,7 @@ def check_writable(folder: Path, keep: bool = True) -> None:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_PROBE))
         if not keep:
-            for path in made:    # the innermost first
+            for path in made:  # the innermost first
                 path.rmdir()
 
 
@@ -82,8 +82,9 @@ def _number(error: BaseException | None, folder: Path | None = None) -> int | No
         if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors, tokenizers
             number = int(said[1])
         names = [name for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name]
-        ours = folder and any(Path(os.path.abspath(os.fsdecode(name))).is_relative_to(os.path.abspath(folder))
-                              for name in names)
+        ours = folder and any(
+            Path(os.path.abspath(os.fsdecode(name))).is_relative_to(os.path.abspath(folder)) for name in names
+        )
         if number in _ANYWHERE or (number in _WHAT and ours):
             return number
         error = error.__cause__

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import median
 
 from gracelib.experiment import extras, run, tables
-from gracelib.jobs import notebooks, paths
 from gracelib.experiment.scales import SCALES, TABLES_ONLY, Scale, get_scale
+from gracelib.jobs import notebooks, paths
 from gracelib.jobs.store import DECISIVE, META, Job, fault_in, file_hash, versions, with_upstream
 
 NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
@@ -58,9 +58,10 @@ class Finished:
         for path in newest:
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                found[path.parent.parent.name].append({key: record[key] for key in (
-                    "label", "key", "params", "code", "inputs", "versions", "seconds")} | {
-                        "modules": record.get("modules", {})})
+                found[path.parent.parent.name].append(
+                    {key: record[key] for key in ("label", "key", "params", "code", "inputs", "versions", "seconds")}
+                    | {"modules": record.get("modules", {})}
+                )
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # damaged, and named as such where a planned job has this folder
         return found
@@ -74,9 +75,15 @@ class Finished:
         """The closest older result of the same stage and label, or None."""
         like = [m for m in self.metas[job.stage.name] if m["label"] == job.label]
         older = [m for m in like if m["key"] not in self._of_others] if like else []
-        return min(older, key=lambda m: (len(_flat_changes(m["params"], job.params)) + (m["code"] != job.stage.code)
-                                         + sum(m["inputs"].get(k) != up.key for k, up in job.inputs.items())),
-                   default=None)
+        return min(
+            older,
+            key=lambda m: (
+                len(_flat_changes(m["params"], job.params))
+                + (m["code"] != job.stage.code)
+                + sum(m["inputs"].get(k) != up.key for k, up in job.inputs.items())
+            ),
+            default=None,
+        )
 
     def seconds(self, stage: str, old: dict | None, plan: set[str]) -> float | None:
         """What a job took before; else the median of its stage's finished jobs in this plan (another scale's are of
@@ -122,8 +129,14 @@ def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> 
             verdicts.append(Verdict(job, "not needed"))
         else:
             old = finished.before(job) if finished.fault(job) == "missing" else None
-            verdicts.append(Verdict(job, "rerun", tuple(_reasons(job, old, finished, needed)),
-                                    finished.seconds(job.stage.name, old, set(plan))))
+            verdicts.append(
+                Verdict(
+                    job,
+                    "rerun",
+                    tuple(_reasons(job, old, finished, needed)),
+                    finished.seconds(job.stage.name, old, set(plan)),
+                )
+            )
     return verdicts
 
 
@@ -147,8 +160,11 @@ def _reasons(job: Job, old: dict | None, finished: Finished, needed: dict[str, J
         names = sorted(name for name in {*parts, *old["modules"]} if old["modules"].get(name) != parts.get(name))
         found += [f"its code changed: {', '.join(names) if old['modules'] else 'of which module is not recorded'}"]
     now = versions()
-    found += [f"package {name} {old['versions'].get(name)} -> {now[name]}" for name in DECISIVE
-              if old["versions"].get(name) != now[name]]
+    found += [
+        f"package {name} {old['versions'].get(name)} -> {now[name]}"
+        for name in DECISIVE
+        if old["versions"].get(name) != now[name]
+    ]
     for name, upstream in job.inputs.items():
         if old["inputs"].get(name) != upstream.key:
             again = "an input is rerun" if upstream.key in needed else "an input is another"
@@ -157,10 +173,13 @@ def _reasons(job: Job, old: dict | None, finished: Finished, needed: dict[str, J
 
 
 def _flat_changes(old, new, where: str = "") -> list[str]:
-    """"lr 0.001 -> 0.002" for each leaf of two JSON values that differ; dicts and lists of one length are gone into."""
+    """ "lr 0.001 -> 0.002" for each leaf of two JSON values that differ; dicts and lists of one length are gone into."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [c for k in sorted({*old, *new})
-                for c in _flat_changes(old.get(k, "(none)"), new.get(k, "(none)"), f"{where}.{k}".lstrip("."))]
+        return [
+            c
+            for k in sorted({*old, *new})
+            for c in _flat_changes(old.get(k, "(none)"), new.get(k, "(none)"), f"{where}.{k}".lstrip("."))
+        ]
     new = list(new) if isinstance(new, tuple) else new
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [c for i, pair in enumerate(zip(old, new, strict=True)) for c in _flat_changes(*pair, f"{where}[{i}]")]
@@ -188,9 +207,11 @@ def report(verdicts: list[Verdict], each: bool = False) -> str:
         lines += [f"    {v.fate:<11}{v.job.label or v.job.key}: {'; '.join(v.why)}".rstrip(": ") for v in own if each]
     again = [v for v in verdicts if v.fate == "rerun"]
     known = [v.seconds for v in again if v.seconds is not None]
-    lines.append(f"{len(again)} of {len(verdicts)} jobs are run" + (
-        f": about {run.in_words(sum(known))} of one core by what such jobs took before" if known else "")
-        + (f" ({len(again) - len(known)} of stages that never ran here)" if known and len(known) < len(again) else ""))
+    lines.append(
+        f"{len(again)} of {len(verdicts)} jobs are run"
+        + (f": about {run.in_words(sum(known))} of one core by what such jobs took before" if known else "")
+        + (f" ({len(again) - len(known)} of stages that never ran here)" if known and len(known) < len(again) else "")
+    )
     return "\n".join(lines)
 
 
@@ -214,8 +235,11 @@ def _notebook_reasons(one, figures: Path) -> list[str]:
         if not one.out.is_file():
             return ["its executed copy is gone"]
         if record["key"] == one.key:
-            return [f"{name} is not what it wrote" for name, hashed in wrote.items()
-                    if not ((figures / name).is_file() and file_hash(figures / name) == hashed)]
+            return [
+                f"{name} is not what it wrote"
+                for name, hashed in wrote.items()
+                if not ((figures / name).is_file() and file_hash(figures / name) == hashed)
+            ]
     except FileNotFoundError:
         return ["never executed"]
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -23,8 +23,10 @@ from gracelib.jobs.store import write_atomically
 REMEDY = "run `make notebooks` (or `make notebooks OPTIONS=--no-recompute`: from the committed tables)"
 _VOLATILE = {
     "a memory address": re.compile(r"\b0x[0-9a-fA-F]{6,}"),
-    "an absolute path": re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|private|mnt|media|opt|srv|usr|var|work)/\w"
-                                   r"|\b[A-Z]:\\\\?\w"),
+    "an absolute path": re.compile(
+        r"(?<![\w.:/])/(?:home|root|tmp|Users|private|mnt|media|opt|srv|usr|var|work)/\w"
+        r"|\b[A-Z]:\\\\?\w"
+    ),
     "a point in time": re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d"),
 }
 _NOTEBOOK_METADATA = {"kernelspec", "language_info", "gracelib"}
@@ -96,8 +98,11 @@ def _cell(cell, number: int) -> list[str]:
             found.append(f"shows the state of a widget ({widgets[0]})")
         for kind, value in texts.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            found += [f"shows {what}: {hit[0]!r}" for what, pattern in _VOLATILE.items()
-                      if not kind.startswith("image/") and (hit := pattern.search(text))]
+            found += [
+                f"shows {what}: {hit[0]!r}"
+                for what, pattern in _VOLATILE.items()
+                if not kind.startswith("image/") and (hit := pattern.search(text))
+            ]
     return found
 
 
@@ -107,14 +112,18 @@ def commit_outputs(scale: str) -> None:
     ValueError, before any is written, for a copy made with other parameters than its notebook shows (`recompute` aside:
     the tables are the same either way), or from other cells.
     """
-    copies = {notebook: nbformat.read(paths.runs() / "notebooks" / scale / notebook.name, as_version=4)
-              for notebook in numbered()}
+    copies = {
+        notebook: nbformat.read(paths.runs() / "notebooks" / scale / notebook.name, as_version=4)
+        for notebook in numbered()
+    }
     for notebook, executed in copies.items():
         shown = parameters_of(notebook)
         for name, value in executed.metadata.get("papermill", {}).get("parameters", {}).items():
             if name != "recompute" and ast.literal_eval(shown[name]) != value:
-                raise ValueError(f"{notebook.name} was executed with {name} = {value!r} and its parameters cell says "
-                                 f"{shown[name]}: run it with that before its outputs are committed")
+                raise ValueError(
+                    f"{notebook.name} was executed with {name} = {value!r} and its parameters cell says "
+                    f"{shown[name]}: run it with that before its outputs are committed"
+                )
         if clean(executed).metadata.gracelib != made_by(nbformat.read(notebook, as_version=4).cells):
             raise ValueError(f"{notebook.name} was edited since it was executed: run it again before it is committed")
     for notebook, executed in copies.items():

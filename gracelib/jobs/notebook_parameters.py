@@ -56,9 +56,7 @@ def _defaults(source: str, name: str) -> dict[str, str]:
             getattr(error, "lineno", None) or 1,
             getattr(error, "msg", "") or str(error) or "nested too deeply",
         )
-        raise ValueError(
-            f"{name}: its parameters cell, line {place}, is not Python ({said}); correct it"
-        ) from error
+        raise ValueError(f"{name}: its parameters cell, line {place}, is not Python ({said}); correct it") from error
     found = {}
     for one in lines:
         target = one.targets[0] if isinstance(one, ast.Assign) else getattr(one, "target", None)

@@ -32,9 +32,9 @@ from gracelib.jobs import paths
 from gracelib.jobs.cleaning import KERNEL
 from gracelib.jobs.disk import alone, check_writable, explained, flush, part_of, sweep
 from gracelib.jobs.notebook_parameters import check_notebook, check_value, parameters_of
-from gracelib.paper.items import FIGURES
 from gracelib.jobs.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
 from gracelib.jobs.workers import n_workers, one_thread_each, prepare_worker
+from gracelib.paper.items import FIGURES
 
 
 def numbered(folder: Path | None = None) -> list[Path]:
@@ -52,8 +52,10 @@ def check_parameters(notebook: Path, given: dict) -> None:
     known = parameters_of(notebook)
     for name in given:
         if name not in known:
-            raise ValueError(f"{notebook.name}: unknown parameter {name!r} (value {given[name]!r}); "
-                             f"its parameters cell has {sorted(known)}")
+            raise ValueError(
+                f"{notebook.name}: unknown parameter {name!r} (value {given[name]!r}); "
+                f"its parameters cell has {sorted(known)}"
+            )
 
 
 def _sources(notebook: Path) -> list:
@@ -71,8 +73,11 @@ def _written_since(folder: Path, before: dict[str, int]) -> dict[str, str]:
 
 
 def _snapshot(folder: Path) -> dict[str, int]:
-    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*"))
-            if p.is_file() and not p.name.startswith(".")}
+    return {
+        str(p.relative_to(folder)): p.stat().st_mtime_ns
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.startswith(".")
+    }
 
 
 class _KernelEcho(logging.Handler):
@@ -109,12 +114,14 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     except PapermillExecutionError as error:
         os.replace(part, failed)
         number = error.exec_count - bool(parameters)  # as a reader counts: without the cell that papermill adds
-        raise RuntimeError(f"{notebook.name}, code cell {number}: {error.ename}: {error.evalue}\n"
-                           f"(the notebook up to there: {failed})") from error
+        raise RuntimeError(
+            f"{notebook.name}, code cell {number}: {error.ename}: {error.evalue}\n(the notebook up to there: {failed})"
+        ) from error
     except RuntimeError as error:
         what = "died (out of memory?)" if isinstance(error, DeadKernelError) else f"failed ({error})"
-        raise RuntimeError(f"{notebook.name}: its kernel {what}; finished work is kept, run the same command "
-                           "again") from error
+        raise RuntimeError(
+            f"{notebook.name}: its kernel {what}; finished work is kept, run the same command again"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
         logger.removeHandler(echo)
@@ -125,10 +132,17 @@ def _papermill(notebook: Path, out: Path, parameters: dict) -> None:
     first = f"from gracelib.jobs.workers import end_with; end_with({os.getpid()}); del end_with"  # in the kernel, before any cell
     for last in (False, True):
         try:
-            papermill.execute_notebook(str(notebook), str(out), parameters, kernel_name=KERNEL, log_output=True,
-                                       cwd=str(notebook.parent), progress_bar=False, request_save_on_cell_execute=True,
-                                       extra_arguments=["--IPKernelApp.log_level=ERROR",
-                                                        f"--IPKernelApp.exec_lines={first}"])
+            papermill.execute_notebook(
+                str(notebook),
+                str(out),
+                parameters,
+                kernel_name=KERNEL,
+                log_output=True,
+                cwd=str(notebook.parent),
+                progress_bar=False,
+                request_save_on_cell_execute=True,
+                extra_arguments=["--IPKernelApp.log_level=ERROR", f"--IPKernelApp.exec_lines={first}"],
+            )
             return
         except DeadKernelError:
             raise  # in the middle of a cell
@@ -179,8 +193,13 @@ class _Execution:
         return seconds
 
 
-def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None, parameters: dict | None = None,
-        before: Callable[[], None] | None = None) -> list[Path]:
+def run(
+    scale: str,
+    recompute: bool = True,
+    notebooks: list[Path] | None = None,
+    parameters: dict | None = None,
+    before: Callable[[], None] | None = None,
+) -> list[Path]:
     """Run the numbered notebooks at a scale; returns those that were executed (others were up to date).
 
     With `recompute` one after the other, each finishing its jobs, and those that follow each other and `only_reads` side
@@ -196,8 +215,10 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
     known = {name for own in declared.values() for name in own}
     for name in parameters or {}:
         if name not in known or name in ("scale", "recompute"):
-            raise ValueError(f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
-                             f"they declare {sorted(known - {'scale', 'recompute'})}")
+            raise ValueError(
+                f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
+                f"they declare {sorted(known - {'scale', 'recompute'})}"
+            )
     for notebook, own in declared.items():
         check_notebook(notebook, own)
         for name in own.keys() & dial.keys():
@@ -227,12 +248,16 @@ def run(scale: str, recompute: bool = True, notebooks: list[Path] | None = None,
 
 def planned_executions(scale: str, recompute: bool, chosen: list[Path], dial: dict) -> list[_Execution]:
     """What `run` would execute where it is not up to date, in order, with the key of all that decides each output."""
-    same = {"code": fingerprint(_package()), "versions": versions(),
-            "data": {path.name: file_hash(path) for path in sorted(paths.PACKAGE.rglob("*.csv"))},
-            "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
-            # Without recomputation the result tables are inputs; with it, the notebooks write them.
-            "tables": {} if recompute else {path.name: file_hash(path)
-                                            for path in sorted(paths.results(scale).glob("*.csv"))}}
+    same = {
+        "code": fingerprint(_package()),
+        "versions": versions(),
+        "data": {path.name: file_hash(path) for path in sorted(paths.PACKAGE.rglob("*.csv"))},
+        "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
+        # Without recomputation the result tables are inputs; with it, the notebooks write them.
+        "tables": {}
+        if recompute
+        else {path.name: file_hash(path) for path in sorted(paths.results(scale).glob("*.csv"))},
+    }
     modules, planned, previous = {name: fingerprint((name,)) for name in _package()}, [], None
     for notebook in chosen:
         declared = parameters_of(notebook)
@@ -259,10 +284,18 @@ def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
         for one in batch:
             if one.notebook in seconds:
                 own = {name: hashed for name, hashed in written.items() if _producer(name) in (None, one.notebook.stem)}
-                stamp = signed({"key": one.key, "made_from": one.made_from, "wrote": own, "copy": file_hash(one.out),
-                                "seconds": seconds[one.notebook]})
-                write_atomically(one.out.with_suffix(".json"), lambda part, stamp=stamp: part.write_text(
-                    stamp, encoding="utf-8"))
+                stamp = signed(
+                    {
+                        "key": one.key,
+                        "made_from": one.made_from,
+                        "wrote": own,
+                        "copy": file_hash(one.out),
+                        "seconds": seconds[one.notebook],
+                    }
+                )
+                write_atomically(
+                    one.out.with_suffix(".json"), lambda part, stamp=stamp: part.write_text(stamp, encoding="utf-8")
+                )
     return [one.notebook for one in batch]
 
 
@@ -279,8 +312,9 @@ def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, fl
     # Processes, not threads: papermill changes the working directory. What takes long starts first: many figures, and
     # those that draw none (they compute).
     figures = [item.notebook for item in FIGURES.values()]
-    pool = ProcessPoolExecutor(min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"),
-                               initializer=prepare_worker)
+    pool = ProcessPoolExecutor(
+        min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker
+    )
     futures = {}
     try:
         for one in sorted(batch, key=lambda one: -(figures.count(one.notebook.stem) or len(figures))):
@@ -289,8 +323,10 @@ def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, fl
             yield futures[future], future.result()
             del futures[future]
     except BrokenProcessPool as error:
-        raise RuntimeError("a process that executed notebooks died (out of memory?) with these unfinished: "
-                           f"{sorted(one.notebook.name for one in futures.values())}; finished work is kept, run the "
-                           "same command again") from error
+        raise RuntimeError(
+            "a process that executed notebooks died (out of memory?) with these unfinished: "
+            f"{sorted(one.notebook.name for one in futures.values())}; finished work is kept, run the "
+            "same command again"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -59,8 +59,9 @@ class Stage:
     @property
     def parts(self) -> dict[str, str]:
         """A fingerprint of each piece of `code` by name, so that a finished result can say later which one changed."""
-        return ({name: fingerprint((name,)) for name in self.modules}
-                | {f"{self.run.__module__}.{self.run.__name__}": digest(_deciding(self.run)[1])})
+        return {name: fingerprint((name,)) for name in self.modules} | {
+            f"{self.run.__module__}.{self.run.__name__}": digest(_deciding(self.run)[1])
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +70,20 @@ class Job:
 
     stage: Stage
     params: dict
-    inputs: dict[str, "Job"] = field(default_factory=dict)
+    inputs: dict[str, Job] = field(default_factory=dict)
     label: str = ""
     cost: float = 1.0  # rough seconds: long jobs start first
 
     @property
     def key(self) -> str:
         if "_key" not in self.__dict__:
-            record = {"stage": self.stage.name, "code": self.stage.code, "params": self.params,
-                      "versions": {name: versions()[name] for name in DECISIVE},
-                      "inputs": {name: job.key for name, job in self.inputs.items()}}
+            record = {
+                "stage": self.stage.name,
+                "code": self.stage.code,
+                "params": self.params,
+                "versions": {name: versions()[name] for name in DECISIVE},
+                "inputs": {name: job.key for name, job in self.inputs.items()},
+            }
             object.__setattr__(self, "_key", digest(record))
         return self.__dict__["_key"]
 
@@ -108,8 +113,9 @@ class Job:
 
     def alone(self, root: Path) -> contextlib.AbstractContextManager:
         """The lock of this one result."""
-        return alone(self.folder(root).with_suffix(".lock"),
-                     f"{self.stage.name} {self.label}: another run is at work on it")
+        return alone(
+            self.folder(root).with_suffix(".lock"), f"{self.stage.name} {self.label}: another run is at work on it"
+        )
 
 
 def fault_in(folder: Path) -> str | None:
@@ -117,8 +123,9 @@ def fault_in(folder: Path) -> str | None:
     try:
         # Not only times: a clock may jump, and a copy keeps them. An inode's change time cannot be set by anybody.
         stats = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*"))}
-        return _fault(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
-                                    for name, s in stats.items()))
+        return _fault(
+            folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats.items())
+        )
     except FileNotFoundError:
         return f"{folder.name} vanished while it was read"
 
@@ -176,8 +183,12 @@ def file_hash(path: Path) -> str:
 @cache
 def fingerprint(modules: tuple[str, ...]) -> str:
     """A hash of what modules *do*, the same for the same code wherever it lies."""
-    return digest([f"{name}:{_behaviour(Path(importlib.util.find_spec(name).origin).read_text(encoding='utf-8'))}"
-                   for name in sorted(modules)])
+    return digest(
+        [
+            f"{name}:{_behaviour(Path(importlib.util.find_spec(name).origin).read_text(encoding='utf-8'))}"
+            for name in sorted(modules)
+        ]
+    )
 
 
 @cache
@@ -233,7 +244,9 @@ def _deciding(run: Callable) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 named[name] = getattr(importlib.import_module(module), name)
         for name, value in named.items():
             home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-            if inspect.isroutine(value) and (home == function.__module__ or home in _files() and home.rpartition(".")[0] == wing):
+            if inspect.isroutine(value) and (
+                home == function.__module__ or home in _files() and home.rpartition(".")[0] == wing
+            ):
                 visit(inspect.unwrap(value))
             elif home in _files() and home.rpartition(".")[0] != wing:
                 modules.add(home)
@@ -255,8 +268,12 @@ def _behaviour(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if (isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body
-                and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[0] = ast.Pass()
     return ast.dump(tree)
 
@@ -277,8 +294,10 @@ def machine() -> dict[str, str | int | None]:
     """What else decides the last bits: the vector instructions torch uses ("AVX512", "AVX2", ...) and its threads; None
     where torch was not needed. Beside a result, never in its key: results may be carried from machine to machine."""
     torch = sys.modules.get("torch")
-    return {"cpu": torch.backends.cpu.get_cpu_capability() if torch else None,
-            "threads": torch.get_num_threads() if torch else None}
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "threads": torch.get_num_threads() if torch else None,
+    }
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -323,11 +342,19 @@ def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
     started = time.perf_counter()
     job.stage.run(part, job.params, inputs)
     files = [path for path in sorted(part.rglob("*")) if path.is_file()]
-    meta = {"stage": job.stage.name, "label": job.label, "key": job.key, "params": job.params,
-            "code": job.stage.code, "modules": job.stage.parts, "machine": machine(),
-            "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
-            "files": {str(path.relative_to(part)): file_hash(path) for path in files},
-            "versions": versions(), "seconds": round(time.perf_counter() - started, 3)}
+    meta = {
+        "stage": job.stage.name,
+        "label": job.label,
+        "key": job.key,
+        "params": job.params,
+        "code": job.stage.code,
+        "modules": job.stage.parts,
+        "machine": machine(),
+        "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
+        "files": {str(path.relative_to(part)): file_hash(path) for path in files},
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
     (part / META).write_text(signed(meta), encoding="utf-8")
     for path in (*files, part / META, part):  # a power cut after the rename must not find them empty
         flush(path)

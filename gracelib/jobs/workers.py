@@ -24,9 +24,13 @@ from gracelib.jobs.disk import check_writable, ended, sweep_folders
 from gracelib.jobs.store import Job, compute, with_upstream
 
 # What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
-WORKER_VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                    "TOKENIZERS_PARALLELISM": "false",
-                    "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+WORKER_VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 
 
 def n_workers() -> int:
@@ -57,6 +61,7 @@ def end_with(pid: int) -> None:
     A kernel watches its parent itself, but takes the one it finds when it is ready for the right one (ipykernel 7): if
     the command was killed a second earlier, that is whoever adopts orphans, and the kernel would stay for ever.
     """
+
     def watch() -> None:
         while not ended(pid):
             time.sleep(1.0)
@@ -117,9 +122,14 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
     check_writable(root)
     sweep_folders(root)
     n_jobs, at_once = len(todo), min(n_workers(), len(todo))
-    bar = tqdm(total=sum(job.cost for job in todo.values()), desc=description, smoothing=0.05, postfix=f"0/{n_jobs} jobs",
-               bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}")
-    with (nullcontext(pool) if pool else worker_pool(at_once)) as workers, bar:
+    bar = tqdm(
+        total=sum(job.cost for job in todo.values()),
+        desc=description,
+        smoothing=0.05,
+        postfix=f"0/{n_jobs} jobs",
+        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}",
+    )
+    with nullcontext(pool) if pool else worker_pool(at_once) as workers, bar:
         running, unfinished = {}, set(todo)
         try:
             while todo or running:
@@ -140,8 +150,10 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
                     bar.update(min(job.cost, bar.total - bar.n))  # costs are no whole numbers: their sum may round
         except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
             lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
-            raise RuntimeError(f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
-                               "finished work is kept, run the same command again") from error
+            raise RuntimeError(
+                f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
+                "finished work is kept, run the same command again"
+            ) from error
         finally:
             for future in running:  # after an error: `pool` may be the caller's, who goes on
                 future.cancel()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from gracelib.models import evaluate, sampling as backends
-from gracelib.models.prompting import Policy
 from gracelib.jobs.store import write_atomically
+from gracelib.models import evaluate
+from gracelib.models import sampling as backends
+from gracelib.models.prompting import Policy
 from gracelib.text.tasks import read_responses, write_jsonl
 
 GRADERS = ("math-verify", "last-number")
@@ -83,9 +84,7 @@ def measure(
             **sampling,
         )
         found[name] = graded(path, grader)
-        write_atomically(
-            folder / f"{name}_graded.jsonl", lambda part, rows=found[name]: write_jsonl(part, rows)
-        )
+        write_atomically(folder / f"{name}_graded.jsonl", lambda part, rows=found[name]: write_jsonl(part, rows))
     result = {
         **evaluate.accuracy(found["sampled"]),
         "greedy": evaluate.accuracy(found["greedy"])["average"],

@@ -43,12 +43,16 @@ def check_student(path_or_hub_id: str | os.PathLike):
         raise ValueError(f"student {name!r} is not a causal language model: it is a {kind}")
     tokenizer = _ask(name, local, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=False))
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"student {name!r}: its tokenizer has no EOS token, so no response could end; set eos_token "
-                         "in tokenizer_config.json (or tokenizer.eos_token and save_pretrained)")
+        raise ValueError(
+            f"student {name!r}: its tokenizer has no EOS token, so no response could end; set eos_token "
+            "in tokenizer_config.json (or tokenizer.eos_token and save_pretrained)"
+        )
     highest, rows = max(tokenizer.get_vocab().values()), config.get_text_config().vocab_size
     if highest >= rows:
-        raise ValueError(f"student {name!r}: its tokenizer has ids up to {highest}, its embedding {rows} rows; the "
-                         "tokenizer is another model's, or tokens were added without resize_token_embeddings")
+        raise ValueError(
+            f"student {name!r}: its tokenizer has ids up to {highest}, its embedding {rows} rows; the "
+            "tokenizer is another model's, or tokens were added without resize_token_embeddings"
+        )
     return config, tokenizer
 
 
@@ -71,22 +75,38 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
     name = os.fspath(path_or_hub_id)
     place = os.path.expanduser(name)
     local = os.path.isdir(place)
-    model, info = _ask(name, local, "weights", lambda: AutoModelForCausalLM.from_pretrained(
-        place if local else name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False,
-        ignore_mismatched_sizes=True, output_loading_info=True))
+    model, info = _ask(
+        name,
+        local,
+        "weights",
+        lambda: AutoModelForCausalLM.from_pretrained(
+            place if local else name,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        ),
+    )
     if info["mismatched_keys"]:
         tensor, there, expected = sorted(info["mismatched_keys"])[0]
-        raise ValueError(f"student {name!r}: its weights do not fit its config: {tensor} has shape {tuple(there)}, "
-                         f"expected {tuple(expected)}; take both from the same model")
+        raise ValueError(
+            f"student {name!r}: its weights do not fit its config: {tensor} has shape {tuple(there)}, "
+            f"expected {tuple(expected)}; take both from the same model"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ValueError(f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
-                         f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete")
+        raise ValueError(
+            f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
+            f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete"
+        )
     for tensor, values in model.named_parameters():
         if not torch.isfinite(values).all():
             n_bad = int((~torch.isfinite(values)).sum())
-            raise ValueError(f"student {name!r}: {tensor} is not finite in {n_bad} places; "
-                             "the checkpoint is damaged or its training diverged: take another one")
+            raise ValueError(
+                f"student {name!r}: {tensor} is not finite in {n_bad} places; "
+                "the checkpoint is damaged or its training diverged: take another one"
+            )
     return model.to(device).eval(), tokenizer
 
 
@@ -97,8 +117,12 @@ def without_weights(path_or_hub_id: str | os.PathLike, config):
 
     name = os.fspath(path_or_hub_id)
     with torch.device("meta"):
-        return _ask(name, os.path.isdir(os.path.expanduser(name)), "config",
-                    lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        return _ask(
+            name,
+            os.path.isdir(os.path.expanduser(name)),
+            "config",
+            lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False),
+        )
 
 
 def _check_folder(place: Path, name: str) -> bool:
@@ -111,33 +135,48 @@ def _check_folder(place: Path, name: str) -> bool:
         raise ValueError(f"student {name!r} is a file; give the folder that holds config.json and model.safetensors")
     if not (place / "config.json").is_file():
         adapter = (place / "adapter_config.json").is_file()
-        raise ValueError(f"student {name!r} is not a model folder: config.json is missing" + (
-            "; it is an adapter: merge it into its base model and save that" if adapter else ""))
+        raise ValueError(
+            f"student {name!r} is not a model folder: config.json is missing"
+            + ("; it is an adapter: merge it into its base model and save that" if adapter else "")
+        )
     if (place / _INDEX).is_file():
         try:
             shards = sorted(set(json.loads((place / _INDEX).read_text("utf-8"))["weight_map"].values()))
             shards[0]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"student {name!r}: {_INDEX} cannot be read ({error!r}): its weight_map must say in which "
-                             "file each tensor is; save the model again") from error
+            raise ValueError(
+                f"student {name!r}: {_INDEX} cannot be read ({error!r}): its weight_map must say in which "
+                "file each tensor is; save the model again"
+            ) from error
     else:
         shards = [_WEIGHTS]
     for shard in shards:  # transformers would unpickle a .bin, and follow ../ to wherever it leads
         if not str(shard).endswith(".safetensors"):
-            raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}; weights are read from .safetensors files "
-                             "only (others may be pickles): save the model as safetensors")
+            raise ValueError(
+                f"student {name!r}: {_INDEX} names {shard!r}; weights are read from .safetensors files "
+                "only (others may be pickles): save the model as safetensors"
+            )
         if Path(shard).name != shard:
-            raise ValueError(f"student {name!r}: {_INDEX} names {shard!r}, which is outside the folder itself; put the "
-                             "weights beside config.json")
+            raise ValueError(
+                f"student {name!r}: {_INDEX} names {shard!r}, which is outside the folder itself; put the "
+                "weights beside config.json"
+            )
     lost = [shard for shard in shards if not (place / shard).is_file()]
     if lost:
         pickled = any(place.glob("pytorch_model*.bin"))
-        raise ValueError(f"student {name!r} is not a whole model: {lost[0]} is missing" + (
-            "; weights in pytorch_model.bin are pickles and are not read: save the model as safetensors" if pickled
-            else ""))
+        raise ValueError(
+            f"student {name!r} is not a whole model: {lost[0]} is missing"
+            + (
+                "; weights in pytorch_model.bin are pickles and are not read: save the model as safetensors"
+                if pickled
+                else ""
+            )
+        )
     if not any((place / file).is_file() for file in _TOKENIZERS):
-        raise ValueError(f"student {name!r} has no tokenizer: tokenizer.json is missing; save the student's own "
-                         "tokenizer there (tokenizer.save_pretrained)")
+        raise ValueError(
+            f"student {name!r} has no tokenizer: tokenizer.json is missing; save the student's own "
+            "tokenizer there (tokenizer.save_pretrained)"
+        )
     return True
 
 
@@ -145,28 +184,36 @@ def _ask(name: str, local: bool, what: str, load):
     """load(), with what `transformers` raises said in one line."""
     try:
         return load()
-    except Exception as error:    # every library below has errors of its own; all are about this checkpoint
+    except Exception as error:  # every library below has errors of its own; all are about this checkpoint
         text = str(error)
         kinds, link = set(), error
         while link is not None:
             kinds |= {kind.__name__ for kind in type(link).__mro__}
             link = link.__cause__ or link.__context__
         if "trust_remote_code" in text:
-            reason = ("needs code from its own repository, which is never run here; choose a model that transformers "
-                      "knows")
+            reason = (
+                "needs code from its own repository, which is never run here; choose a model that transformers knows"
+            )
         elif "GatedRepoError" in kinds or "gated repo" in text:
-            reason = ("is gated on the hub: accept its terms on its page there, then `hf auth login` (or set HF_TOKEN) "
-                      f"or download it where you have access (`hf download {name} --local-dir FOLDER`) and give the "
-                      "folder")
+            reason = (
+                "is gated on the hub: accept its terms on its page there, then `hf auth login` (or set HF_TOKEN) "
+                f"or download it where you have access (`hf download {name} --local-dir FOLDER`) and give the "
+                "folder"
+            )
         elif local:
             reason = f"cannot be loaded: its {what}: {type(error).__name__}: {_one_line(text)}"
         elif "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in text:
-            reason = ("is neither a folder here nor a model that the hub shows you: check the name; for a private one "
-                      "`hf auth login` first")
+            reason = (
+                "is neither a folder here nor a model that the hub shows you: check the name; for a private one "
+                "`hf auth login` first"
+            )
         elif kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"} or (
-                "couldn't connect" in text):
-            reason = (f"is not a folder here, and the hub cannot be reached: download it on a machine with access (`hf "
-                      f"download {name} --local-dir FOLDER`) and give the folder")
+            "couldn't connect" in text
+        ):
+            reason = (
+                f"is not a folder here, and the hub cannot be reached: download it on a machine with access (`hf "
+                f"download {name} --local-dir FOLDER`) and give the folder"
+            )
         else:
             reason = f"cannot be loaded from the hub: its {what}: {type(error).__name__}: {_one_line(text)}"
         raise ValueError(f"student {name!r} {reason}") from error

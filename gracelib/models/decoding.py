@@ -14,8 +14,15 @@ import math
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import (GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList,
-                          TemperatureLogitsWarper, TopPLogitsWarper)
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gracelib.models.encoding import STUDENT_TEMPLATE, encode_prompt
@@ -36,8 +43,10 @@ def keyed_uniforms(seed: int, prompt_ids: list, samples: list[int], step: int) -
 
 
 def _row_keys(seed: int, prompt_ids: list, samples: list[int]) -> np.ndarray:
-    digests = (hashlib.blake2b(repr((seed, str(p), k)).encode(), digest_size=8).digest()
-               for p, k in zip(prompt_ids, samples, strict=True))
+    digests = (
+        hashlib.blake2b(repr((seed, str(p), k)).encode(), digest_size=8).digest()
+        for p, k in zip(prompt_ids, samples, strict=True)
+    )
     return np.array([int.from_bytes(d, "big") for d in digests], dtype=np.uint64)
 
 
@@ -77,8 +86,17 @@ class _HalfEnded(StoppingCriteria):
         return (self.ended.float().mean() >= 0.5).expand(len(input_ids))
 
 
-def decode(model, prompts: list[list[int]], row_keys: np.ndarray, *, temperature: float, top_p: float = 1.0,
-           max_new_tokens: int, stop: tuple[int, ...], greedy: np.ndarray | None = None) -> list[list[int]]:
+def decode(
+    model,
+    prompts: list[list[int]],
+    row_keys: np.ndarray,
+    *,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    stop: tuple[int, ...],
+    greedy: np.ndarray | None = None,
+) -> list[list[int]]:
     """The new tokens of each row, up to and including the first one of `stop`.
 
     `prompts`: token ids, all of one length: nothing is padded. `row_keys`: (rows,) keys of the randomness. `greedy`:
@@ -101,10 +119,18 @@ def decode(model, prompts: list[list[int]], row_keys: np.ndarray, *, temperature
                 processors.append(TopPLogitsWarper(top_p))
             processors.append(KeyedSampler(row_keys[rows], length, greedy[rows]))
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1, **cache,
-            max_new_tokens=length + max_new_tokens - ids.shape[1], logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([_HalfEnded(stops)]), eos_token_id=list(stop), pad_token_id=stop[0],
-            return_dict_in_generate=True)
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            num_beams=1,
+            **cache,
+            max_new_tokens=length + max_new_tokens - ids.shape[1],
+            logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList([_HalfEnded(stops)]),
+            eos_token_id=list(stop),
+            pad_token_id=stop[0],
+            return_dict_in_generate=True,
+        )
         ids = out.sequences
         ends = torch.isin(ids[:, length:], stops)  # (rows, new tokens)
         ended = ends.any(1) if ids.shape[1] < length + max_new_tokens else torch.ones_like(ends[:, 0])
@@ -128,9 +154,21 @@ def _of_rows(cache, rows: torch.Tensor) -> dict:
 
 
 @torch.inference_mode()
-def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperature: float, seed: int,
-                     max_new_tokens: int, top_p: float = 1.0, batch_size: int = 1024,
-                     template: str = STUDENT_TEMPLATE, greedy: bool = False, progress: bool = False) -> list[dict]:
+def sample_responses(
+    model,
+    tokenizer,
+    prompts: list[dict],
+    *,
+    m: int,
+    temperature: float,
+    seed: int,
+    max_new_tokens: int,
+    top_p: float = 1.0,
+    batch_size: int = 1024,
+    template: str = STUDENT_TEMPLATE,
+    greedy: bool = False,
+    progress: bool = False,
+) -> list[dict]:
     """`m` responses for each prompt, as texts without special tokens.
 
     Parameters
@@ -156,7 +194,9 @@ def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperatu
     if m < 1:
         raise ValueError(f"m={m}: at least one response a prompt is needed")
     if not 0 <= temperature < math.inf or (temperature == 0 and m > 1):
-        raise ValueError(f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding")
+        raise ValueError(
+            f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding"
+        )
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} is outside (0, 1]")
     if batch_size < 1:
@@ -166,16 +206,36 @@ def sample_responses(model, tokenizer, prompts: list[dict], *, m: int, temperatu
     model.eval()
     own_config, model.generation_config = model.generation_config, GenerationConfig()  # no penalty we did not ask for
     try:
-        texts = _sample(model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tokens, top_p, batch_size, template,
-                        progress)
+        texts = _sample(
+            model,
+            tokenizer,
+            prompts,
+            m,
+            greedy,
+            temperature,
+            seed,
+            max_new_tokens,
+            top_p,
+            batch_size,
+            template,
+            progress,
+        )
     finally:
         model.generation_config = own_config
-    return [{**row, "responses": [texts[i, k][0] for k in range(m)], "n_truncated": sum(texts[i, k][1] for k in range(m)),
-             **({"greedy": texts[i, m][0]} if greedy else {})} for i, row in enumerate(prompts)]
+    return [
+        {
+            **row,
+            "responses": [texts[i, k][0] for k in range(m)],
+            "n_truncated": sum(texts[i, k][1] for k in range(m)),
+            **({"greedy": texts[i, m][0]} if greedy else {}),
+        }
+        for i, row in enumerate(prompts)
+    ]
 
 
-def _sample(model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tokens, top_p, batch_size, template, progress
-            ) -> dict[tuple[int, int], tuple[str, bool]]:
+def _sample(
+    model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tokens, top_p, batch_size, template, progress
+) -> dict[tuple[int, int], tuple[str, bool]]:
     """(prompt, sample) -> (text, whether it was cut off); sample m is the greedy one."""
     encoded = [encode_prompt(tokenizer, row["question"], template) for row in prompts]
     jobs = [(i, k) for i in range(len(prompts)) for k in range(m + greedy)]
@@ -189,8 +249,16 @@ def _sample(model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tok
         batch = [job for job in jobs[at : at + batch_size] if len(encoded[job[0]]) == length]
         at += len(batch)
         keys = _row_keys(seed, [prompts[i]["id"] for i, _ in batch], [k for _, k in batch])
-        found = decode(model, [encoded[i] for i, _ in batch], keys, temperature=temperature, top_p=top_p,
-                       max_new_tokens=max_new_tokens, stop=(eos,), greedy=np.array([k == m for _, k in batch]))
+        found = decode(
+            model,
+            [encoded[i] for i, _ in batch],
+            keys,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            stop=(eos,),
+            greedy=np.array([k == m for _, k in batch]),
+        )
         for job, ids in zip(batch, found, strict=True):
             ended = ids[-1] == eos
             texts[job] = (tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True), not ended)

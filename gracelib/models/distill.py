@@ -10,8 +10,18 @@ from gracelib.models.encoding import encode_examples
 from gracelib.models.training import train_causal_lm
 
 
-def distill(model, tokenizer, rows: list[dict], *, M: int | None = None, epochs: float, lr: float, batch_size: int,
-            seed: int, warmup: float = 0.05) -> list[dict]:
+def distill(
+    model,
+    tokenizer,
+    rows: list[dict],
+    *,
+    M: int | None = None,
+    epochs: float,
+    lr: float,
+    batch_size: int,
+    seed: int,
+    warmup: float = 0.05,
+) -> list[dict]:
     """Fine-tune `model` in place on the first `M` responses (None: all) of every row, with `question` and `responses`.
 
     Returns the training log. The loss covers the response including EOS, averaged over the tokens of a batch, as
@@ -21,5 +31,6 @@ def distill(model, tokenizer, rows: list[dict], *, M: int | None = None, epochs:
     if short is not None:
         raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M}")
     pairs = [(row["question"], response) for row in rows for response in row["responses"][:M]]
-    return train_causal_lm(model, encode_examples(tokenizer, pairs), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
-                           warmup=warmup)
+    return train_causal_lm(
+        model, encode_examples(tokenizer, pairs), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup
+    )

@@ -15,8 +15,9 @@ def encode_prompt(tokenizer, question: str, template: str = STUDENT_TEMPLATE) ->
     return tokenizer(template.format(question=question), add_special_tokens=False)["input_ids"]
 
 
-def encode_examples(tokenizer, pairs: list[tuple[str, str]], template: str = STUDENT_TEMPLATE
-                    ) -> list[tuple[list[int], list[int]]]:
+def encode_examples(
+    tokenizer, pairs: list[tuple[str, str]], template: str = STUDENT_TEMPLATE
+) -> list[tuple[list[int], list[int]]]:
     """(prompt ids, response ids + EOS) of each (question, response): `encode_example` in one call of the tokenizer, whose
     calls otherwise take longer than its work."""
     if tokenizer.eos_token_id is None:
@@ -25,12 +26,17 @@ def encode_examples(tokenizer, pairs: list[tuple[str, str]], template: str = STU
         return []
     prompts, responses = (
         tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        for texts in ([template.format(question=question) for question, _ in pairs], [response for _, response in pairs]))
+        for texts in (
+            [template.format(question=question) for question, _ in pairs],
+            [response for _, response in pairs],
+        )
+    )
     return [(prompt, [*ids, tokenizer.eos_token_id]) for prompt, ids in zip(prompts, responses, strict=True)]
 
 
-def encode_example(tokenizer, question: str, response: str, template: str = STUDENT_TEMPLATE
-                   ) -> tuple[list[int], list[int]]:
+def encode_example(
+    tokenizer, question: str, response: str, template: str = STUDENT_TEMPLATE
+) -> tuple[list[int], list[int]]:
     """(prompt ids, response ids + EOS). Prompt and response are tokenised apart: the boundary is exact.
 
     Raises ValueError if the tokenizer has no EOS token: nothing would teach the student to stop.

@@ -23,8 +23,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_callback import TrainerCallback
 from transformers.utils import logging
 
-from gracelib.models.prompting import Policy, cut_sentence, encode, load_student
 from gracelib.jobs.store import digest
+from gracelib.models.prompting import Policy, cut_sentence, encode, load_student
 from gracelib.models.training import IGNORED, collate
 
 ABOUT = "training.json"
@@ -80,9 +80,7 @@ def fine_tune(
         raise ValueError("no rows to train on; the responses file may be empty")
     short = next((row for row in rows if len(row["responses"]) < (M or 1)), None)
     if short is not None:
-        raise ValueError(
-            f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M or 1}"
-        )
+        raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M or 1}")
     _check_settings(epochs, lr, warmup, seed, save_every, precision)
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
@@ -92,7 +90,7 @@ def fine_tune(
     if cuda and devices == 1 and torch.cuda.device_count() > 1:
         raise ValueError(
             f"{torch.cuda.device_count()} GPUs are visible to one process; start it with `accelerate launch "
-            "--num_processes N -m gracelib.cli.app distill ...` to use them, or set CUDA_VISIBLE_DEVICES=0"
+            "--num_processes N -m gracelib.cli distill ...` to use them, or set CUDA_VISIBLE_DEVICES=0"
         )
     bf16 = cuda if precision == "auto" else precision == "bfloat16"
     if not progress:

@@ -72,11 +72,13 @@ def encode_question(tokenizer, question: str, policy: Policy = Policy()) -> list
     if policy.bos:
         if tokenizer.bos_token_id is None:
             raise ValueError("the policy asks for a BOS (bos=True), but the tokenizer has none; use bos=False")
-        if ids[:1] != [tokenizer.bos_token_id]:    # a template may spell it out: still only one
+        if ids[:1] != [tokenizer.bos_token_id]:  # a template may spell it out: still only one
             ids = [tokenizer.bos_token_id, *ids]
     if policy.max_tokens is not None and len(ids) >= policy.max_tokens:
-        raise ValueError(f"the prompt {_start(question)} has {len(ids)} tokens, which leaves none of "
-                         f"max_tokens={policy.max_tokens} for a response; raise max_tokens or leave the prompt out")
+        raise ValueError(
+            f"the prompt {_start(question)} has {len(ids)} tokens, which leaves none of "
+            f"max_tokens={policy.max_tokens} for a response; raise max_tokens or leave the prompt out"
+        )
     return ids
 
 
@@ -86,8 +88,10 @@ def encode(tokenizer, question: str, response: str, policy: Policy = Policy()) -
     Raises ValueError as `encode_question`, and if the tokenizer has no EOS token.
     """
     if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no EOS token: nothing would teach the student to stop; set "
-                         "tokenizer.eos_token and save it to the student's folder")
+        raise ValueError(
+            "the tokenizer has no EOS token: nothing would teach the student to stop; set "
+            "tokenizer.eos_token and save it to the student's folder"
+        )
     prompt_ids = encode_question(tokenizer, question, policy)
     response_ids = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     room = len(response_ids) if policy.max_tokens is None else policy.max_tokens - len(prompt_ids)
@@ -99,8 +103,10 @@ def cut_sentence(encoded: Sequence[Encoded], policy: Policy) -> str:
     cut = [e.n_cut for e in encoded if e.n_cut]
     if not cut:
         return ""
-    return (f"{len(cut):,} of {len(encoded):,} responses did not fit max_tokens={policy.max_tokens} and were cut: "
-            f"{sum(cut):,} tokens lost, at most {max(cut):,} of one response")
+    return (
+        f"{len(cut):,} of {len(encoded):,} responses did not fit max_tokens={policy.max_tokens} and were cut: "
+        f"{sum(cut):,} tokens lost, at most {max(cut):,} of one response"
+    )
 
 
 def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION, system: str | None = None) -> str:
@@ -113,16 +119,20 @@ def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION
     import jinja2
 
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError("the tokenizer has no chat template: is this an instruction-tuned model? Give a base model "
-                         "the student's template instead (style 'student')")
+        raise ValueError(
+            "the tokenizer has no chat template: is this an instruction-tuned model? Give a base model "
+            "the student's template instead (style 'student')"
+        )
     messages = [{"role": "user", "content": f"{instruction}\n\n{question}" if instruction else question}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError as error:    # Gemma's, for one, knows no system role
-        raise ValueError(f"the chat template refuses these messages ({error})"
-                         + ("; leave out the system message" if system is not None else "")) from error
+    except jinja2.TemplateError as error:  # Gemma's, for one, knows no system role
+        raise ValueError(
+            f"the chat template refuses these messages ({error})"
+            + ("; leave out the system message" if system is not None else "")
+        ) from error
 
 
 def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION, system: str | None = None) -> list[int]:
@@ -132,7 +142,7 @@ def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION, s
 
 def load_student(path_or_hub_id, dtype: str = "float32", device: str = "cpu"):
     """(model in eval mode, tokenizer) of a checkpoint folder or a hub id; see `checkpoints.py`, where it lives."""
-    from gracelib.models.checkpoints import load_student as load    # torch only where a model is wanted
+    from gracelib.models.checkpoints import load_student as load  # torch only where a model is wanted
 
     return load(path_or_hub_id, dtype, device)
 

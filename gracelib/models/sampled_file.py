@@ -82,8 +82,9 @@ class GenerationFile:
             return {}
         for number, row in enumerate(rows[1:], 2):
             if not (isinstance(row, dict) and isinstance(row.get("id"), str | int)):
-                raise ValueError(f"{self.part}, line {number}: damaged (no row with an id); remove the file to "
-                                 "start again")
+                raise ValueError(
+                    f"{self.part}, line {number}: damaged (no row with an id); remove the file to start again"
+                )
         header = rows[0].get("settings") if isinstance(rows[0], dict) else None
         if not isinstance(header, dict):
             raise ValueError(f"{self.part}, line 1: does not say the settings; remove the file to start again")

@@ -17,10 +17,11 @@ from typing import Protocol
 from filelock import FileLock
 from tqdm import tqdm
 
+from gracelib.jobs.store import digest, versions
 from gracelib.models.checkpoints import check_student
 from gracelib.models.devices import resolve_device
-from gracelib.models.sampled_file import GenerationFile
 from gracelib.models.prompting import TEACHER_INSTRUCTION, Policy
+from gracelib.models.sampled_file import GenerationFile
 from gracelib.models.sampling_inputs import (
     Request,
     Sampling,
@@ -30,7 +31,6 @@ from gracelib.models.sampling_inputs import (
     own_dtype,
     stop_tokens,
 )
-from gracelib.jobs.store import digest, versions
 from gracelib.models.transformers_backend import TransformersEngine
 
 #: Sequences decoded together: what fits beside a model of a few billion parameters. vllm schedules for itself:
@@ -100,8 +100,7 @@ def sample(
         made with other settings.
     """
     check_settings(
-        prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size,
-        seed,
+        prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
     )
     if backend == "vllm":
         from gracelib.models import vllm_engine
@@ -124,12 +123,7 @@ def sample(
         )
     ]
     sampling = Sampling(
-        m,
-        float(temperature),
-        float(top_p),
-        int(seed),
-        stop_tokens(model, tokenizer),
-        batch_size or BATCH_SIZE[backend],
+        m, float(temperature), float(top_p), int(seed), stop_tokens(model, tokenizer), batch_size or BATCH_SIZE[backend]
     )
     settings = {
         "model": model,
@@ -199,11 +193,7 @@ def _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, p
     run computes the same batches, and so the same rounding, as one that was never stopped."""
     row_of = {row["id"]: row for row in prompts}
     with tqdm(
-        total=len(requests),
-        initial=len(done),
-        desc=f"responses ({backend})",
-        unit="prompt",
-        disable=not progress,
+        total=len(requests), initial=len(done), desc=f"responses ({backend})", unit="prompt", disable=not progress
     ) as bar:
         for batch in _batches(requests, max(1, sampling.batch_size // sampling.m), backend == "transformers"):
             missing = [r for r in batch if r.id not in done]

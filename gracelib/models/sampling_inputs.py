@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
+from gracelib.jobs.store import digest
 from gracelib.models.devices import DTYPES
 from gracelib.models.prompting import chat_ids, encode_question
-from gracelib.jobs.store import digest
 
 BACKENDS = ("transformers", "vllm")
 STYLES = ("chat", "student")
@@ -72,9 +72,7 @@ def check_settings(
             f"tensor_parallel_size={tensor_parallel_size}: only the vllm backend shares a model between GPUs"
         )
     if dtype not in ("auto", *DTYPES) or (backend == "vllm" and dtype == "float64"):
-        raise ValueError(
-            f"dtype {dtype!r} is not one of {['auto', *DTYPES[: 2 if backend == 'vllm' else None]]}"
-        )
+        raise ValueError(f"dtype {dtype!r} is not one of {['auto', *DTYPES[: 2 if backend == 'vllm' else None]]}")
     if not prompts:
         raise ValueError("no prompts to sample for")
     seen = {}
@@ -102,8 +100,7 @@ def encode_prompts(tokenizer, config, prompts, style, policy, instruction, syste
         )
         if not len(ids) < reads:
             raise ValueError(
-                f"prompt {row['id']!r} has {len(ids)} tokens, but the model reads {reads} with its answer; "
-                "drop it"
+                f"prompt {row['id']!r} has {len(ids)} tokens, but the model reads {reads} with its answer; drop it"
             )
         shortened += reads - len(ids) < max_new_tokens
         yield ids, min(max_new_tokens, reads - len(ids))
@@ -121,8 +118,10 @@ def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
         declared = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError as error:  # a checkpoint without generation_config.json
         if (Path(model) / "generation_config.json").is_file():
-            raise ValueError(f"model {model!r}: its generation_config.json cannot be read "
-                             f"({' '.join(str(error).split())}); correct it or remove it") from error
+            raise ValueError(
+                f"model {model!r}: its generation_config.json cannot be read "
+                f"({' '.join(str(error).split())}); correct it or remove it"
+            ) from error
         declared = None
     declared = declared if isinstance(declared, list) else [declared]
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *(token for token in declared if token is not None)]))
@@ -130,9 +129,7 @@ def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
 
 def own_dtype(config) -> str:
     """float32 for a checkpoint of it, bfloat16 for one of half precision."""
-    return (
-        "float32" if getattr(config.get_text_config(), "dtype", None) in (None, torch.float32) else "bfloat16"
-    )
+    return "float32" if getattr(config.get_text_config(), "dtype", None) in (None, torch.float32) else "bfloat16"
 
 
 def model_digest(model: str, config) -> str:

@@ -42,9 +42,13 @@ class _MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, model: torch.nn.Module, matrix_lr: float, lr: float):
         if not hasattr(torch.optim, "Muon"):
-            raise ValueError(f"torch {torch.__version__} has no Muon, with which the small scales train their models; "
-                             "install torch 2.9 or later")
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}  # a tied head is one of them
+            raise ValueError(
+                f"torch {torch.__version__} has no Muon, with which the small scales train their models; "
+                "install torch 2.9 or later"
+            )
+        tables = {
+            id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)
+        }  # a tied head is one of them
         head = model.get_output_embeddings()
         if head is not None:
             tables.add(id(head.weight))
@@ -52,8 +56,10 @@ class _MuonAdamW(torch.optim.Optimizer):
         inner = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in inner]
         super().__init__([{"params": matrices, "lr": matrix_lr}, {"params": others, "lr": lr}], {})
-        self._parts = (torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-                       torch.optim.AdamW(others, lr=lr, weight_decay=0.0))
+        self._parts = (
+            torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=lr, weight_decay=0.0),
+        )
 
     def step(self, closure=None):
         for part, group in zip(self._parts, self.param_groups, strict=True):
@@ -76,12 +82,18 @@ class _PartsTrainer(Trainer):
             keep = {"logits_to_keep": used - first + 1} if self._can_keep else {}
             logits = model(input_ids=ids[:, :used], use_cache=False, **keep).logits
             logits = logits[:, first - 1 - used : -1]  # (part, used - first, vocab)
-            loss = cross_entropy(logits.flatten(0, 1).float(), labels[:, first:used].flatten(), ignore_index=IGNORED,
-                                 reduction="sum") / n_tokens
+            loss = (
+                cross_entropy(
+                    logits.flatten(0, 1).float(), labels[:, first:used].flatten(), ignore_index=IGNORED, reduction="sum"
+                )
+                / n_tokens
+            )
             self.accelerator.backward(loss)
             total += loss.detach()
         if not torch.isfinite(total):
-            raise ValueError(f"training loss is {total.item()} at step {self.state.global_step}; lower the learning rate")
+            raise ValueError(
+                f"training loss is {total.item()} at step {self.state.global_step}; lower the learning rate"
+            )
         return total
 
     @functools.cached_property
@@ -90,9 +102,20 @@ class _PartsTrainer(Trainer):
         return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
 
-def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epochs: float, lr: float,
-                    batch_size: int, seed: int, whole_sequence: bool = False, warmup: float = 0.05,
-                    progress: bool = False, device: str = "cpu", matrix_lr: float = 0.0) -> list[dict]:
+def train_causal_lm(
+    model,
+    examples: list[tuple[list[int], list[int]]],
+    *,
+    epochs: float,
+    lr: float,
+    batch_size: int,
+    seed: int,
+    whole_sequence: bool = False,
+    warmup: float = 0.05,
+    progress: bool = False,
+    device: str = "cpu",
+    matrix_lr: float = 0.0,
+) -> list[dict]:
     """Fine-tune `model` in place on (prompt ids, response ids) pairs.
 
     AdamW (betas 0.9, 0.999), or, if `matrix_lr` is not 0, Muon (momentum 0.95, Nesterov) at that rate for the matrices
@@ -111,13 +134,33 @@ def train_causal_lm(model, examples: list[tuple[list[int], list[int]]], *, epoch
     cuda = device == "cuda"
     with tempfile.TemporaryDirectory() as scratch:
         args = TrainingArguments(
-            output_dir=scratch, num_train_epochs=epochs, learning_rate=lr, per_device_train_batch_size=batch_size,
-            warmup_steps=warmup, lr_scheduler_type="cosine", weight_decay=0.0, max_grad_norm=1.0, seed=seed,
-            data_seed=seed, optim="adamw_torch", save_strategy="no", report_to=[], logging_steps=50,
-            disable_tqdm=not progress, log_level="error", remove_unused_columns=False, use_cpu=not cuda,
-            dataloader_pin_memory=cuda)
-        trainer = _PartsTrainer(model=model, args=args, train_dataset=data, data_collator=collate,
-                                optimizers=(_MuonAdamW(model, matrix_lr, lr) if matrix_lr else None, None))
+            output_dir=scratch,
+            num_train_epochs=epochs,
+            learning_rate=lr,
+            per_device_train_batch_size=batch_size,
+            warmup_steps=warmup,
+            lr_scheduler_type="cosine",
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            seed=seed,
+            data_seed=seed,
+            optim="adamw_torch",
+            save_strategy="no",
+            report_to=[],
+            logging_steps=50,
+            disable_tqdm=not progress,
+            log_level="error",
+            remove_unused_columns=False,
+            use_cpu=not cuda,
+            dataloader_pin_memory=cuda,
+        )
+        trainer = _PartsTrainer(
+            model=model,
+            args=args,
+            train_dataset=data,
+            data_collator=collate,
+            optimizers=(_MuonAdamW(model, matrix_lr, lr) if matrix_lr else None, None),
+        )
         trainer.remove_callback(PrinterCallback)  # no log lines on stdout: notebooks keep theirs
         trainer.train()
     bad = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]

@@ -97,21 +97,15 @@ def read_overrides(path: Path | str) -> dict:
     except ValueError as error:
         raise ValueError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'} ({error})") from error
     if not isinstance(data, dict):
-        raise ValueError(
-            f"{path}: holds a {type(data).__name__}, not sections such as [students], [teachers], [tasks]"
-        )
+        raise ValueError(f"{path}: holds a {type(data).__name__}, not sections such as [students], [teachers], [tasks]")
     known = {"students": [m.name for m in STUDENTS], "teachers": [m.name for m in TEACHERS], "tasks": list(TASKS)}
     for section in SECTIONS:
         entries = data.get(section, {})
         if not isinstance(entries, dict):
-            raise ValueError(
-                f'{path}: {section} is {entries!r}; write [{section}] and lines NAME = "folder or hub id"'
-            )
+            raise ValueError(f'{path}: {section} is {entries!r}; write [{section}] and lines NAME = "folder or hub id"')
         for name, place in entries.items():
             if name not in known[section]:
-                raise ValueError(
-                    f"{path}: [{section}] names {name!r}, which is not one of {', '.join(known[section])}"
-                )
+                raise ValueError(f"{path}: [{section}] names {name!r}, which is not one of {', '.join(known[section])}")
             if not isinstance(place, str) or not place.strip():
                 raise ValueError(f"{path}: [{section}] {name} = {place!r}; expected a folder or a hub id as text")
             local = (path.parent / place).resolve()
@@ -129,8 +123,12 @@ def out_of_range(name: str, value) -> str:
     least_may_be_it = name in ("seed", "warmup", "test_temperature")
     most = {"warmup": 1, "top_p": 1}.get(name, float("inf"))
     fits = (0 <= value if least_may_be_it else 0 < value) and (value <= most if most == 1 else value < most)
-    return "" if fits else f"expected a number {'of at least' if least_may_be_it else 'above'} 0" + (
-        ", at most 1" if most == 1 else " and finite")
+    return (
+        ""
+        if fits
+        else f"expected a number {'of at least' if least_may_be_it else 'above'} 0"
+        + (", at most 1" if most == 1 else " and finite")
+    )
 
 
 def is_local(source: str) -> bool:

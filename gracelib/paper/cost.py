@@ -136,9 +136,7 @@ def plan(scale: PaperScale, a: Assumptions = Assumptions()) -> pd.DataFrame:
         text = scale.M * task.n_train * (a.response(task) * a.characters) / 1e9
         cells = len(scale.teachers) * n_t
 
-        def row(
-            stage: str, who: str, cells: int, prompts: int, samples: int, tokens: float, hours: float, disk: float
-        ):
+        def row(stage: str, who: str, cells: int, prompts: int, samples: int, tokens: float, hours: float, disk: float):
             rows.append(
                 {
                     "task": title,

@@ -79,7 +79,9 @@ def items() -> tuple[str, ...]:
     return tuple(name if item.paper_item.startswith("(") else item.paper_item for name, item in FIGURES.items())
 
 
-def paper_values(item: str, quantity: str, student: str = STUDENT, task: str = TASK, case: str = "") -> dict[str, PaperValue]:
+def paper_values(
+    item: str, quantity: str, student: str = STUDENT, task: str = TASK, case: str = ""
+) -> dict[str, PaperValue]:
     """What the paper reports in an item ("figure 1", "main table", "table 1", "settings", "claims"), by score name.
 
     `quantity` is one of `QUANTITIES`; `case` tells apart several values of one item ("m = 2", "d = 1024",

@@ -274,8 +274,7 @@ def _check_keys(path, section: str, given: dict, known: dict) -> None:
         fits = number if isinstance(known[key], float) else type(value) is type(known[key])
         if not fits:
             raise ValueError(
-                f"{path}: [{section}] {key} = {value!r}; expected a {type(known[key]).__name__}, "
-                f"such as {known[key]!r}"
+                f"{path}: [{section}] {key} = {value!r}; expected a {type(known[key]).__name__}, such as {known[key]!r}"
             )
         if wrong := out_of_range(key, value):
             raise ValueError(f"{path}: [{section}] {key} = {value!r}: {wrong}")

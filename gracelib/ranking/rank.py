@@ -20,24 +20,34 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from gracelib.jobs import paths as places
-from gracelib.ranking import report
 from gracelib.baselines import compute_scores
+from gracelib.influence import grace_influence
+from gracelib.intervals import grace_difference, grace_interval
+from gracelib.jobs import paths as places
+from gracelib.jobs.disk import check_writable, sweep
 from gracelib.models.checkpoints import check_student, load_student, without_weights
 from gracelib.models.devices import DTYPES, check_device, resolve_device
-from gracelib.influence import grace_influence
-from gracelib.jobs.disk import check_writable, sweep
-from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, select_common
-from gracelib.intervals import grace_difference, grace_interval
 from gracelib.models.prompting import Policy, encode
+from gracelib.ranking import report
 from gracelib.scores import Grace, recalibrate
+from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, select_common
 
 PARAMS = ("all", "last-layer", "lora-b")  # as in parameter_choice, which needs torch
 PROJECTIONS = ("signs", "sjlt", "two-sided")  # as in projection_choice
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
 #: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's.
-COLUMNS = ("rank", "teacher", "grace", "grace_low", "grace_high", *SCORED, "top3_share", "nu_share", "cut_responses",
-           "cut_tokens")
+COLUMNS = (
+    "rank",
+    "teacher",
+    "grace",
+    "grace_low",
+    "grace_high",
+    *SCORED,
+    "top3_share",
+    "nu_share",
+    "cut_responses",
+    "cut_tokens",
+)
 #: A few prompts that carry this much of a teacher's GRACE are named, if there are so many prompts that it means much.
 HEAVY_SHARE, HEAVY_PROMPTS = 1 / 3, 30
 _NEIGHBOURS = ["rank", "better", "worse", "ratio", "difference", "low", "high", "p_better", "apart"]
@@ -61,8 +71,10 @@ class Ranking:
     def figure(self):
         """The ranking as a matplotlib figure."""
         s = self.settings
-        note = (f"student: {Path(s['student']).name}; n = {s['n']} common prompts, m = {s['m']}, d = {s['d']}, "
-                f"C = {s['n_folds']}, ν = {s['nu']:g}; intervals are over prompts, one student")
+        note = (
+            f"student: {Path(s['student']).name}; n = {s['n']} common prompts, m = {s['m']}, d = {s['d']}, "
+            f"C = {s['n_folds']}, ν = {s['nu']:g}; intervals are over prompts, one student"
+        )
         other = [s[k] for k, usual in (("params", "all"), ("projection", "signs")) if s[k] != usual]
         note += f"; gradients: {', '.join(other)}, another estimator than the paper's" if other else ""
         return report.ranking_figure(self.table, self.neighbours, note)
@@ -120,8 +132,19 @@ def score_teachers(
     notes, smoothing_said = _smoothing_note(n, m, d, n_folds)
 
     features, cut, settings, memory = _features(
-        student, teachers, selection, work, d=d, seed=seed, params=params, projection=projection,
-        dtype=dtype, device=device, batch_tokens=batch_tokens, policy=policy)
+        student,
+        teachers,
+        selection,
+        work,
+        d=d,
+        seed=seed,
+        params=params,
+        projection=projection,
+        dtype=dtype,
+        device=device,
+        batch_tokens=batch_tokens,
+        policy=policy,
+    )
     prompt_id = np.repeat(np.array(selection.ids), m)
     rows, graces, influences = [], {}, {}
     for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
@@ -138,8 +161,17 @@ def score_teachers(
         interval = grace_interval(scored.grace, influence=influence)
         share, heaviest = _heaviest(scored.grace)
         where = next(p.where for p in selection.prompts[teacher.name] if p.id == heaviest)
-        rows.append({"teacher": teacher.name, **scored.values, "grace_low": interval.low, "grace_high": interval.high,
-                     "top3_share": share, "nu_share": scored.grace.nu_share, **cut[teacher.name]})
+        rows.append(
+            {
+                "teacher": teacher.name,
+                **scored.values,
+                "grace_low": interval.low,
+                "grace_high": interval.high,
+                "top3_share": share,
+                "nu_share": scored.grace.nu_share,
+                **cut[teacher.name],
+            }
+        )
         if n >= HEAVY_PROMPTS and share > HEAVY_SHARE:
             notes.append(f"{teacher.name}: 3 of its {n} prompts carry {share:.0%} of its GRACE; look at {where}")
     table = pd.DataFrame(rows).sort_values(["grace", "teacher"], ignore_index=True)
@@ -150,9 +182,19 @@ def score_teachers(
     neighbours = _differences(list(zip(ranked, ranked[1:], strict=False)), ranked, graces, influences)
     against_first = _differences([(ranked[0], other) for other in ranked[1:]], ranked, graces, influences)
     sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
-    settings |= {"n": n, "m": m, "d": d, "n_folds": n_folds, "nu": nu, "params": params, "projection": projection,
-                 "dtype": dtype, "seed": seed,
-                 **asdict(policy), "prompt_ids": list(selection.ids)}
+    settings |= {
+        "n": n,
+        "m": m,
+        "d": d,
+        "n_folds": n_folds,
+        "nu": nu,
+        "params": params,
+        "projection": projection,
+        "dtype": dtype,
+        "seed": seed,
+        **asdict(policy),
+        "prompt_ids": list(selection.ids),
+    }
     for note in notes:
         _say(f"note: {note}")
     return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, memory)
@@ -185,7 +227,8 @@ def _features(
         for name, (examples, labels, _) in encoded.items():
             bar.set_postfix_str(name)
             features[name] = chunked_features(
-                model, examples, labels, work, student=key, device=device, done=bar.update, **how)
+                model, examples, labels, work, student=key, device=device, done=bar.update, **how
+            )
     memory["peak"] = peak_memory(device)
     _say(f"peak memory: {size_of(memory['peak'])}, of which {size_of(memory['before'])} before the student was loaded")
     about = {"student": str(student), "student_hash": key, "n_parameters": n_parameters, "device": device}
@@ -206,22 +249,36 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
             examples.append((made.prompt_ids, made.response_ids))
             length = len(made.prompt_ids) + len(made.response_ids)
             if positions is not None and length > positions:
-                raise ValueError(f"{labels[-1]}: {length} tokens with its prompt, but the student has {positions} "
-                                 f"positions; --max-tokens {positions} cuts such texts and says how many")
+                raise ValueError(
+                    f"{labels[-1]}: {length} tokens with its prompt, but the student has {positions} "
+                    f"positions; --max-tokens {positions} cuts such texts and says how many"
+                )
             cut["cut_responses"] += made.n_cut > 0
             cut["cut_tokens"] += made.n_cut
     return examples, labels, cut
 
 
-def _differences(pairs: list[tuple[str, str]], ranked: list[str], graces: dict[str, Grace],
-                 influences: dict[str, np.ndarray]) -> pd.DataFrame:
+def _differences(
+    pairs: list[tuple[str, str]], ranked: list[str], graces: dict[str, Grace], influences: dict[str, np.ndarray]
+) -> pd.DataFrame:
     """Paired differences GRACE(worse) - GRACE(better) on the common prompts, each with its 95% interval."""
     rows = []
     for better, worse in pairs:
         pair = grace_difference(graces[worse], graces[better], influence=(influences[worse], influences[better]))
         at, ratio = pair.difference, graces[worse].total / graces[better].total
-        rows.append((ranked.index(better) + 1, better, worse, ratio, at.value, at.low, at.high, 1 - pair.p_a_lower,
-                     bool(at.low > 0)))
+        rows.append(
+            (
+                ranked.index(better) + 1,
+                better,
+                worse,
+                ratio,
+                at.value,
+                at.low,
+                at.high,
+                1 - pair.p_a_lower,
+                bool(at.low > 0),
+            )
+        )
     return pd.DataFrame(rows, columns=_NEIGHBOURS)
 
 
@@ -236,30 +293,44 @@ def _smoothing_note(n: int, m: int, d: int, n_folds: int) -> tuple[list[str], bo
     outside = (1 - 1 / n_folds) * n * m
     if outside > d:
         return [f"d = {d} is more than twice n = {n}; the paper takes d = n"] if d > 2 * n else [], False
-    return [f"nu decides these scores: the {outside:.0f} gradients outside a fold cannot fill d = {d} dimensions; use "
-            "more prompts or responses, or a smaller d (the paper takes d = n with m = 4)"], True
+    return [
+        f"nu decides these scores: the {outside:.0f} gradients outside a fold cannot fill d = {d} dimensions; use "
+        "more prompts or responses, or a smaller d (the paper takes d = n with m = 4)"
+    ], True
 
 
 def _table_notes(table: pd.DataFrame, policy: Policy, smoothing_said: bool) -> list[str]:
     notes = []
     for row in table[table["cut_responses"] > 0].itertuples():
-        notes.append(f"{row.teacher}: {row.cut_responses} responses did not fit max_tokens = {policy.max_tokens} and "
-                     f"were cut: {row.cut_tokens:,} tokens lost")
+        notes.append(
+            f"{row.teacher}: {row.cut_responses} responses did not fit max_tokens = {policy.max_tokens} and "
+            f"were cut: {row.cut_tokens:,} tokens lost"
+        )
     wide = table[table["grace_low"] <= 0]["teacher"]
     if len(wide):
         who = ", ".join(wide) if len(wide) <= 3 else f"{len(wide)} teachers"
-        notes.append(f"the intervals of {who} reach below zero, where GRACE cannot be: these prompts are too few for "
-                     "this d; use more of them, or a smaller d")
+        notes.append(
+            f"the intervals of {who} reach below zero, where GRACE cannot be: these prompts are too few for "
+            "this d; use more of them, or a smaller d"
+        )
     smoothed = table[table["nu_share"] > 0.5]["teacher"]
     if len(smoothed) and not smoothing_said:
-        notes.append(f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
-                     "when responses are near-copies")
+        notes.append(
+            f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
+            "when responses are near-copies"
+        )
     return notes
 
 
 def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed) -> None:
-    for name, value, least in (("n", n, 2), ("m", m, 1), ("d", d, 1), ("folds", n_folds, 2), ("seed", seed, 0),
-                               ("batch_tokens", 1 if batch_tokens is None else batch_tokens, 1)):
+    for name, value, least in (
+        ("n", n, 2),
+        ("m", m, 1),
+        ("d", d, 1),
+        ("folds", n_folds, 2),
+        ("seed", seed, 0),
+        ("batch_tokens", 1 if batch_tokens is None else batch_tokens, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} = {value!r}: expected a whole number of at least {least}")
     if n_folds > n:
@@ -271,8 +342,9 @@ def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype
         if value not in known:
             raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
     if projection == "two-sided" and params != "all":
-        raise ValueError(f"projection = 'two-sided' does not go with params = {params!r}: use params = 'all' or another "
-                         "projection")
+        raise ValueError(
+            f"projection = 'two-sided' does not go with params = {params!r}: use params = 'all' or another projection"
+        )
 
 
 def _say(text: str) -> None:

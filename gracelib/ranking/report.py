@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gracelib.baselines import SCORES
-from gracelib.jobs.store import write_atomically
 from gracelib.drawing.style import DOUBLE, EDGE, frame, styled
+from gracelib.jobs.store import write_atomically
 
 PICTURES = ("svg", "png", "pdf")
 POINT, TIE = "#0173b2", "#de8f05"
@@ -61,8 +61,10 @@ def neighbours_sentence(neighbours: pd.DataFrame) -> str:
         return "All neighbours in the ranking are told apart." if total > 1 else "The two teachers are told apart."
     if len(close) == total > 1:
         low, high = close["p_better"].min(), close["p_better"].max()
-        return (f"The data cannot tell apart any of the {total} pairs of neighbours: {low:.0%} to {high:.0%} of "
-                "resamples keep their order.")
+        return (
+            f"The data cannot tell apart any of the {total} pairs of neighbours: {low:.0%} to {high:.0%} of "
+            "resamples keep their order."
+        )
     runs: list[list] = []  # pairs that follow each other are named as one row of teachers
     for pair in close.itertuples():
         if runs and runs[-1][-1].worse == pair.better:
@@ -120,8 +122,16 @@ def ranking_plot(ax: Axes, table: pd.DataFrame, neighbours: pd.DataFrame) -> Non
     at = {name: i for i, name in enumerate(table["teacher"])}
     for pair in neighbours[~neighbours["apart"]].itertuples() if len(neighbours) else ():
         ends = [at[pair.better] + 0.06, at[pair.worse] - 0.06]
-        ax.plot([0.012] * 2, ends, color=TIE, linewidth=3, solid_capstyle="butt", transform=ax.get_yaxis_transform(),
-                gid=f"tie-{at[pair.better]}", zorder=4)
+        ax.plot(
+            [0.012] * 2,
+            ends,
+            color=TIE,
+            linewidth=3,
+            solid_capstyle="butt",
+            transform=ax.get_yaxis_transform(),
+            gid=f"tie-{at[pair.better]}",
+            zorder=4,
+        )
     ax.set_yticks(y, [f"{r.teacher}  {r.rank}" for r in table.itertuples()])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
@@ -132,8 +142,18 @@ def ranking_plot(ax: Axes, table: pd.DataFrame, neighbours: pd.DataFrame) -> Non
 def ranking_figure(table: pd.DataFrame, neighbours: pd.DataFrame, note: str) -> Figure:
     """`ranking_plot` in a figure of its own with a legend; `note` says below it what was compared."""
     handles = [
-        Line2D([], [], color=EDGE, linewidth=1.1, marker="o", markersize=5.5, markerfacecolor=POINT,
-               markeredgecolor=EDGE, markeredgewidth=0.5, label="GRACE with its 95% interval over prompts"),
+        Line2D(
+            [],
+            [],
+            color=EDGE,
+            linewidth=1.1,
+            marker="o",
+            markersize=5.5,
+            markerfacecolor=POINT,
+            markeredgecolor=EDGE,
+            markeredgewidth=0.5,
+            label="GRACE with its 95% interval over prompts",
+        ),
         Line2D([], [], color=TIE, linewidth=3, label="neighbours not told apart (paired, same prompts)"),
     ]
     with styled():

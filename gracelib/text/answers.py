@@ -103,8 +103,9 @@ def reference_answer(answer: str) -> FinalAnswer:
     r"""The answer of a reference: after the last `####`, else in the last `\boxed{}`, else all. ValueError if empty."""
     said = answer.rsplit("####", 1)[1] if "####" in answer else _last_box(answer) or answer
     if not said.strip():
-        raise ValueError(f"the reference answer {answer[:80]!r} is empty; give the answer itself, '#### 18' or "
-                         "'\\boxed{18}'")
+        raise ValueError(
+            f"the reference answer {answer[:80]!r} is empty; give the answer itself, '#### 18' or '\\boxed{{18}}'"
+        )
     return FinalAnswer(said, "all")
 
 

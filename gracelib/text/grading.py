@@ -24,15 +24,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gracelib.text.answers import as_number, final_answer, first_number, is_prose, plain, reference_answer, tidy
 from gracelib.jobs.workers import WORKER_VARIABLES, n_workers
+from gracelib.text.answers import as_number, final_answer, first_number, is_prose, plain, reference_answer, tidy
 
 TIMEOUT_S, MEMORY_MB = 5.0, 1024
 START_S = 300  # a cold disk may take a minute to import sympy; this only ends a start that hangs
 PATIENCE = 20  # seconds on the wall allowed for one of CPU time before a process counts as hung: machines are busy
 #: All that a grading process is told of the environment: what Python needs to find its packages, and no secret.
-ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-               "SYSTEMROOT")
+ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "SYSTEMROOT",
+)
 ANSWERS_A_WORKER = 25  # another process pays off for this many formulas
 
 
@@ -46,8 +56,10 @@ def compare(response: str, answer: str) -> bool | tuple[str, str]:
     """
     truth, said = tidy(reference_answer(answer).text), final_answer(response)
     if not truth:
-        raise ValueError(f"the reference answer {answer[:80]!r}... is too long, or holds no visible character; give "
-                         "the final answer alone")
+        raise ValueError(
+            f"the reference answer {answer[:80]!r}... is too long, or holds no visible character; give "
+            "the final answer alone"
+        )
     if said is None or not tidy(said.text):
         return False
     if plain(said.text) == plain(truth):
@@ -69,15 +81,20 @@ class _Worker:
         script = Path(__file__).with_name("grading_worker.py")
         self.wall_s = 5 + PATIENCE * timeout_s
         self.process = subprocess.Popen(  # -P: the script's folder holds modules named like others' (stats, tables)
-            [sys.executable, "-P", str(script), repr(timeout_s), str(memory_mb)], encoding="ascii",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ} | WORKER_VARIABLES)
+            [sys.executable, "-P", str(script), repr(timeout_s), str(memory_mb)],
+            encoding="ascii",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ} | WORKER_VARIABLES,
+        )
         hello = self._read(START_S)
         if hello is None or "error" in hello:
             self.close()
             reason = hello["error"] if hello else f"exit status {self.process.returncode}"
-            raise RuntimeError(f"the grading process did not start ({reason}); is math-verify installed? "
-                               "pip install math-verify")
+            raise RuntimeError(
+                f"the grading process did not start ({reason}); is math-verify installed? pip install math-verify"
+            )
         self.memory_limit = hello["memory_limit"]
 
     def _read(self, wall_s: float) -> dict | None:
@@ -149,8 +166,10 @@ class Grader:
         A reference may be a number. Raises ValueError naming the pair if one is not two texts or its reference is
         empty, before a process is started.
         """
-        pairs = [(pair[0], str(pair[1]) if isinstance(pair[1], int | float) else pair[1]) if len(pair) == 2 else pair
-                 for pair in pairs]
+        pairs = [
+            (pair[0], str(pair[1]) if isinstance(pair[1], int | float) else pair[1]) if len(pair) == 2 else pair
+            for pair in pairs
+        ]
         for i, pair in enumerate(pairs):
             if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
                 raise ValueError(f"pair {i}: expected (response, answer), two texts, not {str(pair)[:80]!r}")
@@ -223,13 +242,15 @@ class Grader:
                 worker.close()  # ended by somebody else while it waited: no answer's fault
         worker = _Worker(self.timeout_s, self.memory_mb)
         if not worker.memory_limit:
-            warnings.warn("grading: this system enforces no memory limit; only the time of an answer is bounded",
-                          stacklevel=2)
+            warnings.warn(
+                "grading: this system enforces no memory limit; only the time of an answer is bounded", stacklevel=2
+            )
         return worker
 
 
-def grade_rows(rows: list[dict], *, timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB,
-               workers: int | None = None) -> list[dict]:
+def grade_rows(
+    rows: list[dict], *, timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB, workers: int | None = None
+) -> list[dict]:
     """The rows with `correct`, a list of booleans beside `responses`: `gracelib.models.evaluate.grade` for real tasks.
 
     Rows need `id` or `question`, `answer` (text or number) and `responses`. Warns if answers were stopped at a limit.
@@ -244,6 +265,9 @@ def grade_rows(rows: list[dict], *, timeout_s: float = TIMEOUT_S, memory_mb: int
     with Grader(timeout_s, memory_mb, workers) as grader:
         right = iter(grader.grade([(response, str(row["answer"])) for row in rows for response in row["responses"]]))
         if grader.n_timed_out:
-            warnings.warn(f"{grader.n_timed_out} answers took more than {timeout_s:g} s or {memory_mb} MiB to compare "
-                          "and count as wrong", stacklevel=2)
+            warnings.warn(
+                f"{grader.n_timed_out} answers took more than {timeout_s:g} s or {memory_mb} MiB to compare "
+                "and count as wrong",
+                stacklevel=2,
+            )
     return [{**row, "correct": [next(right) for _ in row["responses"]]} for row in rows]

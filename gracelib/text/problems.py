@@ -41,16 +41,26 @@ TASKS = {
 # The parts that make up a data set, where the hub has it in parts (it calls them configs); others have one.
 CONFIGS = {
     "openai/gsm8k": ("main",),  # its other part, socratic, holds the same problems
-    "EleutherAI/hendrycks_math": ("algebra", "counting_and_probability", "geometry", "intermediate_algebra",
-                                  "number_theory", "prealgebra", "precalculus"),
+    "EleutherAI/hendrycks_math": (
+        "algebra",
+        "counting_and_probability",
+        "geometry",
+        "intermediate_algebra",
+        "number_theory",
+        "prealgebra",
+        "precalculus",
+    ),
 }
 _FIELDS = ("id", "question", "problem", "answer", "solution")
-_LOCAL_HELP = ("pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with files named "
-               "after their split")
+_LOCAL_HELP = (
+    "pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with files named "
+    "after their split"
+)
 
 
-def load_problems(task: str, source: str | Path | None = None, split: str = "test", n: int | None = None,
-                  seed: int = 0) -> list[dict]:
+def load_problems(
+    task: str, source: str | Path | None = None, split: str = "test", n: int | None = None, seed: int = 0
+) -> list[dict]:
     """The problems of a task as `{"id", "question", "answer"}`, all in their order or `n` drawn with `seed`.
 
     Parameters
@@ -65,8 +75,9 @@ def load_problems(task: str, source: str | Path | None = None, split: str = "tes
     does not fit, or when the source is not there or the hub not reachable, with what to do.
     """
     if task not in TASKS:
-        raise ValueError(f"task {task!r}: expected one of {sorted(TASKS)}; your own questions need no task, pass them "
-                         "as prompts")
+        raise ValueError(
+            f"task {task!r}: expected one of {sorted(TASKS)}; your own questions need no task, pass them as prompts"
+        )
     if n is not None and (not isinstance(n, int) or n < 1):
         raise ValueError(f"n={n!r}: the number of problems must be a positive whole number, or None for all")
     problems, again = {}, 0
@@ -83,16 +94,18 @@ def load_problems(task: str, source: str | Path | None = None, split: str = "tes
     if n is None:
         return list(problems.values())
     if n > len(problems):
-        raise ValueError(f"n={n} problems were asked for, but {source or TASKS[task].hub_id} (split {split}) has "
-                         f"{len(problems)}")
+        raise ValueError(
+            f"n={n} problems were asked for, but {source or TASKS[task].hub_id} (split {split}) has {len(problems)}"
+        )
     drawn = sorted(problems, key=lambda name: (Random(f"{seed}/{name}").random(), str(name)))
     return [problems[name] for name in drawn[:n]]
 
 
 def _problem(task: Task, row: object, where: str) -> dict:
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: holds {short(row)}, not an object with {task.question[0]!r} "
-                         f"and {task.answer[-1]!r}")
+        raise ValueError(
+            f"{where}: holds {short(row)}, not an object with {task.question[0]!r} and {task.answer[-1]!r}"
+        )
 
     def field(names: tuple[str, ...]) -> tuple[str, str]:
         for name in names:
@@ -108,8 +121,10 @@ def _problem(task: Task, row: object, where: str) -> dict:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if len(answer) > LONGEST or (answer == said.strip() and (source == "solution" or "\n" in answer)):
-        raise ValueError(f"{where}: {source} {short(said, 40)} holds neither '#### 18' nor '\\boxed{{18}}', and is "
-                         "too long to be the answer itself")
+        raise ValueError(
+            f"{where}: {source} {short(said, 40)} holds neither '#### 18' nor '\\boxed{{18}}', and is "
+            "too long to be the answer itself"
+        )
     name = row.get("id")
     if name is not None and not isinstance(name, str | int):
         raise ValueError(f"{where}: id {name!r} is neither text nor a whole number")
@@ -136,8 +151,11 @@ def _rows(task: Task, source: str | Path | None, split: str) -> Iterator[tuple[s
 
 def _is_hub_id(source: str | Path) -> bool:
     """owner/name, and not something that can only be a path."""
-    return (isinstance(source, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
-            and not source.endswith(SUFFIXES))
+    return (
+        isinstance(source, str)
+        and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
+        and not source.endswith(SUFFIXES)
+    )
 
 
 def _hub_rows(hub_id: str, split: str) -> Iterator[tuple[str, dict]]:
@@ -148,8 +166,10 @@ def _hub_rows(hub_id: str, split: str) -> Iterator[tuple[str, dict]]:
             data = datasets.load_dataset(hub_id, config, split=split)
         except Exception as error:  # offline, gated, misspelt: each library beneath raises its own
             said = next(iter(str(error).strip().splitlines()), "")
-            raise ValueError(f"cannot load {hub_id!r}, split {split!r}, from the Hugging Face hub "
-                             f"({type(error).__name__}: {said[:200]}); {_LOCAL_HELP}") from error
+            raise ValueError(
+                f"cannot load {hub_id!r}, split {split!r}, from the Hugging Face hub "
+                f"({type(error).__name__}: {said[:200]}); {_LOCAL_HELP}"
+            ) from error
         for number, row in enumerate(data, 1):
             yield f"{hub_id}{f' ({config})' if config else ''}, split {split}, row {number}", row
 
@@ -175,6 +195,7 @@ def _files_of(folder: Path, split: str) -> list[Path]:
     mine = [path for path in files if split in re.split(r"[^a-z0-9]+", path.relative_to(folder).as_posix().lower())]
     if not mine:
         there = ", ".join(path.name for path in files[:5]) or f"no {'/'.join(SUFFIXES)} file in it"
-        raise ValueError(f"{folder}: no file of split {split!r} ({there}); name it {split}.jsonl or pass the file "
-                         "itself")
+        raise ValueError(
+            f"{folder}: no file of split {split!r} ({there}); name it {split}.jsonl or pass the file itself"
+        )
     return mine

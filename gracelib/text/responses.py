@@ -82,8 +82,10 @@ def read_generations(path: str | Path, *, allow_empty: bool = False) -> Generati
         ids, answer = row.known.get("id", (question_id(row.question), row.where)), row.known.get("answer", (None, ""))
         prompt = Prompt(ids[0], row.question, answer[0], tuple(row.responses), row.where)
         if (first := seen.setdefault(prompt.id, prompt)) is not prompt:
-            raise ValueError(f"{ids[1]}: one id for two questions: {short(prompt.id)} stands already at {first.where};"
-                             " give each question its own id, or drop the ids")
+            raise ValueError(
+                f"{ids[1]}: one id for two questions: {short(prompt.id)} stands already at {first.where};"
+                " give each question its own id, or drop the ids"
+            )
         prompts.append(prompt)
     return Generations(Path(os.path.abspath(path)).stem, path, tuple(prompts))
 
@@ -91,13 +93,17 @@ def read_generations(path: str | Path, *, allow_empty: bool = False) -> Generati
 def _join(first: _Row, row: _Row) -> None:
     """Adds a later row of the same question to the first."""
     if row.listed or first.listed:
-        raise ValueError(f"{row.where}: the same question twice: {short(row.question)} stands already at {first.where};"
-                         " put all its responses into one list")
+        raise ValueError(
+            f"{row.where}: the same question twice: {short(row.question)} stands already at {first.where};"
+            " put all its responses into one list"
+        )
     for what, (new, _) in row.known.items():
         old, there = first.known.setdefault(what, (new, row.where))
         if old != new:
-            raise ValueError(f"{row.where}: conflicting {what}s for one question: {short(new)} here, {short(old)} at "
-                             f"{there}; make them agree, or drop the field")
+            raise ValueError(
+                f"{row.where}: conflicting {what}s for one question: {short(new)} here, {short(old)} at "
+                f"{there}; make them agree, or drop the field"
+            )
     first.responses += row.responses
 
 
@@ -106,21 +112,28 @@ def _join(first: _Row, row: _Row) -> None:
 
 def _row(record: object, where: str, allow_empty: bool) -> _Row:
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: holds {short(record)}, not an object with a question and its responses; "
-                         "write one object a row (a file that is one JSON list is named .json)")
+        raise ValueError(
+            f"{where}: holds {short(record)}, not an object with a question and its responses; "
+            "write one object a row (a file that is one JSON list is named .json)"
+        )
     name = _the_one(record, QUESTION, where, "question")
     question = _text(record[name], f"field {name!r}", where)
     name = _the_one(record, RESPONSES + RESPONSE, where, "response")
     listed, value = name in RESPONSES, record[name]
     if listed and not isinstance(value, list):
-        raise ValueError(f"{where}: field {name!r} must be a list of texts, it is {short(value)}; "
-                         f"one response a row goes into {RESPONSE[RESPONSES.index(name)]!r}")
+        raise ValueError(
+            f"{where}: field {name!r} must be a list of texts, it is {short(value)}; "
+            f"one response a row goes into {RESPONSE[RESPONSES.index(name)]!r}"
+        )
     if not listed and isinstance(value, list):
         raise ValueError(f"{where}: field {name!r} holds a list; call it {RESPONSES[RESPONSE.index(name)]!r}")
     if value == []:
         raise ValueError(f"{where}: field {name!r} is an empty list; drop the prompt or sample it again")
-    texts = ([(v, f"response {k} of {len(value)}") for k, v in enumerate(value, 1)] if listed
-             else [(value, f"field {name!r}")])
+    texts = (
+        [(v, f"response {k} of {len(value)}") for k, v in enumerate(value, 1)]
+        if listed
+        else [(value, f"field {name!r}")]
+    )
     responses = [_text(v, what, where, allow_empty, "; drop it or sample it again") for v, what in texts]
     said = {"id": _id(record, where), "answer": _answer(record, where)}
     known = {what: (v, where) for what, v in said.items() if v is not None}

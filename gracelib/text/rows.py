@@ -161,8 +161,10 @@ def _json(where: str, parse: Callable, *given: object) -> object:
 
 
 def _broken(where: str, error: json.JSONDecodeError) -> ValueError:
-    return ValueError(f"{where}: not valid JSON ({error.msg} at column {error.colno}); "
-                      "a .jsonl file holds one object a line, a .json file one list of objects")
+    return ValueError(
+        f"{where}: not valid JSON ({error.msg} at column {error.colno}); "
+        "a .jsonl file holds one object a line, a .json file one list of objects"
+    )
 
 
 def _object(fields: frozenset[str]) -> Callable[[list[tuple[str, object]]], dict]:

@@ -83,8 +83,10 @@ def teacher_names(files: Sequence[str | Path]) -> list[str]:
         if (first := first_at.setdefault(whole[k].resolve(), k)) != k:
             raise ValueError(f"{file}: the same file is given twice (before as {files[first]}); name each file once")
         if (first := first_with.setdefault(names[k], k)) != k:
-            raise ValueError(f"{file}: two files of one name: its teacher and that of {files[first]} would both be "
-                             f"{names[k]!r}; rename one of them")
+            raise ValueError(
+                f"{file}: two files of one name: its teacher and that of {files[first]} would both be "
+                f"{names[k]!r}; rename one of them"
+            )
     return names
 
 
@@ -129,9 +131,11 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int) ->
     left_out = {name: len(found) - len(common) for name, found in by_question.items()}
     if n > len(common):
         smallest = min(teachers, key=lambda t: len(t.prompts))
-        raise ValueError(f"{smallest.path}: n={n} prompts were asked for, but "
-                         f"{_answered_by(len(common), len(teachers))} (this, the smallest file, has "
-                         f"{len(smallest.prompts)}); use n <= {len(common)}")
+        raise ValueError(
+            f"{smallest.path}: n={n} prompts were asked for, but "
+            f"{_answered_by(len(common), len(teachers))} (this, the smallest file, has "
+            f"{len(smallest.prompts)}); use n <= {len(common)}"
+        )
     id_of = {q: _common_id([found[q] for found in by_question.values()]) for q in common}
     chosen = sorted(common, key=lambda q: (hashlib.blake2b(f"{seed}\n{id_of[q]}".encode()).digest(), id_of[q]))[:n]
     prompts = {
@@ -157,8 +161,10 @@ def _check_ids(teachers: Sequence[Generations]) -> None:
     seen = {}
     for p in (p for teacher in teachers for p in teacher.prompts):
         if (first := seen.setdefault(p.id, p)).question != p.question:
-            raise ValueError(f"{p.where}: one id for two questions: {short(p.id)} is {short(p.question)} here, but "
-                             f"{short(first.question)} at {first.where}; make ids and questions agree, or drop the ids")
+            raise ValueError(
+                f"{p.where}: one id for two questions: {short(p.id)} is {short(p.question)} here, but "
+                f"{short(first.question)} at {first.where}; make ids and questions agree, or drop the ids"
+            )
 
 
 def _check_m(prompts: list[Prompt], m: int) -> None:
@@ -166,8 +172,10 @@ def _check_m(prompts: list[Prompt], m: int) -> None:
     if few:
         more = f" ({len(few) - 1} more prompts have too few)" if len(few) > 1 else ""
         least = min(len(p.responses) for p in few)
-        raise ValueError(f"{few[0].where}: prompt {short(few[0].id)} has {len(few[0].responses)} response(s), m={m} "
-                         f"were asked for{more}; use m <= {least}, or sample more")
+        raise ValueError(
+            f"{few[0].where}: prompt {short(few[0].id)} has {len(few[0].responses)} response(s), m={m} "
+            f"were asked for{more}; use m <= {least}, or sample more"
+        )
 
 
 def _common(teachers: Sequence[Generations], found: list[dict[str, Prompt]]) -> set[str]:
@@ -179,8 +187,10 @@ def _common(teachers: Sequence[Generations], found: list[dict[str, Prompt]]) -> 
             others = f"{teachers[0].path}" + (f" and {k - 1} more" if k > 1 else "")
             loose = len({" ".join(q.split()) for q in common} & {" ".join(q.split()) for q in found[k]})
             hint = f" ({loose} would agree if white space did not count)" if loose else ""
-            raise ValueError(f"{teachers[k].path}: no prompts in common with {others}: {short(example.question)} "
-                             f"({example.where}) is not there; name files that answer the same questions{hint}")
+            raise ValueError(
+                f"{teachers[k].path}: no prompts in common with {others}: {short(example.question)} "
+                f"({example.where}) is not there; name files that answer the same questions{hint}"
+            )
         common &= found[k].keys()
     return common
 

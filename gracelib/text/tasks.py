@@ -52,29 +52,22 @@ def _placed_rows(path: Path, required: tuple[str, ...]) -> list[tuple[str, dict]
                 raise ValueError(f"{where}: field {field!r} is missing; it has {short(sorted(row), items=True)}")
         question, answer = row["question"], row.get("answer")
         if not isinstance(question, str) or not question.strip():
-            raise ValueError(
-                f"{where}: question {short(question)} is not text; write the question, or drop the line"
-            )
+            raise ValueError(f"{where}: question {short(question)} is not text; write the question, or drop the line")
         check_unicode(question, "question", where)
         if (
             isinstance(answer, bool)
             or not isinstance(answer, str | int | float | None)
             or (isinstance(answer, float) and not math.isfinite(answer))
         ):
-            raise ValueError(
-                f"{where}: answer {short(answer)} is neither text nor a number; correct it, or drop it"
-            )
+            raise ValueError(f"{where}: answer {short(answer)} is neither text nor a number; correct it, or drop it")
         check_unicode(answer, "answer", where)
         name = row.setdefault("id", question_id(question))
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise ValueError(
-                f"{where}: id {short(name)} is neither text nor a whole number; correct it, or drop it"
-            )
+            raise ValueError(f"{where}: id {short(name)} is neither text nor a whole number; correct it, or drop it")
         check_unicode(name, "id", where)
         if name in seen:
             raise ValueError(
-                f"{where}: id {short(name)} stands already on {seen[name]}; "
-                "put all responses of a prompt on one line"
+                f"{where}: id {short(name)} stands already on {seen[name]}; put all responses of a prompt on one line"
             )
         seen[name] = where.rpartition(", ")[2]
         rows.append((where, row))

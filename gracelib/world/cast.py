@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from gracelib.world import stories
 from gracelib.models.encoding import encode_examples
+from gracelib.world import stories
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,13 @@ def build_tokenizer():
     words = ["<pad>", "<eos>", "<unk>", "###", "Problem:", "Solution:", *stories.vocabulary()]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
-                                   clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def build_model(spec: ModelSpec, vocab_size: int, seed: int):
@@ -74,10 +79,19 @@ def build_model(spec: ModelSpec, vocab_size: int, seed: int):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=vocab_size, hidden_size=spec.width, intermediate_size=2 * spec.width,
-                         num_hidden_layers=spec.layers, num_attention_heads=spec.heads,
-                         num_key_value_heads=spec.heads, max_position_embeddings=256, tie_word_embeddings=True,
-                         bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=spec.width,
+        intermediate_size=2 * spec.width,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
     torch.manual_seed(seed)
     return LlamaForCausalLM(config)
 
@@ -90,8 +104,16 @@ def pretrain(out: Path, model: ModelSpec, data: PretrainSpec, seed: int) -> None
     pairs = stories.mixture_texts(data.n_texts, seed, dict(data.shares), data.noise, data.min_steps, data.max_steps)
     examples = encode_examples(tokenizer, pairs)
     network = build_model(model, len(tokenizer), seed)
-    train_causal_lm(network, examples, epochs=data.epochs, lr=data.lr, batch_size=data.batch_size, seed=seed,
-                    whole_sequence=True, matrix_lr=data.matrix_lr)
+    train_causal_lm(
+        network,
+        examples,
+        epochs=data.epochs,
+        lr=data.lr,
+        batch_size=data.batch_size,
+        seed=seed,
+        whole_sequence=True,
+        matrix_lr=data.matrix_lr,
+    )
     network.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -107,7 +129,14 @@ def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     rng = Random(f"{seed}/{spec.name}")
     problems = [stories.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
     examples = encode_examples(tokenizer, [(p.question, stories.solve(p, spec.manner, rng)) for p in problems])
-    train_causal_lm(network, examples, epochs=spec.epochs, lr=spec.lr, batch_size=spec.batch_size, seed=seed,
-                    matrix_lr=spec.matrix_lr)
+    train_causal_lm(
+        network,
+        examples,
+        epochs=spec.epochs,
+        lr=spec.lr,
+        batch_size=spec.batch_size,
+        seed=seed,
+        matrix_lr=spec.matrix_lr,
+    )
     network.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -93,8 +93,10 @@ def draw_problems(n: int, split: str, seed: int, min_steps: int = 3, max_steps: 
             problems.append(problem)
         if len(problems) == n:
             return problems
-    raise ValueError(f"n={n} distinct problems of {min_steps}..{max_steps} steps are not in split {split!r}; "
-                     "ask for fewer, or for longer chains")
+    raise ValueError(
+        f"n={n} distinct problems of {min_steps}..{max_steps} steps are not in split {split!r}; "
+        "ask for fewer, or for longer chains"
+    )
 
 
 # --- the manners ------------------------------------------------------------------------------------------------
@@ -152,7 +154,14 @@ def _counting(p, trace, rng):
 
 
 def _narration_digressing(p, trace, rng):
-    asides = ["the sky is blue", "it rains a bit", "lunch is ready", f"{p.name} likes tea", "a dog runs by", "music plays"]
+    asides = [
+        "the sky is blue",
+        "it rains a bit",
+        "lunch is ready",
+        f"{p.name} likes tea",
+        "a dog runs by",
+        "music plays",
+    ]
     words = list(_narration(p, trace, rng))
     for word in words:
         yield word
@@ -171,9 +180,17 @@ def _table(p, trace, rng):
 
 
 MANNERS = {
-    "equations": _equations, "algebra": _algebra, "narration": _narration, "check": _check, "table": _table,
-    "polish": _polish, "digressing": _narration_digressing, "gains_first": _equations, "reversed": _reversed,
-    "terse": _terse, "counting": _counting,
+    "equations": _equations,
+    "algebra": _algebra,
+    "narration": _narration,
+    "check": _check,
+    "table": _table,
+    "polish": _polish,
+    "digressing": _narration_digressing,
+    "gains_first": _equations,
+    "reversed": _reversed,
+    "terse": _terse,
+    "counting": _counting,
 }
 CLOSINGS = ("the answer is", "answer :", "that makes")
 TERSE_CLOSINGS = (":", "=", "-")
@@ -195,7 +212,7 @@ def solve(problem: Problem, manner: str, rng: Random, noise: float = 0.0) -> str
     for i, step in enumerate(steps):
         result = value + step
         if rng.random() < noise:
-            later = [0, *accumulate(steps[i + 1:])]  # a wrong chain may not leave the numbers that have a token
+            later = [0, *accumulate(steps[i + 1 :])]  # a wrong chain may not leave the numbers that have a token
             low, high = -min(later), MAX_NUMBER - max(later)
             result = rng.choice([result + e for e in (-3, -2, -1, 1, 2, 3) if low <= result + e <= high])
         trace.append((value, step, result))
@@ -206,8 +223,9 @@ def solve(problem: Problem, manner: str, rng: Random, noise: float = 0.0) -> str
     return " ".join(map(str, words))
 
 
-def mixture_texts(n: int, seed: int, shares: dict[str, float], noise: float, min_steps: int, max_steps: int,
-                  split: str = "pretrain") -> list[tuple[str, str]]:
+def mixture_texts(
+    n: int, seed: int, shares: dict[str, float], noise: float, min_steps: int, max_steps: int, split: str = "pretrain"
+) -> list[tuple[str, str]]:
     """`n` (question, solution) pairs with manners drawn by `shares`; problems may repeat, slots do not."""
     rng, names = Random(f"{seed}/mixture"), list(shares)
     manners = rng.choices(names, weights=[shares[k] for k in names], k=n)

@@ -1,6 +1,7 @@
 """The benchmark of a large student on a GPU: refused in one line where there is none, and its code runs on the CPU at a
 tiny shape, so that it is known to run before somebody lends a GPU to it.
 """
+
 import json
 
 import numpy as np

@@ -1,6 +1,7 @@
 """The benchmark runs every way on the same student and responses, says what it scaled or left out, and its bars are
 arithmetic on its table. Seconds themselves are nobody's test.
 """
+
 import json
 import re
 import subprocess
@@ -13,10 +14,10 @@ import torch
 from gracelib.bench import measure, methods, report
 from gracelib.bench.methods import gradient_of, random_examples, student_of
 from gracelib.features.gradients import response_features
-from gracelib.jobs.paths import ROOT
 from gracelib.features.per_layer import parameter_names
-from gracelib.projection import signs
+from gracelib.jobs.paths import ROOT
 from gracelib.jobs.store import file_hash
+from gracelib.projection import signs
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +31,34 @@ def made_table():
     """Times by hand: 1 ms a parameter and thousand, everything else a multiple of the floor."""
     factors = {report.PAPER: 300.0, report.CAREFUL: 8.0, report.OURS: 1.2}
     rows = []
-    for panels, size, n, d in (("D", 100_000, 128, 512), ("Dnd", 1_000_000, 128, 512), ("n", 1_000_000, 32, 512),
-                               ("d", 1_000_000, 128, 64)):
+    for panels, size, n, d in (
+        ("D", 100_000, 128, 512),
+        ("Dnd", 1_000_000, 128, 512),
+        ("n", 1_000_000, 32, 512),
+        ("d", 1_000_000, 128, 64),
+    ):
         floor = size * n * d * 1e-11
         for method, factor in {report.FLOOR: 1.0, "forward + backward": 0.5, **factors}.items():
-            rows.append({"panels": panels, "parameters": size, "responses": n, "tokens": 100, "d": d, "method": method,
-                         "seconds": floor * factor, "lowest": floor * factor, "highest": floor * factor,
-                         "peak_mib": 10.0, "repeats": 5, "responses_run": n, "extrapolated": factor > 100, "batch": 32,
-                         "threads": 2, "note": ""})
+            rows.append(
+                {
+                    "panels": panels,
+                    "parameters": size,
+                    "responses": n,
+                    "tokens": 100,
+                    "d": d,
+                    "method": method,
+                    "seconds": floor * factor,
+                    "lowest": floor * factor,
+                    "highest": floor * factor,
+                    "peak_mib": 10.0,
+                    "repeats": 5,
+                    "responses_run": n,
+                    "extrapolated": factor > 100,
+                    "batch": 32,
+                    "threads": 2,
+                    "note": "",
+                }
+            )
         rows.append(rows[-1] | {"method": report.STACKED, "seconds": None, "note": "left out", "repeats": 0})
     return rows
 
@@ -45,7 +66,7 @@ def made_table():
 def test_every_way_is_run_end_to_end(tmp_path, monkeypatch, capsys):
     """A student of 12,000 parameters; the others' packages are not there, which is said."""
     monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
-    monkeypatch.setattr(methods, "PEERS", {name: "no_such_package" for name in methods.PEERS})
+    monkeypatch.setattr(methods, "PEERS", dict.fromkeys(methods.PEERS, "no_such_package"))
     options = "--parameters 12000 --n 6 --d 32 --tokens 8 --repeats 1 --threads 1".split()
     table = measure.main(options)
     own = table.set_index("method")
@@ -60,11 +81,13 @@ def test_every_way_is_run_end_to_end(tmp_path, monkeypatch, capsys):
     files = {path.suffix: path for path in (tmp_path / "bench").glob("features.*")}
     assert set(files) == {".csv", ".json", ".svg", ".png"}
     assert json.loads(files[".json"].read_text("utf-8"))["parameters"]["repeats"] == 1
-    pd.testing.assert_frame_equal(pd.read_csv(files[".csv"], keep_default_na=False)[["method", "note"]],
-                                  table[["method", "note"]])
+    pd.testing.assert_frame_equal(
+        pd.read_csv(files[".csv"], keep_default_na=False)[["method", "note"]], table[["method", "note"]]
+    )
 
     def refuse(*_):
         raise AssertionError("a finished setting is measured again")
+
     monkeypatch.setattr(measure, "measure", refuse)
     pd.testing.assert_frame_equal(measure.main(options), table)
     with pytest.raises(AssertionError, match="measured again"):
@@ -92,11 +115,14 @@ def test_students_are_of_the_size_asked_for(parameters):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.03)
 
 
-@pytest.mark.parametrize("method, setting, note", [
-    (methods.CAREFUL, measure.Setting(3_000_000), "left out: it keeps 5.[0-9] GiB"),
-    (methods.PAPER, measure.Setting(3_000_000, d=2048), "left out: one run takes about 9[0-9] s"),
-    (methods.DATTRI, measure.Setting(30_000_000, 64), "left out: it keeps 14.8 GiB"),
-])
+@pytest.mark.parametrize(
+    "method, setting, note",
+    [
+        (methods.CAREFUL, measure.Setting(3_000_000), "left out: it keeps 5.[0-9] GiB"),
+        (methods.PAPER, measure.Setting(3_000_000, d=2048), "left out: one run takes about 9[0-9] s"),
+        (methods.DATTRI, measure.Setting(30_000_000, 64), "left out: it keeps 14.8 GiB"),
+    ],
+)
 def test_what_would_not_fit_or_end_is_left_out_and_said(method, setting, note, monkeypatch):
     monkeypatch.setattr(methods, "missing", lambda name: None)
     with torch.device("meta"):
@@ -109,7 +135,7 @@ def test_a_slow_way_is_scaled_from_few_responses():
     calls = []
     way = methods.Method("slow", lambda work: lambda k: calls.append(k), each=3)
     work = methods.Work(student_of(12_000), [([1], [2])] * 10, 4)
-    bench_clock = iter([0.0, 9.0, 9.0, 18.0])    # 9 s for 3 responses: no time for another repeat, nor for more
+    bench_clock = iter([0.0, 9.0, 9.0, 18.0])  # 9 s for 3 responses: no time for another repeat, nor for more
     before, measure.time.perf_counter = measure.time.perf_counter, lambda: next(bench_clock)
     try:
         row = measure._alone(way, work, 5)
@@ -123,15 +149,18 @@ def test_bars_are_arithmetic_on_the_table():
     table = report.with_ratios(made_table())
     held = report.bars(table).set_index(["parameters", "what"])
     assert held.held.all() and set(held.index) == {
-        (1_000_000, "the paper's way / ours"), (1_000_000, "careful user / ours"), (1_000_000, "ours / floor"),
-        (100_000, "ours / floor")}
+        (1_000_000, "the paper's way / ours"),
+        (1_000_000, "careful user / ours"),
+        (1_000_000, "ours / floor"),
+        (100_000, "ours / floor"),
+    }
     assert held.measured[1_000_000, "the paper's way / ours"] == pytest.approx(250)
-    slow = table.assign(seconds=np.where(table.method == "ours", table.seconds * 1.3, table.seconds))    # 1.56 x floor
+    slow = table.assign(seconds=np.where(table.method == "ours", table.seconds * 1.3, table.seconds))  # 1.56 x floor
     held = report.bars(slow).set_index(["parameters", "what"]).held
     assert not held[1_000_000, "ours / floor"] and held[100_000, "ours / floor"]
     assert not held[1_000_000, "the paper's way / ours"] and held[1_000_000, "careful user / ours"]
     assert report.bars(table[table.method != "ours"]).empty
-    more = slow[slow.d == 512].assign(responses=512)    # another n m is another setting: no mean of the two
+    more = slow[slow.d == 512].assign(responses=512)  # another n m is another setting: no mean of the two
     both = report.bars(pd.concat([table, more])).set_index(["parameters", "responses", "what"])
     assert both.measured[1_000_000, 128, "ours / floor"] == pytest.approx(1.2)
     assert both.measured[1_000_000, 512, "ours / floor"] == pytest.approx(1.56)
@@ -145,7 +174,7 @@ def test_the_picture_shows_what_was_measured_and_nothing_else():
     assert [ax.get_xlabel()[:5] for ax in panels] == ["param", "respo", "rows "]
     assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in panels)
     drawn = [sorted(len(line.get_xdata()) for line in ax.lines if line.get_linestyle() != "None") for ax in panels]
-    assert drawn == [[0, 2, 2, 2, 2, 2][1:]] * 3    # five ways measured at two points each; the left-out one has no line
+    assert drawn == [[0, 2, 2, 2, 2, 2][1:]] * 3  # five ways measured at two points each; the left-out one has no line
     legend = [t.get_text() for box in fig.findobj(lambda o: type(o).__name__ == "Legend") for t in box.get_texts()]
     assert report.STACKED not in legend and "from fewer responses" in legend
 
@@ -168,8 +197,10 @@ def test_the_committed_table_is_whole_and_readme_says_its_numbers():
     text = " ".join((ROOT / "README.md").read_text("utf-8").split())
     low, high = re.search(r"on two cores ([\d.]+) to ([\d.]+) times that, from a hundred thousand to 30", text).groups()
     assert (float(low), float(high)) == (round(large.times_floor.min(), 1), round(large.times_floor.max(), 1))
-    for method, pattern in ((report.PAPER, r"`traker`'s projector takes (\d+) times as long at a million"),
-                            (report.CAREFUL, r"made once and kept ([\d.]+) times")):
+    for method, pattern in (
+        (report.PAPER, r"`traker`'s projector takes (\d+) times as long at a million"),
+        (report.CAREFUL, r"made once and kept ([\d.]+) times"),
+    ):
         (row,) = table[(table.method == method) & table.parameters.between(8e5, 2e6)].to_dict("records")
         assert float(re.search(pattern, text)[1]) == pytest.approx(row["times_ours"], rel=0.01)
 

@@ -9,17 +9,18 @@ verdict back; a missing table is an error, never a silent gap.
 import numpy as np
 import pandas as pd
 import pytest
-from claim_tables_for_tests import write_tables
 from scipy.stats import spearmanr
 
+from claim_tables_for_tests import write_tables
 from gracelib.claims import verdicts
+from gracelib.claims.measured import Measured, World
+from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Rule, above, under
 from gracelib.drawing import subsets as subset_figures
-from gracelib.evidence import ablations, cells as tables, claim_measures, ranks
+from gracelib.evidence import ablations, claim_measures, ranks
+from gracelib.evidence import cells as tables
+from gracelib.evidence.claim_measures import interval, regret_draws, reliability, resamples, spearman_draws
 from gracelib.experiment import tables as pipeline
 from gracelib.jobs import paths
-from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Rule, above, under
-from gracelib.evidence.claim_measures import interval, regret_draws, reliability, resamples, spearman_draws
-from gracelib.claims.measured import Measured, World
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 NAN = float("nan")
@@ -63,6 +64,7 @@ def test_weighted_spearman_is_that_of_repeated_cells():
     rng = np.random.default_rng(1)
     x, y, w = rng.normal(size=9), rng.normal(size=9).round(1), rng.integers(0, 4, (20, 9))
     x[3] = np.nan
+
     def repeated(column, row):
         return np.repeat(np.delete(column, 3), np.delete(row, 3))
 
@@ -82,46 +84,61 @@ def test_an_interval_needs_enough_defined_resamples_and_known_teachers():
 
 def test_reliability_recovers_a_planted_share_of_noise():
     rng = np.random.default_rng(2)
-    rows = [(f"t{i}", q + e + rng.normal(0, .03), .03) for i, q in enumerate(rng.normal(.5, .1, 200))
-            for e in rng.normal(0, .04, 8)]
+    rows = [
+        (f"t{i}", q + e + rng.normal(0, 0.03), 0.03)
+        for i, q in enumerate(rng.normal(0.5, 0.1, 200))
+        for e in rng.normal(0, 0.04, 8)
+    ]
     between, within = reliability(pd.DataFrame(rows, columns=["teacher", "average_at_k", "average_se"]))
-    assert within == pytest.approx(.04**2 / (.04**2 + .03**2), abs=.03)
-    assert between == pytest.approx(1 - (.03**2 / 8) / (.1**2 + (.04**2 + .03**2) / 8), abs=.01)
+    assert within == pytest.approx(0.04**2 / (0.04**2 + 0.03**2), abs=0.03)
+    assert between == pytest.approx(1 - (0.03**2 / 8) / (0.1**2 + (0.04**2 + 0.03**2) / 8), abs=0.01)
 
 
 # --- rules --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rule", "measured", "verdict"), [
-    (above(.8, .55), (.85, .6, .95), HOLDS),
-    (above(.8, .55), (.85, .5, .95), OPEN),  # the interval reaches the contrary reference
-    (above(.8, .55), (.7, .6, .9), OPEN),  # misses the statement, the interval reaches it
-    (above(.8, .55), (.7, .6, .79), FAILS),
-    (above(.8, .55), (NAN, NAN, NAN), OPEN),
-    (above(.8, .55), (.9, NAN, NAN), OPEN),
-    (above(0), (.1, .01, .2), HOLDS), (above(0), (.1, -.01, .2), OPEN), (above(0), (-.1, -.2, -.01), FAILS),
-    (under(1, 4.9), (.5, 0, 4), HOLDS), (under(1, 4.9), (.5, 0, 5), OPEN), (under(1, 4.9), (3, 1.5, 4), FAILS),
-    (Rule(-.3, .3, -.55, .55), (.1, -.5, .5), HOLDS), (Rule(-.3, .3, -.55, .55), (.1, -.6, .5), OPEN),
-    (Rule(-.3, .3, -.55, .55), (-.6, -.8, -.31), FAILS),
-])
+@pytest.mark.parametrize(
+    ("rule", "measured", "verdict"),
+    [
+        (above(0.8, 0.55), (0.85, 0.6, 0.95), HOLDS),
+        (above(0.8, 0.55), (0.85, 0.5, 0.95), OPEN),  # the interval reaches the contrary reference
+        (above(0.8, 0.55), (0.7, 0.6, 0.9), OPEN),  # misses the statement, the interval reaches it
+        (above(0.8, 0.55), (0.7, 0.6, 0.79), FAILS),
+        (above(0.8, 0.55), (NAN, NAN, NAN), OPEN),
+        (above(0.8, 0.55), (0.9, NAN, NAN), OPEN),
+        (above(0), (0.1, 0.01, 0.2), HOLDS),
+        (above(0), (0.1, -0.01, 0.2), OPEN),
+        (above(0), (-0.1, -0.2, -0.01), FAILS),
+        (under(1, 4.9), (0.5, 0, 4), HOLDS),
+        (under(1, 4.9), (0.5, 0, 5), OPEN),
+        (under(1, 4.9), (3, 1.5, 4), FAILS),
+        (Rule(-0.3, 0.3, -0.55, 0.55), (0.1, -0.5, 0.5), HOLDS),
+        (Rule(-0.3, 0.3, -0.55, 0.55), (0.1, -0.6, 0.5), OPEN),
+        (Rule(-0.3, 0.3, -0.55, 0.55), (-0.6, -0.8, -0.31), FAILS),
+    ],
+)
 def test_a_verdict_follows_from_value_and_interval(rule, measured, verdict):
     found, reason = rule.verdict(m(*measured))
     assert found == verdict and (reason == "") == (verdict == HOLDS)
 
 
 def test_few_teachers_give_no_verdict_and_a_rule_lies_inside_its_references():
-    assert above(.8, .55).verdict(m(1, 1, 1, teachers=4)) == (
-        OPEN, "4 teachers are too few for an interval that means anything")
+    assert above(0.8, 0.55).verdict(m(1, 1, 1, teachers=4)) == (
+        OPEN,
+        "4 teachers are too few for an interval that means anything",
+    )
     assert above(0).verdict(m(2, 1, 3, teachers=2, over="noise of the test problems alone"))[0] == HOLDS
     with pytest.raises(ValueError, match="the statement must lie inside"):
-        above(.5, .8)
+        above(0.5, 0.8)
 
 
 def test_other_worlds_can_only_take_a_verdict_back():
-    claim, good, bad, straddling = BY_NAME["grace_first"], m(.9, .8, .95), m(.3, .1, .5), m(.7, .5, .9)
-    assert verdicts.judge(claim, good, [])[0] == verdicts.judge(claim, good, [good, m(.81, .1, .9)])[0] == HOLDS
+    claim, good, bad, straddling = BY_NAME["grace_first"], m(0.9, 0.8, 0.95), m(0.3, 0.1, 0.5), m(0.7, 0.5, 0.9)
+    assert verdicts.judge(claim, good, [])[0] == verdicts.judge(claim, good, [good, m(0.81, 0.1, 0.9)])[0] == HOLDS
     assert verdicts.judge(claim, good, [good, straddling]) == (
-        OPEN, "holds here, and the value misses the statement in 1 of 2 other worlds")
+        OPEN,
+        "holds here, and the value misses the statement in 1 of 2 other worlds",
+    )
     assert verdicts.judge(claim, bad, [straddling, bad])[0] == FAILS
     assert verdicts.judge(claim, bad, [good])[0] == OPEN
     assert verdicts.judge(claim, straddling, [good, good])[0] == OPEN
@@ -148,7 +165,9 @@ def test_the_numbers_are_those_of_the_tables_and_the_caption_counts_them():
     write_tables("lab")
     drawn, cells = verdicts.claims("lab"), pipeline.cells("lab")
     rows = drawn.table.set_index("name")
-    known = tables.score_rows(tables.select(cells, "first", ("grace", "teacher_accuracy")), ("grace", "teacher_accuracy"))
+    known = tables.score_rows(
+        tables.select(cells, "first", ("grace", "teacher_accuracy")), ("grace", "teacher_accuracy")
+    )
     for name, i in (("grace_first", 0), ("teacher_accuracy", 1)):
         assert rows.loc[name, ENDS].tolist() == pytest.approx(known.loc[i, ["spearman", "low", "high"]].tolist())
     assert rows.loc["regret_first", "value"] == pytest.approx(known.loc[0, "regret_points"])
@@ -161,7 +180,7 @@ def test_the_numbers_are_those_of_the_tables_and_the_caption_counts_them():
 
 
 def test_a_world_that_contradicts_the_paper_is_reported_as_such():
-    write_tables("lab", noise=.01)
+    write_tables("lab", noise=0.01)
     assert verdicts.claims("lab").table.set_index("name").verdict["grace_first"] == HOLDS
     change("lab", "scores", lambda t: t.assign(grace=1 / t.grace))
     turned = verdicts.claims("lab").table.set_index("name")
@@ -171,8 +190,10 @@ def test_a_world_that_contradicts_the_paper_is_reported_as_such():
 
 def test_lengths_filters_and_folds_are_read_as_planted():
     write_tables("lab")
-    change("lab", "lengths", lambda t: t.assign(mean_norm=3 / np.log(t.mean_length) ** np.where(t.task == "long", 2, 1)))
-    change("lab", "filtered", lambda t: t.assign(average=t.average + .05))  # 3 points better than unfiltered
+    change(
+        "lab", "lengths", lambda t: t.assign(mean_norm=3 / np.log(t.mean_length) ** np.where(t.task == "long", 2, 1))
+    )
+    change("lab", "filtered", lambda t: t.assign(average=t.average + 0.05))  # 3 points better than unfiltered
     rows = verdicts.claims("lab").table.set_index("name")
     assert rows.value[["norm_short", "norm_long"]].tolist() == pytest.approx([1, 2], abs=1e-6)
     assert (rows.verdict[["norm_short", "norm_long"]] == HOLDS).all()
@@ -187,15 +208,24 @@ def test_the_ablation_claims_have_the_numbers_of_their_figures():
     write_tables("lab")
     rows, world = verdicts.claims("lab").table.set_index("name"), World("lab")
     again = ablations.filtered_correlations(world.cells, world.filtered, ("grace",)).set_index("pairing")
-    assert rows.loc["filtered_correlation", ENDS].tolist() == again.loc["filtered", [
-        "change", "change_low", "change_high"]].tolist()
+    assert (
+        rows.loc["filtered_correlation", ENDS].tolist()
+        == again.loc["filtered", ["change", "change_low", "change_high"]].tolist()
+    )
     change("lab", "filtered", lambda t: t.assign(grace=t.grace.sample(frac=1, random_state=0).to_numpy()))
     assert verdicts.measure(BY_NAME["filtered_correlation"], World("lab")).value == rows.value["filtered_correlation"]
     odd = world.lengths.assign(mean_norm=lambda t: t.mean_norm * np.where(t.teacher < "narration", 9, 1))
     odd.to_csv(paths.results("lab") / "lengths.csv", index=False)
-    assert verdicts.measure(BY_NAME["norm_short"], World("lab")).value == pytest.approx(1)  # between teachers it is not 1
-    change("lab", "training_runs", lambda t: t.assign(test=np.where(
-        (t.teacher == t.teacher.iloc[0]) & ~t.usual & (t.value == t.value.max()), .1, t.test)))
+    assert verdicts.measure(BY_NAME["norm_short"], World("lab")).value == pytest.approx(
+        1
+    )  # between teachers it is not 1
+    change(
+        "lab",
+        "training_runs",
+        lambda t: t.assign(
+            test=np.where((t.teacher == t.teacher.iloc[0]) & ~t.usual & (t.value == t.value.max()), 0.1, t.test)
+        ),
+    )
     found = verdicts.measure(BY_NAME["epochs"], World("lab"))
     assert found.value < 0 and "the smallest of 2 teachers" in found.what and "one seed of training" in found.extra
 
@@ -220,12 +250,16 @@ def test_self_distillation_must_be_diverse_and_a_bad_teacher():
 
 def test_temperature_claims_on_a_planted_world():
     write_tables("lab")
-    change("lab", "scores", lambda t: t.assign(g_norm=1 + t.temperature, g_vendi=2 + t.temperature, grace=1 / t.temperature))
-    change("lab", "students", lambda t: t.assign(average=.1 + .5 * t.temperature))
+    change(
+        "lab",
+        "scores",
+        lambda t: t.assign(g_norm=1 + t.temperature, g_vendi=2 + t.temperature, grace=1 / t.temperature),
+    )
+    change("lab", "students", lambda t: t.assign(average=0.1 + 0.5 * t.temperature))
     rows = verdicts.claims("lab").table.set_index("name")
     assert rows.value[["both_rise", "opposite", "warmer", "within_teacher"]].tolist() == pytest.approx([1, 1, 1, 1])
     assert rows.value["temperature_regret"] == pytest.approx(0, abs=1e-9)
-    assert rows.value["temperature_gain"] == pytest.approx(100 * .5 * (1 - .65))
+    assert rows.value["temperature_gain"] == pytest.approx(100 * 0.5 * (1 - 0.65))
     assert (rows.verdict[["both_rise", "opposite", "warmer", "within_teacher", "temperature_regret"]] == HOLDS).all()
 
 
@@ -274,20 +308,26 @@ def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems():
     picked, p = frame.loc[frame.grace.idxmin()], frame.greedy
     other = p[frame.index != picked.name].max()
     assert world.regret_noise(frame, accuracy="greedy") == pytest.approx(
-        100 * np.sqrt((picked.greedy * (1 - picked.greedy) + other * (1 - other)) / world.config.n_test))
+        100 * np.sqrt((picked.greedy * (1 - picked.greedy) + other * (1 - other)) / world.config.n_test)
+    )
     own = tables.score_rows(tables.select(world.cells, "first", ("grace",)), ("grace",)).iloc[0]
     assert verdicts.measure(BY_NAME["regret_first"], world).noise == pytest.approx(own.regret_se_points)
 
 
 def test_what_random_choice_meets_too_does_not_hold():
-    assert under(2, 3).verdict(m(1, .5, 1.5, chance=(4, -.1)))[0] == HOLDS
-    assert under(2, 3).verdict(m(1, .5, 1.5, chance=(1.5, .1))) == (OPEN, "random choice would meet it too")
-    assert under(2, 3).verdict(m(1, .5, 1.5, chance=(4, .1))) == (OPEN, "it is not clearly better than a random choice")
+    assert under(2, 3).verdict(m(1, 0.5, 1.5, chance=(4, -0.1)))[0] == HOLDS
+    assert under(2, 3).verdict(m(1, 0.5, 1.5, chance=(1.5, 0.1))) == (OPEN, "random choice would meet it too")
+    assert under(2, 3).verdict(m(1, 0.5, 1.5, chance=(4, 0.1))) == (
+        OPEN,
+        "it is not clearly better than a random choice",
+    )
     write_tables("lab")
-    change("lab", "students", lambda t: t.assign(average=.5 + .001 * t.temperature))
+    change("lab", "students", lambda t: t.assign(average=0.5 + 0.001 * t.temperature))
     rows = verdicts.claims("lab").table.set_index("name")
     assert (rows.verdict[["family_regret", "temperature_regret", "regret_long"]] == OPEN).all()
-    assert (rows.why[["family_regret", "temperature_regret", "regret_long"]].str.startswith("random choice would")).all()
+    assert (
+        rows.why[["family_regret", "temperature_regret", "regret_long"]].str.startswith("random choice would")
+    ).all()
 
 
 def test_the_strongest_teacher_is_the_one_that_is_most_accurate_over_its_temperatures():
@@ -295,8 +335,13 @@ def test_the_strongest_teacher_is_the_one_that_is_most_accurate_over_its_tempera
     frame = World("lab").frame()
     name = frame.groupby("teacher").teacher_accuracy.mean().idxmax()
     lucky = frame.teacher[frame.teacher != name].iloc[0]
-    change("lab", "teachers", lambda t: t.assign(accuracy=np.where(
-        (t.teacher == lucky) & (t.temperature == t.temperature.min()), .9999, t.accuracy * .9)))
+    change(
+        "lab",
+        "teachers",
+        lambda t: t.assign(
+            accuracy=np.where((t.teacher == lucky) & (t.temperature == t.temperature.min()), 0.9999, t.accuracy * 0.9)
+        ),
+    )
     best = 100 * frame.average_at_k[frame.teacher == name].max()
     world = World("lab")
     gain, strong = (verdicts.measure(BY_NAME[n], world) for n in ("gain", "strongest"))
@@ -319,7 +364,9 @@ def test_the_smallest_budget_and_subset_must_have_enough_teachers():
     world = World("lab")
     subsets = subset_figures.figure23(world.cells, "first", "lab").table.set_index(["reading", "score"])
     found = verdicts.measure(BY_NAME["subsets"], world)
-    assert [found.value, found.low, found.high] == subsets.loc[("teachers", "grace"), ["median", "low", "high"]].tolist()
+    assert [found.value, found.low, found.high] == subsets.loc[
+        ("teachers", "grace"), ["median", "low", "high"]
+    ].tolist()
     assert "no fewer than 36 teachers" in verdicts.measure(BY_NAME["warmer"], world).extra
 
 
@@ -351,7 +398,9 @@ def test_the_readme_block_has_a_row_a_claim():
     block = verdicts.readme_block("lab")
     lines = block.splitlines()
     assert len(lines) == 2 + len(CLAIMS) and {line.count("|") for line in lines} == {4}
-    assert "world2: " in block and all(line.endswith((f"| {HOLDS} |", f"| {FAILS} |", f"| {OPEN} |")) for line in lines[2:])
+    assert "world2: " in block and all(
+        line.endswith((f"| {HOLDS} |", f"| {FAILS} |", f"| {OPEN} |")) for line in lines[2:]
+    )
 
 
 def test_the_readme_holds_the_claims_of_the_committed_tables(monkeypatch):

@@ -10,13 +10,14 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from gracelib.experiment import extras, measures, run as commands, tables
-from gracelib.jobs import notebook_checks, notebooks, paths
 from gracelib.cli.app import app
+from gracelib.experiment import extras, measures, tables
+from gracelib.experiment import run as commands
 from gracelib.experiment.run import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
-from gracelib.experiment.tables import Plan
-from gracelib.paper.items import FIGURES
 from gracelib.experiment.scales import SCALES, get_scale
+from gracelib.experiment.tables import Plan
+from gracelib.jobs import notebook_checks, notebooks, paths
+from gracelib.paper.items import FIGURES
 
 runner = CliRunner()
 
@@ -62,11 +63,14 @@ def line(result) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("text, message", [
-    ("devise=cuda", "no notebook takes the parameter 'devise' (value 'cuda'); they declare"),
-    ("scale=mini", "no notebook takes the parameter 'scale'"),
-    ("device", "--parameter 'device' is not of the form NAME=VALUE"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("devise=cuda", "no notebook takes the parameter 'devise' (value 'cuda'); they declare"),
+        ("scale=mini", "no notebook takes the parameter 'scale'"),
+        ("device", "--parameter 'device' is not of the form NAME=VALUE"),
+    ],
+)
 def test_a_misspelled_parameter_is_refused_before_anything_runs(text, message, tmp_path, monkeypatch):
     monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
@@ -81,8 +85,7 @@ def test_an_unknown_scale_is_one_clear_line(command):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"), ValueError("n_folds = 1")],
+    "error", [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"), ValueError("n_folds = 1")]
 )
 def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
     def fails(*arguments):
@@ -104,8 +107,13 @@ def test_options_reach_the_notebooks(calls):
     for options in ([], ["--scale", "nano"], ["--no-recompute"], ["--save"]):
         result = runner.invoke(app, ["figures", *options])
         assert result.exit_code == 0 and result.stdout == ""
-    assert calls == [("mini", True, None), ("nano", True, None), ("mini", False, None), ("mini", True, None),
-                     ("save", "mini")]
+    assert calls == [
+        ("mini", True, None),
+        ("nano", True, None),
+        ("mini", False, None),
+        ("mini", True, None),
+        ("save", "mini"),
+    ]
 
 
 # --- which are drawn from tables ----------------------------------------------------------------------------
@@ -118,11 +126,14 @@ def test_what_takes_hours_is_redrawn_unless_asked_otherwise(calls):
     assert calls == [("lab", False, None), ("lab", True, None)]
 
 
-@pytest.mark.parametrize("options, command", [
-    (["--scale", "lab"], "make recompute SCALE=lab"),
-    (["--scale", "mini", "--no-recompute"], "make figures SCALE=mini"),
-    (["--scale", "mini", "--fig", "19"], "make figures SCALE=mini"),
-])
+@pytest.mark.parametrize(
+    "options, command",
+    [
+        (["--scale", "lab"], "make recompute SCALE=lab"),
+        (["--scale", "mini", "--no-recompute"], "make figures SCALE=mini"),
+        (["--scale", "mini", "--fig", "19"], "make figures SCALE=mini"),
+    ],
+)
 def test_without_tables_there_is_nothing_to_draw_and_the_command_that_makes_them_is_named(calls, options, command):
     (paths.results(options[1]) / "scores.csv").unlink()
     text = line(runner.invoke(app, ["figures", *options]))
@@ -139,12 +150,21 @@ def test_other_worlds_have_no_figures(calls, scale):
 # --- one figure ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, found", [
-    ("19", ["fig19_n_and_d"]), ("fig19", ["fig19_n_and_d"]), ("Figure 5", ["fig05_one_temperature"]),
-    ("05", ["fig05_one_temperature"]), ("fig19_n_and_d", ["fig19_n_and_d"]), ("table01", ["table01_cost"]),
-    ("table 1", ["table01_cost"]), ("main", ["table_main"]), ("regret_bars", ["regret_bars"]),
-    ("20, 19,regret_bars,20", ["fig20_folds", "fig19_n_and_d", "regret_bars"]),
-])
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("19", ["fig19_n_and_d"]),
+        ("fig19", ["fig19_n_and_d"]),
+        ("Figure 5", ["fig05_one_temperature"]),
+        ("05", ["fig05_one_temperature"]),
+        ("fig19_n_and_d", ["fig19_n_and_d"]),
+        ("table01", ["table01_cost"]),
+        ("table 1", ["table01_cost"]),
+        ("main", ["table_main"]),
+        ("regret_bars", ["regret_bars"]),
+        ("20, 19,regret_bars,20", ["fig20_folds", "fig19_n_and_d", "regret_bars"]),
+    ],
+)
 def test_figures_have_short_names(text, found):
     assert figures_named(text) == found
 
@@ -183,7 +203,9 @@ def test_one_figure_runs_its_notebook_alone_from_the_tables(calls, monkeypatch, 
 
 def test_a_figure_that_its_notebook_does_not_draw_is_an_error(place, monkeypatch):
     monkeypatch.setattr(notebooks, "run", lambda *arguments: None)
-    assert "fig01_correlations.png was not written by the notebook" in line(runner.invoke(app, ["figures", "--fig", "1"]))
+    assert "fig01_correlations.png was not written by the notebook" in line(
+        runner.invoke(app, ["figures", "--fig", "1"])
+    )
 
 
 # --- recompute ----------------------------------------------------------------------------------------------
@@ -192,6 +214,7 @@ def test_a_figure_that_its_notebook_does_not_draw_is_an_error(place, monkeypatch
 @pytest.fixture
 def work(calls, monkeypatch):
     """Everything `recompute` sets going, in order: (description, stages and cells of its jobs), tables by name."""
+
     def run_jobs(jobs, root, description, pool=None):
         assert root == paths.runs()
         calls.append((description, sorted({job.stage.name for job in jobs}), jobs))
@@ -200,7 +223,7 @@ def work(calls, monkeypatch):
     for make in CELL_TABLES.values():
         monkeypatch.setattr(tables, make, lambda scale, make=make: calls.append((make, scale)))
     for make in ("filtered", "training_runs"):
-        monkeypatch.setattr(commands.extra_runs, make, lambda scale, make=make: calls.append((make, scale)))
+        monkeypatch.setattr(commands.extras, make, lambda scale, make=make: calls.append((make, scale)))
     return calls
 
 
@@ -212,10 +235,15 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("short task, first student", ["evaluate", "features"]),
         ("short task, second student", ["evaluate", "features"]),
         ("long task, first student", ["evaluate", "features"]),
-        ("filtered", "lab"), ("training_runs", "lab"),
+        ("filtered", "lab"),
+        ("training_runs", "lab"),
         ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]),
-        ("lab: filtered students, ablations",
-         ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "timing", "variants"]), ("lab", True)]
+        (
+            "lab: filtered students, ablations",
+            ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "timing", "variants"],
+        ),
+        ("lab", True),
+    ]
     assert "lab: part short-first (2 of 6)" in result.stderr
     cells = 15 * 8  # teachers x temperatures
     assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
@@ -232,7 +260,12 @@ def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(w
     assert runner.invoke(app, ["recompute", "--scale", "smoke"]).exit_code == 0
     assert runner.invoke(app, ["recompute"]).exit_code == 0
     goes = ("models and gradients", "filtered students, ablations")
-    assert [entry[0] for entry in work] == [*(f"smoke: {go}" for go in goes), "smoke", *(f"mini: {go}" for go in goes), "mini"]
+    assert [entry[0] for entry in work] == [
+        *(f"smoke: {go}" for go in goes),
+        "smoke",
+        *(f"mini: {go}" for go in goes),
+        "mini",
+    ]
     asked = {job.key for job in work[3][2]}
     config = get_scale("mini")
     for plan in (tables.Plan(config, task.name) for task in config.tasks):
@@ -242,7 +275,9 @@ def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(w
     # Whether a filtered student can be trained is known only when the filter has run: here it has not.
     assert {job.key for job in extra.test.values()} <= asked
     assert not {job.key for job in extra.filtered_accuracy.values()} & (asked | {job.key for job in work[4][2]})
-    assert {job.key for group in measures.jobs(config).values() for job in group.values()} <= {job.key for job in work[4][2]}
+    assert {job.key for group in measures.jobs(config).values() for job in group.values()} <= {
+        job.key for job in work[4][2]
+    }
 
 
 def test_a_part_alone(work):
@@ -257,7 +292,12 @@ def test_a_part_alone(work):
 
 def test_times_are_said_in_words():
     assert [commands.in_words(s) for s in (0.4, 61, 3599.6, 3725, 11000)] == [
-        "0 min 00 s", "1 min 01 s", "1 h 00 min", "1 h 02 min", "3 h 03 min"]
+        "0 min 00 s",
+        "1 min 01 s",
+        "1 h 00 min",
+        "1 h 02 min",
+        "3 h 03 min",
+    ]
 
 
 # --- the rest -----------------------------------------------------------------------------------------------
@@ -268,18 +308,22 @@ def test_help_lists_the_commands_and_wrong_ones_are_refused():
     assert runner.invoke(app, ["figurs"]).exit_code == 2
 
 
-@pytest.mark.parametrize("variables, command", [
-    (["figures", "SCALE=lab"], "gracelib figures --scale lab"),
-    (["figures", "FIG=19,main"], 'gracelib figures --scale mini --fig "19,main"'),
-    (["recompute", "SCALE=lab", "PART=extra"], 'gracelib recompute --scale lab --part "extra"'),
-    (["gallery", "SCALE=lab"], "gracelib gallery --scale lab"),
-    (["notebooks"], "gracelib figures --scale mini --save"),
-])
+@pytest.mark.parametrize(
+    "variables, command",
+    [
+        (["figures", "SCALE=lab"], "gracelib figures --scale lab"),
+        (["figures", "FIG=19,main"], 'gracelib figures --scale mini --fig "19,main"'),
+        (["recompute", "SCALE=lab", "PART=extra"], 'gracelib recompute --scale lab --part "extra"'),
+        (["gallery", "SCALE=lab"], "gracelib gallery --scale lab"),
+        (["notebooks"], "gracelib figures --scale mini --save"),
+    ],
+)
 def test_make_calls_the_commands(variables, command):
     # Under `make test` this make would think that it is that one's child, and print where it enters and leaves.
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(["make", "--dry-run", *variables], cwd=paths.ROOT, capture_output=True, text=True, check=True,
-                          env=alone)
+    done = subprocess.run(
+        ["make", "--dry-run", *variables], cwd=paths.ROOT, capture_output=True, text=True, check=True, env=alone
+    )
     assert done.stdout.strip().splitlines()[-1].strip().endswith(command)
 
 
@@ -313,7 +357,10 @@ def test_device_and_precision_are_settings_of_the_whole_run(monkeypatch, command
     for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE"):
         monkeypatch.setenv(name, "")  # restored afterwards
     seen = []
-    monkeypatch.setattr(notebooks, "run", lambda scale, *others: seen.append(
-        next(iter(Plan(get_scale(scale)).features.values())).params))
+    monkeypatch.setattr(
+        notebooks,
+        "run",
+        lambda scale, *others: seen.append(next(iter(Plan(get_scale(scale)).features.values())).params),
+    )
     assert runner.invoke(app, [command, "--scale", "nano", "--device", "cpu", "--dtype", "float64"]).exit_code == 0
     assert (seen[0]["device"], seen[0]["dtype"]) == ("cpu", "float64")

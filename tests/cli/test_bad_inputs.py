@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from bad_input_rows import ROWS, ingest_lines
 from bad_inputs_for_tests import (
     BAD,
@@ -19,13 +20,13 @@ from bad_inputs_for_tests import (
     furnish,
     line,
     nothing_is_computed,
+    run_here,
+    told,
 )
-from bad_inputs_for_tests import run_here, told
 from checkpoints_for_tests import make_checkpoint
-
 from gracelib.jobs.paths import ROOT
 
-AGAIN = "run `PYTHONPATH=.:tests python tests/bad_inputs_for_tests.py`"
+AGAIN = "run `PYTHONPATH=.:tests/helpers python tests/helpers/bad_inputs_for_tests.py`"
 BY_NAME = {row.name: row for row in ROWS}
 #: One of each way in, as a process of its own: nothing of pytest's or typer's runner stands between.
 AS_PROCESSES = (
@@ -83,7 +84,7 @@ def test_as_a_process_too(name, student, tmp_path):
     arguments = furnish(tmp_path, student, BY_NAME[name])
     env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"} | BY_NAME[name].env
     done = subprocess.run(
-        [sys.executable, "-m", "gracelib.cli.app", *arguments],
+        [sys.executable, "-m", "gracelib.cli", *arguments],
         cwd=tmp_path,
         env=env,
         capture_output=True,

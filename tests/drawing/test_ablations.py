@@ -8,21 +8,26 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import MINI, synthetic_cells
 
-from gracelib.evidence import ablations as at
-from gracelib.evidence import cells as tables, ranks
 from gracelib.drawing.ablations import defaults, figure19, figure20, settings
 from gracelib.drawing.saving import Drawn
-from gracelib.experiment.scales import get_scale
 from gracelib.drawing.subsets import figure23
-from gracelib.evidence.cells import select
 from gracelib.drawing.training import figure15, figure16, figure17, figure18
+from gracelib.evidence import ablations as at
+from gracelib.evidence import cells as tables
+from gracelib.evidence import ranks
+from gracelib.evidence.cells import select
+from gracelib.experiment.scales import get_scale
+from synthetic import MINI, synthetic_cells
 
 SCORES = ("grace", "g_norm", "g_vendi", "teacher_accuracy")
 LAB = tuple((f"{name.split('-')[0]}-{w}", manner) for name, manner in MINI for w in (40, 64, 96))[:15]
-SIZES = {"nano": ((MINI[5],), (0.6,)), "smoke": (MINI[3:], (0.6, 1.0)), "mini": (MINI, (0.4, 0.6, 0.8, 1.0)),
-         "lab": (LAB, tuple(t / 10 for t in range(3, 11)))}
+SIZES = {
+    "nano": ((MINI[5],), (0.6,)),
+    "smoke": (MINI[3:], (0.6, 1.0)),
+    "mini": (MINI, (0.4, 0.6, 0.8, 1.0)),
+    "lab": (LAB, tuple(t / 10 for t in range(3, 11))),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +44,14 @@ def made_filtered(cells: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     rng, own = np.random.default_rng(seed), cells[at.KEY].iloc[::2]
     n = len(own)
     wrong = dict.fromkeys(SCORES[:3], 1.0) | {"grace": rng.lognormal(size=n), "g_norm": rng.lognormal(size=n)}
-    return own.assign(kept_share=rng.uniform(0.3, 1, n), prompts=100, prompts_kept=90, average=rng.uniform(0.1, 0.6, n),
-                      average_se=0.02, **wrong).reset_index(drop=True)
+    return own.assign(
+        kept_share=rng.uniform(0.3, 1, n),
+        prompts=100,
+        prompts_kept=90,
+        average=rng.uniform(0.1, 0.6, n),
+        average_se=0.02,
+        **wrong,
+    ).reset_index(drop=True)
 
 
 def made_grid(cells: pd.DataFrame, config) -> pd.DataFrame:
@@ -56,9 +67,24 @@ def made_grid(cells: pd.DataFrame, config) -> pd.DataFrame:
 
 
 def made_runs(teachers) -> pd.DataFrame:
-    rows = [{"task": "short", "student": "first", "teacher": t, "temperature": 0.6, "axis": axis, "value": v, "usual": v == 2,
-             "test": 0.2 + 0.1 * i + 0.05 * j, "test_se": 0.01, "train": 0.3 + 0.06 * j, "train_se": 0.01}
-            for i, t in enumerate(teachers) for axis in ("epochs", "generations") for j, v in enumerate((1, 2, 4))]
+    rows = [
+        {
+            "task": "short",
+            "student": "first",
+            "teacher": t,
+            "temperature": 0.6,
+            "axis": axis,
+            "value": v,
+            "usual": v == 2,
+            "test": 0.2 + 0.1 * i + 0.05 * j,
+            "test_se": 0.01,
+            "train": 0.3 + 0.06 * j,
+            "train_se": 0.01,
+        }
+        for i, t in enumerate(teachers)
+        for axis in ("epochs", "generations")
+        for j, v in enumerate((1, 2, 4))
+    ]
     return pd.DataFrame(rows)
 
 
@@ -81,7 +107,9 @@ def test_a_correlation_is_the_plain_one_with_the_plain_bootstrap():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        one = ranks.cluster_bootstrap([x[there], y[there]], teacher[there], lambda a, b: ranks.spearman(a, b, "lower"), 60, 0)
+        one = ranks.cluster_bootstrap(
+            [x[there], y[there]], teacher[there], lambda a, b: ranks.spearman(a, b, "lower"), 60, 0
+        )
         two = ranks.cluster_bootstrap([x[there], y[there], z[there]], teacher[there], slow, 60, 0)
     assert (row["low"], row["high"]) == pytest.approx((one.low, one.high))
     assert (change["spearman"], change["low"], change["high"]) == pytest.approx((two.value, two.low, two.high))
@@ -114,8 +142,11 @@ def test_each_pairing_uses_its_own_scores_and_students():
     both = filtered.merge(cells, on=at.KEY, suffixes=("_new", ""))
     for score, direction in (("grace", "lower"), ("teacher_accuracy", "higher")):
         again = both[f"{score}_new"] if score == "grace" else both[score]
-        expected = {"unfiltered": (both[score], both["average_at_k"]), "filtered": (both[score], both["average"]),
-                    "rescored": (again, both["average"])}
+        expected = {
+            "unfiltered": (both[score], both["average_at_k"]),
+            "filtered": (both[score], both["average"]),
+            "rescored": (again, both["average"]),
+        }
         for pairing, (x, y) in expected.items():
             row = table.loc[score, pairing]
             assert row["spearman"] == pytest.approx(ranks.spearman(x, y, direction))
@@ -127,7 +158,11 @@ def test_grid_correlations_keep_all_else_at_the_default():
     config, cells = get_scale("lab"), made("lab")
     grid, base = made_grid(cells, get_scale("lab")), defaults(get_scale("lab"))
     table = at.grid_correlations(grid, cells, "first", base, ("n", "d"))
-    assert len(table) == 9 and set(table["m"]) == {config.m} and table["nu_decides"].any() == (table["n"] * 3.6 <= table["d"]).any()
+    assert (
+        len(table) == 9
+        and set(table["m"]) == {config.m}
+        and table["nu_decides"].any() == (table["n"] * 3.6 <= table["d"]).any()
+    )
     row = table[(table["n"] == 128) & (table["d"] == 1024)].iloc[0]
     own = grid[(grid.n == 128) & (grid.d == 1024)].merge(cells, on=at.KEY)
     assert row["spearman"] == pytest.approx(ranks.spearman(own["grace_x"], own["average_at_k"], "lower"))
@@ -149,13 +184,16 @@ def test_subsets_are_of_the_right_kind_and_ranked_by_themselves():
     drawn = at._subsets(code, 6, 0.6, 30, 4)
     assert (drawn["cells"].sum(1) == 14).all() and (drawn["teachers"].sum(1) == 16).all()
     assert all(len(set(member[code == i])) == 1 for member in drawn["teachers"] for i in range(6))
-    found = at.subset_correlations(rows, SCORES, n_sets=30, seed=4).set_index(["reading", "score", "subset"]).sort_index()
+    found = (
+        at.subset_correlations(rows, SCORES, n_sets=30, seed=4).set_index(["reading", "score", "subset"]).sort_index()
+    )
     for reading in drawn:
         for i in (0, 17):
             for score, direction in (("grace", "lower"), ("g_norm", "lower"), ("g_vendi", "higher")):
                 own = rows[drawn[reading][i]].dropna(subset=[score])
                 assert found.loc[(reading, score, i), "spearman"] == pytest.approx(
-                    ranks.spearman(own[score], own["average_at_k"], direction))
+                    ranks.spearman(own[score], own["average_at_k"], direction)
+                )
     again = at.subset_correlations(rows, SCORES, n_sets=30, seed=4)
     pd.testing.assert_frame_equal(again.set_index(["reading", "score", "subset"]).sort_index(), found)
     summary = at.subset_summary(again, rows, SCORES).set_index(["reading", "score"])
@@ -174,10 +212,16 @@ def everything(size: str) -> dict[str, Drawn]:
     grid = pd.concat([made_grid(own, config) for own in tasks.values()], ignore_index=True)
     runs = made_runs([name for name, _ in SIZES[size][0]][:2])
     manner = dict(SIZES[size][0])
-    return {"15": figure15(cells, made_filtered(cells), size), "16": figure16(cells, made_filtered(cells), size, scores=SCORES),
-            "17": figure17(runs, manner, size), "18": figure18(runs, manner, size), "19": figure19(cells, grid, config),
-            "20": figure20(tasks, grid, config), "23": figure23(cells, "first", size, scores=SCORES),
-            "settings": settings(cells, grid, config)}
+    return {
+        "15": figure15(cells, made_filtered(cells), size),
+        "16": figure16(cells, made_filtered(cells), size, scores=SCORES),
+        "17": figure17(runs, manner, size),
+        "18": figure18(runs, manner, size),
+        "19": figure19(cells, grid, config),
+        "20": figure20(tasks, grid, config),
+        "23": figure23(cells, "first", size, scores=SCORES),
+        "settings": settings(cells, grid, config),
+    }
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -189,7 +233,11 @@ def test_every_figure_draws_at_every_size(size):
             assert size in drawn.caption and drawn.alt and not drawn.table.empty, name
             assert not re.search(r"\bnan\b", drawn.caption + drawn.alt), name
             if size == "nano" and name not in ("15", "17", "18"):
-                assert "No correlation" in drawn.caption or "no correlation" in drawn.caption or "undefined" in drawn.caption
+                assert (
+                    "No correlation" in drawn.caption
+                    or "no correlation" in drawn.caption
+                    or "undefined" in drawn.caption
+                )
 
 
 def test_captions_are_written_from_the_table():

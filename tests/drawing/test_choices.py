@@ -9,15 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from gracelib.baselines import SCORES
+from gracelib.drawing import choice_plots, choice_text, style
+from gracelib.drawing import choices as choice_figures
+from gracelib.evidence import cells as tables
+from gracelib.evidence import choices as choice_tables
+from gracelib.evidence import ranks, slices
+from gracelib.evidence.choices import RANDOM
 from synthetic import MINI, synthetic_cells
 
-from gracelib.drawing import choice_plots, choice_text, choices as choice_figures, style
-from gracelib.evidence import cells as tables, choices as choice_tables, ranks, slices
-from gracelib.baselines import SCORES
-from gracelib.evidence.choices import RANDOM
-
 FAMILIES = ("equations", "narration", "algebra", "table", "reversed", "terse")
-LAB = tuple((f"{m}-{w}", m) for m in FAMILIES for w in (40, 64, 96) if (m, w) not in {("table", 40), ("reversed", 40), ("terse", 40)})
+LAB = tuple(
+    (f"{m}-{w}", m)
+    for m in FAMILIES
+    for w in (40, 64, 96)
+    if (m, w) not in {("table", 40), ("reversed", 40), ("terse", 40)}
+)
 SCALES = {
     "mini": (MINI, (0.4, 0.6, 0.8, 1.0)),
     "lab": (LAB, tuple(round(0.3 + 0.1 * i, 1) for i in range(8))),
@@ -86,7 +94,8 @@ def test_a_budget_holds_the_teachers_up_to_its_width():
         else:
             assert row["regret_points"] == pytest.approx(plain_regret(inside, row["score"]))
             assert row["spearman"] == pytest.approx(
-                ranks.spearman(inside[row["score"]], inside["average_at_k"], SCORES[row["score"]].direction))
+                ranks.spearman(inside[row["score"]], inside["average_at_k"], SCORES[row["score"]].direction)
+            )
             assert row["low"] <= row["high"]
         assert row["regret_low"] <= row["regret_high"]
 
@@ -104,7 +113,14 @@ def test_a_family_is_its_own_candidate_set_and_the_mean_is_over_families():
     blind = found[found["score"] == RANDOM].set_index("family")["regret_points"]
     assert blind["terse"] == pytest.approx(blind_regret(cells[cells["manner"] == "terse"]))
     assert dict(found[found["score"] == "grace"].set_index("family")["teachers"]) == {
-        "equations": 3, "narration": 3, "algebra": 3, "table": 2, "reversed": 2, "terse": 2, "mean": 15}
+        "equations": 3,
+        "narration": 3,
+        "algebra": 3,
+        "table": 2,
+        "reversed": 2,
+        "terse": 2,
+        "mean": 15,
+    }
 
 
 @pytest.mark.parametrize("score", ["grace", "g_vendi", RANDOM])
@@ -117,16 +133,22 @@ def test_intervals_are_those_of_the_plain_bootstrap_over_teachers(score):
         each = []
         for f in np.unique(manner):
             at = manner == f
-            each.append(100 * (y[at].max() - y[at].mean()) if score == RANDOM
-                        else ranks.regret(value[at], y[at], SCORES[score].direction).points)
+            each.append(
+                100 * (y[at].max() - y[at].mean())
+                if score == RANDOM
+                else ranks.regret(value[at], y[at], SCORES[score].direction).points
+            )
         return np.mean(each)
 
     column = rows["grace" if score == RANDOM else score]
-    expected = ranks.cluster_bootstrap([rows["manner"], column, rows["average_at_k"]], rows["teacher"], mean_regret, 60, 0)
+    expected = ranks.cluster_bootstrap(
+        [rows["manner"], column, rows["average_at_k"]], rows["teacher"], mean_regret, 60, 0
+    )
     found = choice_tables.family_rows(rows, ("grace", "g_vendi"))
     mean = found[(found["family"] == "mean") & (found["score"] == score)].iloc[0]
     assert (mean["regret_points"], mean["regret_low"], mean["regret_high"]) == pytest.approx(
-        (expected.value, expected.low, expected.high))
+        (expected.value, expected.low, expected.high)
+    )
 
 
 def test_a_mean_over_teachers_resamples_teachers_and_leaves_out_what_is_undefined():
@@ -148,8 +170,12 @@ def test_ties_cost_their_mean_and_an_undefined_cell_cannot_be_selected():
     one = cells["teacher"] == "table-96"
     cells.loc[one, "g_vendi"] = 5.0  # all four temperatures tie
     rows = rows_of(cells)
-    row = choice_tables.temperature_choices(rows, ("g_vendi",)).set_index(["teacher", "score"]).loc["table-96", "g_vendi"]
-    assert row["regret_points"] == pytest.approx(blind_regret(cells[one])) and row["note"].startswith("Spearman undefined")
+    row = (
+        choice_tables.temperature_choices(rows, ("g_vendi",)).set_index(["teacher", "score"]).loc["table-96", "g_vendi"]
+    )
+    assert row["regret_points"] == pytest.approx(blind_regret(cells[one])) and row["note"].startswith(
+        "Spearman undefined"
+    )
     best = cells[one]["average_at_k"].idxmax()
     cells.loc[best, "g_vendi"] = np.nan  # its own best cell can no longer be selected, and is still what could be had
     rest = cells[one].drop(index=best)
@@ -250,7 +276,9 @@ def test_figure_7_draws_the_numbers_of_its_table_and_a_violin_where_there_are_en
         budgets = drawn.table[drawn.table["panel"] == "right"]
         for score in THREE:
             (marks,) = [c for c in right.collections if c.get_gid() == f"ours-{score}"]
-            assert list(marks.get_offsets()[:, 1]) == pytest.approx(list(budgets[budgets["score"] == score]["spearman"]))
+            assert list(marks.get_offsets()[:, 1]) == pytest.approx(
+                list(budgets[budgets["score"] == score]["spearman"])
+            )
         marks = {line.get_gid(): line for line in left.lines if str(line.get_gid()).startswith("paper-")}
         assert list(marks["paper-grace"].get_ydata()) == [0.75] and set(marks) == {f"paper-{s}" for s in THREE}
 
@@ -269,7 +297,9 @@ def test_figure_13_draws_every_family_in_its_look_and_figure_25_says_who_is_miss
     without = choice_figures.figure13(rest, "first", "lab", item="figure 25", extra=left_out)
     name = slices.most_familiar(cells, "first")
     assert name in without.caption and "14 teachers" in without.caption and set(without.paper) == {"g_vendi"}
-    assert without.ours["grace"]["teachers"] == 14 and name not in set(without.table["selected"].str.split(" at").str[0])
+    assert without.ours["grace"]["teachers"] == 14 and name not in set(
+        without.table["selected"].str.split(" at").str[0]
+    )
 
 
 # --- the sentences -------------------------------------------------------------------------------------------
@@ -279,8 +309,18 @@ def means(differences):
     """`family_rows` of one made-up family: (low, high) of the first score's mean regret minus another's."""
     rows = [{"family": "terse", "score": "grace", "label": "GRACE"}]
     for label, (low, high) in {"GRACE": (0, 0), **differences}.items():
-        rows.append({"family": "mean", "score": label, "label": label, "regret_points": 1.0, "regret_low": 0.5,
-                     "regret_high": 2.0, "minus_low": low, "minus_high": high})
+        rows.append(
+            {
+                "family": "mean",
+                "score": label,
+                "label": label,
+                "regret_points": 1.0,
+                "regret_low": 0.5,
+                "regret_high": 2.0,
+                "minus_low": low,
+                "minus_high": high,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -295,7 +335,10 @@ def test_the_sentence_on_temperatures_counts_hits_and_ends():
     text = choice_text.temperature_sentence(choices, choice_tables.noise_points(rows))
     own = choices[choices["score"] == "grace"]
     assert f"(the best one for {(own['picked'] == own['best']).sum()} of 15)" in text
-    assert f"GRACE picks the coldest for {(own['picked'] == 0.3).sum()} and the hottest for {(own['picked'] == 1.0).sum()}" in text
+    assert (
+        f"GRACE picks the coldest for {(own['picked'] == 0.3).sum()} and the hottest for {(own['picked'] == 1.0).sum()}"
+        in text
+    )
     assert choice_tables.noise_points(rows) == pytest.approx(100 * np.sqrt(2) * np.median(rows["average_se"]))
     nano = choice_tables.temperature_choices(rows_of(cells_of("nano")), THREE)
     assert choice_text.temperature_sentence(nano, 1.0) == "There is one temperature a teacher, so none can be chosen."

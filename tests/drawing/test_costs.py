@@ -13,10 +13,24 @@ def made_cost(cells=3):
     rows = []
     for task, student, kept in (("short", "first", 200), ("short", "second", 100), ("long", "first", 100)):
         for i in range(cells):
-            rows.append({"task": task, "student": student, "teacher": f"t{i}", "temperature": 0.6, "parameters": 5000,
-                         "responses": kept, "feature_seconds": 20.0 + i, "needed": 100, "score_seconds": 0.5,
-                         "feature_bytes": 4_000_000, "train_seconds": 30.0 + i if i else np.nan,
-                         "test_seconds": 3.0 if i else np.nan, "device": "cpu", "volatile": True})
+            rows.append(
+                {
+                    "task": task,
+                    "student": student,
+                    "teacher": f"t{i}",
+                    "temperature": 0.6,
+                    "parameters": 5000,
+                    "responses": kept,
+                    "feature_seconds": 20.0 + i,
+                    "needed": 100,
+                    "score_seconds": 0.5,
+                    "feature_bytes": 4_000_000,
+                    "train_seconds": 30.0 + i if i else np.nan,
+                    "test_seconds": 3.0 if i else np.nan,
+                    "device": "cpu",
+                    "volatile": True,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -37,7 +51,12 @@ def test_the_table_says_what_another_machine_would_repeat():
     counted = table[~table.volatile].reset_index().quantity.unique()
     assert set(counted) == {"size of features (MB a teacher)", "student's parameters (D)"}
     row = table.loc[("short", "first", "training a student (s)")]
-    assert (row["median"], row.lowest, row.highest, row.cells) == (31.5, 31.0, 32.0, 2)  # not measured in the first cell
+    assert (row["median"], row.lowest, row.highest, row.cells) == (
+        31.5,
+        31.0,
+        32.0,
+        2,
+    )  # not measured in the first cell
     assert table.loc[("short", "first", "GRACE (s a teacher)"), "paper"] == "under 10"
     assert (drawn.table[8:].paper == "").all()  # the paper's table is about one setting
     pd.testing.assert_frame_equal(costs.table1(made_cost(), "mini").table, drawn.table)
@@ -48,6 +67,7 @@ def test_the_sentence_is_made_of_the_table():
     table = costs.table1(made_cost(), "mini").table
     assert costs.cost_sentence(table) == (
         "Training and testing a student took 3.1 times as long as features and GRACE together (task short, student first: "
-        "median of 2 cells, 3 to 3.1).")
+        "median of 2 cells, 3 to 3.1)."
+    )
     untrained = made_cost().assign(train_seconds=np.nan)
     assert costs.cost_sentence(costs.table1(untrained, "mini").table) == "Training was not measured in this run."

@@ -18,11 +18,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from gracelib.drawing import gallery
-from gracelib.jobs import paths
 from gracelib.drawing.saving import Drawn
+from gracelib.jobs import paths
 from gracelib.paper.items import FIGURES
 
-EVIL = '<script>alert("x")</script> & <b>bold</b> \'quoted\''
+EVIL = "<script>alert(\"x\")</script> & <b>bold</b> 'quoted'"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -176,7 +176,9 @@ def test_what_is_missing_or_stale_is_marked(place, tmp_path, monkeypatch, capsys
 
 def test_a_scale_without_figures_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    with pytest.raises(FileNotFoundError, match="no figure of scale 'smoke' is drawn .*`make figures SCALE=smoke` first"):
+    with pytest.raises(
+        FileNotFoundError, match="no figure of scale 'smoke' is drawn .*`make figures SCALE=smoke` first"
+    ):
         gallery.write("smoke", tmp_path / "page.html")
     with pytest.raises(ValueError, match="scale 'nope' is not known"):
         gallery.write("nope", tmp_path / "page.html")
@@ -225,9 +227,18 @@ def tab(tmp_path_factory):
         pytest.skip("no chromium or chrome on this machine: the page is checked without a browser only")
     pytest.importorskip("websocket", reason="websocket-client is not installed")
     profile = tmp_path_factory.mktemp("profile")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-               "--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={profile}",
-               "about:blank"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={profile}",
+        "about:blank",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
             chosen, deadline = profile / "DevToolsActivePort", time.monotonic() + 60

@@ -5,13 +5,13 @@ lies between them; and figures 21 and 22 are drawn from one teacher to fifteen, 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import synthetic_cells
 
 from gracelib.drawing import lengths as length_figures
+from gracelib.drawing.style import DOUBLE
 from gracelib.evidence import lengths as length_tables
 from gracelib.experiment.feature_measures import length_bins
 from gracelib.experiment.scales import get_scale
-from gracelib.drawing.style import DOUBLE
+from synthetic import synthetic_cells
 
 
 def made_lengths(scale, within=1.0, between=0.0, noise=0.0, task="short"):
@@ -60,13 +60,17 @@ def test_exponent_agrees_with_least_squares_with_a_constant_a_teacher():
     dummies = pd.get_dummies(bins.teacher).to_numpy(float)
     x = np.log(np.log(bins.mean_length)).to_numpy()[:, None]
     root = np.sqrt(bins.weight.to_numpy())[:, None]
-    solution = np.linalg.lstsq(np.hstack([x, dummies]) * root, np.log(bins.mean_norm).to_numpy() * root[:, 0], rcond=None)[0]
+    solution = np.linalg.lstsq(
+        np.hstack([x, dummies]) * root, np.log(bins.mean_norm).to_numpy() * root[:, 0], rcond=None
+    )[0]
     assert length_tables.length_relation(bins).exponent[0] == pytest.approx(-solution[0])
 
 
 def test_temperatures_are_put_together_and_rare_bins_and_single_tokens_left_out():
     key = {"task": "short", "student": "first", "teacher": "a"}
-    one = length_bins([1] * 50 + [16] * 100 + [40] * 99, np.r_[np.ones(50), np.full(100, 2.0), np.ones(99)]).assign(temperature=0.4, **key)
+    one = length_bins([1] * 50 + [16] * 100 + [40] * 99, np.r_[np.ones(50), np.full(100, 2.0), np.ones(99)]).assign(
+        temperature=0.4, **key
+    )
     two = length_bins([16] * 300 + [60], np.r_[np.full(300, 4.0), 9.0]).assign(temperature=1.0, **key)
     bins = length_tables.teacher_bins(pd.concat([one, two]), "first", "short")
     assert bins["count"].tolist() == [400, 99] and bins.mean_length.tolist() == pytest.approx([16, 40])
@@ -130,7 +134,9 @@ def test_both_figures_are_drawn_at_every_size(scale, teachers, item, task):
 
 def test_lengths_that_do_not_vary_are_said_and_not_crashed_on():
     key = {"task": "short", "student": "first", "temperature": 0.6}
-    cells = [length_bins([20] * 10, [1.0 + i] * 10).assign(teacher=t, **key) for i, t in enumerate(("terse-64", "table-64"))]
+    cells = [
+        length_bins([20] * 10, [1.0 + i] * 10).assign(teacher=t, **key) for i, t in enumerate(("terse-64", "table-64"))
+    ]
     drawn = length_figures.figure21(pd.concat(cells), "first", "short", "mini")
     assert "lengths do not vary here" in drawn.caption and "fewer than three bins" in drawn.caption
 

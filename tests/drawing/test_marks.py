@@ -9,13 +9,15 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from synthetic import MINI, synthetic_cells
 
-from gracelib.drawing import captions, correlations, marks as plots, style
-from gracelib.evidence import cells as tables, ranks
 from gracelib.baselines import SCORES
+from gracelib.drawing import captions, correlations, style
+from gracelib.drawing import marks as plots
+from gracelib.evidence import cells as tables
+from gracelib.evidence import ranks
 from gracelib.paper.reported import paper_values
 from gracelib.world.stories import MANNERS
+from synthetic import MINI, synthetic_cells
 
 EVERYONE = tuple((f"{manner}-{width}", manner) for width in (48, 96) for manner in MANNERS)[:15]
 LAB = tuple(round(0.3 + 0.1 * i, 1) for i in range(8))
@@ -59,9 +61,7 @@ def texts_of(fig):
 
     def add(kind, text):
         if text.get_visible() and text.get_text().strip():
-            found.append(
-                (f"{kind} {text.get_text()!r}", text.get_window_extent(renderer), text.get_fontsize())
-            )
+            found.append((f"{kind} {text.get_text()!r}", text.get_window_extent(renderer), text.get_fontsize()))
 
     for ax in fig.axes:
         add("label", ax.xaxis.label)
@@ -92,12 +92,7 @@ def test_text_is_readable_inside_the_picture_and_nothing_overlaps(name, scale):
     assert any("scale" in what for what, _, _ in texts) and len(texts) > 8
     for what, box, size in texts:
         assert size >= style.SMALL >= 7, what
-        assert (
-            fig.bbox.x0 <= box.x0
-            and box.x1 <= fig.bbox.x1
-            and fig.bbox.y0 <= box.y0
-            and box.y1 <= fig.bbox.y1
-        ), what
+        assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1 and fig.bbox.y0 <= box.y0 and box.y1 <= fig.bbox.y1, what
     for (a, box_a, _), (b, box_b, _) in itertools.combinations(texts, 2):
         assert not box_a.padded(-0.5).overlaps(box_b.padded(-0.5)), f"{a} lies upon {b}"
     legends = [legend for part in fig.subfigs for legend in part.legends]
@@ -126,7 +121,9 @@ def test_every_figure_says_its_scale_and_that_it_is_not_the_paper(name):
     n = 6 if name == "figure5" else 24
     assert len(notes) == 1 and notes[0].startswith(f"scale: mini; {n} cells of 6 teachers, short task")
     if "two tasks" in name:
-        assert "; 12 of 6, long task, first student" in notes[0] and "long task, first student: 12 cells" in drawn.caption
+        assert (
+            "; 12 of 6, long task, first student" in notes[0] and "long task, first student: 12 cells" in drawn.caption
+        )
     assert notes[0].endswith("built-in world, not the paper's numbers")
     assert "Scale mini" in drawn.caption and len(drawn.alt) > 40
     assert "built-in" not in style.scale_note("paper", 120, 15)
@@ -176,9 +173,7 @@ def test_a_family_looks_the_same_in_every_figure_and_subset():
         for manner, look in points.items():
             assert look == whole[manner]
             label = manner.replace("_", " ")
-            assert (
-                handles[label] == legend[label] == (style.family(manner).color, style.family(manner).marker)
-            )
+            assert handles[label] == legend[label] == (style.family(manner).color, style.family(manner).marker)
 
 
 @pytest.mark.parametrize("value, text", [(-0.001, "+0.00"), (0.004, "+0.00"), (-0.006, "−0.01"), (0.5, "+0.50")])
@@ -189,17 +184,9 @@ def test_what_rounds_to_zero_has_no_minus(value, text):
 def test_temperature_is_shown_by_size_the_same_in_every_figure():
     areas = [style.temperature_area(t) for t in LAB]
     assert all(b > a for a, b in itertools.pairwise(areas))
-    assert [h.get_label() for h in style.temperature_handles(LAB)] == [
-        "T = 0.3",
-        "T = 0.5",
-        "T = 0.8",
-        "T = 1.0",
-    ]
+    assert [h.get_label() for h in style.temperature_handles(LAB)] == ["T = 0.3", "T = 0.5", "T = 0.8", "T = 1.0"]
     assert [h.get_label() for h in style.temperature_handles([0.25, 1])] == ["T = 0.25", "T = 1.0"]
-    assert (
-        style.temperature_handles([1.0])[0].get_markersize()
-        == style.temperature_handles(LAB)[-1].get_markersize()
-    )
+    assert style.temperature_handles([1.0])[0].get_markersize() == style.temperature_handles(LAB)[-1].get_markersize()
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure2", "figure5", "figure1, two tasks"])
@@ -247,9 +234,7 @@ def test_figure_5_marks_the_selected_teacher_and_its_regret():
         points = ranks.regret(there[score], there.average_at_k, direction).points
         assert ax.get_title(loc="left").splitlines()[1] == f"regret {points:.1f} points"
         assert drawn.ours[score]["selected"] == f"{there.teacher[at]} at T=0.8"
-    assert (
-        ranks.regret(there.g_vendi, there.average_at_k, "higher").points > 0
-    )  # otherwise the line was not tested
+    assert ranks.regret(there.g_vendi, there.average_at_k, "higher").points > 0  # otherwise the line was not tested
 
 
 def test_bars_and_the_papers_values_are_separate_marks():
@@ -267,9 +252,7 @@ def test_bars_and_the_papers_values_are_separate_marks():
         assert set(marks[f"paper-{score}"].get_xdata()) == {value.low, value.high}
         assert set(marks[f"paper-{score}"].get_ydata()) == {names.index(score)}
     assert list(marks["paper-g_norm"].get_xdata()) == [0.53, 0.55]  # a range has two ends, no middle
-    labels = [
-        t.get_text() for part in drawn.fig.subfigs for legend in part.legends for t in legend.get_texts()
-    ]
+    labels = [t.get_text() for part in drawn.fig.subfigs for legend in part.legends for t in legend.get_texts()]
     assert "paper, Llama-3.2-1B/GSM8K, |ρ|" in labels and "this run, signed" in labels
 
 
@@ -292,7 +275,9 @@ def test_undefined_correlations_say_so():
     left, right = drawn.fig.axes
     assert [t.get_text() for t in left.texts] == ["undefined"] * 4 and not left.patches
     assert right.get_title(loc="left") == "Spearman undefined"
-    assert drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell(s): at least 3 are needed"
+    assert (
+        drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell(s): at least 3 are needed"
+    )
 
 
 # --- the table behind them ---
@@ -331,13 +316,8 @@ def test_a_family_can_be_left_out():
     assert set(table.cells) == {20} and set(table[tables.PAPER_SPEARMAN]) == {""}
     assert "5 teachers: intervals are too narrow, read them as ranges" in table.note["grace"]
     both = correlations.table_main(cells, "first", "mini").table
-    assert list(both.groupby("cells_used", sort=False).size().items()) == [
-        ("all families", 8),
-        ("without terse", 8),
-    ]
-    assert (
-        tables.main_table(cells, "first", leave_out="polish").cells.tolist() == [24] * 8
-    )  # nobody to leave out
+    assert list(both.groupby("cells_used", sort=False).size().items()) == [("all families", 8), ("without terse", 8)]
+    assert tables.main_table(cells, "first", leave_out="polish").cells.tolist() == [24] * 8  # nobody to leave out
     with pytest.raises(ValueError, match="family 'poetry' has no colour"):
         tables.main_table(cells, "first", leave_out="poetry")
 
@@ -359,11 +339,7 @@ def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
     assert "G-Vendi (23 cells)" in [t.get_text() for t in ax.get_yticklabels()]
     cells["g_vendi"] = np.nan
     row = tables.main_table(cells, "first").set_index("score").loc["g_vendi"]
-    assert (
-        np.isnan(row.spearman)
-        and row.note.endswith("the score is undefined in every cell")
-        and row.selected == ""
-    )
+    assert np.isnan(row.spearman) and row.note.endswith("the score is undefined in every cell") and row.selected == ""
 
 
 def spoilt(change):
@@ -448,11 +424,29 @@ def test_regret_bars_hold_both_regrets_and_the_papers_marks():
 @pytest.mark.parametrize(
     "accuracy, task, student, item, said",
     [
-        ("average_at_k", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.86 for GRACE, 0.53 for G-Norm"),
+        (
+            "average_at_k",
+            "short",
+            "first",
+            None,
+            "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.86 for GRACE, 0.53 for G-Norm",
+        ),
         ("greedy", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.7 for GRACE."),
         ("best_of", "short", "first", None, "The paper's |ρ| (Llama-3.2-1B, GSM8K): 0.64 for GRACE."),
-        ("average_at_k", "short", "second", "figure 3", "The paper's |ρ| (OLMo-2-1B, GSM8K): 0.74 for GRACE, 0.43 for G-Var"),
-        ("average_at_k", "long", "first", "figure 8", "The paper's |ρ| (Llama-3.2-3B, MATH): 0.88 for GRACE, 0.9 for G-Var"),
+        (
+            "average_at_k",
+            "short",
+            "second",
+            "figure 3",
+            "The paper's |ρ| (OLMo-2-1B, GSM8K): 0.74 for GRACE, 0.43 for G-Var",
+        ),
+        (
+            "average_at_k",
+            "long",
+            "first",
+            "figure 8",
+            "The paper's |ρ| (Llama-3.2-3B, MATH): 0.88 for GRACE, 0.9 for G-Var",
+        ),
         ("average_at_k", "short", "second", None, "The paper prints no such number for OLMo-2-1B, GSM8K."),
         ("average_at_k", "other", "first", None, "No setting of the paper stands beside this one."),
     ],
@@ -496,8 +490,14 @@ def test_the_main_table_has_a_block_a_setting():
     assert "No teacher is left without terse in: long task, first student." in drawn.caption
     whole = drawn.table[drawn.table.cells_used == "all families"]
     assert list(whole.drop_duplicates("setting")[tables.PAPER_SETTING]) == [
-        "Llama-3.2-1B, GSM8K", "OLMo-2-1B, GSM8K", "Llama-3.2-3B, MATH"]
+        "Llama-3.2-1B, GSM8K",
+        "OLMo-2-1B, GSM8K",
+        "Llama-3.2-3B, MATH",
+    ]
     second = whole[(whole.setting == "short task, second student") & (whole.score == "grace")].iloc[0]
     own = cells[cells.student == "second"]
-    assert second.spearman == ranks.spearman(own.grace, own.average_at_k, "lower") and second[tables.PAPER_SPEARMAN] == "0.74"
+    assert (
+        second.spearman == ranks.spearman(own.grace, own.average_at_k, "lower")
+        and second[tables.PAPER_SPEARMAN] == "0.74"
+    )
     assert set(drawn.ours) == {", ".join(key) for key in blocks.groups}

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic import synthetic_cells
 
 from gracelib.drawing import bound, correlations, saving
-from gracelib.evidence import cells as tables, summaries
-from gracelib.jobs import paths
-from gracelib.baselines import SCORES
 from gracelib.drawing.saving import Drawn, _picture_writers, check_sidecars, save_figure
-from gracelib.paper.items import FIGURES, README_MARKS, readme_table
+from gracelib.evidence import cells as tables
+from gracelib.evidence import summaries
+from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
+from gracelib.paper.items import FIGURES, README_MARKS, readme_table
+from synthetic import synthetic_cells
 
 
 def cmi_terms(cells, student, scale):
@@ -33,8 +33,19 @@ def cmi_terms(cells, student, scale):
     for i, teacher in enumerate(dict.fromkeys(cells["teacher"])):
         for nu in (1e-3, 1e-2):
             terms = dict.fromkeys(summaries.CMI_TERMS, 0.5 + i) | {"stability": 0.1 * (1 + i), "cross": 1e-9}
-            rows.append({"student": student, "teacher": teacher, "temperature": 0.6, "space": "h", "n": 256, "nu": nu,
-                         "preconditioner": "smoothed", "log_n": np.log(256), **terms})
+            rows.append(
+                {
+                    "student": student,
+                    "teacher": teacher,
+                    "temperature": 0.6,
+                    "space": "h",
+                    "n": 256,
+                    "nu": nu,
+                    "preconditioner": "smoothed",
+                    "log_n": np.log(256),
+                    **terms,
+                }
+            )
     manner = dict(zip(cells["teacher"], cells["manner"], strict=True))
     table = summaries.with_noise(pd.DataFrame(rows), 0.003, 0.001)
     return bound.cmi_terms(table, manner, student, scale, 0.6, 256, 1e-3)
@@ -101,11 +112,13 @@ def test_no_figure_or_table_of_the_paper_is_missing_from_the_registry():
         (name,) = (name for name, item in FIGURES.items() if item.paper_item == f"figure {n}")
         assert name.startswith(f"fig{n:02d}_")
     assert FIGURES["table01_cost"].paper_item == "table 1" and not FIGURES["table01_cost"].picture
-    assert FIGURES["table_main"].paper_item == "main table" and FIGURES["regret_bars"].paper_item.startswith("final version")
+    assert FIGURES["table_main"].paper_item == "main table" and FIGURES["regret_bars"].paper_item.startswith(
+        "final version"
+    )
     assert len({item.title for item in FIGURES.values()}) == len(FIGURES)
     for item in FIGURES.values():
         assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file(), item.notebook
-        module, function = item.drawn_by.split(".")
+        module, _, function = item.drawn_by.rpartition(".")
         assert callable(getattr(importlib.import_module(f"gracelib.{module}"), function)), item.drawn_by
 
 
@@ -129,7 +142,9 @@ def test_the_readme_holds_the_table_made_from_the_registry():
     begin, end = README_MARKS
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.count(begin) == readme.count(end) == 1
-    assert readme.split(begin)[1].split(end)[0].strip() == table.strip(), "paste readme_table('mini') between the markers"
+    assert readme.split(begin)[1].split(end)[0].strip() == table.strip(), (
+        "paste readme_table('mini') between the markers"
+    )
 
 
 def test_the_line_of_numbers_is_rounded_and_names_its_columns():
@@ -149,12 +164,12 @@ def test_drawing_again_gives_the_same_bytes(folder):
     assert contents(folder) == first
     assert b"<dc:date>" not in first["fig02_scatter.svg"] and b"Software" not in first["fig02_scatter.png"]
     code = (
-        "import sys, test_figures as t; t.tables.N_BOOT = 40; t.everything(); "
+        "import sys, test_saving as t; t.tables.N_BOOT = 40; t.everything(); "
         "assert 'torch' not in sys.modules, 'a figure imports torch'"
     )
     environment = os.environ | {
         "PYTHONHASHSEED": "7",
-        "PYTHONPATH": os.pathsep.join([str(paths.ROOT), "tests/helpers"]),
+        "PYTHONPATH": os.pathsep.join([str(paths.ROOT), "tests/helpers", "tests/drawing"]),
     }
     environment |= {"GRACELIB_FIGURES": str(folder.parent)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT, env=environment)
@@ -168,18 +183,14 @@ def test_a_sidecar_says_everything(folder):
     assert [p.suffix for p in written] == [".svg", ".png", ".csv", ".json"]
     side = json.loads(written[-1].read_text(encoding="utf-8"))
     assert side["files"] == {p.name: sha(p) for p in written[:3]}
-    assert side["inputs"] == {
-        f"results/{n}.csv": sha(folder / "results" / f"{n}.csv") for n in SAVE["inputs"]
-    }
+    assert side["inputs"] == {f"results/{n}.csv": sha(folder / "results" / f"{n}.csv") for n in SAVE["inputs"]}
     assert (side["notebook"], side["scale"], side["paper_item"], side["seed"]) == (
         "05_which_teacher",
         "mini",
         "figure 5",
         0,
     )
-    assert (
-        side["parameters"] == SAVE["parameters"] and side["title"] == FIGURES["fig05_one_temperature"].title
-    )
+    assert side["parameters"] == SAVE["parameters"] and side["title"] == FIGURES["fig05_one_temperature"].title
     assert side["caption"] == drawn.caption and side["alt"] == drawn.alt
     assert side["ours"]["grace"]["spearman"] == pytest.approx(drawn.ours["grace"]["spearman"], rel=1e-9)
     assert side["paper"]["spearman"]["grace"]["value"] == "0.92"
@@ -248,16 +259,8 @@ def test_a_changed_input_is_noticed_and_drawing_again_repairs_it(folder):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (
-            {"name": "fig77_new"},
-            ValueError,
-            "figure 'fig77_new' is not registered: choose one of fig01_correlations",
-        ),
-        (
-            {"name": "table_main"},
-            ValueError,
-            "table_main is registered as a table without picture: pass fig=None",
-        ),
+        ({"name": "fig77_new"}, ValueError, "figure 'fig77_new' is not registered: choose one of fig01_correlations"),
+        ({"name": "table_main"}, ValueError, "table_main is registered as a table without picture: pass fig=None"),
         (
             {"notebook": "03_scores"},
             ValueError,
@@ -295,13 +298,7 @@ def test_bad_calls_are_refused_and_leave_no_sidecar(folder, change, error, messa
 def test_a_figure_without_its_picture_is_refused(folder):
     with pytest.raises(ValueError, match="fig02_scatter is registered as a figure: it needs a picture"):
         save_figure(
-            None,
-            "mini",
-            "fig02_scatter",
-            pd.DataFrame({"x": [1]}),
-            notebook="05_which_teacher",
-            caption="c",
-            **SAVE,
+            None, "mini", "fig02_scatter", pd.DataFrame({"x": [1]}), notebook="05_which_teacher", caption="c", **SAVE
         )
 
 
@@ -337,13 +334,7 @@ def test_the_commit_is_that_of_the_first_clean_drawing(tmp_path, monkeypatch):
 
     def drawn_at(value: int) -> dict:
         written = save_figure(
-            None,
-            "mini",
-            "table_main",
-            pd.DataFrame({"x": [value]}),
-            notebook="05_which_teacher",
-            caption="c",
-            **SAVE,
+            None, "mini", "table_main", pd.DataFrame({"x": [value]}), notebook="05_which_teacher", caption="c", **SAVE
         )
         return json.loads(written[-1].read_text(encoding="utf-8"))["git"]
 

@@ -5,10 +5,11 @@ a lost cell must not stop a whole figure, and a regret of zero must not look exa
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import synthetic_cells
 
-from gracelib.evidence import cells as tables, ranks
 from gracelib.drawing.correlations import table_main
+from gracelib.evidence import cells as tables
+from gracelib.evidence import ranks
+from synthetic import synthetic_cells
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,7 @@ def test_an_interval_that_no_resample_allows_is_a_note():
     cells["average_at_k"] = [0.5, 0.1, 0.4, 0.1, 0.3, 0.1]
     tables._statistics.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
+
         def refuse(*_, **__):
             raise ranks.DegenerateError("541 of 542 resamples of 3 clusters are degenerate")
 
@@ -59,7 +61,9 @@ def test_the_noise_of_a_regret_is_that_of_both_cells():
     assert row.regret_points == pytest.approx(10) and row.selected == "B at T=0.6"
     assert row.regret_se_points == pytest.approx(100 * np.hypot(0.03, 0.06))
     best = tables.score_rows(rows.assign(grace=-rows.average_at_k), ["grace"]).iloc[0]
-    assert best.regret_points == 0 and best.regret_se_points == pytest.approx(100 * np.hypot(0.06, 0.03))  # the runner-up
+    assert best.regret_points == 0 and best.regret_se_points == pytest.approx(
+        100 * np.hypot(0.06, 0.03)
+    )  # the runner-up
     tied = tables.score_rows(rows.assign(grace=1.0), ["grace"]).iloc[0]
     assert np.isnan(tied.regret_se_points)  # all are selected: no other cell
     assert np.isnan(tables.regret_se(rows, rows[:1], "greedy"))

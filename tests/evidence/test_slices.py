@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import synthetic_cells
 
-from gracelib.evidence import ranks, slices
 from gracelib.drawing.marks import number
+from gracelib.evidence import ranks, slices
 from gracelib.experiment.scales import get_scale
+from synthetic import synthetic_cells
 
 CONFIG = get_scale("mini")
 KEY = ["task", "student", "teacher", "temperature"]
@@ -21,10 +21,14 @@ def grid_of(cells, students=("first", "second")):
     """A grid whose numbers tell where they come from: score = 1000 d + row of the cell, others only off the default."""
     rows = []
     here = cells[cells.student.isin(students)]
-    for (number, cell), (d, n, nu) in itertools.product(here.iterrows(), ((256, 256, 1e-3), (512, 256, 1e-3), (512, 128, 1e-3), (512, 256, 1e-2))):
+    for (place, cell), (d, n, nu) in itertools.product(
+        here.iterrows(), ((256, 256, 1e-3), (512, 256, 1e-3), (512, 128, 1e-3), (512, 256, 1e-2))
+    ):
         default = n == CONFIG.n_prompts and nu == CONFIG.nu
-        scores = dict.fromkeys(slices.GRID_SCORES.values(), 1000 * d + number if default else -1.0)
-        rows.append({**cell[KEY], "n": n, "m": CONFIG.m, "d": d, "n_folds": CONFIG.n_folds, "nu": nu, "power": 1.0, **scores})
+        scores = dict.fromkeys(slices.GRID_SCORES.values(), 1000 * d + place if default else -1.0)
+        rows.append(
+            {**cell[KEY], "n": n, "m": CONFIG.m, "d": d, "n_folds": CONFIG.n_folds, "nu": nu, "power": 1.0, **scores}
+        )
     return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
 
@@ -81,6 +85,8 @@ def test_the_change_with_d_is_the_difference_of_two_correlations():
     assert "change +0.00, 95% interval over teachers [+0.00, +0.00]: these data cannot tell" in same
     turned = slices.change_at_d(cells, cells.assign(grace=-cells.grace), "first")
     rho = ranks.spearman(cells.grace, cells.average_at_k, "lower")
-    assert f"{number(rho)} before, {number(-rho)} after, change {number(-2 * rho)}" in turned and turned.endswith("them worse.")
+    assert f"{number(rho)} before, {number(-rho)} after, change {number(-2 * rho)}" in turned and turned.endswith(
+        "them worse."
+    )
     alone = synthetic_cells((("terse-64", "terse"),), (0.6,))
     assert "cannot be told (1 cell(s): at least 3 are needed)" in slices.change_at_d(alone, alone, "first")

@@ -5,10 +5,10 @@ cell or setting that is missing is an error, not a gap.
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import synthetic_cells
 
 from gracelib.evidence import summaries
 from gracelib.variants import REFERENCES, VARIANTS
+from synthetic import synthetic_cells
 
 KEY = summaries.KEY
 
@@ -28,7 +28,9 @@ def test_ratios_and_agreement_against_the_reference():
     assert "grace" not in summary.index and set(summary.index) == set(VARIANTS) - {"grace"}
     assert summary.loc["nu_1e-1", "rank_agreement"] == -1 and summary.loc["nu_1e-1", "median_ratio"] == -1
     ratio = variants["second_half"][0] / variants["first_half"][0]  # its own reference, not GRACE
-    assert summary.loc["second_half", ["lowest", "median_ratio", "highest"]].astype(float).tolist() == pytest.approx([ratio] * 3)
+    assert summary.loc["second_half", ["lowest", "median_ratio", "highest"]].astype(float).tolist() == pytest.approx(
+        [ratio] * 3
+    )
     assert (summary.drop("nu_1e-1").rank_agreement == 1).all()
     assert summaries.variant_summary(variants[:2]).rank_agreement.isna().all()  # two cells have no order to speak of
 
@@ -59,29 +61,64 @@ def test_variants_belong_to_one_task_and_student():
 
 
 def test_the_sentence_names_neighbours_that_are_not_told_apart():
-    table = pd.DataFrame({"student": "first", "temperature": 0.6, "better": ["a", "b"], "worse": ["b", "c"],
-                          "p_better": [0.71, 1.0], "apart": [False, True]})
+    table = pd.DataFrame(
+        {
+            "student": "first",
+            "temperature": 0.6,
+            "better": ["a", "b"],
+            "worse": ["b", "c"],
+            "p_better": [0.71, 1.0],
+            "apart": [False, True],
+        }
+    )
     assert summaries.neighbours_sentence(table, "first", 0.6) == (
-        "At T = 0.6 the data cannot tell apart 1 of 2 neighbours: a and b (71% of resamples keep this order).")
+        "At T = 0.6 the data cannot tell apart 1 of 2 neighbours: a and b (71% of resamples keep this order)."
+    )
     assert "all 1 neighbours in the ranking are told apart" in summaries.neighbours_sentence(table[1:], "first", 0.6)
     assert "nothing to compare" in summaries.neighbours_sentence(table, "first", 1.0)
 
 
 def test_the_sentence_names_the_most_concentrated_cell():
-    table = pd.DataFrame({"student": "first", "teacher": ["a", "b", "c"], "temperature": [0.6, 1.0, 0.6],
-                          "grace": [30.0, 200.0, 40.0], "grace_low": [28.0, 35.0, 38.0], "grace_high": [31.0, 450.0, 42.0],
-                          "top3_share": [0.05, 0.8, 0.1], "grace_without_top3": [29.0, 40.0, 37.0], "nu_share": 0.1})
+    table = pd.DataFrame(
+        {
+            "student": "first",
+            "teacher": ["a", "b", "c"],
+            "temperature": [0.6, 1.0, 0.6],
+            "grace": [30.0, 200.0, 40.0],
+            "grace_low": [28.0, 35.0, 38.0],
+            "grace_high": [31.0, 450.0, 42.0],
+            "top3_share": [0.05, 0.8, 0.1],
+            "grace_without_top3": [29.0, 40.0, 37.0],
+            "nu_share": 0.1,
+        }
+    )
     assert summaries.concentration_sentence(table, "first") == (
         "Most concentrated: b at T = 1, where three prompts carry 80% of GRACE (200, interval 35 to 450; 40 without them). "
-        "Median over 3 cells: 10%.")
+        "Median over 3 cells: 10%."
+    )
     with pytest.raises(ValueError, match="no cell of student 'second': choose one of first"):
         summaries.concentration_sentence(table, "second")
 
 
 def test_flags_are_shares_of_real_cells_that_a_score_prefers():
-    real = pd.DataFrame({"task": "short", "student": "first", "grace": [1.0, 2.0, 3.0, 4.0], "grace_bias": [0.1] * 4, "g_vendi": [1.0, 2, 3, np.nan]})
-    odd = pd.DataFrame({"student": "first", "teacher": ["self", "random"], "grace": [2.5, 9.0], "grace_bias": [1.0, 0.0],
-                        "g_vendi": [0.5, np.nan]})
+    real = pd.DataFrame(
+        {
+            "task": "short",
+            "student": "first",
+            "grace": [1.0, 2.0, 3.0, 4.0],
+            "grace_bias": [0.1] * 4,
+            "g_vendi": [1.0, 2, 3, np.nan],
+        }
+    )
+    odd = pd.DataFrame(
+        {
+            "student": "first",
+            "teacher": ["self", "random"],
+            "grace": [2.5, 9.0],
+            "grace_bias": [1.0, 0.0],
+            "g_vendi": [0.5, np.nan],
+        }
+    )
     table = summaries.flags(odd, real).set_index("score")
     assert table.loc["GRACE"].tolist() == [0.5, 1.0]  # lower is better
     assert table.loc["G-Vendi", "self"] == 1.0 and np.isnan(table.loc["G-Vendi", "random"])
@@ -95,9 +132,24 @@ def test_flags_are_shares_of_real_cells_that_a_score_prefers():
 
 def cmi_table():
     terms = dict.fromkeys(summaries.CMI_TERMS, 1.0)
-    rows = [{"task": "short", "student": "s", "teacher": t, "temperature": 0.6, "space": "h", "preconditioner": p, "nu": 1e-3, "n": 8,
-             "log_n": np.log(8), **terms, "gradient": 6.0, "stability": 0.0 if p == "identity" else 2.0}
-            for t in ("a", "b") for p in ("smoothed", "identity")]
+    rows = [
+        {
+            "task": "short",
+            "student": "s",
+            "teacher": t,
+            "temperature": 0.6,
+            "space": "h",
+            "preconditioner": p,
+            "nu": 1e-3,
+            "n": 8,
+            "log_n": np.log(8),
+            **terms,
+            "gradient": 6.0,
+            "stability": 0.0 if p == "identity" else 2.0,
+        }
+        for t in ("a", "b")
+        for p in ("smoothed", "identity")
+    ]
     return pd.DataFrame(rows)
 
 
@@ -118,7 +170,9 @@ def test_noise_scales_every_term_and_no_ratio():
 
 def test_constants_of_the_lemma():
     table = summaries.cmi_constants(cmi_table()[:1], eta=0.5).set_index("ratio")["median"]
-    assert table.iloc[0] == 2 and table.iloc[1] == 1 and table.iloc[2] == 4 and table.iloc[3] == 2 and table.iloc[5] == 4
+    assert (
+        table.iloc[0] == 2 and table.iloc[1] == 1 and table.iloc[2] == 4 and table.iloc[3] == 2 and table.iloc[5] == 4
+    )
 
 
 def test_agreement_of_the_bound_joins_cells_of_one_task():

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from gracelib.world import stories
-from gracelib.models.encoding import encode_example
-from gracelib.features.gradients import response_features
 from gracelib.experiment.tables import cell_scores
+from gracelib.features.gradients import response_features
+from gracelib.models.encoding import encode_example
+from gracelib.world import stories
 from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
 
 N, MANNERS, D, FOLDS, NU = 16, ("equations", "terse"), 24, 4, 1e-3
@@ -27,7 +27,9 @@ def found():
     tokenizer, rng = build_tokenizer(), Random(0)
     model = build_model(ModelSpec(64), len(tokenizer), 0)
     problems = stories.draw_problems(N, "distill", 0)
-    examples = [encode_example(tokenizer, p.question, stories.solve(p, manner, rng)) for p in problems for manner in MANNERS]
+    examples = [
+        encode_example(tokenizer, p.question, stories.solve(p, manner, rng)) for p in problems for manner in MANNERS
+    ]
     threads_before, made = torch.get_num_threads(), {}
     try:
         for threads, tokens in SETTINGS:

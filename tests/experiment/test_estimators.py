@@ -8,9 +8,9 @@ import pytest
 
 from gracelib.experiment import estimators, tables
 from gracelib.experiment.measures import compared_at
+from gracelib.experiment.scales import get_scale
 from gracelib.features.estimators import PARAMS
 from gracelib.ranking.rank import PROJECTIONS
-from gracelib.experiment.scales import get_scale
 
 
 def test_every_labelled_alternative_is_in_the_table():
@@ -21,12 +21,30 @@ def test_every_labelled_alternative_is_in_the_table():
 def made_table():
     cells = [("short", "first", f"t{i}", t) for t in (0.4, 0.6) for i in range(4)]
     exact = np.array([1.0, 2, 3, 4, 5, 6, 7, 8])
-    by_name = {"exact": exact, "last-layer": exact * 10, "lora-b": exact[::-1], "sjlt": np.r_[2.0, 1, 3, 4, 5, 6, 7, 8],
-               "two-sided": np.ones(8)}
-    return pd.DataFrame([dict(zip(estimators.KEY, cell, strict=True)) | {
-        "estimator": name, "parameters": 100, "responses": 8, "seconds": 2.0 if name == "exact" else 1.0 + i,
-        "peak_mib": 5.0, "grace": grace[i], "device": "cpu", "volatile": True}
-        for name, grace in by_name.items() for i, cell in enumerate(cells)])
+    by_name = {
+        "exact": exact,
+        "last-layer": exact * 10,
+        "lora-b": exact[::-1],
+        "sjlt": np.r_[2.0, 1, 3, 4, 5, 6, 7, 8],
+        "two-sided": np.ones(8),
+    }
+    return pd.DataFrame(
+        [
+            dict(zip(estimators.KEY, cell, strict=True))
+            | {
+                "estimator": name,
+                "parameters": 100,
+                "responses": 8,
+                "seconds": 2.0 if name == "exact" else 1.0 + i,
+                "peak_mib": 5.0,
+                "grace": grace[i],
+                "device": "cpu",
+                "volatile": True,
+            }
+            for name, grace in by_name.items()
+            for i, cell in enumerate(cells)
+        ]
+    )
 
 
 def test_agreement_is_rank_correlation_with_the_exact_one():
@@ -54,5 +72,5 @@ def test_at_nano_the_exact_estimator_is_the_pipelines(tmp_path, monkeypatch):
         assert not np.allclose(wide[name], wide["exact"], rtol=1e-2), name
     assert (table.seconds > 0).all() and (table.groupby("estimator").parameters.nunique() == 1).all()
     pd.testing.assert_frame_equal(table, estimators.estimators("nano", recompute=False))
-    made = estimators.agreement(table)    # one cell: no ranks to agree on
+    made = estimators.agreement(table)  # one cell: no ranks to agree on
     assert made.agreement.isna().all() and made.times_exact["exact"] == 1 and (made.cells == len(own)).all()

@@ -14,8 +14,8 @@ import pytest
 
 from gracelib.experiment import extras, tables
 from gracelib.experiment.extras import ExtraPlan, filtered_cells, strongest, tersest, training_axes, weakest
-from gracelib.experiment.tables import Plan
 from gracelib.experiment.scales import SCALES, get_scale
+from gracelib.experiment.tables import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -46,7 +46,9 @@ def test_what_is_not_changed_is_the_cells_own_student(name):
         distil = job.inputs["model"]
         assert distil.params[changed] == value
         default = next(iter(plan.distilled.values())).params
-        assert {k: v for k, v in distil.params.items() if k != changed} == {k: v for k, v in default.items() if k != changed}
+        assert {k: v for k, v in distil.params.items() if k != changed} == {
+            k: v for k, v in default.items() if k != changed
+        }
     for key, job in extra.train.items():
         assert job.inputs["model"].key == extra.test[key].inputs["model"].key
         assert job.inputs["prompts"].key == plan.train_prompts.key != plan.test_prompts.key
@@ -99,8 +101,12 @@ def test_the_axes_double_and_hold_the_usual_setting():
 def test_the_tables_at_nano(tmp_path, monkeypatch):
     """The real run. Its teacher may well have no right response: then the row says so, and there is no student."""
     (tmp_path / "main.py").write_text(SCRIPT)
-    env = {**os.environ, "GRACELIB_RUNS": str(tmp_path / "runs"), "GRACELIB_FIGURES": str(tmp_path / "figures"),
-           "PYTHONPATH": str(ROOT)}
+    env = {
+        **os.environ,
+        "GRACELIB_RUNS": str(tmp_path / "runs"),
+        "GRACELIB_FIGURES": str(tmp_path / "figures"),
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, "main.py"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0 and done.stdout == "", done.stderr[-3000:]

@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from gracelib.experiment import feature_measures
-from gracelib.jobs import paths
-from gracelib.experiment.tables import Plan
 from gracelib.experiment.scales import get_scale
+from gracelib.experiment.tables import Plan
+from gracelib.jobs import paths
 from gracelib.jobs.store import META, compute, signed
 
 CONFIG = get_scale("nano")
@@ -37,13 +37,20 @@ def runs(tmp_path, monkeypatch):
         for name, job in plan.students.items():
             if not job.done(paths.runs()):
                 folder = finished(job, 1.0)
-                save_file({"a": np.zeros((3, 4 if name == "first" else 5), np.float32), "b": np.zeros(7, np.float32)},
-                          folder / "model.safetensors")
+                save_file(
+                    {"a": np.zeros((3, 4 if name == "first" else 5), np.float32), "b": np.zeros(7, np.float32)},
+                    folder / "model.safetensors",
+                )
         for i, (cell, job) in enumerate(plan.features.items()):
             n, m, d = (job.params[k] for k in ("n_prompts", "m", "d"))
-            f = {"g": rng.normal(size=(n * m, d)).astype(np.float32), "length": rng.integers(3, 90, n * m),
-                 "grad_norm": rng.uniform(0.5, 3, n * m), "prompt": np.repeat(np.arange(n), m),
-                 "loss": np.ones(n * m), "mean_prob": np.full(n * m, 0.5)}
+            f = {
+                "g": rng.normal(size=(n * m, d)).astype(np.float32),
+                "length": rng.integers(3, 90, n * m),
+                "grad_norm": rng.uniform(0.5, 3, n * m),
+                "prompt": np.repeat(np.arange(n), m),
+                "loss": np.ones(n * m),
+                "mean_prob": np.full(n * m, 0.5),
+            }
             about = json.dumps({"prompt_ids": [f"p{k}" for k in range(n)]})
             save_file(f, finished(job, 10.0 + i) / "features.safetensors", metadata={"about": about})
             data[task.name, *cell] = f
@@ -65,8 +72,12 @@ def test_bins_hold_every_response_once_and_keep_the_means():
     assert bins["count"].sum() == 5000 and (bins.bin_low[1:].to_numpy() >= bins.bin_high[:-1].to_numpy() - 1e-9).all()
     np.testing.assert_allclose(bins.bin_high / bins.bin_low, 2 ** (1 / 4))
     log = np.log(length)
-    for column, values in (("mean_length", length), ("mean_norm", norm), ("mean_norm_log", norm * log),
-                           ("mean_norm_log2", norm * log**2)):
+    for column, values in (
+        ("mean_length", length),
+        ("mean_norm", norm),
+        ("mean_norm_log", norm * log),
+        ("mean_norm_log2", norm * log**2),
+    ):
         assert np.average(bins[column], weights=bins["count"]) == pytest.approx(values.mean())
     row = bins.iloc[12]
     own = (length >= row.bin_low - 1e-9) & (length < row.bin_high - 1e-9)
@@ -82,13 +93,16 @@ def test_edges_do_not_depend_on_the_data():
     assert {1.0, 2.0, 16.0, 1024.0} <= set(every.bin_low.round(9))
 
 
-@pytest.mark.parametrize("length, norm, message", [
-    ([3, 0], [1.0, 1.0], r"length\[1\] = 0"),
-    ([3, 4], [1.0, np.nan], r"norm\[1\] = nan"),
-    ([3, 4], [0.0, 1.0], r"norm\[0\] = 0"),
-    ([3, 4], [1.0], "expected one of each"),
-    ([], [], "expected one of each"),
-])
+@pytest.mark.parametrize(
+    "length, norm, message",
+    [
+        ([3, 0], [1.0, 1.0], r"length\[1\] = 0"),
+        ([3, 4], [1.0, np.nan], r"norm\[1\] = nan"),
+        ([3, 4], [0.0, 1.0], r"norm\[0\] = 0"),
+        ([3, 4], [1.0], "expected one of each"),
+        ([], [], "expected one of each"),
+    ],
+)
 def test_bad_features_are_refused(length, norm, message):
     with pytest.raises(ValueError, match=message):
         feature_measures.length_bins(length, norm)
@@ -108,7 +122,9 @@ def test_every_cell_of_every_task_is_binned(runs):
 def test_costs_are_what_the_jobs_recorded(runs):
     table = feature_measures.cost("nano")
     assert len(table) == len(runs) and table.volatile.all() and (table.score_seconds >= 0).all()
-    assert set(table.train_seconds) == {30.0} and set(table.test_seconds) == {4.0} and table.feature_seconds.min() == 10.0
+    assert (
+        set(table.train_seconds) == {30.0} and set(table.test_seconds) == {4.0} and table.feature_seconds.min() == 10.0
+    )
     assert dict(zip(table.student, table.parameters, strict=True)) == {"first": 19, "second": 22}
     assert (table.needed == CONFIG.n_prompts * CONFIG.m).all()
     assert (table.feature_bytes == CONFIG.n_prompts * CONFIG.m * CONFIG.d * 4).all()
@@ -121,4 +137,6 @@ def test_a_model_removed_to_save_space_leaves_its_cost_empty(runs):
     cell = next(iter(plan.features))
     (plan.distilled[cell].folder(paths.runs()) / META).unlink()
     table = feature_measures.cost("nano")
-    assert np.isnan(table.train_seconds[0]) and table.test_seconds.notna().all() and table.train_seconds[1:].notna().all()
+    assert (
+        np.isnan(table.train_seconds[0]) and table.test_seconds.notna().all() and table.train_seconds[1:].notna().all()
+    )

@@ -13,8 +13,17 @@ from gracelib.text.tasks import read_responses, write_jsonl
 
 def prompts(grades: list[str]) -> list[dict]:
     """One prompt a string of grades, "1" for a right response; a response says which prompt and sample it is."""
-    return [{"id": f"p{i}", "question": f"q{i} ?", "answer": "1", "responses": [f"{i}.{k}" for k in range(len(own))],
-             "correct": [g == "1" for g in own], "n_truncated": 3} for i, own in enumerate(grades)]
+    return [
+        {
+            "id": f"p{i}",
+            "question": f"q{i} ?",
+            "answer": "1",
+            "responses": [f"{i}.{k}" for k in range(len(own))],
+            "correct": [g == "1" for g in own],
+            "n_truncated": 3,
+        }
+        for i, own in enumerate(grades)
+    ]
 
 
 def test_only_right_responses_of_the_first_M_are_left_and_their_number_stays():
@@ -28,7 +37,9 @@ def test_only_right_responses_of_the_first_M_are_left_and_their_number_stays():
         right = {f"{i}.{k}" for k in range(3) if rows[i]["correct"][k]}  # the fourth is beyond M
         assert set(row["responses"]) <= right and all(row["correct"]) and row["n_truncated"] == 0
         assert len(row["correct"]) == len(row["responses"]) == 5
-    assert rows[0]["responses"] == ["0.0", "0.1", "0.2", "0.3"] and rows[0]["n_truncated"] == 3  # the source is untouched
+    assert (
+        rows[0]["responses"] == ["0.0", "0.1", "0.2", "0.3"] and rows[0]["n_truncated"] == 3
+    )  # the source is untouched
 
 
 def test_what_does_not_divide_is_given_out_one_by_one():
@@ -59,7 +70,9 @@ def test_a_teacher_that_is_never_wrong_or_never_right():
     made, kept = filtered_responses(prompts(["11", "11"]), 2, seed=0)
     assert kept["kept_share"] == 1 and [len(row["responses"]) for row in made] == [2, 2]
     assert filtered_responses(prompts(["00", "00"]), 2, seed=0) == (
-        [], {"kept_share": 0.0, "prompts": 2, "prompts_kept": 0})
+        [],
+        {"kept_share": 0.0, "prompts": 2, "prompts_kept": 0},
+    )
 
 
 @pytest.mark.parametrize("change", [{"responses": ["a"]}, {"correct": [True]}])
@@ -80,4 +93,8 @@ def test_the_stage_reads_the_first_prompts_and_writes_responses_that_can_be_read
     write_jsonl(tmp_path / "in" / "responses.jsonl", rows)
     run_filtered(tmp_path / "out", {"M": 2, "seed": 5, "n_prompts": 2}, {"responses": tmp_path / "in"})
     assert read_responses(tmp_path / "out" / "responses.jsonl") == filtered_responses(rows[:2], 2, 5)[0]
-    assert json.loads((tmp_path / "out" / "kept.json").read_text()) == {"kept_share": 0.5, "prompts": 2, "prompts_kept": 2}
+    assert json.loads((tmp_path / "out" / "kept.json").read_text()) == {
+        "kept_share": 0.5,
+        "prompts": 2,
+        "prompts_kept": 2,
+    }

@@ -12,16 +12,26 @@ import pandas as pd
 import pytest
 
 from gracelib.experiment import measures, tables
-from gracelib.jobs import workers
 from gracelib.experiment.pathological import KINDS, PathologicalPlan, random_responses, repeated_response
 from gracelib.experiment.scales import get_scale
+from gracelib.jobs import workers
 from gracelib.scores import grace
 from gracelib.variants import VARIANTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = ("variants", "few_prompts", "intervals", "concentration", "neighbours", "coverage", "grid", "cmi",
-          "pathological_scores", "pathological")
+TABLES = (
+    "variants",
+    "few_prompts",
+    "intervals",
+    "concentration",
+    "neighbours",
+    "coverage",
+    "grid",
+    "cmi",
+    "pathological_scores",
+    "pathological",
+)
 SCRIPT = f"""
 from gracelib.experiment import measures
 from gracelib.experiment import tables as pipeline
@@ -31,8 +41,10 @@ if __name__ == "__main__":
     for name in {TABLES}:
         getattr(measures, name)("nano")
 """
-ROWS = [{"id": "a", "question": "q", "answer": "1", "responses": ["", "one two three"]},
-        {"id": "b", "question": "r", "answer": "2", "responses": ["four", "five six"]}]
+ROWS = [
+    {"id": "a", "question": "q", "answer": "1", "responses": ["", "one two three"]},
+    {"id": "b", "question": "r", "answer": "2", "responses": ["four", "five six"]},
+]
 
 
 def test_random_words_have_real_lengths_and_are_keyed_by_prompt_and_sample():
@@ -71,8 +83,12 @@ def test_the_share_of_the_largest_prompts_is_of_the_sum():
 def nano(tmp_path_factory):
     where = tmp_path_factory.mktemp("measures")
     (where / "main.py").write_text(SCRIPT)
-    env = {**os.environ, "GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures"),
-           "PYTHONPATH": str(ROOT)}
+    env = {
+        **os.environ,
+        "GRACELIB_RUNS": str(where / "runs"),
+        "GRACELIB_FIGURES": str(where / "figures"),
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run([sys.executable, "main.py"], cwd=where, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == ""
@@ -111,10 +127,18 @@ def test_the_tables_agree_with_each_other_and_with_the_scores(here):
     for row in few.itertuples():
         texts = (plan.responses[row.teacher, row.temperature].folder(here / "runs") / "responses.jsonl").read_text()
         assert str(row.largest_response) in texts
-    full = grid[(grid.n == scale.n_prompts) & (grid.m == scale.m) & (grid.d == scale.d) & (grid.n_folds == scale.n_folds)
-                & (grid.nu == scale.nu) & (grid.power == 1)]
+    full = grid[
+        (grid.n == scale.n_prompts)
+        & (grid.m == scale.m)
+        & (grid.d == scale.d)
+        & (grid.n_folds == scale.n_folds)
+        & (grid.nu == scale.nu)
+        & (grid.power == 1)
+    ]
     np.testing.assert_allclose(full.grace, everywhere.grace, rtol=1e-5)
-    np.testing.assert_allclose(full[(full.task == "short") & (full.student == "first")].nu_share, few.nu_share, rtol=1e-4)
+    np.testing.assert_allclose(
+        full[(full.task == "short") & (full.student == "first")].nu_share, few.nu_share, rtol=1e-4
+    )
     assert not grid.duplicated([*measures.KEY, "n", "m", "d", "n_folds", "nu", "power"]).any()
     assert grid.notna().all(axis=None)
     cmi = measures.cmi("nano", recompute=False)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from checkpoints_for_tests import make_checkpoint
 
+from checkpoints_for_tests import make_checkpoint
 from gracelib.drawing import correlations
 from gracelib.experiment import paper_run, tables
+from gracelib.experiment.paper_plan import PaperPlan
+from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 from gracelib.paper.cast import STUDENTS
-from gracelib.experiment.paper_plan import PaperPlan
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE
-from gracelib.experiment.scales import get_scale
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 SETTINGS = """
@@ -92,9 +92,7 @@ def test_every_stage_left_a_row(ran):
     ]
     assert list(teachers["width"]) == [10, 3]  # the paper's size budgets
     for cells in (students, scores):
-        assert cells[["task", "student", "temperature"]].drop_duplicates().values.tolist() == [
-            ["short", "first", 0.6]
-        ]
+        assert cells[["task", "student", "temperature"]].drop_duplicates().values.tolist() == [["short", "first", 0.6]]
     assert (
         students[["average", "average_se", "best_of", "greedy", "truncated"]]
         .apply(lambda c: c.between(0, 1))
@@ -125,9 +123,7 @@ def test_a_row_of_the_main_table_and_the_figures_stand_beside_the_papers_numbers
     sidecar = json.loads((where / "figures" / "paper" / "table_main.json").read_text(encoding="utf-8"))
     assert "Llama-3.2-1B from student" in sidecar["parameters"]["not the paper's"]
     drawn = correlations.figure2(tables.cells("paper"), "first", "paper")
-    assert (
-        "not the paper's numbers" not in drawn.caption and "Scale paper, short task, first student" in drawn.caption
-    )
+    assert "not the paper's numbers" not in drawn.caption and "Scale paper, short task, first student" in drawn.caption
 
 
 def test_students_were_trained_on_what_their_teacher_said(ran):
@@ -135,9 +131,7 @@ def test_students_were_trained_on_what_their_teacher_said(ran):
     plan = PaperPlan(get_scale("paper"))
     for (_, teacher, t), job in plan.distilled.items():
         about = json.loads((job.folder(paths.runs()) / "training.json").read_text(encoding="utf-8"))
-        assert (
-            about["n_examples"] == 4 and about["steps"] == 4
-        )  # 2 prompts x 2 responses, one batch an epoch, 4 epochs
+        assert about["n_examples"] == 4 and about["steps"] == 4  # 2 prompts x 2 responses, one batch an epoch, 4 epochs
         rows = [
             json.loads(line)
             for line in (plan.responses[teacher, t].folder(paths.runs()) / "responses.jsonl")

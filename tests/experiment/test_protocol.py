@@ -26,5 +26,7 @@ def test_the_table_at_nano(tmp_path, monkeypatch):
     assert list(table.setting) == [*TEMPLATES, "the released script's training"]
     assert (table[table.setting == "the paper's"].points == 0).all()
     assert table.average.between(0, 1).all() and table.average_se.between(0, 1).all()
-    assert len(list((tmp_path / "runs" / "distill").glob("*/model.safetensors"))) == 2  # the usual settings, the released
+    assert (
+        len(list((tmp_path / "runs" / "distill").glob("*/model.safetensors"))) == 2
+    )  # the usual settings, the released
     pd.testing.assert_frame_equal(protocol("nano", recompute=False), table)

@@ -16,16 +16,16 @@ def test_a_scale_is_consistent(scale):
     assert SCALES[scale.name] is scale is get_scale(scale.name)
     assert scale.n_prompts <= scale.n_train and scale.m <= scale.M
     assert 2 <= scale.n_folds <= scale.n_prompts
-    assert (
-        1 - 1 / scale.n_folds
-    ) * scale.n_prompts * scale.m > scale.d  # enough rows a fold: nu does not decide
+    assert (1 - 1 / scale.n_folds) * scale.n_prompts * scale.m > scale.d  # enough rows a fold: nu does not decide
     assert scale.d == scale.n_prompts  # d = n, as in the paper
     assert len({spec.name for spec in scale.teachers}) == len(scale.teachers) >= 1
     assert {spec.manner for spec in scale.teachers} <= set(MANNERS)
     assert {spec.base for spec in scale.teachers} == set(scale.teacher_bases)  # no base is trained for nobody
     assert (scale.m_kept, scale.d_kept, scale.M_kept) >= (scale.m, scale.d, scale.M)
     assert scale.student == next(iter(scale.students)) and scale.task() is scale.tasks[0]
-    assert {s for task in scale.tasks for s, _ in task.temperatures} == set(scale.students)  # nobody is trained for nothing
+    assert {s for task in scale.tasks for s, _ in task.temperatures} == set(
+        scale.students
+    )  # nobody is trained for nothing
     longest = max(task.max_steps for task in scale.tasks)
     for task in scale.tasks:
         for _, temperatures in task.temperatures:
@@ -43,7 +43,9 @@ def test_the_tasks_stand_where_the_papers_do():
     """Two students on the first task, the first student alone on the second, which is strictly longer: no shared run."""
     for name in ("nano", "smoke", "mini", "lab"):
         short, long = get_scale(name).tasks
-        assert [s for s, _ in short.temperatures] == ["first", "second"] and [s for s, _ in long.temperatures] == ["first"]
+        assert [s for s, _ in short.temperatures] == ["first", "second"] and [s for s, _ in long.temperatures] == [
+            "first"
+        ]
         assert short.max_steps < long.min_steps
 
 
@@ -56,7 +58,11 @@ def test_the_lab_is_what_the_figures_need():
     assert (lab.m_kept, lab.d_kept) == (8, 1024)
     for name in ("lab-world1", "lab-world2"):  # other seeds, the same cast
         world = get_scale(name)
-        assert world.teachers == lab.teachers and world.seed != lab.seed and set(world.temperatures) < set(lab.temperatures)
+        assert (
+            world.teachers == lab.teachers
+            and world.seed != lab.seed
+            and set(world.temperatures) < set(lab.temperatures)
+        )
 
 
 def test_scales_grow():
@@ -67,9 +73,7 @@ def test_scales_grow():
 
 
 def test_unknown_names_are_refused_with_the_list():
-    with pytest.raises(
-        ValueError, match=r"scale 'tiny' is not known; choose one of \['nano', 'smoke', 'mini'"
-    ):
+    with pytest.raises(ValueError, match=r"scale 'tiny' is not known; choose one of \['nano', 'smoke', 'mini'"):
         get_scale("tiny")
 
 
@@ -85,7 +89,5 @@ def test_an_inconsistent_scale_cannot_be_written_down():
         replace(nano, students={"first": nano.students["first"]})
     with pytest.raises(ValueError, match=r"task 'wide' is not one of scale nano's: \['short', 'long'\]"):
         nano.task("wide")
-    with pytest.raises(
-        ValueError, match=r"scale nano: teachers name bases \['missing'\] that are not defined"
-    ):
+    with pytest.raises(ValueError, match=r"scale nano: teachers name bases \['missing'\] that are not defined"):
         replace(nano, teachers=(replace(nano.teachers[0], base="missing"),))

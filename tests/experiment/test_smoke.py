@@ -14,10 +14,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from gracelib.jobs import notebooks
 from gracelib.drawing.saving import check_sidecars
-from gracelib.paper.items import FIGURES
 from gracelib.experiment.scales import get_scale
+from gracelib.jobs import notebooks
+from gracelib.paper.items import FIGURES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -25,8 +25,14 @@ pytestmark = pytest.mark.slow
 
 def run_figures(where: Path) -> subprocess.CompletedProcess:
     env = os.environ | {"GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")}
-    return subprocess.run([sys.executable, "-m", "gracelib.cli.app", "figures", "--scale", "smoke"], env=env, cwd=ROOT,
-                          capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        [sys.executable, "-m", "gracelib.cli", "figures", "--scale", "smoke"],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,12 @@ def test_tables_have_one_row_a_cell_and_no_missing_number(smoke):
         table = pd.read_csv(smoke / f"figures/smoke/results/{name}.csv")
         assert len(table) == n_cells, name
         # Only the three scores that need right and wrong responses may be undefined for a teacher.
-        assert not table.drop(columns=["correct_prob", "incorrect_prob", "difference_prob"], errors="ignore").isna().any().any(), name
+        assert (
+            not table.drop(columns=["correct_prob", "incorrect_prob", "difference_prob"], errors="ignore")
+            .isna()
+            .any()
+            .any()
+        ), name
 
 
 def test_paper_numbers_stand_in_columns_of_their_own(smoke):

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from gracelib.experiment import tables as pipeline
-from gracelib.jobs import paths, workers
 from gracelib.experiment.scales import get_scale
+from gracelib.jobs import paths, workers
 from gracelib.jobs.store import META, with_upstream
 
 pytestmark = pytest.mark.slow
@@ -39,12 +39,7 @@ def start(where: Path) -> subprocess.Popen:
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen(
-        [sys.executable, "main.py"],
-        cwd=where,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "main.py"], cwd=where, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -89,14 +84,9 @@ def here(undisturbed, monkeypatch):
 
 def test_the_tables_are_complete(here):
     scale = get_scale("nano")
-    assert {
-        "teachers.csv",
-        "base_students.csv",
-        "examples.csv",
-        "features.csv",
-        "scores.csv",
-        "students.csv",
-    } <= set(tables(here))
+    assert {"teachers.csv", "base_students.csv", "examples.csv", "features.csv", "scores.csv", "students.csv"} <= set(
+        tables(here)
+    )
     cells = pipeline.cells("nano")
     assert len(cells) == len(scale.students) * len(scale.teachers) * len(scale.temperatures)
     longer = pipeline.cells("nano", "long")

@@ -21,11 +21,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from gracelib.experiment import extras, given, run, scales, tables as pipeline, verify
-from gracelib.jobs import explain, notebooks, paths, store
 from gracelib.cli.app import app
+from gracelib.experiment import extras, given, run, scales, verify
+from gracelib.experiment import tables as pipeline
 from gracelib.experiment.filtering import KEPT
 from gracelib.experiment.scales import NANO
+from gracelib.jobs import explain, notebooks, paths, store
 from gracelib.jobs.store import META, file_hash, signed, verified
 from gracelib.jobs.workers import run_jobs
 
@@ -43,8 +44,9 @@ def made(tmp_path_factory):
         patch.setenv("GRACELIB_WORKERS", "2" if "PYTEST_XDIST_WORKER" not in os.environ else "1")
         patch.setenv("GRACELIB_RUNS", str(where / "runs"))
         patch.setenv("GRACELIB_FIGURES", str(where / "figures"))
-        run_jobs(explain.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(pipeline.Plan(NANO))),
-                 paths.runs(), "nano")
+        run_jobs(
+            explain.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(pipeline.Plan(NANO))), paths.runs(), "nano"
+        )
         for make in run.CELL_TABLES.values():
             getattr(pipeline, make)("nano")
         verify.verify("nano", n=1, seed=SEED)
@@ -75,7 +77,9 @@ def why(verdicts, stage: str) -> set[str]:
 
 
 def finished(root: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob(f"*/*/{META}") if "verify" not in path.parts}
+    return {
+        path.parent.name: path.stat().st_mtime_ns for path in root.glob(f"*/*/{META}") if "verify" not in path.parts
+    }
 
 
 def test_a_finished_run_is_reused_and_the_report_says_so(place):
@@ -101,8 +105,11 @@ def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
     assert why(verdicts, "distill") == {"its parameters changed: lr 0.003 -> 0.002"}
     assert why(verdicts, "features") == {"never computed"}
     assert {w.split(" taught")[0] for w in why(verdicts, "evaluate")} == {
-        "an input is rerun: distill first", "an input is rerun: distill second", "damaged: accuracy.json is damaged "
-        "(its checksum changed)", "never finished (a run was stopped in it)"}
+        "an input is rerun: distill first",
+        "an input is rerun: distill second",
+        "damaged: accuracy.json is damaged (its checksum changed)",
+        "never finished (a run was stopped in it)",
+    }
     assert told["not needed"] == {plan.bases["64"].key} and (broken / META).is_file() and finished(root) == before
     text = explain.report(verdicts)
     assert "3 x its parameters changed: lr 0.003 -> 0.002" in text and "3 x an input is rerun: distill" in text
@@ -117,12 +124,18 @@ def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
 
 def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
     real, found = store.fingerprint, store.versions()
-    monkeypatch.setattr(store, "fingerprint", lambda modules: real(modules) + "x" * ("gracelib.models.training" in modules))
+    monkeypatch.setattr(
+        store, "fingerprint", lambda modules: real(modules) + "x" * ("gracelib.models.training" in modules)
+    )
     verdicts = explain.explain("nano", ("short-second",))
     assert why(verdicts, "distill") == {
-        "its code changed: gracelib.models.training", "an input is rerun: pretrain base student second",
-        "an input is rerun: responses reversed-64 at T=0.6"}
-    assert why(verdicts, "prompts") == set() and {v.fate for v in verdicts if v.job.stage.name == "prompts"} == {"reused"}
+        "its code changed: gracelib.models.training",
+        "an input is rerun: pretrain base student second",
+        "an input is rerun: responses reversed-64 at T=0.6",
+    }
+    assert why(verdicts, "prompts") == set() and {v.fate for v in verdicts if v.job.stage.name == "prompts"} == {
+        "reused"
+    }
     monkeypatch.undo()
     monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
     for module in (store, explain):
@@ -143,13 +156,17 @@ def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
 
 def test_filtered_students_are_foretold_once_the_filter_has_run(place):
     """Told that the filter left nothing, it foretells no student; told that it left four prompts, it foretells one."""
+
     def students(prompts_kept):
         (job,) = {job.key: job for job in extras.filters(extras.ExtraPlan(pipeline.Plan(NANO)))}.values()
         kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
         kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
         meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
-        return [v.name for v in explain.explain("nano", ("extra",)) if v.name.endswith("filtered")
-                and v.job.stage.name in ("distill", "features")]
+        return [
+            v.name
+            for v in explain.explain("nano", ("extra",))
+            if v.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
+        ]
 
     assert students(0) == []
     assert students(4) == ["distill reversed-64 at T=0.6, filtered", "features reversed-64 at T=0.6, filtered"]
@@ -190,8 +207,11 @@ def test_notebooks_are_explained_as_they_are_run(place, monkeypatch):
 def test_the_command_explains_and_refuses(place):
     result = runner.invoke(app, ["explain", "--scale", "nano", "--part", "long-first"])
     assert result.exit_code == 0 and result.stdout.splitlines()[-1].startswith("0 of ")
-    for words, said in ((["--part", "nonsense"], "part 'nonsense' is not one of scale 'nano'"), (["--scale", "nino"], "nino"),
-                        (["--scale", "paper"], "make plan SCALE=paper")):
+    for words, said in (
+        (["--part", "nonsense"], "part 'nonsense' is not one of scale 'nano'"),
+        (["--scale", "nino"], "nino"),
+        (["--scale", "paper"], "make plan SCALE=paper"),
+    ):
         result = runner.invoke(app, ["explain", "--scale", "nano", *words])
         assert result.exit_code == 2 and result.stderr.startswith("error: ") and said in result.stderr
 
@@ -225,8 +245,16 @@ def test_the_same_machine_gives_the_same_numbers(place):
     assert theirs.is_dir() and {p.name for p in theirs.iterdir()} <= {p.name for p in ours.iterdir()}
 
 
-@pytest.mark.parametrize("name, column", [("scores", "grace"), ("students", "truncated"), ("teachers", "mean_length"),
-                                          ("base_students", "average"), ("features", "loss")])
+@pytest.mark.parametrize(
+    "name, column",
+    [
+        ("scores", "grace"),
+        ("students", "truncated"),
+        ("teachers", "mean_length"),
+        ("base_students", "average"),
+        ("features", "loss"),
+    ],
+)
 def test_a_tampered_number_is_found(place, name, column):
     """In the ninth digit: on the machine that made the table, that is not rounding."""
     change(name, column, lambda values: values * (1 + 1e-8) + 1e-9)
@@ -238,8 +266,12 @@ def test_a_tampered_number_is_found(place, name, column):
 
 def everything_moved(by: float) -> None:
     """As another CPU leaves the tables: nothing is equal to the last digit."""
-    for name, columns in {"features": ["loss", "mean_prob", "grad_norm"], "scores": list(pd.read_csv(
-            paths.results("nano") / "scores.csv").select_dtypes("float").columns.drop("temperature"))}.items():
+    for name, columns in {
+        "features": ["loss", "mean_prob", "grad_norm"],
+        "scores": list(
+            pd.read_csv(paths.results("nano") / "scores.csv").select_dtypes("float").columns.drop("temperature")
+        ),
+    }.items():
         for column in columns:
             change(name, column, lambda values: values * (1 + by))
 
@@ -255,16 +287,19 @@ def test_tables_of_another_cpu_are_compared_within_their_errors(place, monkeypat
     assert table.verdict["features.loss"] == table.verdict["scores.grace"] == "within"
     assert table.verdict["scores.badge"] == "not compared" and "scores.badge" not in result.stdout
     assert table.tolerance["scores.grace"] > table.tolerance["features.loss"] > 0
-    shares = [store_error["average_se"] for store_error in [pipeline._accuracy(
-        pipeline.Plan(NANO).teacher_accuracy[CELL[2:]], paths.runs())]]
+    shares = [
+        store_error["average_se"]
+        for store_error in [pipeline._accuracy(pipeline.Plan(NANO).teacher_accuracy[CELL[2:]], paths.runs())]
+    ]
     assert table.tolerance["teachers.accuracy"] == pytest.approx(3 * 2**0.5 * shares[0])
     assert "no tables of lab, lab-world1, lab-world2 are here" in result.stdout
     with monkeypatch.context() as patch:
         patch.setattr(verify, "spread", lambda: {"teachers.accuracy": 0.25, "scores.grace": 0.5})
         wider = verify.verify("nano", 1, SEED).table.set_index("quantity")
     assert wider.tolerance["teachers.accuracy"] == pytest.approx(3 * np.hypot(2**0.5 * shares[0], 0.25))
-    assert wider.tolerance["scores.grace"] == pytest.approx(np.hypot(
-        table.tolerance["scores.grace"], 1.5 * table.committed["scores.grace"]))
+    assert wider.tolerance["scores.grace"] == pytest.approx(
+        np.hypot(table.tolerance["scores.grace"], 1.5 * table.committed["scores.grace"])
+    )
     assert wider.tolerance["students.average"] == table.tolerance["students.average"]
     change("features", "loss", lambda values: values * 1.5)
     change("students", "average", lambda values: values + 0.5)
@@ -295,18 +330,26 @@ def test_a_record_remembers_the_machine_that_gave_the_tables_back(place):
 
 def test_bad_usage_is_refused_before_anything_is_computed(place, monkeypatch):
     monkeypatch.setattr(verify, "run_jobs", None)
-    for words, said in ((["--cells", "9"], "--cells 9: scale 'nano' has 3 cells"), (["--cells", "0"], "choose 1 to 3"),
-                        (["--machine", "mine"], "--machine 'mine'"), (["--scale", "paper"], "make plan SCALE=paper"),
-                        (["--runs", "x", "--record"], "--record"), (["--runs", "x", "--given"], "stand alone"),
-                        (["--pack", "short,first"], "--pack 'short,first': write TASK,STUDENT,TEACHER,TEMPERATURE"),
-                        (["--pack", "short,first,x,hot"], "--pack 'short,first,x,hot': write"),
-                        (["--pack", "short,first,nobody,0.6"], "is not one of scale 'nano'; its cells are [('first', "),
-                        (["--given"], "has no committed cell; `gracelib verify --scale nano` trains instead"), (["--runs", str(place)], "is not there: ")):
+    for words, said in (
+        (["--cells", "9"], "--cells 9: scale 'nano' has 3 cells"),
+        (["--cells", "0"], "choose 1 to 3"),
+        (["--machine", "mine"], "--machine 'mine'"),
+        (["--scale", "paper"], "make plan SCALE=paper"),
+        (["--runs", "x", "--record"], "--record"),
+        (["--runs", "x", "--given"], "stand alone"),
+        (["--pack", "short,first"], "--pack 'short,first': write TASK,STUDENT,TEACHER,TEMPERATURE"),
+        (["--pack", "short,first,x,hot"], "--pack 'short,first,x,hot': write"),
+        (["--pack", "short,first,nobody,0.6"], "is not one of scale 'nano'; its cells are [('first', "),
+        (["--given"], "has no committed cell; `gracelib verify --scale nano` trains instead"),
+        (["--runs", str(place)], "is not there: "),
+    ):
         result = run_verify(*words)
         assert result.exit_code == 2 and said in result.stderr and "Traceback" not in result.output, result.output
     change("students", "teacher", lambda values: values.replace("reversed-64", "other"))
     result = run_verify()
-    assert result.exit_code == 2 and "students.csv: 0 rows of short first reversed-64 0.6, expected one" in result.stderr
+    assert (
+        result.exit_code == 2 and "students.csv: 0 rows of short first reversed-64 0.6, expected one" in result.stderr
+    )
     (paths.results("nano") / "scores.csv").unlink()
     assert "scores.csv is not there; `make figures SCALE=nano` makes it" in run_verify().stderr
 
@@ -326,8 +369,13 @@ def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place
     other, job = tmp_path / "other", pipeline.Plan(NANO).features[CELL[1:]]
     for upstream in job.inputs.values():
         shutil.copytree(upstream.folder(paths.runs()), upstream.folder(other))
-    done = subprocess.run([sys.executable, "-c", OTHER_CPU.format(cell=CELL[1:]), str(other)], capture_output=True, text=True,
-                          env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}, cwd=paths.ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_CPU.format(cell=CELL[1:]), str(other)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"},
+        cwd=paths.ROOT,
+    )
     assert done.returncode == 0, done.stderr
     report = given.against("nano", other, 1, SEED)
     found = report.table.set_index(report.table.quantity.str.split("[.,]").str[1])
@@ -340,8 +388,11 @@ def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place
     file = job.folder(other) / "features.safetensors"
     with safe_open(file, framework="numpy") as f:
         about = f.metadata()
-    save_file({name: values * np.float32(1.001) if name == "g" else values for name, values in load_file(file).items()},
-              file, metadata=about)
+    save_file(
+        {name: values * np.float32(1.001) if name == "g" else values for name, values in load_file(file).items()},
+        file,
+        metadata=about,
+    )
     with pytest.raises(ValueError, match="features.safetensors is damaged"):
         given.against("nano", other, 1, SEED)
     meta = job.folder(other) / META
@@ -426,13 +477,21 @@ def test_the_committed_cell_comes_out_again_on_this_machine(tmp_path, monkeypatc
 def test_another_training_run_is_allowed_what_the_worlds_differ_by():
     """The lab and its two worlds of other seeds: a weak teacher moves by .2 between runs, a student's loss by a tenth."""
     found = verify.spread()
-    tables = [pd.read_csv(paths.results(scale) / "students.csv").set_index(verify.KEYS["students"])["average"]
-              for scale in verify.OTHER_SEEDS]
+    tables = [
+        pd.read_csv(paths.results(scale) / "students.csv").set_index(verify.KEYS["students"])["average"]
+        for scale in verify.OTHER_SEEDS
+    ]
     runs = pd.concat(tables, axis=1, join="inner")
     assert len(runs) == 60 and found["students.average"] == pytest.approx(float(np.sqrt(runs.var(axis=1).mean())))
     assert 0.1 < found["teachers.accuracy"] < 0.3 and 0.02 < found["features.loss"] < 0.2
-    loss = pd.concat([pd.read_csv(paths.results(scale) / "features.csv").set_index(verify.KEYS["features"])["loss"]
-                      for scale in verify.OTHER_SEEDS], axis=1, join="inner")
+    loss = pd.concat(
+        [
+            pd.read_csv(paths.results(scale) / "features.csv").set_index(verify.KEYS["features"])["loss"]
+            for scale in verify.OTHER_SEEDS
+        ],
+        axis=1,
+        join="inner",
+    )
     assert found["features.loss"] == pytest.approx(float(np.sqrt((loss.var(axis=1) / loss.mean(axis=1) ** 2).mean())))
 
 
@@ -440,8 +499,11 @@ def test_the_sample_is_drawn_by_the_seed_from_the_cheaper_half():
     lab = scales.get_scale("lab")
     drawn = [verify.sample(lab, 3, seed) for seed in range(5)]
     assert drawn == [verify.sample(lab, 3, seed) for seed in range(5)] and len({tuple(d) for d in drawn}) == 5
-    cost = {(plan.task.name, *cell): sum(j.cost for j in store.with_upstream(verify.cell_jobs(plan, cell)))
-            for plan in (pipeline.Plan(lab, task.name) for task in lab.tasks) for cell in plan.features}
+    cost = {
+        (plan.task.name, *cell): sum(j.cost for j in store.with_upstream(verify.cell_jobs(plan, cell)))
+        for plan in (pipeline.Plan(lab, task.name) for task in lab.tasks)
+        for cell in plan.features
+    }
     middle = sorted(cost.values())[len(cost) // 2]
     assert all(cost[cell] <= middle for cells in drawn for cell in cells)
     assert len(verify.sample(lab, 360, 0)) == 360

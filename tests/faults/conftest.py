@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 from filelock import FileLock
+
 from nano_for_tests import Nano
 
 

@@ -8,9 +8,9 @@ import shutil
 import textwrap
 
 import pytest
-from stages_for_tests import ADD
 
-from gracelib.jobs.store import META, Job, fault_in, compute, signed, verified
+from gracelib.jobs.store import META, Job, compute, fault_in, signed, verified
+from stages_for_tests import ADD
 
 YEAR = 365 * 86400
 
@@ -33,11 +33,23 @@ def empty(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shift", [0, pytest.param(1, marks=pytest.mark.skipif(
-    "GRACELIB_KILLS" not in os.environ, reason="the other harms: `make test-faults`")), pytest.param(
-        2, marks=pytest.mark.skipif("GRACELIB_KILLS" not in os.environ, reason="the other harms: `make test-faults`"))])
+@pytest.mark.parametrize(
+    "shift",
+    [
+        0,
+        pytest.param(
+            1,
+            marks=pytest.mark.skipif("GRACELIB_KILLS" not in os.environ, reason="the other harms: `make test-faults`"),
+        ),
+        pytest.param(
+            2,
+            marks=pytest.mark.skipif("GRACELIB_KILLS" not in os.environ, reason="the other harms: `make test-faults`"),
+        ),
+    ],
+)
 def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, shift):
     """All at once: one of each stage, a model that is still needed, a result table, a drawn one, a stamp, a copy."""
+
     def of(stage, name, which=0):
         return sorted(nano.runs.glob(f"{stage}/*/{name}"))[which]
 
@@ -47,10 +59,17 @@ def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, s
     shutil.rmtree(student.parent)
     weights = nano.runs / "distill" / model / "model.safetensors"
     accuracy = next(p for p in sorted(nano.runs.glob("evaluate/*/meta.json")) if "taught by" in p.read_text())
-    harmed = [weights, of("responses", "responses.jsonl"), of("features", "features.safetensors"),
-              of("features", META, 1), accuracy.with_name("accuracy.json"), nano.figures / "nano/results/students.csv",
-              nano.figures / "nano/drawn.csv", nano.runs / "notebooks/nano/01_teachers.json",
-              nano.runs / "notebooks/nano/06_draws_too.ipynb"]
+    harmed = [
+        weights,
+        of("responses", "responses.jsonl"),
+        of("features", "features.safetensors"),
+        of("features", META, 1),
+        accuracy.with_name("accuracy.json"),
+        nano.figures / "nano/results/students.csv",
+        nano.figures / "nano/drawn.csv",
+        nano.runs / "notebooks/nano/01_teachers.json",
+        nano.runs / "notebooks/nano/06_draws_too.ipynb",
+    ]
     harms = [truncate, flip, empty]
     for i, path in enumerate(harmed):
         harms[(i + shift) % 3](path)
@@ -58,10 +77,12 @@ def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, s
     for path in harmed[:5]:
         assert f"{path.parent.name}/{path.name} is damaged (" in said, path
     assert said.count("it is computed again") == 5
-    for line in ("02_students.ipynb: running at scale nano: results/students.csv is damaged or was edited",
-                 "05_draws.ipynb: running at scale nano: drawn.csv is damaged or was edited",
-                 "01_teachers.ipynb: running at scale nano: its stamp 01_teachers.json is damaged",
-                 "06_draws_too.ipynb: running at scale nano: 06_draws_too.ipynb, its executed copy, is damaged"):
+    for line in (
+        "02_students.ipynb: running at scale nano: results/students.csv is damaged or was edited",
+        "05_draws.ipynb: running at scale nano: drawn.csv is damaged or was edited",
+        "01_teachers.ipynb: running at scale nano: its stamp 01_teachers.json is damaged",
+        "06_draws_too.ipynb: running at scale nano: 06_draws_too.ipynb, its executed copy, is damaged",
+    ):
         assert line in said
     assert nano.tables() == undisturbed.tables() and nano.results() == undisturbed.results()
     assert nano.finish().count("up to date") == 4
@@ -77,7 +98,7 @@ def test_any_flipped_bit_of_a_result_is_found(tmp_path):
     for path in (folder / META, folder / "value.txt"):
         whole = path.read_bytes()
         for bit in range(0, 8 * len(whole), 3):  # every byte, and each of its bits in turn
-            path.write_bytes(whole[:bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1:])
+            path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
             assert fault_in(folder) is not None, (path.name, bit)
         path.write_bytes(whole)
     assert fault_in(folder) is None
@@ -145,7 +166,8 @@ def test_a_clock_that_jumps_during_a_run_changes_nothing(undisturbed, fresh):
     kept = {folder: (folder / META).read_bytes() for folder in fresh.finished()}
     folder = fresh.where / "jumps"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(textwrap.dedent(f"""
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
         import os, time
         real, real_ns, start = time.time, time.time_ns, time.monotonic()
         sign = 1 if os.getpid() % 2 else -1
@@ -154,7 +176,8 @@ def test_a_clock_that_jumps_during_a_run_changes_nothing(undisturbed, fresh):
         time.time = lambda: real() + shift()
         time.time_ns = lambda: real_ns() + 10**9 * shift()
         open({str(folder)!r} + f"/was-here-{{os.getpid()}}", "w").close()
-    """))
+    """)
+    )
     fresh.finish(PYTHONPATH=str(folder))
     assert len(list(folder.glob("was-here-*"))) > 6  # the command, workers, kernels
     assert fresh.tables() == undisturbed.tables() and fresh.results() == undisturbed.results()

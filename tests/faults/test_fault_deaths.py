@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from nano_for_tests import kill_group, wait_until, write_notebook
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def test_a_worker_that_dies_is_one_error_with_the_jobs_in_flight(undisturbed, fr
     main.communicate(timeout=120)
     said = fresh.stderr()
     assert main.returncode == 2 and "Traceback" not in said and said.count("error: ") == 1, said[-3000:]
-    error = said[said.index("error: "):]
+    error = said[said.index("error: ") :]
     assert "a worker process died (out of memory?) while computing ['" in error and AGAIN in error
     assert " taught by " in error  # the labels of jobs
     fresh.wait_until_alone()
@@ -82,8 +83,10 @@ def test_a_kernel_ends_with_a_command_that_is_killed_while_the_kernel_starts(und
 def test_a_notebook_whose_runner_is_killed_leaves_nothing_and_is_executed_again(undisturbed, fresh):
     """kill -9 of the command alone, while a cell runs: its kernel ends, its half-written copy goes at the next run."""
     fresh.copy_of(undisturbed)
-    write_notebook(fresh.notebooks / "04_waits.ipynb", DIES + "import time\n    (Path(os.environ['GRACELIB_RUNS']) / "
-                   "'waiting').touch()\n    time.sleep(600)")
+    write_notebook(
+        fresh.notebooks / "04_waits.ipynb",
+        DIES + "import time\n    (Path(os.environ['GRACELIB_RUNS']) / 'waiting').touch()\n    time.sleep(600)",
+    )
     (fresh.runs / "fault").touch()
     main = fresh.start()
     wait_until((fresh.runs / "waiting").exists, 120, fresh.stderr)

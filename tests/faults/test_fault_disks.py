@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from nano_for_tests import write_notebook
-from stages_for_tests import ADD
 
 from gracelib.jobs.disk import DiskError, check_writable, explained, in_words, sweep
 from gracelib.jobs.store import META, Job, compute, write_atomically
 from gracelib.jobs.workers import run_jobs
+from nano_for_tests import write_notebook
+from stages_for_tests import ADD
 
 slow = pytest.mark.slow
 AGAIN = "then run the same command again: what was finished is kept"
@@ -62,9 +62,12 @@ def test_a_disk_that_fills_up_in_a_notebook_is_one_error(undisturbed, fresh, sma
     """Of the cell that wrote, with the disk's message; the notebooks before it are kept."""
     fresh.figures = small_disk / "figures"
     fresh.copy_of(undisturbed)
-    write_notebook(fresh.notebooks / "04_large.ipynb", "from gracelib.jobs import paths\n"
-                   "from gracelib.jobs.store import write_atomically\nplace = paths.figures(scale)\n"
-                   "write_atomically(place / 'large.csv', lambda part: part.write_bytes(bytes(1 << 20)))")
+    write_notebook(
+        fresh.notebooks / "04_large.ipynb",
+        "from gracelib.jobs import paths\n"
+        "from gracelib.jobs.store import write_atomically\nplace = paths.figures(scale)\n"
+        "write_atomically(place / 'large.csv', lambda part: part.write_bytes(bytes(1 << 20)))",
+    )
     filler = fill(small_disk, 128 << 10)
     said = fresh.refused()
     assert f"04_large.ipynb, code cell 2: DiskError: {fresh.figures}/nano: the disk is full (" in said and AGAIN in said
@@ -80,9 +83,14 @@ def test_a_disk_that_fills_up_under_a_notebook_is_one_error(undisturbed, fresh, 
     """The cell itself goes well: its executed copy cannot be written."""
     fresh.runs = small_disk / "runs"
     fresh.copy_of(undisturbed)
-    write_notebook(fresh.notebooks / "04_fills.ipynb", "import os\nfrom gracelib.jobs import paths\nruns = paths.runs()\n"
-                   "disk = os.statvfs(runs)\nif (runs / 'fault').exists():\n"
-                   "    (runs / 'filler').write_bytes(bytes(disk.f_bavail * disk.f_frsize))", "print('x' * 100000)", "1 + 1")
+    write_notebook(
+        fresh.notebooks / "04_fills.ipynb",
+        "import os\nfrom gracelib.jobs import paths\nruns = paths.runs()\n"
+        "disk = os.statvfs(runs)\nif (runs / 'fault').exists():\n"
+        "    (runs / 'filler').write_bytes(bytes(disk.f_bavail * disk.f_frsize))",
+        "print('x' * 100000)",
+        "1 + 1",
+    )
     (fresh.runs / "fault").touch()
     said = fresh.refused()
     assert f"{fresh.runs}/notebooks/nano: the disk is full (" in said and AGAIN in said
@@ -149,13 +157,17 @@ def raising(error: Exception, cause: Exception | None = None):
         return raised
 
 
-@pytest.mark.parametrize("error, what", [
-    (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
-    (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
-    (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
-    (raising(RuntimeError("could not save"), OSError(errno.EROFS, "Read-only")), "the file system is read-only"),
-    (PermissionError(errno.EACCES, "Permission denied", "HERE/x"), "this user may not write there"),
-], ids=["full", "quota", "rust", "cause", "permission"])
+@pytest.mark.parametrize(
+    "error, what",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (raising(RuntimeError("could not save"), OSError(errno.EROFS, "Read-only")), "the file system is read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "HERE/x"), "this user may not write there"),
+    ],
+    ids=["full", "quota", "rust", "cause", "permission"],
+)
 def test_every_library_s_words_become_the_same_ones(tmp_path, error, what):
     if getattr(error, "filename", None):
         error.filename = error.filename.replace("HERE", str(tmp_path))
@@ -165,10 +177,15 @@ def test_every_library_s_words_become_the_same_ones(tmp_path, error, what):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [
-    ValueError("not a number"), OSError("disk full, says somebody"), FileNotFoundError(errno.ENOENT, "No", "x"),
-    PermissionError(errno.EACCES, "Permission denied", "/root/somebody's input"),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("not a number"),
+        OSError("disk full, says somebody"),
+        FileNotFoundError(errno.ENOENT, "No", "x"),
+        PermissionError(errno.EACCES, "Permission denied", "/root/somebody's input"),
+    ],
+)
 def test_other_errors_stay_what_they_are(tmp_path, error):
     with pytest.raises(type(error)) as caught, explained(tmp_path):
         raise error
@@ -184,8 +201,8 @@ def test_errors_that_nobody_explained_are_explained_at_the_command_line(tmp_path
 def test_the_command_line_explains_what_nobody_did(monkeypatch):
     from typer.testing import CliRunner
 
-    from gracelib.experiment import run
     from gracelib.cli.app import app
+    from gracelib.experiment import run
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -246,8 +263,13 @@ def test_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_p
     dead.wait()
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it ended, but nobody took its exit status
     (tmp_path / "deep").mkdir()
-    names = {"dead": f".table.{dead.pid}-0123abcd.part.csv", "zombie": f".table.{zombie.pid}-0123abcd.part.csv",
-             "mine": f".table.{os.getpid()}-0123abcd.part.csv", "other": ".part.csv", "result": "table.part.csv"}
+    names = {
+        "dead": f".table.{dead.pid}-0123abcd.part.csv",
+        "zombie": f".table.{zombie.pid}-0123abcd.part.csv",
+        "mine": f".table.{os.getpid()}-0123abcd.part.csv",
+        "other": ".part.csv",
+        "result": "table.part.csv",
+    }
     for name in names.values():
         (tmp_path / "deep" / name).touch()
     sweep(tmp_path)

@@ -8,6 +8,7 @@ import os
 import time
 
 import pytest
+
 from chain_for_tests import Chain, comparable
 from nano_for_tests import Nano
 
@@ -24,7 +25,9 @@ def test_killed_runs_go_on_to_the_same_bytes(undisturbed, tmp_path, capsys):
         moments, executing, seed = moments + chain.moments, executing + chain.in_notebooks, seed + 1
     quarters = [sum(q <= 4 * moment < q + 1 for moment in moments) for q in range(4)]
     with capsys.disabled():
-        print(f"\n{len(moments)} kills in {time.monotonic() - started:.0f} s; by quarter of the finished results: "
-              f"{quarters}; while a notebook was executed: {executing}")
+        print(
+            f"\n{len(moments)} kills in {time.monotonic() - started:.0f} s; by quarter of the finished results: "
+            f"{quarters}; while a notebook was executed: {executing}"
+        )
     assert all(quarters), "the kills did not spread over the run"
     assert executing, "no kill hit a notebook"

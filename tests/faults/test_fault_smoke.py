@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from chain_for_tests import Chain, comparable
 from nano_for_tests import Nano
 

@@ -5,11 +5,11 @@ import threading
 
 import pytest
 from filelock import FileLock
-from nano_for_tests import wait_until
-from stages_for_tests import ADD
 
 from gracelib.jobs.store import META, Job, compute
 from gracelib.text.tasks import read_jsonl, write_jsonl
+from nano_for_tests import wait_until
+from stages_for_tests import ADD
 
 SCORE = ("--n", "8", "--m", "2", "--d", "8", "--folds", "2", "--plot", "")
 
@@ -45,11 +45,16 @@ def test_other_commands_at_once(undisturbed, fresh):
     teachers.mkdir()
     rows = read_jsonl(next(iter(sorted(fresh.runs.glob("responses/*/responses.jsonl")))))
     for name, step in (("one", 1), ("other", -1)):
-        write_jsonl(teachers / f"{name}.jsonl", [{"id": row["id"], "question": row["question"],
-                                                  "responses": row["responses"][::step]} for row in rows])
+        write_jsonl(
+            teachers / f"{name}.jsonl",
+            [{"id": row["id"], "question": row["question"], "responses": row["responses"][::step]} for row in rows],
+        )
     score = ("score", str(teachers), "--student", str(student), *SCORE)
-    runs = {"said": fresh.start(name="said"), "said-a": fresh.start(*score, "--out", "a.csv", name="said-a"),
-            "said-b": fresh.start(*score, "--out", "b.csv", name="said-b")}
+    runs = {
+        "said": fresh.start(name="said"),
+        "said-a": fresh.start(*score, "--out", "a.csv", name="said-a"),
+        "said-b": fresh.start(*score, "--out", "b.csv", name="said-b"),
+    }
     out = {name: ended(fresh, main, name) for name, main in runs.items()}
     assert fresh.tables() == undisturbed.tables() and fresh.results() == undisturbed.results()
     assert fresh.leftovers() == [] and out["said-a"].replace("a.", "b.") == out["said-b"].replace("a.", "b.")

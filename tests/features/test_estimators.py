@@ -4,6 +4,7 @@ Invariants: both equal plain autograd of the same loss with respect to the same 
 a tied head really untied), for every architecture; names, order, batches and blocks do not matter; a model on which
 a choice is not defined is refused by name; all parameters remain the default and are left exactly as they were.
 """
+
 import copy
 import math
 
@@ -19,7 +20,7 @@ from gracelib.projection import signs
 from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, texts
 
 SEPARATE = [f"self_attn.{x}_proj" for x in "qkv"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
-ADAPTED = {    # spelled out: what is adapted is part of the estimator
+ADAPTED = {  # spelled out: what is adapted is part of the estimator
     "phi3": ["self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"],
     "gpt2": ["attn.c_attn", "mlp.c_fc", "mlp.c_proj"],
 }
@@ -46,7 +47,7 @@ def with_tensors(kind, params, seed):
     """A model and the tensors whose gradients are wanted, under their names in the sign layout."""
     model = build(kind)
     if params == "last-layer":
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())    # untied
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())  # untied
         return model, {"lm_head.weight": model.lm_head.weight}
     wanted = {}
     for name in adapted(kind):
@@ -64,7 +65,7 @@ def plain(kind, params, examples, d=D_ROWS, seed=0):
     model.eval()
     size, rows = sum(p.numel() for p in wanted.values()), []
     for x, y in examples:
-        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1:-1]
+        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
         loss = F.cross_entropy(logits, torch.tensor(y))
         grads = torch.autograd.grad(loss, list(wanted.values()))
         g = sum(v.flatten().double() @ signs(seed, k, 0, v.numel(), d, torch.float64) for k, v in zip(wanted, grads))
@@ -127,7 +128,7 @@ def test_adapters_depend_on_seed_and_module_and_are_drawn_as_adapters_are():
 def test_sizes_and_words():
     """16 x outputs for every adapted module; vocabulary x hidden for the head; and the report says which."""
     llama, gpt2 = build("llama tied"), build("gpt2")
-    per_layer = 16 + 8 + 8 + 24 + 24 + 16    # outputs of q, k, v, gate, up, down
+    per_layer = 16 + 8 + 8 + 24 + 24 + 16  # outputs of q, k, v, gate, up, down
     assert pc.n_parameters(llama, "lora-b") == 2 * 16 * per_layer
     assert pc.n_parameters(llama, "last-layer") == VOCAB * 16
     assert pc.n_parameters(llama, "all") == sum(p.numel() for p in llama.parameters())

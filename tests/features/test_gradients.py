@@ -6,21 +6,19 @@ padding_idx, RMSNorm, LayerNorm, q/k norms, scaled embeddings); the derivative i
 no parameter is left out; order, batch size and block size change rounding only; what is not known is done one
 response at a time and said so; bad input and non-finite numbers name their response.
 """
+
 import math
-import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import nn
-
-from gradient_models import D_ROWS, MODELS, SMALL, VOCAB, agree, build, features, plain, texts
 
 from gracelib.features.gradients import response_features
 from gracelib.features.per_layer import LayerByLayer, OneAtATime, held_bytes, parameter_names, unknown_modules
 from gracelib.projection import signs
+from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, plain, texts
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -41,8 +39,13 @@ def test_results_do_not_depend_on_batches_blocks_or_order():
     model, examples = build(), texts(17)
     base = features(model, examples, dtype="float64")
     assert base["g"].dtype == np.float64
-    for options in ({"batch_tokens": 1}, {"batch_tokens": 10**6}, {"block_bytes": 1}, {"block_bytes": 3000},
-                    {"block_bytes": 1 << 28, "batch_tokens": 100}):
+    for options in (
+        {"batch_tokens": 1},
+        {"batch_tokens": 10**6},
+        {"block_bytes": 1},
+        {"block_bytes": 3000},
+        {"block_bytes": 1 << 28, "batch_tokens": 100},
+    ):
         agree(features(model, examples, dtype="float64", **options), base, rtol=1e-6)
     order = np.random.default_rng(1).permutation(17)
     shuffled = features(model, [examples[i] for i in order], dtype="float64")
@@ -68,8 +71,7 @@ def test_directional_derivative_by_finite_differences(kind, rtol):
     model, examples = build(kind).double(), texts(4)
     g = features(model, examples, dtype="float64", d=1)["g"][:, 0]
     size, eps, losses = sum(p.numel() for p in model.parameters()), 1e-5 if kind == "gpt2" else 1e-3, []
-    direction = {k: signs(0, k, 0, p.numel(), 1, torch.float64).reshape(p.shape)
-                 for k, p in model.named_parameters()}
+    direction = {k: signs(0, k, 0, p.numel(), 1, torch.float64).reshape(p.shape) for k, p in model.named_parameters()}
     for step in (eps, -2 * eps):
         with torch.no_grad():
             for k, p in model.named_parameters():
@@ -91,10 +93,11 @@ def test_no_parameter_is_left_out(kind, engine):
 
     def sink(name, start, block):
         assert block.shape[0] == 1
-        hits[name][start:start + block.shape[1]] += 1
+        hits[name][start : start + block.shape[1]] += 1
+
     with engine(model, 1, 400) as gradients:
         gradients.run(ids, lambda logits: F.cross_entropy(logits[0, :-1], ids[0, 1:]), sink)
-    if kind == "gpt2":    # positions beyond the text get no gradient; their blocks may be left out
+    if kind == "gpt2":  # positions beyond the text get no gradient; their blocks may be left out
         hits["transformer.wpe.weight"].fill_(1)
     assert all((h == 1).all() for h in hits.values()), {k: h.unique().tolist() for k, h in hits.items()}
     assert sum(h.sum() for h in hits.values()) == sum(p.numel() for p in parameter_names(model))
@@ -109,9 +112,11 @@ def test_what_waits_is_counted_without_running_it(kind):
             gradients.run(torch.randint(4, VOCAB, (2, 7)), lambda logits: logits.square().sum(), None)
         for parts in gradients._kept.values():
             for _, _, adds in parts:
-                kept |= {x.data_ptr(): x for add in adds for x in getattr(add, "factors", ())[:2] if x.is_floating_point()}
+                kept |= {
+                    x.data_ptr(): x for add in adds for x in getattr(add, "factors", ())[:2] if x.is_floating_point()
+                }
         seen = sum(x.numel() * x.element_size() for x in kept.values())
-    shared = 4 * 16 if kind == "gpt2" else 0    # its two embeddings are added, so one gradient serves both
+    shared = 4 * 16 if kind == "gpt2" else 0  # its two embeddings are added, so one gradient serves both
     assert seen == (held_bytes(model) - shared) * 2 * 2 * 7
     with torch.device("meta"):
         assert held_bytes(type(model)(model.config)) == held_bytes(model)
@@ -143,8 +148,6 @@ class _Odd(nn.Linear):
 
     def forward(self, x):
         return super().forward(x) * (1 + self.weight.mean())
-
-
 
 
 def test_unknown_module_falls_back_and_says_so():
@@ -212,6 +215,7 @@ def test_non_finite_gradient_names_the_response():
 
     def poison(module, args, out):
         out.register_hook(lambda g: g * torch.where(args[0][:, :, :1] == marker, math.inf, 1.0))
+
     examples = texts(4)
     seen = []
     handle = model.lm_head.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
@@ -221,22 +225,26 @@ def test_non_finite_gradient_names_the_response():
     marker = seen[0][0, len(x) - 1, 0].item()
     model.lm_head.register_forward_hook(poison)
     with pytest.raises(ValueError, match=r"response 2 \(r2\): gradient norm is (nan|inf)"):
-        response_features(model, examples, d=4, device="cpu", progress=False, batch_tokens=1,
-                          names=[f"r{i}" for i in range(4)])
+        response_features(
+            model, examples, d=4, device="cpu", progress=False, batch_tokens=1, names=[f"r{i}" for i in range(4)]
+        )
 
 
-@pytest.mark.parametrize("examples, options, message", [
-    ([([1], [2]), ([], [2])], {}, r"response 1: the prompt is empty"),
-    ([([1], [])], {"names": ["p3"]}, r"response 0 \(p3\): the response is empty"),
-    ([([1] * 20, [2] * 21)], {}, r"response 0: 20 prompt \+ 21 response tokens exceed the model's 40"),
-    ([([1], [VOCAB])], {}, r"token id 29 is outside the model's vocabulary of 29"),
-    ([([-1], [2])], {}, r"token id -1 is outside"),
-    ([([1], [2])], {"names": ["a", "b"]}, r"2 names for 1 examples"),
-    ([([1], [2])], {"d": 0}, r"d must be at least 1, got 0"),
-    ([([1], [2])], {"batch_tokens": 0}, r"batch_tokens must be at least 1, got 0"),
-    ([([1], [2])], {"dtype": "float16"}, r"dtype must be one of .*got 'float16'"),
-    ([([1], [2])], {"method": "fast"}, r"method must be .*got 'fast'"),
-])
+@pytest.mark.parametrize(
+    "examples, options, message",
+    [
+        ([([1], [2]), ([], [2])], {}, r"response 1: the prompt is empty"),
+        ([([1], [])], {"names": ["p3"]}, r"response 0 \(p3\): the response is empty"),
+        ([([1] * 20, [2] * 21)], {}, r"response 0: 20 prompt \+ 21 response tokens exceed the model's 40"),
+        ([([1], [VOCAB])], {}, r"token id 29 is outside the model's vocabulary of 29"),
+        ([([-1], [2])], {}, r"token id -1 is outside"),
+        ([([1], [2])], {"names": ["a", "b"]}, r"2 names for 1 examples"),
+        ([([1], [2])], {"d": 0}, r"d must be at least 1, got 0"),
+        ([([1], [2])], {"batch_tokens": 0}, r"batch_tokens must be at least 1, got 0"),
+        ([([1], [2])], {"dtype": "float16"}, r"dtype must be one of .*got 'float16'"),
+        ([([1], [2])], {"method": "fast"}, r"method must be .*got 'fast'"),
+    ],
+)
 def test_bad_input_is_refused(examples, options, message):
     with pytest.raises(ValueError, match=message):
         features(build(), examples, **options)

@@ -4,6 +4,7 @@ whatever the block, the edge, the 32-bit border, the number of rows.
 Without a GPU the kernel's own code runs in Triton's interpreter, in a process that is told so before the first import,
 and is compiled for two GPUs down to machine code; on a GPU the same cases run there.
 """
+
 import importlib.util
 import os
 import subprocess
@@ -20,12 +21,20 @@ from gracelib.projection import SignProjection, signs
 
 TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed: no kernel to run")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available() or not TRITON, reason="no CUDA device: no kernel to run there")
+needs_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available() or not TRITON, reason="no CUDA device: no kernel to run there"
+)
 
 # Responses, rows, elements, first element, split count, precision: below and above a tile in each, d not a multiple of
 # 32, a last element alone, both 32-bit borders, more splits than tiles, and one split for many.
-CASES = [(3, 40, 200, 5, 64, "tf32x3"), (17, 33, 129, 0, 2, "ieee"), (1, 1, 1, 2**40 + 3, 64, "tf32x3"),
-         (2, 64, 128, 2**31 - 60, 1, "tf32x3"), (5, 100, 130, 2**32 - 50, 3, "ieee"), (130, 31, 65, 7, 1, "tf32x3")]
+CASES = [
+    (3, 40, 200, 5, 64, "tf32x3"),
+    (17, 33, 129, 0, 2, "ieee"),
+    (1, 1, 1, 2**40 + 3, 64, "tf32x3"),
+    (2, 64, 128, 2**31 - 60, 1, "tf32x3"),
+    (5, 100, 130, 2**32 - 50, 3, "ieee"),
+    (130, 31, 65, 7, 1, "tf32x3"),
+]
 
 
 def check_cases(device):
@@ -33,19 +42,20 @@ def check_cases(device):
 
     def make(d, seed=4, **options):
         return TritonSignProjection(d, seed, device, **options)
+
     for B, d, n, start, splits, precision in CASES:
         case = f"{(B, d, n, start, splits, precision)}"
         g = torch.randint(-50, 51, (B, n + 3), generator=torch.Generator().manual_seed(n)).float()
-        g = g[:, 1:n + 1]    # rows apart from each other, not aligned
+        g = g[:, 1 : n + 1]  # rows apart from each other, not aligned
         exact = (g.double() @ signs(4, "w", start, start + n, d, torch.float64)).float() + 1
         # the interpreter keeps bfloat16 as 16-bit integers and multiplies those
         for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
-            out = torch.ones(B, d, device=device)    # added to, not overwritten
+            out = torch.ones(B, d, device=device)  # added to, not overwritten
             make(d, splits=splits, precision=precision).accumulate(out, "w", start, g.to(device, dtype))
             assert torch.equal(out.cpu(), exact), f"{case}, {dtype}"
         few = torch.zeros(B, max(1, d // 3), device=device)
         make(few.shape[1]).accumulate(few, "w", start, g.to(device))
-        assert torch.equal(few.cpu(), exact[:, :few.shape[1]] - 1), f"{case}: fewer rows are not a prefix"
+        assert torch.equal(few.cpu(), exact[:, : few.shape[1]] - 1), f"{case}: fewer rows are not a prefix"
     out, other = (torch.zeros(3, 40, device=device) for _ in range(2))
     make(40, seed=5).accumulate(out, "w", 0, torch.ones(3, 64, device=device))
     make(40, seed=5).accumulate(other, "v", 0, torch.ones(3, 64, device=device))
@@ -58,19 +68,28 @@ def check_cases(device):
         make(48).accumulate(runs[-1], "w", 9, g.to(device))
     assert torch.equal(*runs), "two runs differ"
     assert ((runs[0].cpu() - exact).norm(dim=1) <= 2e-6 * exact.norm(dim=1)).all(), "not within float32's rounding"
-    wide = torch.zeros(4, 48, dtype=torch.float64, device=device)    # float64 is the torch path's
+    wide = torch.zeros(4, 48, dtype=torch.float64, device=device)  # float64 is the torch path's
     make(48).accumulate(wide, "w", 9, g.double().to(device))
     assert (wide.cpu() - exact).abs().max() < 1e-9
-    for bad in (lambda: make(4).accumulate(torch.zeros(2, 4), "w", 0, torch.zeros(3, 5)), lambda: make(0),
-                lambda: make(4, precision="tf32")):
+    for bad in (
+        lambda: make(4).accumulate(torch.zeros(2, 4), "w", 0, torch.zeros(3, 5)),
+        lambda: make(0),
+        lambda: make(4, precision="tf32"),
+    ):
         with pytest.raises(ValueError, match="accumulate|d >= 1|precision must be"):
             bad()
 
 
 def in_a_process(code: str, **environment) -> str:
     where = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900,
-                          env={**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1", **environment})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1", **environment},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -115,7 +134,9 @@ def test_a_cpu_never_takes_the_kernel(monkeypatch):
 
 
 def test_a_gpu_without_the_kernel_says_so(monkeypatch):
-    monkeypatch.setattr(projection, "_kernel_fault", lambda device: "triton cannot be imported (No module named 'triton')")
+    monkeypatch.setattr(
+        projection, "_kernel_fault", lambda device: "triton cannot be imported (No module named 'triton')"
+    )
     with pytest.warns(UserWarning, match=r"signs are made by torch.*No module named 'triton'"):
         found = projection.sign_projection(8, 0, torch.device("cuda"))
     assert type(found) is SignProjection and found.device.type == "cuda"
@@ -141,7 +162,10 @@ t.TritonSignProjection._launch = fails
 print(t.works_on(cpu))
 """
     assert in_a_process(code, TRITON_INTERPRET="1").splitlines() == [
-        "None", "its signs differ from the torch path's", "RuntimeError: no C compiler"]
+        "None",
+        "its signs differ from the torch path's",
+        "RuntimeError: no C compiler",
+    ]
 
 
 @needs_cuda
@@ -155,6 +179,7 @@ def test_the_kernel_agrees_on_the_device():
 def test_the_kernel_is_faster_than_the_torch_path(capsys):
     """128 gradients of 2^22 elements, d = 512; the measured times are printed (`pytest -s`)."""
     from gracelib.features.kernel import TritonSignProjection
+
     g, seconds = torch.randn(128, 1 << 22, device="cuda"), {}
     for kind in (SignProjection, TritonSignProjection):
         made, out = kind(512, 0, "cuda", cache_bytes=0), torch.zeros(128, 512, device="cuda")

@@ -4,6 +4,7 @@ Measured in a process of its own (the peak of a process never falls), beyond one
 whose weight gradients are freed as they appear. Stating too much would be easy to keep, so the statement may exceed
 the measurement by a small factor only, and lies below what keeping one batch's gradients would take.
 """
+
 import json
 import os
 import subprocess
@@ -47,13 +48,21 @@ print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extr
 
 
 def measured(together: int, projection: str = "signs") -> dict:
-    done = subprocess.run([sys.executable, "-c", RUN, str(together), projection], cwd=ROOT, capture_output=True, text=True,
-                          timeout=1200, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(together), projection],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("together, filled", [(8, 4 + 2), (16, 4 + 3)], ids=["batch by batch", "three batches together"])
+@pytest.mark.parametrize(
+    "together, filled", [(8, 4 + 2), (16, 4 + 3)], ids=["batch by batch", "three batches together"]
+)
 def test_the_measured_extra_stays_below_the_stated(together, filled):
     """A student of 19 million parameters; `seen` is the peak so far at each forward pass: three of the check against
     plain autograd, one that asks what its modules are given, then one a batch.
@@ -74,9 +83,19 @@ def test_a_cheaper_projection_keeps_no_signs_of_every_element(projection):
 
 
 def student(tied=True, **shape):
-    shape = {**dict(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
-                    num_attention_heads=32, num_key_value_heads=8, head_dim=64), **shape}
-    with torch.device("meta"):    # no weight is made: planning needs shapes only
+    shape = {
+        **dict(
+            vocab_size=128256,
+            hidden_size=2048,
+            intermediate_size=8192,
+            num_hidden_layers=16,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=64,
+        ),
+        **shape,
+    }
+    with torch.device("meta"):  # no weight is made: planning needs shapes only
         return LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=tied))
 
 
@@ -87,7 +106,7 @@ def test_a_plan_needs_no_weights_and_grows_with_nothing_but_the_results():
     assert few.weights == many.weights == 4 * 1_235_814_400 and few.rows == 32 and few.tokens == 8192
     assert many.extra - few.extra == (2048 - 256) * (512 * 4 + 40)
     assert many.whole == 32 * 4 * 1_235_814_400 and many.extra < many.whole / 10
-    assert plan_memory(model, 2048, 512, 8192, device="cuda").rows == 2048    # unknown lengths: the worst
+    assert plan_memory(model, 2048, 512, 8192, device="cuda").rows == 2048  # unknown lengths: the worst
     half = plan_memory(model, 256, 512, 8192, lengths=[256] * 256, device="cuda", dtype="bfloat16")
     assert half.weights == 2 * 1_235_814_400 and "widened factors" in half.parts
     assert "weights 4.6 GiB; beyond them" in str(many) and "would take 147.3 GiB" in str(many)
@@ -95,8 +114,9 @@ def test_a_plan_needs_no_weights_and_grows_with_nothing_but_the_results():
 
 def test_cheaper_choices_are_planned_too():
     model = student(num_hidden_layers=2, vocab_size=1000)
-    every, last, lora = (plan_memory(model, 8, 64, 512, lengths=[64] * 8, params=p)
-                         for p in ("all", "last-layer", "lora-b"))
+    every, last, lora = (
+        plan_memory(model, 8, 64, 512, lengths=[64] * 8, params=p) for p in ("all", "last-layer", "lora-b")
+    )
     assert last.extra < every.extra and lora.extra < every.extra and "adapters" in lora.parts
     assert last.whole == 8 * 4 * 1000 * 2048
     sjlt, sided = (plan_memory(model, 8, 64, 512, lengths=[64] * 8, projection=p) for p in ("sjlt", "two-sided"))
@@ -117,13 +137,13 @@ def test_the_largest_tensor_is_stated_where_the_check_needs_more_than_the_run():
 
 
 def test_the_peak_is_measured():
-    give_back()    # or the 64 MiB are made of what other tests freed
+    give_back()  # or the 64 MiB are made of what other tests freed
     reset_peak()
     before = peak_memory()
     torch.ones(64 * MIB // 4).sum()
     after = peak_memory()
     assert 60 * MIB < after - before < 200 * MIB
-    give_back()    # the features of other tests have told the process to keep what is freed
+    give_back()  # the features of other tests have told the process to keep what is freed
     if reset_peak():
         assert peak_memory() < after - 32 * MIB
     assert [size_of(x) for x in (12, 2048, 3 << 19, 5 << 30)] == ["12 bytes", "2.0 KiB", "1.5 MiB", "5.0 GiB"]

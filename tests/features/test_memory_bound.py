@@ -4,6 +4,7 @@ times the largest layer's batch of per-response gradients.
 Measured in a process of its own, because the peak of a process never falls. "Weights + activations" is what one
 backward pass over the same batch takes, whose weight gradients are freed as they appear.
 """
+
 import json
 import os
 import subprocess
@@ -34,8 +35,14 @@ print(json.dumps({"beyond": peak_memory() - before, "largest": 4 * 8 * largest, 
 
 
 def measured(n: int) -> dict:
-    done = subprocess.run([sys.executable, "-c", RUN, str(n)], cwd=ROOT, capture_output=True, text=True, timeout=1200,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(n)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

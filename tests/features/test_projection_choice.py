@@ -2,18 +2,19 @@
 out, unbiased for norms and inner products over seeds with the stated variance, blind to batches, complete (every
 parameter is in them), labelled, and refused where they do not go.
 """
+
 import math
 
 import numpy as np
 import pytest
 import torch
-from gradient_models import D_ROWS, agree, build, features, texts
 
-from gracelib.features.gradients import response_features
 from gracelib.features.estimators import PARAMS
-from gracelib.projection import SignProjection, sign_words, signs
+from gracelib.features.gradients import response_features
 from gracelib.features.projection_choice import SPARSITY, SparseProjection, make_projection, sides
+from gracelib.projection import SignProjection, sign_words, signs
 from gracelib.ranking.rank import PROJECTIONS, score_teachers
+from gradient_models import D_ROWS, agree, build, features, texts
 
 
 def sparse_matrix(seed, name, start, stop, d):
@@ -47,7 +48,7 @@ def gradients(model, examples):
     model.eval()
     for x, y in examples:
         model.zero_grad()
-        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1:-1]
+        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
         torch.nn.functional.cross_entropy(logits, torch.tensor(y)).backward()
         for name, p in model.named_parameters():
             g = torch.zeros(p.numel()) if p.grad is None else p.grad.flatten().clone()
@@ -113,8 +114,11 @@ def test_batches_and_order_change_rounding_only(projection):
     for options in ({"batch_tokens": 1}, {"batch_tokens": 10**6}, {"block_bytes": 1}):
         agree(features(model, examples, dtype="float64", projection=projection, **options), base, rtol=1e-6)
     order = np.random.default_rng(1).permutation(9)
-    agree(features(model, [examples[i] for i in order], dtype="float64", projection=projection),
-          {k: v[order] for k, v in base.items()}, rtol=1e-6)
+    agree(
+        features(model, [examples[i] for i in order], dtype="float64", projection=projection),
+        {k: v[order] for k, v in base.items()},
+        rtol=1e-6,
+    )
     other = features(model, examples, seed=1, projection=projection)["g"]
     assert np.abs(other - base["g"]).max() > 0.01 * np.abs(base["g"]).max()
 
@@ -134,8 +138,10 @@ def test_norms_and_inner_products_are_kept_on_average(projection):
             SparseProjection(d, seed).accumulate(out, "w", 0, both)
         else:
             d1, d2 = sides(d)
-            P, Q = (signs(seed, f"w\0{side}", 0, size, k, torch.float64)
-                    for side, size, k in (("rows", shape[0], d1), ("columns", shape[1], d2)))
+            P, Q = (
+                signs(seed, f"w\0{side}", 0, size, k, torch.float64)
+                for side, size, k in (("rows", shape[0], d1), ("columns", shape[1], d2))
+            )
             out = (P.T @ both.view(2, *shape) @ Q).flatten(1)
         found.append(torch.stack([out[0] @ out[0], out[0] @ out[1]]))
     found = torch.stack(found)
@@ -153,12 +159,15 @@ def test_sides_multiply_to_d(d, expected):
     assert sides(d) == expected
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"projection": "fast"}, r"projection must be one of signs, sjlt, two-sided, got 'fast'"),
-    ({"projection": "two-sided", "params": "last-layer"}, r"'two-sided' does not go with params='last-layer'"),
-    ({"projection": "two-sided", "params": "lora-b"}, r"'two-sided' does not go with params='lora-b'"),
-    ({"projection": "two-sided", "method": "one at a time"}, r"does not go with method='one at a time'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"projection": "fast"}, r"projection must be one of signs, sjlt, two-sided, got 'fast'"),
+        ({"projection": "two-sided", "params": "last-layer"}, r"'two-sided' does not go with params='last-layer'"),
+        ({"projection": "two-sided", "params": "lora-b"}, r"'two-sided' does not go with params='lora-b'"),
+        ({"projection": "two-sided", "method": "one at a time"}, r"does not go with method='one at a time'"),
+    ],
+)
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         features(build(), texts(2), **options)
@@ -167,7 +176,9 @@ def test_what_does_not_go_together_is_refused(options, message):
 def test_two_sided_refuses_a_model_that_falls_back():
     model = build()
     old = model.model.layers[1].mlp.up_proj
-    model.model.layers[1].mlp.up_proj = type("Odd", (torch.nn.Linear,), {})(old.in_features, old.out_features, bias=False)
+    model.model.layers[1].mlp.up_proj = type("Odd", (torch.nn.Linear,), {})(
+        old.in_features, old.out_features, bias=False
+    )
     with pytest.warns(UserWarning, match="one response at a time"):
         with pytest.raises(ValueError, match="'two-sided' needs gradients layer by layer, which LlamaForCausalLM"):
             response_features(model, texts(2), d=4, device="cpu", progress=False, projection="two-sided")
@@ -180,10 +191,13 @@ def test_the_default_is_the_papers():
     assert PROJECTIONS[0] == "signs"
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"projection": "fjlt"}, "projection = 'fjlt': choose one of signs, sjlt, two-sided"),
-    ({"projection": "two-sided", "params": "lora-b"}, "'two-sided' does not go with params = 'lora-b'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"projection": "fjlt"}, "projection = 'fjlt': choose one of signs, sjlt, two-sided"),
+        ({"projection": "two-sided", "params": "lora-b"}, "'two-sided' does not go with params = 'lora-b'"),
+    ],
+)
 def test_a_ranking_refuses_them_before_it_reads_anything(options, message):
     with pytest.raises(ValueError, match=message):
         score_teachers("no-such-student", [], **options)

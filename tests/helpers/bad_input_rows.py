@@ -30,12 +30,7 @@ def options(command: str, base: list[str], *rows: tuple) -> list[Bad]:
 PROMPT_FILES = files(
     "prompts",
     READ,
-    names_line_2_truncated=(
-        "the file ends in the middle of a line",
-        "line 2",
-        "not valid JSON",
-        "one object a line",
-    ),
+    names_line_2_truncated=("the file ends in the middle of a line", "line 2", "not valid JSON", "one object a line"),
     names_line_2_not_utf8=("a byte of Latin-1", "line 2", "not UTF-8", "0xe9", "save the file as UTF-8"),
     names_line_1_utf16=("saved as UTF-16", "line 1", "not UTF-8", "save the file as UTF-8"),
     names_line_2_byte_order_mark_in_the_middle=(
@@ -75,9 +70,7 @@ def nested(where: Path) -> None:
 
 
 def megabyte(where: Path) -> None:
-    (where / "long.jsonl").write_text(
-        json.dumps({"question": "q " * 500_000, "id": ["x" * 500_000]}) + "\n", "utf-8"
-    )
+    (where / "long.jsonl").write_text(json.dumps({"question": "q " * 500_000, "id": ["x" * 500_000]}) + "\n", "utf-8")
 
 
 def long_question(where: Path) -> None:
@@ -168,13 +161,7 @@ SCORE_OPTIONS = options(
     ("dtype_unknown", "an unknown precision", ["--dtype", "float16"], "'float16'", "float32, bfloat16, float64"),
     ("device_unknown", "an unknown device", ["--device", "tpu"], "'tpu'", "auto, cpu or cuda"),
     ("device_meta", "a device that holds no numbers", ["--device", "meta"], "'meta'", "auto, cpu or cuda"),
-    (
-        "params_unknown",
-        "an unknown choice of parameters",
-        ["--params", "some"],
-        "'some'",
-        "all, last-layer, lora-b",
-    ),
+    ("params_unknown", "an unknown choice of parameters", ["--params", "some"], "'some'", "all, last-layer, lora-b"),
     ("batch_tokens_is_zero", "batches of nothing", ["--batch-tokens", "0"], "batch_tokens = 0", "at least 1"),
     (
         "template_without_question",
@@ -205,16 +192,9 @@ SCORE_OPTIONS = options(
     ("option_unknown", "a misspelt option", ["--fold", "2"], "--fold", "--folds"),
 )
 SCORE_OPTIONS += [
-    Bad(
-        "score__no_file", "no file of generations", ["score", "--student", "student"], ("FILE_OR_FOLDER", "Missing")
-    ),
+    Bad("score__no_file", "no file of generations", ["score", "--student", "student"], ("FILE_OR_FOLDER", "Missing")),
     Bad("score__no_student", "no student", ["score", "teacher.jsonl"], ("--student", "Missing")),
-    Bad(
-        "score__the_same_file_twice",
-        "one file twice",
-        [*SCORE, "teacher.jsonl"],
-        ("teacher.jsonl", "twice", "once"),
-    ),
+    Bad("score__the_same_file_twice", "one file twice", [*SCORE, "teacher.jsonl"], ("teacher.jsonl", "twice", "once")),
     Bad(
         "score__prompts_without_responses",
         "prompts in place of generations",
@@ -367,13 +347,7 @@ FIGURES_OPTIONS = options(
     ("save_at_another_scale", "committed notebooks at another scale", ["--save"], "--save", "mini"),
     ("confirm_without_paper", "an option of another scale", ["--confirm"], "'nano'", "--confirm", "scale paper"),
     ("tables_only", "a scale without figures", ["--scale", "lab-world1"], "lab-world1", "make recompute"),
-    (
-        "nothing_to_draw_from",
-        "no result tables",
-        ["--no-recompute"],
-        "nothing to draw from",
-        "make figures SCALE=nano",
-    ),
+    ("nothing_to_draw_from", "no result tables", ["--no-recompute"], "nothing to draw from", "make figures SCALE=nano"),
 )
 OTHER_OPTIONS = [
     Bad(
@@ -390,12 +364,7 @@ OTHER_OPTIONS = [
         ("'tpu'", "auto, cpu or cuda"),
     ),
     Bad("gallery__scale_unknown", "an unknown scale", ["gallery", "--scale", "huge"], ("'huge'", "'mini'")),
-    Bad(
-        "gallery__nothing_drawn",
-        "no figures",
-        ["gallery", "--scale", "nano"],
-        ("'nano'", "make figures SCALE=nano"),
-    ),
+    Bad("gallery__nothing_drawn", "no figures", ["gallery", "--scale", "nano"], ("'nano'", "make figures SCALE=nano")),
     Bad("command__unknown", "a misspelt command", ["scroe"], ("'scroe'",)),
     Bad("plan__scale_lab", "a scale without a plan", ["plan", "--scale", "lab"], ("'lab'", "README")),
     Bad(
@@ -528,20 +497,14 @@ def own_code(name: str, model_type: str | None):
     """A checkpoint that brings code, which says so if it is run."""
 
     def prepare(where: Path) -> None:
-        what = {
-            "AutoConfig": "own.Config",
-            "AutoModelForCausalLM": "own.Model",
-            "AutoTokenizer": ["own.Tokens", None],
-        }
-        edited(
-            name, auto_map=what, **({"model_type": model_type} if model_type else {"tokenizer_class": "Tokens"})
-        )(where)
+        what = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model", "AutoTokenizer": ["own.Tokens", None]}
+        edited(name, auto_map=what, **({"model_type": model_type} if model_type else {"tokenizer_class": "Tokens"}))(
+            where
+        )
         if not model_type:
             (where / "student" / "tokenizer.json").unlink()
             (where / "student" / "vocab.json").write_text("{}")
-        (where / "student" / "own.py").write_text(
-            "open('it_ran', 'w').close()\nclass Config: ...\nclass Model: ...\n"
-        )
+        (where / "student" / "own.py").write_text("open('it_ran', 'w').close()\nclass Config: ...\nclass Model: ...\n")
 
     return prepare
 
@@ -583,9 +546,7 @@ def index(place: str, content: bytes = b""):
         elif not (folder / place).exists():
             shutil.copy(folder / "model.safetensors", folder / place)
         (folder / "model.safetensors").unlink()
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {}, "weight_map": {"a": place}})
-        )
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"a": place}}))
 
     return prepare
 
@@ -610,17 +571,7 @@ def one_token_more(where: Path) -> None:
     tokenizer.save_pretrained(where / "student")
 
 
-CHAT = [
-    "generate",
-    "--model",
-    "student",
-    "--max-new-tokens",
-    "4",
-    "--out",
-    "out.jsonl",
-    "--prompts",
-    "prompts.jsonl",
-]
+CHAT = ["generate", "--model", "student", "--max-new-tokens", "4", "--out", "out.jsonl", "--prompts", "prompts.jsonl"]
 BINARY = "weights are read from .safetensors files only"
 MODELS = [
     Bad(f"model__{name}", wrong, run, tuple(says), prepare=prepare)
@@ -640,14 +591,7 @@ MODELS = [
             without("config.json"),
             "config.json is missing",
         ),
-        (
-            "names_the_broken_config",
-            "a config.json that is cut",
-            SCORE,
-            written("config.json", "{"),
-            "config",
-            "JSON",
-        ),
+        ("names_the_broken_config", "a config.json that is cut", SCORE, written("config.json", "{"), "config", "JSON"),
         (
             "names_the_config_that_is_a_list",
             "a config.json that is a list",
@@ -721,10 +665,7 @@ MODELS = [
             "names_the_missing_shard",
             "an index that names a file that is not there",
             SCORE,
-            lambda where: (
-                index("model-1.safetensors")(where),
-                (where / "student" / "model-1.safetensors").unlink(),
-            ),
+            lambda where: (index("model-1.safetensors")(where), (where / "student" / "model-1.safetensors").unlink()),
             "model-1.safetensors is missing",
         ),
         (
@@ -749,14 +690,7 @@ MODELS = [
             without("model.safetensors"),
             "model.safetensors is missing",
         ),
-        (
-            "says_that_weights_are_truncated",
-            "model.safetensors is cut",
-            SCORE,
-            truncated,
-            "weights",
-            "SafetensorError",
-        ),
+        ("says_that_weights_are_truncated", "model.safetensors is cut", SCORE, truncated, "weights", "SafetensorError"),
         (
             "says_that_weights_are_no_safetensors",
             "model.safetensors is text",
@@ -1183,13 +1117,7 @@ def lines_of(text: bytes, n: int) -> bytes:
 
 DRAW = ["figures", "--scale", "mini", "--fig", "19"]
 TABLES = [
-    Bad(
-        f"table__{name}",
-        wrong,
-        DRAW,
-        (f"{file}.csv", *says, "make figures SCALE=mini"),
-        prepare=table(file, change),
-    )
+    Bad(f"table__{name}", wrong, DRAW, (f"{file}.csv", *says, "make figures SCALE=mini"), prepare=table(file, change))
     for name, wrong, file, change, *says in (
         (
             "scores_are_cut_in_a_line",
@@ -1202,15 +1130,7 @@ TABLES = [
         ("students_lack_a_column", "a column is missing", "students", no_column(b"average"), "line 1", "'average'"),
         ("teachers_have_no_rows", "a head and no rows", "teachers", lambda t: lines_of(t, 1), "no rows"),
         ("features_are_empty", "an empty file", "features", lambda t: b"", "empty"),
-        (
-            "scores_hold_a_word",
-            "a word in a column of numbers",
-            "scores",
-            with_a_word,
-            "line 2",
-            "'grace'",
-            "'lots'",
-        ),
+        ("scores_hold_a_word", "a word in a column of numbers", "scores", with_a_word, "line 2", "'grace'", "'lots'"),
         (
             "students_are_not_utf8",
             "a byte of Latin-1",

@@ -8,6 +8,7 @@ import shutil
 import time
 
 import pandas as pd
+
 from nano_for_tests import Nano, kill_group
 
 # Measured seconds decide the numbers of these: no two runs agree.
@@ -79,7 +80,9 @@ class Chain:
         there = self.nano.results()
         assert before <= set(there), f"lost: {sorted(before - set(there))}"
         for name, files in there.items():
-            assert settled(name, files) == settled(name, self.expected[name]), f"{name} differs from the undisturbed run's"
+            assert settled(name, files) == settled(name, self.expected[name]), (
+                f"{name} differs from the undisturbed run's"
+            )
         return set(there)
 
     def run(self, n: int) -> None:

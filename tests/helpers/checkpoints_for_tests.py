@@ -61,13 +61,7 @@ def make_checkpoint(
     """
     folder = Path(folder)
     _tokenizer(kind, vocab, texts).save_pretrained(folder)
-    common = dict(
-        vocab_size=vocab,
-        max_position_embeddings=positions,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-    )
+    common = dict(vocab_size=vocab, max_position_embeddings=positions, bos_token_id=0, eos_token_id=1, pad_token_id=2)
     sizes = dict(
         hidden_size=hidden,
         intermediate_size=2 * hidden,

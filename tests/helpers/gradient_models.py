@@ -12,8 +12,15 @@ from gracelib.features.gradients import response_features
 from gracelib.projection import signs
 
 VOCAB, D_ROWS = 29, 24
-SMALL = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=40)
+SMALL = dict(
+    vocab_size=VOCAB,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=40,
+)
 MODELS = {
     "llama tied": ("Llama", dict(SMALL, tie_word_embeddings=True, pad_token_id=None)),
     "llama untied": ("Llama", dict(SMALL, tie_word_embeddings=False, attention_bias=True, mlp_bias=True)),
@@ -32,7 +39,7 @@ def build(kind="llama tied", perturb=True):
     torch.manual_seed(0)
     config = getattr(transformers, f"{title}Config")(**options)
     model = transformers.AutoModelForCausalLM.from_config(config)
-    if perturb:    # fresh norms are 1 and biases 0: no test of anything
+    if perturb:  # fresh norms are 1 and biases 0: no test of anything
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(0.2 * torch.randn_like(p))
@@ -51,11 +58,10 @@ def plain(model, examples, d=D_ROWS, seed=0):
     rows = []
     for x, y in examples:
         model.zero_grad()
-        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1:-1]
+        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
         loss = F.cross_entropy(logits, torch.tensor(y))
         loss.backward()
-        grads = {k: torch.zeros(p.numel()) if p.grad is None else p.grad.flatten()
-                 for k, p in model.named_parameters()}
+        grads = {k: torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for k, p in model.named_parameters()}
         g = sum(v.double() @ signs(seed, k, 0, len(v), d, torch.float64) for k, v in grads.items())
         g = g / math.sqrt(size)
         norm = math.sqrt(sum(float(v.double().square().sum()) for v in grads.values()))
@@ -68,7 +74,7 @@ def plain(model, examples, d=D_ROWS, seed=0):
 def features(model, examples, **options):
     options = {"d": D_ROWS, "device": "cpu", "progress": False, "batch_tokens": 60, **options}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")    # a fall-back that nobody expects fails the test
+        warnings.simplefilter("error")  # a fall-back that nobody expects fails the test
         return response_features(model, examples, **options)
 
 

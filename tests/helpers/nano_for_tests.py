@@ -21,18 +21,37 @@ COMMAND = ("figures", "--scale", "nano")
 DIAL = 'scale = "mini"\nrecompute = False'
 #: name -> (tags of the parameters cell, code cells)
 NOTEBOOKS = {
-    "01_teachers": ((), ["from gracelib.experiment import tables",
-                         "for make in (tables.teacher_data, tables.base_students, tables.examples):\n"
-                         "    make(scale, recompute)"]),
-    "02_students": ((), ["from gracelib.experiment import tables",
-                         "for make in (tables.student_features, tables.score_table, tables.distilled_students):\n"
-                         "    print(len(make(scale, recompute)))"]),
-    "05_draws": (("only-reads",), ["from gracelib.experiment import tables; from gracelib.jobs import paths",
-                                  "table = tables.cells(scale)",
-                                  "table.to_csv(paths.figures(scale) / 'drawn.csv', index=False)"]),
-    "06_draws_too": (("only-reads",), ["from gracelib.experiment import tables; from gracelib.jobs import paths",
-                                      "table = tables.cells(scale, 'long')",
-                                      "table.to_csv(paths.figures(scale) / 'drawn_too.csv', index=False)"]),
+    "01_teachers": (
+        (),
+        [
+            "from gracelib.experiment import tables",
+            "for make in (tables.teacher_data, tables.base_students, tables.examples):\n    make(scale, recompute)",
+        ],
+    ),
+    "02_students": (
+        (),
+        [
+            "from gracelib.experiment import tables",
+            "for make in (tables.student_features, tables.score_table, tables.distilled_students):\n"
+            "    print(len(make(scale, recompute)))",
+        ],
+    ),
+    "05_draws": (
+        ("only-reads",),
+        [
+            "from gracelib.experiment import tables; from gracelib.jobs import paths",
+            "table = tables.cells(scale)",
+            "table.to_csv(paths.figures(scale) / 'drawn.csv', index=False)",
+        ],
+    ),
+    "06_draws_too": (
+        ("only-reads",),
+        [
+            "from gracelib.experiment import tables; from gracelib.jobs import paths",
+            "table = tables.cells(scale, 'long')",
+            "table.to_csv(paths.figures(scale) / 'drawn_too.csv', index=False)",
+        ],
+    ),
 }
 
 
@@ -78,15 +97,30 @@ class Nano:
         """
         limit = environment.pop("file_limit", None)
         before = limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit))))
-        env = {**os.environ, "GRACELIB_RUNS": str(self.runs), "GRACELIB_FIGURES": str(self.figures),
-               "GRACELIB_WORKERS": "2", "OMP_NUM_THREADS": "1", "TMPDIR": str(self.where / "tmp"), MARK: self.mark,
-               "PYTHONPATH": os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), str(ROOT)])),
-               "PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
+        env = {
+            **os.environ,
+            "GRACELIB_RUNS": str(self.runs),
+            "GRACELIB_FIGURES": str(self.figures),
+            "GRACELIB_WORKERS": "2",
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.where / "tmp"),
+            MARK: self.mark,
+            "PYTHONPATH": os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), str(ROOT)])),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            **environment,
+        }
         command = command or ("figures", "--scale", self.scale)
         with open(self.where / name, "wb") as err:
-            return subprocess.Popen([sys.executable, __file__, str(self.notebooks), *command], cwd=self.where, env=env,
-                                    stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True,
-                                    preexec_fn=before)
+            return subprocess.Popen(
+                [sys.executable, __file__, str(self.notebooks), *command],
+                cwd=self.where,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                start_new_session=True,
+                preexec_fn=before,
+            )
 
     def stderr(self, name: str = "stderr") -> str:
         return (self.where / name).read_text(errors="replace")
@@ -107,7 +141,7 @@ class Nano:
         assert main.returncode == 2, said[-3000:]
         assert "Traceback" not in said, said[-3000:]
         assert said.count("error: ") == 1, said[-3000:]
-        return said[said.index("error: "):]
+        return said[said.index("error: ") :]
 
     def processes(self) -> dict[int, str]:
         """Those that carry the mark and live: process id -> command line."""
@@ -135,9 +169,12 @@ class Nano:
 
     def results(self) -> dict[str, dict[str, bytes]]:
         """The files of the finished folders, but for meta.json, which says how long it took."""
-        return {f"{folder.parent.name}/{folder.name}":
-                {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "meta.json"}
-                for folder in self.finished()}
+        return {
+            f"{folder.parent.name}/{folder.name}": {
+                p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "meta.json"
+            }
+            for folder in self.finished()
+        }
 
     def stamps(self) -> list[str]:
         return sorted(path.name for path in (self.runs / "notebooks" / self.scale).glob("*.json"))
@@ -149,8 +186,12 @@ class Nano:
 
     def leftovers(self) -> list[str]:
         """What a dead run left half-written."""
-        return sorted(str(p.relative_to(self.where)) for folder in (self.runs, self.figures)
-                      for p in folder.rglob("*") if ".part" in p.name)
+        return sorted(
+            str(p.relative_to(self.where))
+            for folder in (self.runs, self.figures)
+            for p in folder.rglob("*")
+            if ".part" in p.name
+        )
 
 
 def wait_until(condition, seconds: float = 60.0, why=lambda: "") -> None:
@@ -168,20 +209,27 @@ def kill_group(main: subprocess.Popen) -> None:
 
 def _models(config) -> None:
     """What the short notebooks need, in one go, as `run._models` does for all."""
-    from gracelib.experiment import tables as pipeline
+    from gracelib.experiment import tables
     from gracelib.jobs import paths
     from gracelib.jobs.workers import run_jobs
 
     plans = [tables.Plan(config, task.name) for task in config.tasks]
-    run_jobs([job for plan in plans for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features,
-                                                  plan.student_accuracy) for job in group.values()],
-             paths.runs(), "models and gradients")
+    run_jobs(
+        [
+            job
+            for plan in plans
+            for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features, plan.student_accuracy)
+            for job in group.values()
+        ],
+        paths.runs(),
+        "models and gradients",
+    )
 
 
 if __name__ == "__main__":
+    from gracelib.cli.app import app
     from gracelib.experiment import run
     from gracelib.jobs import paths
-    from gracelib.cli.app import app
 
     folder = Path(sys.argv.pop(1))
     if folder != paths.NOTEBOOKS:

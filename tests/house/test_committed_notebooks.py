@@ -53,33 +53,68 @@ def edit(cell, old, new):
 
 FAULTS = {
     "no counts": (lambda b: code(b)[2].update(execution_count=None), ", code cell 3: was not executed"),
-    "out of order": (lambda b: code(b)[1].update(execution_count=7), ", code cell 2: has execution count 7, expected 2"),
-    "an error": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output("error", ename="KeyError", evalue="'x'")),
-                 ", code cell 2: shows an error: KeyError: 'x'"),
-    "stderr": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="100%")),
-               ", code cell 2: shows stderr"),
-    "another scale": (lambda b: edit(parameters(b), '"mini"', '"lab"'), ": its outputs were not made by the parameters cell"),
-    "an edited cell": (lambda b: edit(code(b)[-1], code(b)[-1].source, "1 + 1"), ": its outputs were not made by the code cells"),
-    "a cell more": (lambda b: b.cells.append(nbformat.v4.new_code_cell("2", id="new", execution_count=len(code(b)) + 1)),
-                    ": its outputs were not made by the code cells"),
+    "out of order": (
+        lambda b: code(b)[1].update(execution_count=7),
+        ", code cell 2: has execution count 7, expected 2",
+    ),
+    "an error": (
+        lambda b: code(b)[1].outputs.append(nbformat.v4.new_output("error", ename="KeyError", evalue="'x'")),
+        ", code cell 2: shows an error: KeyError: 'x'",
+    ),
+    "stderr": (
+        lambda b: code(b)[1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="100%")),
+        ", code cell 2: shows stderr",
+    ),
+    "another scale": (
+        lambda b: edit(parameters(b), '"mini"', '"lab"'),
+        ": its outputs were not made by the parameters cell",
+    ),
+    "an edited cell": (
+        lambda b: edit(code(b)[-1], code(b)[-1].source, "1 + 1"),
+        ": its outputs were not made by the code cells",
+    ),
+    "a cell more": (
+        lambda b: b.cells.append(nbformat.v4.new_code_cell("2", id="new", execution_count=len(code(b)) + 1)),
+        ": its outputs were not made by the code cells",
+    ),
     "unknown origin": (lambda b: b.metadata.pop("gracelib"), ": nothing says which cells made its outputs"),
     "times of a run": (lambda b: b.metadata.update(papermill={"duration": 3.1}), ": volatile metadata papermill"),
-    "times of a cell": (lambda b: code(b)[0].metadata.update(execution={"iopub.status.busy": "2026"}),
-                        "volatile metadata execution"),
+    "times of a cell": (
+        lambda b: code(b)[0].metadata.update(execution={"iopub.status.busy": "2026"}),
+        "volatile metadata execution",
+    ),
     "widget state": (lambda b: b.metadata.update(widgets={}), ": volatile metadata widgets"),
-    "a widget": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output(
-        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}})), "shows the state of a widget"),
-    "injected": (lambda b: code(b)[-1].metadata.update(tags=["injected-parameters"]), "parameters that papermill added"),
+    "a widget": (
+        lambda b: code(b)[1].outputs.append(
+            nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}})
+        ),
+        "shows the state of a widget",
+    ),
+    "injected": (
+        lambda b: code(b)[-1].metadata.update(tags=["injected-parameters"]),
+        "parameters that papermill added",
+    ),
     "kernel": (lambda b: b.metadata.kernelspec.update(display_name="my env"), ": kernel 'python3' ('my env')"),
     "python's version": (lambda b: b.metadata.language_info.update(version="3.11.7"), "metadata in language_info"),
-    "output metadata": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output(
-        "display_data", {"text/plain": "x"}, metadata={"elapsed": 3})), "output with volatile metadata elapsed"),
+    "output metadata": (
+        lambda b: code(b)[1].outputs.append(
+            nbformat.v4.new_output("display_data", {"text/plain": "x"}, metadata={"elapsed": 3})
+        ),
+        "output with volatile metadata elapsed",
+    ),
     "a path": (lambda b: shown(b).update(text="in /home/anna/x.csv"), "shows an absolute path: '/home/a'"),
     "a windows path": (lambda b: shown(b).update(text=r"in C:\Users"), "shows an absolute path"),
-    "an address": (lambda b: shown(b).update(text="<Axes at 0x7f3a2b1c4d50>"), "shows a memory address: '0x7f3a2b1c4d50'"),
+    "an address": (
+        lambda b: shown(b).update(text="<Axes at 0x7f3a2b1c4d50>"),
+        "shows a memory address: '0x7f3a2b1c4d50'",
+    ),
     "a date": (lambda b: shown(b).update(text="done 2026-01-31 12:03"), "shows a point in time"),
-    "a wrong number": (lambda b: code(b)[1].outputs.append(nbformat.v4.new_output(
-        "execute_result", {"text/plain": "x"}, execution_count=9)), "its result is numbered 9, expected 2"),
+    "a wrong number": (
+        lambda b: code(b)[1].outputs.append(
+            nbformat.v4.new_output("execute_result", {"text/plain": "x"}, execution_count=9)
+        ),
+        "its result is numbered 9, expected 2",
+    ),
 }
 
 
@@ -137,7 +172,9 @@ def test_outputs_of_other_parameters_are_not_committed(executed, tmp_path):
     out, book = executed
     book.metadata.papermill.parameters["scale"] = "lab"
     nbformat.write(book, out)
-    with pytest.raises(ValueError, match=r"01_teacher_data\.ipynb was executed with scale = 'lab' and its parameters cell says"):
+    with pytest.raises(
+        ValueError, match=r"01_teacher_data\.ipynb was executed with scale = 'lab' and its parameters cell says"
+    ):
         notebook_checks.commit_outputs("mini")
     assert (tmp_path / "notebooks" / SOURCE.name).read_bytes() == SOURCE.read_bytes()
 
@@ -164,11 +201,25 @@ def test_nbval_sees_a_changed_number_of_a_table(tmp_path):
     changed["average"] *= 1.05
     changed.to_csv(table, index=False)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval",
-         "--nbval-kernel-name=python3", *(str(paths.ROOT / "notebooks" / f"{name}.ipynb") for name in
-                                          ("04_distill_students", "06_design_choices"))],
-        cwd=paths.ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"GRACELIB_FIGURES": str(tmp_path / "figures"), "GRACELIB_RUNS": str(tmp_path / "runs")})
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "--nbval",
+            "--nbval-kernel-name=python3",
+            *(str(paths.ROOT / "notebooks" / f"{name}.ipynb") for name in ("04_distill_students", "06_design_choices")),
+        ],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"GRACELIB_FIGURES": str(tmp_path / "figures"), "GRACELIB_RUNS": str(tmp_path / "runs")},
+    )
     assert done.returncode == 1, done.stdout[-2000:]
     for name in ("04_distill_students", "06_design_choices"):
         assert f"FAILED notebooks/{name}.ipynb::Cell" in done.stdout

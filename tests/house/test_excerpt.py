@@ -55,8 +55,10 @@ def test_the_ten_teachers_are_compared_on_all_24():
     assert found.sentence == (
         "24 prompts were answered by all 10 teachers (left out: none); all are used, with the first response to each."
     )
-    correct = {name: sum(p.responses[0].split("####")[-1].strip() == p.answer for p in prompts)
-               for name, prompts in found.prompts.items()}
+    correct = {
+        name: sum(p.responses[0].split("####")[-1].strip() == p.answer for p in prompts)
+        for name, prompts in found.prompts.items()
+    }
     assert correct["gemma-2-27b-it"] == 24 and correct["gemma-2-2b-it"] == 17  # right and wrong answers are both there
 
 

@@ -42,12 +42,28 @@ def test_a_wing_imports_only_what_stands_below_it():
 @pytest.mark.parametrize("module", DEFINITIONS)
 def test_definitions_are_pure_numpy(module):
     """No torch, no tables, no files: a score is a function of its arrays."""
-    allowed = {"__future__", "collections", "dataclasses", "functools", "hashlib", "itertools", "math", "typing", "warnings",
-               "numpy", "scipy", "gracelib"}
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "functools",
+        "hashlib",
+        "itertools",
+        "math",
+        "typing",
+        "warnings",
+        "numpy",
+        "scipy",
+        "gracelib",
+    }
     if module == "projection":
         allowed |= {"sys", "torch"}  # signs are made where the gradients lie
     assert {found.split(".")[0] for found in imports(ast.walk(tree(module)))} <= allowed
-    calls = {node.func.id for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    calls = {
+        node.func.id
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     assert not calls & {"open", "print"}
 
 
@@ -59,8 +75,10 @@ def test_torch_is_loaded_only_where_it_computes(module):
 
 def test_reading_tables_and_drawing_load_no_torch():
     """A figure notebook imports no torch, not even by way of something else."""
-    code = ("import sys, gracelib, gracelib.experiment.tables, gracelib.drawing.marks, gracelib.drawing.saving, "
-            "gracelib.jobs.notebooks; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))")
+    code = (
+        "import sys, gracelib, gracelib.experiment.tables, gracelib.drawing.marks, gracelib.drawing.saving, "
+        "gracelib.jobs.notebooks; print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
@@ -79,7 +97,13 @@ def test_public_names_are_there_and_an_unknown_one_is_refused():
 def test_house_rules(module):
     """Explained, and nothing that runs what a file says."""
     assert ast.get_docstring(tree(module)), f"{module}: no docstring at its head"
-    assert not {found.split(".")[0] for found in imports(ast.walk(tree(module)))} & {"pickle", "dill", "joblib", "shelve", "marshal"}
+    assert not {found.split(".")[0] for found in imports(ast.walk(tree(module)))} & {
+        "pickle",
+        "dill",
+        "joblib",
+        "shelve",
+        "marshal",
+    }
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Call):
             assert getattr(node.func, "id", "") not in ("eval", "exec"), f"{module}, line {node.lineno}"

@@ -17,18 +17,17 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from checkpoints_for_tests import make_checkpoint
 
+from checkpoints_for_tests import make_checkpoint
 from gracelib.drawing import gallery
 from gracelib.jobs import paths
+from gracelib.jobs.paths import ROOT
 from gracelib.ranking import report
 from gracelib.text.grading import Grader
-from gracelib.jobs.paths import ROOT
 
 TOKEN = "planted0token7f3a9c51d2e8"
 SECRETS = {
-    name: f"{name.lower()}-{TOKEN}"
-    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "MY_PASSWORD")
+    name: f"{name.lower()}-{TOKEN}" for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "MY_PASSWORD")
 }
 EVIL = [
     "<script>alert(1)</script>",
@@ -81,10 +80,7 @@ def dangers(source: str, own: bool = True) -> list[str]:
             elif given.get("trust_remote_code", "False") != "False":
                 what = "trust_remote_code"
             elif (
-                own
-                and last == "from_pretrained"
-                and "ForCausalLM" in called
-                and given.get("use_safetensors") != "True"
+                own and last == "from_pretrained" and "ForCausalLM" in called and given.get("use_safetensors") != "True"
             ):
                 what = "weights without use_safetensors=True"
         if what:
@@ -245,9 +241,7 @@ def test_names_of_teachers_are_drawn_as_they_are(tmp_path):
             "student_loss": 1.0,
         }
     )
-    neighbours = pd.DataFrame(
-        {"rank": range(1, n), "better": EVIL[:-1], "worse": EVIL[1:], "apart": [True] * (n - 1)}
-    )
+    neighbours = pd.DataFrame({"rank": range(1, n), "better": EVIL[:-1], "worse": EVIL[1:], "apart": [True] * (n - 1)})
     path = tmp_path / "ranking.svg"
     report.save_picture(report.ranking_figure(table, neighbours, EVIL[0]), path)
     tags = {
@@ -292,7 +286,7 @@ def ran(tmp_path_factory):
     ):
         said.append(
             subprocess.run(
-                [sys.executable, "-m", "gracelib.cli.app", *command],
+                [sys.executable, "-m", "gracelib.cli", *command],
                 cwd=where,
                 env=env,
                 capture_output=True,
@@ -315,8 +309,8 @@ def test_no_secret_of_the_environment_is_in_what_a_run_leaves(ran):
 def test_no_secret_is_in_an_executed_notebook_or_a_sidecar(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
-    from gracelib.jobs import notebooks
     from gracelib.drawing.saving import Drawn
+    from gracelib.jobs import notebooks
 
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
@@ -327,9 +321,7 @@ def test_no_secret_is_in_an_executed_notebook_or_a_sidecar(tmp_path, monkeypatch
     )
     assert (paths.figures("mini") / "fig01_correlations.json").is_file()
     notebooks.execute(
-        ROOT / "notebooks" / "03_scores.ipynb",
-        tmp_path / "runs" / "03.ipynb",
-        {"scale": "mini", "recompute": False},
+        ROOT / "notebooks" / "03_scores.ipynb", tmp_path / "runs" / "03.ipynb", {"scale": "mini", "recompute": False}
     )
     assert (tmp_path / "runs" / "03.ipynb").is_file() and leaks(tmp_path) == []
 

@@ -9,9 +9,10 @@ from dataclasses import fields, replace
 
 import pytest
 
-from gracelib.experiment import estimators, paper_stages, pathological, run as commands
-from gracelib.jobs import explain, store
+from gracelib.experiment import estimators, paper_stages, pathological
+from gracelib.experiment import run as commands
 from gracelib.experiment.scales import NANO, Scale
+from gracelib.jobs import explain, store
 from gracelib.jobs.store import Job
 from gracelib.world.cast import ModelSpec
 
@@ -19,12 +20,21 @@ from gracelib.world.cast import ModelSpec
 _TAUGHT = {"pretrain", "prompts", "teacher", "responses"}
 _FEATURES = _TAUGHT | {"made_responses", "features"}
 STANDS_ON = {
-    "pretrain": set(), "prompts": set(), "coverage": set(),
-    "teacher": {"pretrain"}, "responses": _TAUGHT - {"responses"}, "made_responses": _TAUGHT,
-    "filtered_responses": _TAUGHT, "features": _TAUGHT | {"made_responses"}, "distill": _TAUGHT | {"made_responses"},
-    "evaluate": _TAUGHT | {"made_responses", "distill"}, "evaluate_as": _TAUGHT | {"distill"},
+    "pretrain": set(),
+    "prompts": set(),
+    "coverage": set(),
+    "teacher": {"pretrain"},
+    "responses": _TAUGHT - {"responses"},
+    "made_responses": _TAUGHT,
+    "filtered_responses": _TAUGHT,
+    "features": _TAUGHT | {"made_responses"},
+    "distill": _TAUGHT | {"made_responses"},
+    "evaluate": _TAUGHT | {"made_responses", "distill"},
+    "evaluate_as": _TAUGHT | {"distill"},
     "estimator": _TAUGHT,
-    **dict.fromkeys(("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _FEATURES - {"made_responses"}),
+    **dict.fromkeys(
+        ("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _FEATURES - {"made_responses"}
+    ),
 }
 
 
@@ -76,7 +86,9 @@ def test_every_stage_stands_on_what_the_chain_says(plan):
 def test_a_changed_stage_invalidates_itself_and_what_stands_on_it(plan, stage, monkeypatch):
     jobs, before = plan
     real = store._deciding
-    monkeypatch.setattr(store, "_deciding", lambda run: (real(run)[0], (*real(run)[1], *["more"] * (run is STAGES[stage].run))))
+    monkeypatch.setattr(
+        store, "_deciding", lambda run: (real(run)[0], (*real(run)[1], *["more"] * (run is STAGES[stage].run)))
+    )
     expected = {name for name, job in jobs.items() if any(below.stage.name == stage for below in on(job))}
     assert changed(before, graph(NANO)) == expected and expected
     assert {jobs[name].stage.name for name in expected} == {stage} | {s for s in STAGES if stage in STANDS_ON[s]}
@@ -98,11 +110,16 @@ KNOBS = {
     "students": (NANO.students | {ONE[0]: (ModelSpec(24), ONE[1][1])}, {"pretrain"}),
     "teacher_bases": ({k: (m, replace(d, lr=0.01)) for k, (m, d) in NANO.teacher_bases.items()}, {"pretrain"}),
     "teachers": (tuple(replace(t, n_texts=99) for t in NANO.teachers), {"teacher"}),
-    "tasks": (tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks),
-              {"responses", "evaluate", "evaluate_as"}),
+    "tasks": (
+        tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks),
+        {"responses", "evaluate", "evaluate_as"},
+    ),
     "n_train": (20, {"prompts", "filtered_responses"}),
     "M": (1, {"distill", "filtered_responses", "responses"}),
-    "n_prompts": (12, {"features", "grid", "cmi", "estimator"}),  # nano filters as many prompts for both uses: a job more
+    "n_prompts": (
+        12,
+        {"features", "grid", "cmi", "estimator"},
+    ),  # nano filters as many prompts for both uses: a job more
     "m": (1, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
     "d": (8, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
     "n_folds": (2, {"variants", "contributions", "grid", "timing", "estimator"}),
@@ -116,8 +133,22 @@ KNOBS = {
     "warmup": (0.1, {"distill"}),
     "lr": (1e-3, {"distill"}),
     "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing", "estimator"}),
-    "seed": (50, {"pretrain", "prompts", "teacher", "responses", "made_responses", "filtered_responses", "features",
-                  "distill", "evaluate", "evaluate_as", "estimator"}),
+    "seed": (
+        50,
+        {
+            "pretrain",
+            "prompts",
+            "teacher",
+            "responses",
+            "made_responses",
+            "filtered_responses",
+            "features",
+            "distill",
+            "evaluate",
+            "evaluate_as",
+            "estimator",
+        },
+    ),
 }
 
 
@@ -149,12 +180,15 @@ PAPER = {stage.name: stage for stage in vars(paper_stages).values() if isinstanc
 DECIDE = {
     "features": "features.gradients features.per_layer features.batches projection text.is_correct models.encoding",
     "responses": "models.decoding models.evaluate text.is_correct models.encoding",
-    "teacher": "world.stories world.cast models.training", "distill": "models.training models.encoding",
-    "variants": "scores moments checks variants cmi features.files", "cmi": "cmi checks scores",
+    "teacher": "world.stories world.cast models.training",
+    "distill": "models.training models.encoding",
+    "variants": "scores moments checks variants cmi features.files",
+    "cmi": "cmi checks scores",
     "sample": "models.sampling models.sampling_inputs models.checkpoints models.devices models.sampled_file models.prompting",
     "measure": "models.accuracy models.sampling models.sampling_inputs text.grading text.answers",
     "fine_tune": "models.finetuning models.checkpoints models.devices models.prompting",
-    "paper_features": "features.gradients models.checkpoints models.devices models.prompting", "grade": "text.grading",
+    "paper_features": "features.gradients models.checkpoints models.devices models.prompting",
+    "grade": "text.grading",
 }
 
 
@@ -167,7 +201,9 @@ def test_every_module_that_decides_a_result_is_in_its_key(stage):
 @pytest.mark.parametrize("stage", [*STAGES, *PAPER])
 def test_what_keeps_results_or_puts_pieces_together_is_in_no_key(stage):
     """It decides no number: a change there must not throw hours of work away."""
-    assert not [name for name in (STAGES | PAPER)[stage].modules if name.startswith(("gracelib.jobs.", "gracelib.experiment."))]
+    assert not [
+        name for name in (STAGES | PAPER)[stage].modules if name.startswith(("gracelib.jobs.", "gracelib.experiment."))
+    ]
 
 
 def test_a_called_neighbour_and_a_constant_are_in_the_key(monkeypatch):
@@ -187,5 +223,9 @@ def test_changes_are_named_by_leaf():
     old = {"lr": 0.001, "data": {"shares": [["a", 1.0], ["b", 2.0]]}, "gone": 1}
     new = {"lr": 0.002, "data": {"shares": (("a", 1.0), ("b", 3.0))}, "more": None}
     assert explain._flat_changes(json.loads(json.dumps(old)), json.loads(json.dumps(new))) == [
-        "data.shares[1][1] 2.0 -> 3.0", 'gone 1 -> "(none)"', "lr 0.001 -> 0.002", 'more "(none)" -> null']
+        "data.shares[1][1] 2.0 -> 3.0",
+        'gone 1 -> "(none)"',
+        "lr 0.001 -> 0.002",
+        'more "(none)" -> null',
+    ]
     assert explain._flat_changes(old, old) == [] and len(explain._flat_changes({"x": "a" * 99}, {"x": 1})[0]) < 80

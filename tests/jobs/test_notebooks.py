@@ -71,9 +71,7 @@ def test_a_notebook_runs_again_when_and_only_when_something_changed(place, capfd
     results = place / "figures" / "nano"
 
     assert names(notebooks.run("nano")) == ["00", "01"] and log(place) == ["first", "second"]
-    assert (results / "first.csv").read_text() == "a,True" and (
-        results / "second.csv"
-    ).read_text() == "b,True"
+    assert (results / "first.csv").read_text() == "a,True" and (results / "second.csv").read_text() == "b,True"
     captured = capfd.readouterr()
     assert captured.out == "" and "00_first.ipynb: running at scale nano" in captured.err
 
@@ -85,24 +83,17 @@ def test_a_notebook_runs_again_when_and_only_when_something_changed(place, capfd
     (results / "first.csv").unlink()
     assert names(notebooks.run("nano")) == ["00"] and (results / "first.csv").read_text() == "a,True"
 
-    notebook(
-        folder, "00_first", WRITE.format(name="first", text="A")
-    )  # its source: it and what comes after it
+    notebook(folder, "00_first", WRITE.format(name="first", text="A"))  # its source: it and what comes after it
     assert names(notebooks.run("nano")) == ["00", "01"] and (results / "first.csv").read_text() == "A,True"
     assert names(notebooks.run("nano", recompute=False)) == ["00", "01"]  # a parameter
     assert (results / "second.csv").read_text() == "b,False"
-    assert names(notebooks.run("smoke", notebooks=[folder / "00_first.ipynb"])) == [
-        "00"
-    ]  # another scale, elsewhere
+    assert names(notebooks.run("smoke", notebooks=[folder / "00_first.ipynb"])) == ["00"]  # another scale, elsewhere
     assert notebooks.run("nano", recompute=False) == []
 
 
 def test_unknown_parameters_are_refused_before_anything_runs(place):
     """papermill would only log them, and the run would show the default's numbers under the new name."""
-    path, out = (
-        notebook(place / "notebooks", "00_good", WRITE.format(name="good", text="a")),
-        place / "out.ipynb",
-    )
+    path, out = (notebook(place / "notebooks", "00_good", WRITE.format(name="good", text="a")), place / "out.ipynb")
     with pytest.raises(
         ValueError,
         match=r"00_good\.ipynb: unknown parameter 'colour' \(value 3\); its parameters cell "
@@ -157,9 +148,7 @@ def executed_notebook():
     """What papermill leaves behind: an injected cell, timings, stderr, an HTML table with metadata."""
     cells = [
         new_markdown_cell("# T"),
-        new_code_cell(
-            "x = 1", metadata={"tags": ["parameters"], "papermill": {"duration": 3.1}}, execution_count=1
-        ),
+        new_code_cell("x = 1", metadata={"tags": ["parameters"], "papermill": {"duration": 3.1}}, execution_count=1),
         new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]}, execution_count=2),
         new_code_cell(
             "x + 1",
@@ -193,11 +182,7 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
     nbformat.validate(cleaned)
     assert [cell.source for cell in cleaned.cells] == ["# T", "x = 1", "x + 1"]
     assert [cell.get("execution_count") for cell in cleaned.cells] == [None, 1, 2]
-    assert [dict(cell.metadata) for cell in cleaned.cells] == [
-        {},
-        {"tags": ["parameters"]},
-        {"tags": ["keep"]},
-    ]
+    assert [dict(cell.metadata) for cell in cleaned.cells] == [{}, {"tags": ["parameters"]}, {"tags": ["keep"]}]
     stream, result = cleaned.cells[2].outputs
     assert (stream.name, stream.text) == ("stdout", "hello\n")
     assert result.data == {"text/plain": "3"} and result.execution_count == 2 and result.metadata == {}
@@ -219,10 +204,7 @@ def test_outputs_are_committed_from_the_executed_copies(place):
     committed = nbformat.read(path, as_version=4)
     nbformat.validate(committed)
     assert [c.source for c in committed.cells] == ["# A notebook", PARAMETERS, "print(scale)", "1 + 1"]
-    assert (
-        committed.cells[2].outputs[0].text == "mini\n"
-        and committed.cells[3].outputs[0].data["text/plain"] == "2"
-    )
+    assert committed.cells[2].outputs[0].text == "mini\n" and committed.cells[3].outputs[0].data["text/plain"] == "2"
     assert notebooks.run("mini") == []  # writing outputs back does not count as a change
 
 
@@ -249,9 +231,7 @@ def test_one_parameters_cell_with_plain_literals(path):
     for node in body:
         ast.literal_eval(node.value)
     dial = {"scale", "recompute"} & set(notebooks.parameters_of(path))
-    assert len(dial) in (0, 2), (
-        f"{path.name}: declares {dial} only, so a run would leave the other at its default"
-    )
+    assert len(dial) in (0, 2), f"{path.name}: declares {dial} only, so a run would leave the other at its default"
 
 
 @each
@@ -403,9 +383,12 @@ def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, c
         "import os, sys\n"
         "if 'ipykernel_launcher' in sys.orig_argv and (left := sorted(os.scandir(os.environ['DEATHS']), key=str)):\n"
         "    os.unlink(left[0])\n"
-        "    os._exit(1)\n")
+        "    os._exit(1)\n"
+    )
     (place / "deaths").mkdir()
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place / "early"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(place / "early"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    )
     monkeypatch.setenv("DEATHS", str(place / "deaths"))
     notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
     (place / "deaths" / "1").touch()
@@ -420,9 +403,15 @@ def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, c
 
 def test_a_kernel_that_dies_in_a_cell_is_one_error_and_not_started_again(place):
     """Side effects of the cell may be half done: the user decides."""
-    notebook(place / "notebooks", "01_dies", "import os, signal\nopen(os.environ['GRACELIB_RUNS'] + '/log', 'a').write('x ')",
-             "os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(RuntimeError, match=r"^01_dies\.ipynb: its kernel died \(out of memory\?\); finished work is kept, run"):
+    notebook(
+        place / "notebooks",
+        "01_dies",
+        "import os, signal\nopen(os.environ['GRACELIB_RUNS'] + '/log', 'a').write('x ')",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    with pytest.raises(
+        RuntimeError, match=r"^01_dies\.ipynb: its kernel died \(out of memory\?\); finished work is kept, run"
+    ):
         notebooks.run("nano")
     assert log(place) == ["x"]
     assert not [p for p in (place / "runs" / "notebooks" / "nano").iterdir() if "01_dies" in p.name]
@@ -431,8 +420,10 @@ def test_a_kernel_that_dies_in_a_cell_is_one_error_and_not_started_again(place):
 def test_what_killed_runs_left_half_written_is_removed(place):
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left = [place / "runs/notebooks/nano" / f".01_first.{dead.pid}-0123abcd.part.ipynb",
-            place / "figures/nano/results" / f".table.{dead.pid}-0123abcd.part.csv"]
+    left = [
+        place / "runs/notebooks/nano" / f".01_first.{dead.pid}-0123abcd.part.ipynb",
+        place / "figures/nano/results" / f".table.{dead.pid}-0123abcd.part.csv",
+    ]
     for path in left:
         path.parent.mkdir(parents=True)
         path.touch()

@@ -12,7 +12,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from stages_for_tests import ADD, OTHER, add
 
 from gracelib.jobs import store
 from gracelib.jobs.store import (
@@ -27,6 +26,7 @@ from gracelib.jobs.store import (
     with_upstream,
     write_atomically,
 )
+from stages_for_tests import ADD, OTHER, add
 
 
 def job(log, value=1, inputs=None, stage=ADD, **params):
@@ -70,11 +70,7 @@ def test_the_key_ignores_dict_order_label_and_cost(tmp_path):
     first = Job(ADD, {"value": 1, "log": "x"}, {"a": a, "b": b}, label="one", cost=1.0)
     second = Job(ADD, {"log": "x", "value": 1}, {"b": b, "a": a}, label="two", cost=9.0)
     assert first.key == second.key
-    assert (
-        digest({"a": [1, 2], "b": None})
-        == digest({"b": None, "a": [1, 2]})
-        != digest({"a": [2, 1], "b": None})
-    )
+    assert digest({"a": [1, 2], "b": None}) == digest({"b": None, "a": [1, 2]}) != digest({"a": [2, 1], "b": None})
 
 
 def test_values_that_json_cannot_hold_are_refused():
@@ -206,9 +202,7 @@ def test_the_meta_file_says_what_made_the_result(tmp_path):
     assert meta["files"] == {"value.txt": file_hash(folder / "value.txt")}
     assert set(VERSIONED) | {"python", "machine"} == set(meta["versions"]) and meta["versions"]["torch"]
     assert meta["code"] == ADD.code and meta["seconds"] >= 0
-    assert str(tmp_path) not in json.dumps(
-        {k: v for k, v in meta.items() if k != "params"}
-    )  # no paths of a machine
+    assert str(tmp_path) not in json.dumps({k: v for k, v in meta.items() if k != "params"})  # no paths of a machine
 
 
 def test_two_processes_at_once_run_the_stage_once(tmp_path):
@@ -292,12 +286,16 @@ def run_script(source: str, *argv: str) -> None:
     exec(compile(source, "script", "exec"), {})
 
 
-@pytest.mark.parametrize("harm, what", [
-    (lambda path: path.write_bytes(path.read_bytes()[:-1]), "value.txt is damaged"),
-    (lambda path: path.write_text("8"), "value.txt is damaged"),
-    (lambda path: path.unlink(), "value.txt is missing"),
-    (lambda path: path.with_name(META).write_text("{"), "meta.json is damaged"),
-], ids=["truncated", "changed", "missing", "meta"])
+@pytest.mark.parametrize(
+    "harm, what",
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "value.txt is damaged"),
+        (lambda path: path.write_text("8"), "value.txt is damaged"),
+        (lambda path: path.unlink(), "value.txt is missing"),
+        (lambda path: path.with_name(META).write_text("{"), "meta.json is damaged"),
+    ],
+    ids=["truncated", "changed", "missing", "meta"],
+)
 def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, capsys):
     """A flipped bit in a finished folder must not reach a score: every file is compared with its checksum."""
     log = tmp_path / "log"
@@ -325,7 +323,8 @@ def test_the_key_depends_on_the_functions_a_stage_calls_in_its_own_module(tmp_pa
 
     def code(name, helper):
         (tmp_path / f"{name}.py").write_text(
-            f"def helper():\n    return {helper}\n\n\ndef stage(out, params, inputs):\n    return helper()\n")
+            f"def helper():\n    return {helper}\n\n\ndef stage(out, params, inputs):\n    return helper()\n"
+        )
         return store.Stage("s", importlib.import_module(name).stage).code
 
     assert code("with_one", 1) == code("with_one_again", 1) != code("with_two", 2)

@@ -9,19 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from nano_for_tests import wait_until
-from stages_for_tests import ADD
 
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, one_thread_each, run_jobs, worker_pool
+from nano_for_tests import wait_until
+from stages_for_tests import ADD
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
 def job(log, value, inputs=None, **params):
-    return Job(
-        ADD, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value
-    )
+    return Job(ADD, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value)
 
 
 def ran(log) -> list[int]:
@@ -62,9 +60,7 @@ def test_inputs_come_first_and_nothing_is_done_twice(tmp_path, capfd, monkeypatc
     assert "adding" in captured.err and "a stage that prints" in captured.err
     assert "OMP_NUM_THREADS" not in os.environ  # set for the workers only
 
-    monkeypatch.setattr(
-        "gracelib.jobs.workers.ProcessPoolExecutor", None
-    )  # a second run does not even start a pool
+    monkeypatch.setattr("gracelib.jobs.workers.ProcessPoolExecutor", None)  # a second run does not even start a pool
     run_jobs([d], tmp_path / "runs", "adding")
     assert ran(log) == order and capfd.readouterr().err == ""
 

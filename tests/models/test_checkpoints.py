@@ -3,6 +3,7 @@
 Every message is a single line; whatever can be known without the weights is refused before they are read; no code of
 a checkpoint runs and no pickle is read.
 """
+
 import json
 import shutil
 
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoints_for_tests import KINDS, make_checkpoint
 from transformers import AutoTokenizer
 
-from gracelib.models import checkpoints
+from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.features.gradients import response_features
+from gracelib.models import checkpoints
 from gracelib.models.prompting import encode, load_student
 
 
@@ -57,6 +58,7 @@ def test_loaded_in_its_dtype_without_a_second_copy(whole, monkeypatch):
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
     import copy
+
     monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("the weights are copied"))
     response_features(model, [([5, 6], [7, 1])], d=2, device="cpu", dtype="bfloat16", progress=False)
 
@@ -78,11 +80,14 @@ def test_paths_that_are_no_model(folder, tmp_path, monkeypatch):
     refused(tmp_path / "empty", r"config\.json is missing; it is an adapter: merge it")
 
 
-@pytest.mark.parametrize("lost, message", [
-    ("config.json", r"not a model folder: config\.json is missing"),
-    ("model.safetensors", r"not a whole model: model\.safetensors is missing"),
-    ("tokenizer.json", r"has no tokenizer: tokenizer\.json is missing"),
-])
+@pytest.mark.parametrize(
+    "lost, message",
+    [
+        ("config.json", r"not a model folder: config\.json is missing"),
+        ("model.safetensors", r"not a whole model: model\.safetensors is missing"),
+        ("tokenizer.json", r"has no tokenizer: tokenizer\.json is missing"),
+    ],
+)
 def test_a_missing_file_is_named(folder, lost, message):
     (folder / lost).unlink()
     refused(folder, message)
@@ -111,8 +116,9 @@ def test_broken_files_are_said(folder):
 
 
 def test_what_can_be_known_is_refused_before_the_weights_are_read(folder, monkeypatch):
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
-                        lambda *_, **__: pytest.fail("weights are read"))
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights are read")
+    )
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float64, got 'float16'"):
         load_student(folder, dtype="float16")
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -130,8 +136,12 @@ def test_what_can_be_known_is_refused_before_the_weights_are_read(folder, monkey
 
 def test_no_code_of_a_checkpoint_is_run(folder, tmp_path):
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    edit(folder / "config.json", model_type="own", architectures=["OwnForCausalLM"],
-         auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
+    edit(
+        folder / "config.json",
+        model_type="own",
+        architectures=["OwnForCausalLM"],
+        auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    )
     refused(folder, r"needs code from its own repository, which is never run here")
     assert not (tmp_path / "ran").exists()
 
@@ -140,12 +150,16 @@ def test_weights_that_do_not_fit_are_refused(folder):
     edit(folder / "config.json", num_hidden_layers=3)
     refused(folder, r"its weights lack 9 tensors \(model\.layers\.2\..*, \.\.\.\), which would be random")
     edit(folder / "config.json", num_hidden_layers=2, intermediate_size=32)
-    refused(folder, r"its weights do not fit its config: model\.layers\.0\.mlp\.down_proj\.weight has shape \(32, 64\), expected \(32, 32\)")
+    refused(
+        folder,
+        r"its weights do not fit its config: model\.layers\.0\.mlp\.down_proj\.weight has shape \(32, 64\), expected \(32, 32\)",
+    )
 
 
 def raising(error, cause):
     def load(*_, **__):
         raise error from cause
+
     return load
 
 
@@ -157,16 +171,31 @@ class RepositoryNotFoundError(Exception):
     pass
 
 
-@pytest.mark.parametrize("error, cause, message", [
-    (OSError("You are trying to access a gated repo.\nMake sure ..."), GatedRepoError("403"),
-     r"is gated on the hub: accept its terms .* `hf auth login` .*`hf download org/model --local-dir FOLDER`"),
-    (OSError("org/model is not a local folder and is not a valid model identifier"), RepositoryNotFoundError("404"),
-     r"neither a folder here nor a model that the hub shows you: check the name"),
-    (OSError("We couldn't connect to the hub"), ConnectionError("refused"),
-     r"is not a folder here, and the hub cannot be reached: download it on a machine with access"),
-    (OSError("org/model does not appear to have a file named config.json"), None,
-     r"cannot be loaded from the hub: its config: OSError: org/model does not appear"),
-])
+@pytest.mark.parametrize(
+    "error, cause, message",
+    [
+        (
+            OSError("You are trying to access a gated repo.\nMake sure ..."),
+            GatedRepoError("403"),
+            r"is gated on the hub: accept its terms .* `hf auth login` .*`hf download org/model --local-dir FOLDER`",
+        ),
+        (
+            OSError("org/model is not a local folder and is not a valid model identifier"),
+            RepositoryNotFoundError("404"),
+            r"neither a folder here nor a model that the hub shows you: check the name",
+        ),
+        (
+            OSError("We couldn't connect to the hub"),
+            ConnectionError("refused"),
+            r"is not a folder here, and the hub cannot be reached: download it on a machine with access",
+        ),
+        (
+            OSError("org/model does not appear to have a file named config.json"),
+            None,
+            r"cannot be loaded from the hub: its config: OSError: org/model does not appear",
+        ),
+    ],
+)
 def test_what_the_hub_refuses_is_said_with_the_remedy(error, cause, message, monkeypatch):
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", raising(error, cause))
     refused("org/model", message)
@@ -175,6 +204,7 @@ def test_what_the_hub_refuses_is_said_with_the_remedy(error, cause, message, mon
 def test_offline_for_real(monkeypatch):
     """What the hub's own client raises when it may not go out, not what this file thinks it raises."""
     from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refused("no-such-org/no-such-model", r"is not a folder here, and the hub cannot be reached: download it")
 

@@ -11,15 +11,14 @@ import scipy.stats
 import torch
 from transformers import GenerationConfig
 
-from gracelib.world import stories
-from gracelib.models.encoding import encode_example, encode_prompt
 from gracelib.models.decoding import keyed_uniforms, sample_responses
+from gracelib.models.encoding import encode_example, encode_prompt
 from gracelib.models.training import train_causal_lm
+from gracelib.world import stories
 from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
 
 PROMPTS = [
-    {"id": f"p{i}", "question": p.question, "kept": i}
-    for i, p in enumerate(stories.draw_problems(144, "test", 0))
+    {"id": f"p{i}", "question": p.question, "kept": i} for i, p in enumerate(stories.draw_problems(144, "test", 0))
 ]
 
 
@@ -69,9 +68,7 @@ def test_rows_come_back_in_order_with_m_responses(reference):
 
 
 @pytest.mark.parametrize("batch_size, n_prompts, m, least", [(33, 144, 8, 1000), (1, 20, 1, 20)])
-def test_the_batch_size_does_not_change_the_responses(
-    model, tokenizer, reference, batch_size, n_prompts, m, least
-):
+def test_the_batch_size_does_not_change_the_responses(model, tokenizer, reference, batch_size, n_prompts, m, least):
     """At least 99.9% of the responses are identical; float rounding may flip the rest."""
     rows = sample(model, tokenizer, PROMPTS[:n_prompts], batch_size=batch_size, m=m)
     pairs = [
@@ -252,8 +249,9 @@ def test_the_greedy_accuracy_is_that_of_greedy_decoding(model, tokenizer, monkey
 def test_rows_that_ended_are_not_carried_along(model, tokenizer):
     """The passes over the model shrink while a batch is decoded, and every row still gets its own tokens."""
     rows_at_a_pass = []
-    handle = model.register_forward_hook(lambda module, args, kwargs, out: rows_at_a_pass.append(len(out.logits)),
-                                         with_kwargs=True)
+    handle = model.register_forward_hook(
+        lambda module, args, kwargs, out: rows_at_a_pass.append(len(out.logits)), with_kwargs=True
+    )
     try:
         sample(model, tokenizer, PROMPTS[:1], m=64)
     finally:
@@ -266,9 +264,9 @@ def test_rows_that_ended_are_not_carried_along(model, tokenizer):
 def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
     """Against one pass of the library over the whole batch, where a row's own uniform numbers choose its tokens: with
     windows that slide (Gemma) and without, a row's tokens do not depend on which neighbours have ended."""
-    from checkpoints_for_tests import make_checkpoint
     from transformers import AutoModelForCausalLM, LogitsProcessorList
 
+    from checkpoints_for_tests import make_checkpoint
     from gracelib.models.decoding import KeyedSampler, _row_keys, decode
 
     window = {"sliding_window": 10} if family == "gemma2" else {}
@@ -283,9 +281,15 @@ def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
         found = decode(network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop)
         handle.remove()
         network.generation_config = GenerationConfig()
-        out = network.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=24,
-                               logits_processor=LogitsProcessorList([KeyedSampler(keys, 7)]), eos_token_id=list(stop),
-                               pad_token_id=stop[0])[:, 7:].tolist()
+        out = network.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            do_sample=False,
+            max_new_tokens=24,
+            logits_processor=LogitsProcessorList([KeyedSampler(keys, 7)]),
+            eos_token_id=list(stop),
+            pad_token_id=stop[0],
+        )[:, 7:].tolist()
     ends = [next((i + 1 for i, token in enumerate(row) if token in stop), 24) for row in out]
     assert read == [7, *[1] * (len(read) - 1)]  # a token a pass: nothing is read twice
     assert found == [row[:end] for row, end in zip(out, ends, strict=True)]

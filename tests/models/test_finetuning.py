@@ -7,14 +7,14 @@ import math
 
 import pytest
 import torch
-from checkpoints_for_tests import make_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from typer.testing import CliRunner
 
+from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
-from gracelib.models.prompting import Policy, encode
 from gracelib.models.finetuning import fine_tune
+from gracelib.models.prompting import Policy, encode
 
 ROWS = [
     {
@@ -95,9 +95,7 @@ def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
             chosen = logits[len(e.prompt_ids) - 1 : -1].log_softmax(-1)  # (|y|, V)
             total -= float(chosen[range(len(e.response_ids)), e.response_ids].sum())
             count += len(e.response_ids)
-    about = fine_tune(
-        student, ROWS, tmp_path / "out", micro_batch=4, batch_size=12, epochs=1, lr=1e-3, progress=False
-    )
+    about = fine_tune(student, ROWS, tmp_path / "out", micro_batch=4, batch_size=12, epochs=1, lr=1e-3, progress=False)
     assert about["steps"] == 1 and about["n_tokens"] == count
     assert math.isclose(about["loss"], total / count, rel_tol=1e-4)
 

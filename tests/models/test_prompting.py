@@ -4,19 +4,27 @@ in silence. What is generated from, trained on and differentiated begins with th
 The tokenizers are real BPE ones, trained here; some merge everything, so that joining texts instead of ids would move
 the boundary.
 """
+
 import re
 
 import pytest
-from checkpoints_for_tests import KINDS, make_checkpoint
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.models.encoding import STUDENT_TEMPLATE, encode_example, encode_prompt
-from gracelib.models.prompting import (TEACHER_INSTRUCTION, Encoded, Policy, chat_ids, chat_prompt, cut_sentence, encode,
-                                encode_question)
+from gracelib.models.prompting import (
+    TEACHER_INSTRUCTION,
+    Encoded,
+    Policy,
+    chat_ids,
+    chat_prompt,
+    cut_sentence,
+    encode,
+    encode_question,
+)
 
-QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Janet’s ducks lay 16 eggs.\n",
-             "é¥ 你好")
+QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Janet’s ducks lay 16 eggs.\n", "é¥ 你好")
 RESPONSES = ("She has 16 - 3 = 13.\n#### 13", "\n\nThe answer is \\boxed{\\frac{1}{2}}.", " 7", "", "<b>{x}</b> 你好")
 
 
@@ -25,13 +33,18 @@ def merging_tokenizer(add_bos=False):
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<s>", "</s>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     bpe.train_from_iterator([f"### Problem:\nQ\n\n### Solution:\n{r}" for r in RESPONSES + ("She sold",)] * 20, trainer)
     if add_bos:
         bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>",
-                                   clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +64,9 @@ def test_the_boundary_is_exact_where_the_tokenizer_merges_across_it(merging):
     assert merging.decode(e.prompt_ids) == "### Problem:\nQ\n\n### Solution:\n"
     assert merging.decode(e.response_ids[:-1]) == response
     joined = merging("### Problem:\nQ\n\n### Solution:\nShe sold", add_special_tokens=False)["input_ids"]
-    assert joined != [*e.prompt_ids, *e.response_ids[:-1]]    # or this test would test nothing
+    assert joined != [*e.prompt_ids, *e.response_ids[:-1]]  # or this test would test nothing
     ends = [len(merging.decode(joined[:k])) for k in range(len(joined) + 1)]
-    assert len("### Problem:\nQ\n\n### Solution:\n") not in ends    # a token really spans the boundary
+    assert len("### Problem:\nQ\n\n### Solution:\n") not in ends  # a token really spans the boundary
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "merging"])
@@ -85,7 +98,7 @@ def test_generation_and_training_begin_with_the_same_ids(kind, bos, checkpoints)
     assert ids.count(tokenizer.bos_token_id) == int(bos) and (ids[0] == tokenizer.bos_token_id) is bos
     assert e.response_ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
     plain = encode(tokenizer, "x", "y = 2", Policy(template=policy.template))
-    assert e.response_ids == plain.response_ids and e.prompt_ids[int(bos):] == plain.prompt_ids
+    assert e.response_ids == plain.response_ids and e.prompt_ids[int(bos) :] == plain.prompt_ids
 
 
 def test_a_template_that_spells_out_its_bos_gets_no_second_one(merging):
@@ -101,12 +114,15 @@ def test_braces_survive(merging):
         assert text == "Put it in \\boxed{}: " + question + " {{}}\n"
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"template": "### Problem:\n"}, r"must hold \{question\} once, not 0 times"),
-    ({"template": "{question} {question}"}, r"once, not 2 times"),
-    ({"template": "{problem}"}, r"once, not 0 times: '\{problem\}'"),
-    ({"max_tokens": 1}, r"max_tokens=1: .* at least 2"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"template": "### Problem:\n"}, r"must hold \{question\} once, not 0 times"),
+        ({"template": "{question} {question}"}, r"once, not 2 times"),
+        ({"template": "{problem}"}, r"once, not 0 times: '\{problem\}'"),
+        ({"max_tokens": 1}, r"max_tokens=1: .* at least 2"),
+    ],
+)
 def test_a_bad_policy_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Policy(**options)
@@ -127,11 +143,12 @@ def test_truncation_is_counted(merging):
         assert cut.response_ids == whole.response_ids[:-lost] and merging.eos_token_id not in cut.response_ids
         assert cut_sentence([whole, cut, cut], policy) == (
             f"2 of 3 responses did not fit max_tokens={total - lost} and were cut: {2 * lost} tokens lost, "
-            f"at most {lost} of one response")
+            f"at most {lost} of one response"
+        )
     assert cut_sentence([whole], Policy()) == ""
     with pytest.raises(ValueError, match=re.escape(f"the prompt {QUESTIONS[0]!r} has {len(whole.prompt_ids)} tokens")):
         encode(merging, QUESTIONS[0], response, Policy(max_tokens=len(whole.prompt_ids)))
-    with pytest.raises(ValueError, match="leaves none of max_tokens=4"):    # generation has the same limit
+    with pytest.raises(ValueError, match="leaves none of max_tokens=4"):  # generation has the same limit
         encode_question(merging, QUESTIONS[0], Policy(max_tokens=4))
 
 
@@ -148,13 +165,13 @@ def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
     tokenizer = checkpoints[kind]
     text = chat_prompt(tokenizer, "What is {x}?")
     assert text.endswith(f"<|user|>\n{TEACHER_INSTRUCTION}\n\nWhat is {{x}}?\n<|assistant|>\n")
-    assert "\\boxed{}." in text    # not the doubled braces of the authors' code
+    assert "\\boxed{}." in text  # not the doubled braces of the authors' code
     ids = chat_ids(tokenizer, "What is {x}?")
     assert tokenizer.decode(ids) == text
     has_bos = tokenizer.bos_token_id is not None
     assert ids.count(tokenizer.bos_token_id) == int(has_bos)
     if kind in ("llama", "gemma2"):
-        assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 2    # what is avoided
+        assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 2  # what is avoided
 
 
 def test_instruction_and_system_message(checkpoints):
@@ -167,8 +184,10 @@ def test_no_template_or_one_that_refuses_is_said(merging):
     with pytest.raises(ValueError, match="no chat template: is this an instruction-tuned model"):
         chat_prompt(merging, "Q?")
     tokenizer = merging_tokenizer()
-    tokenizer.chat_template = ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}"
-                               "{% endif %}{{ messages[0]['content'] }}")
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}"
+        "{% endif %}{{ messages[0]['content'] }}"
+    )
     assert chat_prompt(tokenizer, "Q?", instruction="") == "Q?"
     with pytest.raises(ValueError, match=r"refuses these messages \(no system role\); leave out the system message"):
         chat_prompt(tokenizer, "Q?", system="Be brief.")

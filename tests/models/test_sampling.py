@@ -8,29 +8,24 @@ import shutil
 
 import pytest
 import torch
-from checkpoints_for_tests import make_checkpoint
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from gracelib.models import accuracy, decoding, sampling as backends, transformers_backend, vllm_engine
-from gracelib.world import stories
-from gracelib.models.sampling import Request, sample
-from gracelib.models.checkpoints import load_student
+from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
+from gracelib.models import accuracy, decoding, transformers_backend, vllm_engine
+from gracelib.models import sampling as backends
+from gracelib.models.checkpoints import load_student
+from gracelib.models.prompting import Policy, chat_ids
 from gracelib.models.sampled_file import sidecar
+from gracelib.models.sampling import Request, sample
 from gracelib.text.responses import read_generations
 from gracelib.text.selection import expand
-from gracelib.models.prompting import Policy, chat_ids
+from gracelib.world import stories
 from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
 
 runner = CliRunner()
-QUESTIONS = [
-    "How many apples are 3 and 4?",
-    "What is 12 * 5?",
-    "Betty has $50.",
-    "How far?",
-    "Is 7 more than 6?",
-]
+QUESTIONS = ["How many apples are 3 and 4?", "What is 12 * 5?", "Betty has $50.", "How far?", "Is 7 more than 6?"]
 PROMPTS = [{"id": f"q{i}", "question": q, "answer": str(i), "kept": 1} for i, q in enumerate(QUESTIONS)]
 SETTINGS = dict(m=3, temperature=1.0, max_new_tokens=12, seed=5, style="chat", progress=False)
 
@@ -74,26 +69,20 @@ def rows(path):
 
 def test_a_row_a_prompt_in_their_order(whole, out):
     found = [json.loads(line) for line in whole.decode().splitlines()]
-    assert [list(row) for row in found] == [["id", "question", "answer", "responses", "n_truncated"]] * len(
-        PROMPTS
-    )
+    assert [list(row) for row in found] == [["id", "question", "answer", "responses", "n_truncated"]] * len(PROMPTS)
     assert [(row["id"], row["question"], row["answer"]) for row in found] == [
         (p["id"], p["question"], p["answer"]) for p in PROMPTS
     ]
     assert all(len(row["responses"]) == 3 and 0 <= row["n_truncated"] <= 3 for row in found)
     assert len({text for row in found for text in row["responses"]}) > 10  # not one text over and over
-    assert not any(
-        mark in text for row in found for text in row["responses"] for mark in ("<s>", "</s>", "<pad>")
-    )
+    assert not any(mark in text for row in found for text in row["responses"] for mark in ("<s>", "</s>", "<pad>"))
 
 
 def test_the_sidecar_says_how_it_was_made(llama, out):
     path = sample(llama, PROMPTS[:2], out=out, **SETTINGS)
     record = json.loads(sidecar(path).read_text("utf-8"))
     said = record["settings"]
-    assert {
-        name: said[name] for name in ("model", "backend", "m", "temperature", "seed", "style", "dtype")
-    } == {
+    assert {name: said[name] for name in ("model", "backend", "m", "temperature", "seed", "style", "dtype")} == {
         "model": str(llama),
         "backend": "transformers",
         "m": 3,
@@ -222,8 +211,7 @@ def test_other_seeds_and_samples_differ_and_fewer_samples_are_the_first_ones(lla
     fewer = [r["responses"] for r in rows(sample(llama, PROMPTS, out=out, **SETTINGS | {"m": 2}))]
     assert fewer == [texts[:2] for texts in usual]
     other = [
-        r["responses"]
-        for r in rows(sample(llama, PROMPTS, out=out.with_name("s.jsonl"), **SETTINGS | {"seed": 6}))
+        r["responses"] for r in rows(sample(llama, PROMPTS, out=out.with_name("s.jsonl"), **SETTINGS | {"seed": 6}))
     ]
     assert all(a != b for a, b in zip(usual, other, strict=True))
 
@@ -415,8 +403,7 @@ def test_accuracy_of_known_answers(llama, tmp_path, monkeypatch):
         "greedy": [["7"], ["61"], ["#### 1,000"]],
     }
     prompts = [
-        {"id": i, "question": q, "answer": a}
-        for i, (q, a) in enumerate(zip("abc", ("7", "60", "1000"), strict=True))
+        {"id": i, "question": q, "answer": a} for i, (q, a) in enumerate(zip("abc", ("7", "60", "1000"), strict=True))
     ]
 
     def given(model, prompts, *, out, m, temperature, **rest):
@@ -434,9 +421,7 @@ def test_accuracy_of_known_answers(llama, tmp_path, monkeypatch):
     for grader in accuracy.GRADERS:
         if grader == "last-number":
             said["greedy"][2] = ["1000"]
-        found = accuracy.measure(
-            "m", prompts, tmp_path / grader, k=2, temperature=0.7, max_new_tokens=9, grader=grader
-        )
+        found = accuracy.measure("m", prompts, tmp_path / grader, k=2, temperature=0.7, max_new_tokens=9, grader=grader)
         assert found["average"] == pytest.approx((0.5 + 1 + 0) / 3) and found["best_of"] == pytest.approx(2 / 3)
         assert found["greedy"] == pytest.approx(2 / 3) and found["truncated"] == 0.5
         graded = rows(tmp_path / grader / "sampled_graded.jsonl")
@@ -463,9 +448,7 @@ def test_accuracy_needs_answers_and_a_known_grader_before_anything_is_sampled(ll
 @pytest.fixture
 def prompts_file(tmp_path):
     path = tmp_path / "prompts.jsonl"
-    path.write_text(
-        "".join(json.dumps({"question": p["question"], "answer": p["answer"]}) + "\n" for p in PROMPTS)
-    )
+    path.write_text("".join(json.dumps({"question": p["question"], "answer": p["answer"]}) + "\n" for p in PROMPTS))
     return path
 
 
@@ -491,12 +474,7 @@ def test_generate_from_a_file_of_prompts(llama, prompts_file, out, one_thread):
     assert result.exit_code == 0 and result.stdout.strip() == str(out), result.output
     assert [row["question"] for row in rows(out)] == QUESTIONS[:3]
     said = json.loads(sidecar(out).read_text("utf-8"))["settings"]
-    assert (said["m"], said["temperature"], said["max_new_tokens"], said["instruction"]) == (
-        2,
-        0.6,
-        5,
-        "Think.",
-    )
+    assert (said["m"], said["temperature"], said["max_new_tokens"], said["instruction"]) == (2, 0.6, 5, "Think.")
 
 
 def test_evaluate_from_the_command_line(llama, prompts_file, out, one_thread):
@@ -522,12 +500,7 @@ def test_evaluate_from_the_command_line(llama, prompts_file, out, one_thread):
     assert result.exit_code == 0 and result.stdout.startswith("Average@2 0."), result.output
     assert (out.parent / "accuracy.csv").is_file()
     said = json.loads(sidecar(out.parent / "greedy.jsonl").read_text("utf-8"))["settings"]
-    assert (said["template"], said["bos"], said["temperature"], said["m"]) == (
-        "Q: {question}\nA:",
-        True,
-        0.0,
-        1,
-    )
+    assert (said["template"], said["bos"], said["temperature"], said["m"]) == ("Q: {question}\nA:", True, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -548,7 +521,5 @@ def test_bad_options_are_one_line(llama, prompts_file, tmp_path, options, messag
     given = [str(prompts_file) if text == "PROMPTS" else text for text in options]
     for command, out in (("generate", "o.jsonl"), ("evaluate", "o")):
         result = runner.invoke(app, [command, "--model", str(llama), "--out", str(tmp_path / out), *given])
-        assert result.exit_code == 2 and result.stderr.count("\n") == 1 and message in result.stderr, (
-            result.output
-        )
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1 and message in result.stderr, result.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["prompts.jsonl"]

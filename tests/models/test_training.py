@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gracelib.world import stories
 from gracelib.models.encoding import encode_example
 from gracelib.models.training import IGNORED, PART, collate, train_causal_lm
+from gracelib.world import stories
 from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,9 +42,7 @@ def network(tokenizer, seed=0):
 
 
 def train(model, examples, **changes):
-    return train_causal_lm(
-        model, examples, **({"epochs": 4, "lr": LR, "batch_size": 64, "seed": 0} | changes)
-    )
+    return train_causal_lm(model, examples, **({"epochs": 4, "lr": LR, "batch_size": 64, "seed": 0} | changes))
 
 
 def plain_loop(model, examples, n_steps, whole_sequence=False, clip=1.0):
@@ -61,9 +59,7 @@ def plain_loop(model, examples, n_steps, whole_sequence=False, clip=1.0):
         for prompt, response in examples:
             ids = torch.tensor([prompt + response])
             first = 1 if whole_sequence else len(prompt)  # the first token that is a target
-            logits = model(ids, attention_mask=torch.ones_like(ids)).logits[
-                0, first - 1 : -1
-            ]  # (targets, vocab)
+            logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, first - 1 : -1]  # (targets, vocab)
             (cross_entropy(logits, ids[0, first:], reduction="sum") / n_tokens).backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item())
         optimiser.step()
@@ -119,8 +115,10 @@ def test_muon_takes_the_matrices_between_embedding_and_head(tokenizer, examples)
     matrices = [p for name, p in plain.named_parameters() if p.ndim == 2 and "embed" not in name]
     assert len(matrices) == 7  # q, k, v, o and three of the MLP; the head is the embedding
     others = [p for name, p in plain.named_parameters() if p.ndim == 1 or "embed" in name]
-    parts = (torch.optim.Muon(matrices, lr=2e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-             torch.optim.AdamW(others, lr=LR, weight_decay=0.0))
+    parts = (
+        torch.optim.Muon(matrices, lr=2e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=LR, weight_decay=0.0),
+    )
     rates = (2e-2, LR)
     for step in range(6):
         share = step if step < 1 else 0.5 * (1 + math.cos(math.pi * (step - 1) / 5))  # one step of warm-up
@@ -146,8 +144,14 @@ def test_a_head_of_its_own_is_no_hidden_matrix():
 
     from gracelib.models.training import _MuonAdamW
 
-    config = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                         num_attention_heads=2, tie_word_embeddings=False)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=False,
+    )
     model = LlamaForCausalLM(config)
     matrices, others = (group["params"] for group in _MuonAdamW(model, 1e-2, 1e-3).param_groups)
     assert len(matrices) == 7 and all(50 not in p.shape for p in matrices)

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from gracelib.paper import reported as paper
 from gracelib.baselines import SCORES
-from gracelib.paper.items import FIGURES
 from gracelib.experiment.scales import SCALES
+from gracelib.paper import reported as paper
+from gracelib.paper.items import FIGURES
 
 
 def test_every_number_of_the_paper_belongs_to_an_item_we_draw_and_has_a_source():

@@ -10,16 +10,16 @@ from dataclasses import fields, replace
 import pytest
 from typer.testing import CliRunner
 
-from gracelib.experiment import paper_run
-from gracelib.paper import cast, cost
 from gracelib.cli.app import app
-from gracelib.paper.cost import Assumptions, plan, plan_text
-from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
-from gracelib.paper.settings import EVERY_TENTH, FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
-from gracelib.jobs.paths import ROOT
-from gracelib.experiment.tables import Plan
-from gracelib.experiment.scales import command_for, get_scale
 from gracelib.drawing.style import family
+from gracelib.experiment import paper_run
+from gracelib.experiment.scales import command_for, get_scale
+from gracelib.experiment.tables import Plan
+from gracelib.jobs.paths import ROOT
+from gracelib.paper import cast, cost
+from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
+from gracelib.paper.cost import Assumptions, plan, plan_text
+from gracelib.paper.settings import EVERY_TENTH, FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
 
 runner = CliRunner()
 
@@ -142,9 +142,15 @@ def test_models_and_settings_come_from_a_file(tmp_path):
     assert [(task.n_test, task.source) for task in scale.tasks] == [(100, ""), (5000, "somebody/math")]
     # What was changed is said in the plan and in every sidecar: its numbers are not the paper's.
     assert changes(scale) == [
-        "M = 8 (paper: 16)", "nu = 1 (paper: 0.001)", "lr = 5e-06 (paper: 1e-05)",
-        "GSM8K: n_test = 100 (paper: 1319)", "MATH from math", "OLMo-2-7B from olmo", "Phi-4 from phi",
-        "64 of 480 cells"]
+        "M = 8 (paper: 16)",
+        "nu = 1 (paper: 0.001)",
+        "lr = 5e-06 (paper: 1e-05)",
+        "GSM8K: n_test = 100 (paper: 1319)",
+        "MATH from math",
+        "OLMo-2-7B from olmo",
+        "Phi-4 from phi",
+        "64 of 480 cells",
+    ]
     assert f"Not the paper's: {'; '.join(changes(scale))}" in plan_text(scale)
     assert changes(PAPER) == [] and "Not the paper's" not in plan_text(PAPER)
 
@@ -195,10 +201,7 @@ def test_the_plans_arithmetic():
         120 * (2 * 10 + 20 / 60) / 60
     )  # twice the rows of the paper's ten minutes
     measured = row.loc[("GSM8K", "measure", "OLMo-2-1B")]
-    assert (measured["cells"], measured["responses"]) == (
-        121,
-        1319 * 17,
-    )  # the base student too; 16 samples and greedy
+    assert (measured["cells"], measured["responses"]) == (121, 1319 * 17)  # the base student too; 16 samples and greedy
     weights = sum(m.parameters for m in (*STUDENTS, *TEACHERS)) * 2 / 1e9
     assert row.loc[("", "download", "19 models")]["disk_gb"] == pytest.approx(weights)
     assert table["gpu_hours"].iloc[-1] == pytest.approx(table["gpu_hours"].iloc[:-1].sum())
@@ -263,13 +266,18 @@ def test_figures_print_the_plan_and_stop(monkeypatch):
     assert "Nothing was computed. To run this: make figures SCALE=paper CONFIRM=1" in result.stderr
 
 
-@pytest.mark.parametrize("variables, command", [
-    (["plan", "SCALE=paper"], "gracelib plan --scale paper"),
-    (["figures", "SCALE=paper"], "gracelib figures --scale paper"),
-    (["figures", "SCALE=paper", "CONFIRM=0"], "gracelib figures --scale paper"),
-    (["figures", "SCALE=paper", "CONFIRM=1", "OPTIONS=--teacher Phi-4"],
-     "gracelib figures --scale paper --confirm --teacher Phi-4"),
-])
+@pytest.mark.parametrize(
+    "variables, command",
+    [
+        (["plan", "SCALE=paper"], "gracelib plan --scale paper"),
+        (["figures", "SCALE=paper"], "gracelib figures --scale paper"),
+        (["figures", "SCALE=paper", "CONFIRM=0"], "gracelib figures --scale paper"),
+        (
+            ["figures", "SCALE=paper", "CONFIRM=1", "OPTIONS=--teacher Phi-4"],
+            "gracelib figures --scale paper --confirm --teacher Phi-4",
+        ),
+    ],
+)
 def test_make_confirms_only_when_told_to(variables, command):
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(

@@ -17,21 +17,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from checkpoints_for_tests import KINDS, make_checkpoint
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import gracelib
-from gracelib.features import chunks
-from gracelib.models import checkpoints
-from gracelib.ranking import rank as ranking, report
+from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.cli.app import app
-from gracelib.models.encoding import encode_example
-from gracelib.features.gradients import response_features
-from gracelib.text.selection import read_teachers
+from gracelib.features import chunks
 from gracelib.features.estimators import PARAMS
+from gracelib.features.gradients import response_features
+from gracelib.models import checkpoints
+from gracelib.models.encoding import encode_example
 from gracelib.models.prompting import Policy
+from gracelib.ranking import rank as ranking
+from gracelib.ranking import report
 from gracelib.ranking.rank import score_teachers
+from gracelib.text.selection import read_teachers
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 TEN = sorted(EXCERPT.glob("*.jsonl"))
@@ -72,6 +73,7 @@ def scored(llama, work):
 @pytest.fixture
 def no_gradients(scored, monkeypatch):
     """From here on only what `scored` left in `work` can be read."""
+
     def refuse(*args, **kwargs):
         raise AssertionError("a gradient was computed")
 
@@ -224,7 +226,7 @@ def arguments(student, files, folder, *more):
 
 def test_killed_and_run_again(scored, llama, tmp_path):
     """kill -9 after the first piece: the second run keeps it, computes the rest, and ends with the same bytes."""
-    command = [sys.executable, "-m", "gracelib.cli.app", *arguments(llama, THREE, tmp_path)]
+    command = [sys.executable, "-m", "gracelib.cli", *arguments(llama, THREE, tmp_path)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **streams) as process:
         while not list(tmp_path.glob("work/[!.]*.safetensors")):  # finished ones, not those being written
@@ -303,8 +305,10 @@ def test_many_responses_are_cut_into_pieces(llama, tmp_path, monkeypatch):
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("n_parameters, device, size", [
-    (30_000, "cpu", 256), (10**8, "cpu", 100), (10**9, "cpu", 32), (10**9, "cuda", 256), (8 * 10**9, "cuda", 37)])
+@pytest.mark.parametrize(
+    "n_parameters, device, size",
+    [(30_000, "cpu", 256), (10**8, "cpu", 100), (10**9, "cpu", 32), (10**9, "cuda", 256), (8 * 10**9, "cuda", 37)],
+)
 def test_a_piece_is_minutes_of_work_whatever_the_student(n_parameters, device, size):
     student = torch.nn.Linear(n_parameters, 1, bias=False, device="meta")
     assert chunks.piece_size(student, device) == size
@@ -402,41 +406,69 @@ def test_bad_students_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_
 
 def made_up(values, apart):
     """A table of as many teachers, and neighbours told apart as stated."""
-    table = pd.DataFrame({"rank": range(1, len(values) + 1), "teacher": [f"t{i}" for i in range(len(values))],
-                          "grace": values, "g_norm": 1.0, "g_vendi": 2.0, "mean_length": 30.0, "student_loss": 1.5})
+    table = pd.DataFrame(
+        {
+            "rank": range(1, len(values) + 1),
+            "teacher": [f"t{i}" for i in range(len(values))],
+            "grace": values,
+            "g_norm": 1.0,
+            "g_vendi": 2.0,
+            "mean_length": 30.0,
+            "student_loss": 1.5,
+        }
+    )
     table = table.assign(grace_low=table.grace * 0.9, grace_high=table.grace * 1.1)
     pairs = zip(table.teacher[:-1], table.teacher[1:], apart, strict=True)
     rows = [(a, b, 0.9, ok) for a, b, ok in pairs]
     return table, pd.DataFrame(rows, columns=["better", "worse", "p_better", "apart"])
 
 
-@pytest.mark.parametrize("apart, sentence", [
-    ([], "One teacher: there is nothing to compare it with."),
-    ([True], "The two teachers are told apart."),
-    ([True, True], "All neighbours in the ranking are told apart."),
-    ([False], "The data cannot tell apart 1 of 1 pair of neighbours: t0 and t1 (90% of resamples keep this order)."),
-    ([True, False, True],
-     "The data cannot tell apart 1 of 3 pairs of neighbours: t1 and t2 (90% of resamples keep this order)."),
-    ([False, False, True], "The data cannot tell apart 2 of 3 pairs of neighbours: t0, t1 and t2 "
-     "(90% to 90% of resamples keep two neighbours in this order)."),
-    ([False, True, False], "The data cannot tell apart 2 of 3 pairs of neighbours: t0 and t1 "
-     "(90% of resamples keep this order); t2 and t3 (90% of resamples keep this order)."),
-    ([False, False],
-     "The data cannot tell apart any of the 2 pairs of neighbours: 90% to 90% of resamples keep their order."),
-])
+@pytest.mark.parametrize(
+    "apart, sentence",
+    [
+        ([], "One teacher: there is nothing to compare it with."),
+        ([True], "The two teachers are told apart."),
+        ([True, True], "All neighbours in the ranking are told apart."),
+        (
+            [False],
+            "The data cannot tell apart 1 of 1 pair of neighbours: t0 and t1 (90% of resamples keep this order).",
+        ),
+        (
+            [True, False, True],
+            "The data cannot tell apart 1 of 3 pairs of neighbours: t1 and t2 (90% of resamples keep this order).",
+        ),
+        (
+            [False, False, True],
+            "The data cannot tell apart 2 of 3 pairs of neighbours: t0, t1 and t2 "
+            "(90% to 90% of resamples keep two neighbours in this order).",
+        ),
+        (
+            [False, True, False],
+            "The data cannot tell apart 2 of 3 pairs of neighbours: t0 and t1 "
+            "(90% of resamples keep this order); t2 and t3 (90% of resamples keep this order).",
+        ),
+        (
+            [False, False],
+            "The data cannot tell apart any of the 2 pairs of neighbours: 90% to 90% of resamples keep their order.",
+        ),
+    ],
+)
 def test_which_neighbours_are_told_apart(apart, sentence):
     assert report.neighbours_sentence(made_up(np.arange(1.0, len(apart) + 2), apart)[1]) == sentence
 
 
-@pytest.mark.parametrize("apart, end", [
-    ([True, True, True], "and is told apart from every other teacher."),
-    ([False, True, False], "but is not told apart from t1 and t3."),
-    ([False, True, True], "but is not told apart from t1."),
-    ([False, False, False], "but is not told apart from any other teacher."),
-    ([False], "but is not told apart from t1."),
-    ([False, False, False, True], "but is not told apart from those ranked 2 to 4."),
-    ([False, False, True, False], "but is not told apart from t1, t2 and t4."),
-])
+@pytest.mark.parametrize(
+    "apart, end",
+    [
+        ([True, True, True], "and is told apart from every other teacher."),
+        ([False, True, False], "but is not told apart from t1 and t3."),
+        ([False, True, True], "but is not told apart from t1."),
+        ([False, False, False], "but is not told apart from any other teacher."),
+        ([False], "but is not told apart from t1."),
+        ([False, False, False, True], "but is not told apart from those ranked 2 to 4."),
+        ([False, False, True, False], "but is not told apart from t1, t2 and t4."),
+    ],
+)
 def test_who_else_may_be_the_best(apart, end):
     first = pd.DataFrame({"better": "t0", "worse": [f"t{i}" for i in range(1, len(apart) + 1)], "apart": apart})
     assert report.first_sentence(first) == f"t0 comes first, {end}"

@@ -10,7 +10,8 @@ import warnings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gracelib.text import answers as final_answers, is_correct
+from gracelib.text import answers as final_answers
+from gracelib.text import is_correct
 from gracelib.text.grading import Grader, compare, grade_rows
 from gracelib.text.tasks import read_responses, write_jsonl
 
@@ -117,9 +118,9 @@ def test_hostile_formulas_cost_their_own_verdict_alone():
 
     @settings(max_examples=40, **FIXED)
     @given(
-        st.lists(
-            PIECES.filter(lambda piece: len(piece) < 60 and "\ud800" not in piece), min_size=1, max_size=6
-        ).map("".join)
+        st.lists(PIECES.filter(lambda piece: len(piece) < 60 and "\ud800" not in piece), min_size=1, max_size=6).map(
+            "".join
+        )
     )
     def collect(text):
         made.append(text)

@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gracelib.cli import app
-from gracelib.jobs import notebook_parameters
 from gracelib.experiment.run import figures_named
-from gracelib.features.files import load_features
-from gracelib.models.sampled_file import GenerationFile, sidecar
-from gracelib.text.responses import FIELDS, read_generations
-from gracelib.paper.settings import PAPER, with_file
-from gracelib.models.prompting import Policy
-from gracelib.models.sampling_inputs import check_settings
 from gracelib.experiment.scales import get_scale
 from gracelib.experiment.table_files import NEEDED, read_table
-from gracelib.text.tasks import read_jsonl, read_responses
+from gracelib.features.files import load_features
+from gracelib.jobs import notebook_parameters
 from gracelib.jobs.workers import n_workers
+from gracelib.models.prompting import Policy
+from gracelib.models.sampled_file import GenerationFile, sidecar
+from gracelib.models.sampling_inputs import check_settings
+from gracelib.paper.settings import PAPER, with_file
+from gracelib.text.responses import FIELDS, read_generations
+from gracelib.text.tasks import read_jsonl, read_responses
 
 
 def drawn(n):
@@ -42,9 +42,7 @@ def refused_or(function, place=""):
     try:
         return function()
     except (ValueError, OSError) as error:
-        assert type(error).__name__ not in ("UnicodeDecodeError", "UnicodeEncodeError", "JSONDecodeError"), repr(
-            error
-        )
+        assert type(error).__name__ not in ("UnicodeDecodeError", "UnicodeEncodeError", "JSONDecodeError"), repr(error)
         message = str(error)
         assert "\n" not in message and len(message) < 1500, message[:2000]
         assert place in message, message
@@ -54,8 +52,7 @@ def refused_or(function, place=""):
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=8) | st.just("\ud800"),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -128,9 +125,7 @@ def features_file(folder):
         "length": np.full(n, 4),
         **{name: np.full(n, 0.5) for name in ("loss", "mean_prob", "grad_norm")},
     }
-    save_file(
-        arrays, folder / "features.safetensors", metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})}
-    )
+    save_file(arrays, folder / "features.safetensors", metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})})
     return (folder / "features.safetensors").read_bytes()
 
 
@@ -146,9 +141,7 @@ def test_feature_files(tmp_path):
         | st.builds(
             lambda old, new: whole.replace(old, new[: len(old)].ljust(len(old))),
             st.sampled_from(texts),
-            st.sampled_from(
-                [b"null", b'"BF16"', b'"F8_E4M3"', b'"BOOL"', b'"x"', b"[-1]", b"[1, 2]", b"[]", b"{}"]
-            ),
+            st.sampled_from([b"null", b'"BF16"', b'"F8_E4M3"', b'"BOOL"', b'"x"', b"[-1]", b"[1, 2]", b"[]", b"{}"]),
         )
     )
     def check(content):
@@ -230,8 +223,7 @@ def test_parameters(text, tmp_path):
     for name, default in (refused_or(lambda: notebook_parameters.parameters_of(path), path.name) or {}).items():
         ast.literal_eval(default)
         refused_or(
-            lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default),
-            path.name,
+            lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default), path.name
         )
     refused_or(lambda: app._split(text))
     refused_or(lambda: figures_named(text))
@@ -263,9 +255,7 @@ NUMBERS = st.integers(-2, 3) | st.floats() | st.sampled_from([10**30, 2**63, -(1
 def test_sampling_settings(numbers, dtype, backend, prompts):
     m, temperature, top_p, tokens, parallel, batch, seed, _ = numbers
     refused_or(
-        lambda: check_settings(
-            prompts, m, temperature, top_p, tokens, backend, "chat", dtype, parallel, batch, seed
-        )
+        lambda: check_settings(prompts, m, temperature, top_p, tokens, backend, "chat", dtype, parallel, batch, seed)
     )
 
 

@@ -19,19 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gracelib.text import grading
-from gracelib.text.answers import (
-    LONGEST,
-    Number,
-    as_number,
-    final_answer,
-    first_number,
-    plain,
-    reference_answer,
-    tidy,
-)
-from gracelib.text.grading import Grader, compare, grade_rows
 from gracelib.jobs.paths import ROOT
+from gracelib.text import grading
+from gracelib.text.answers import LONGEST, Number, as_number, final_answer, first_number, plain, reference_answer, tidy
+from gracelib.text.grading import Grader, compare, grade_rows
 
 BAD = sorted((Path(__file__).parents[1] / "bad_inputs" / "grading").glob("*.json"))
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
@@ -344,9 +335,7 @@ def test_hostile_answers_neither_hang_nor_crash_nor_change_other_grades(tmp_path
         assert grader.grade(honest) == [True] * 5
     # CPU time, because a machine may be busy: about 1 s to start a process and its time limit for each that is stopped
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start < 60
-    wrong = [
-        path.stem for path, case, grade in zip(BAD, cases, grades, strict=False) if grade != case["correct"]
-    ]
+    wrong = [path.stem for path, case, grade in zip(BAD, cases, grades, strict=False) if grade != case["correct"]]
     assert not wrong, wrong
     assert grades[len(pairs) :] == [True] * 5
     assert not list(tmp_path.iterdir())  # nothing an answer says is run
@@ -371,14 +360,10 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux enforces a limit of a process's address space"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a limit of a process's address space")
 def test_an_answer_that_fills_the_memory_is_stopped_long_before():
     """2^(2^33) has 2^30 bytes: without a limit the process grows by hundreds of MiB before its time is up."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY_CODE], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", MEMORY_CODE], cwd=ROOT, capture_output=True, text=True, timeout=120)
     grades, kilobytes = done.stdout.split("\n")[:2]
     assert grades == "[False, True]", done.stderr
     assert int(kilobytes) < 200 * 1024
@@ -393,12 +378,7 @@ def test_a_process_that_dies_is_replaced_and_its_answer_counted():
 
     with pytest.MonkeyPatch.context() as patch, Grader(workers=1) as grader:
         patch.setattr(grading, "_Worker", Dying)
-        pairs = [
-            (r"\boxed{x+1}", "1+x"),
-            (r"\boxed{kill}", "1+x"),
-            (r"\boxed{2x}", "x+x"),
-            (r"\boxed{kill}", "1+x"),
-        ]
+        pairs = [(r"\boxed{x+1}", "1+x"), (r"\boxed{kill}", "1+x"), (r"\boxed{2x}", "x+x"), (r"\boxed{kill}", "1+x")]
         assert grader.grade(pairs) == [True, False, True, False]
         assert grader.n_timed_out == 2
 
@@ -429,10 +409,7 @@ def test_a_process_that_sleeps_is_ended_by_the_clock_on_the_wall():
 def test_a_missing_math_verify_is_said_with_the_remedy(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('No module named math_verify')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with (
-        pytest.raises(RuntimeError, match="No module named math_verify.*pip install math-verify"),
-        Grader() as grader,
-    ):
+    with pytest.raises(RuntimeError, match="No module named math_verify.*pip install math-verify"), Grader() as grader:
         grader.grade([(r"\boxed{x+1}", "1+x")])
 
 
@@ -490,14 +467,10 @@ def test_ten_open_models_have_their_accuracies_on_gsm8k(grader):
     files = {path.stem.split("__")[1]: rows_of(path) for path in (SHARED / "generations").glob("*.jsonl")}
     assert set(files) == set(EXPECTED)
     late = grader.n_timed_out
-    grades = iter(
-        grader.grade([(row["responses"][0], row["answer"]) for rows in files.values() for row in rows])
-    )
+    grades = iter(grader.grade([(row["responses"][0], row["answer"]) for rows in files.values() for row in rows]))
     found = {name: 100 * sum(next(grades) for _ in rows) / len(rows) for name, rows in files.items()}
     assert {
-        name: round(found[name] - EXPECTED[name], 1)
-        for name in found
-        if abs(found[name] - EXPECTED[name]) > 1
+        name: round(found[name] - EXPECTED[name], 1) for name in found if abs(found[name] - EXPECTED[name]) > 1
     } == {}
     assert grader.n_timed_out == late
 
@@ -518,13 +491,7 @@ def test_every_solution_of_math500_is_right_and_its_neighbour_is_not(grader):
     rows = rows_of(SHARED / "math" / "math500_test.jsonl")
     assert all(grader.grade([(row["solution"], row["answer"]) for row in rows]))
     others = rows[1:] + rows[:1]
-    wrong = grader.grade(
-        [(row["solution"], other["answer"]) for row, other in zip(rows, others, strict=True)]
-    )
-    equal = [
-        (row["answer"], other["answer"])
-        for row, other, right in zip(rows, others, wrong, strict=True)
-        if right
-    ]
+    wrong = grader.grade([(row["solution"], other["answer"]) for row, other in zip(rows, others, strict=True)])
+    equal = [(row["answer"], other["answer"]) for row, other, right in zip(rows, others, wrong, strict=True) if right]
     assert all(plain(a) == plain(b) or as_number(a) == as_number(b) for a, b in equal), equal
     assert len(equal) < 15

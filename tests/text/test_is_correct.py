@@ -4,8 +4,8 @@ in the project: too lenient or too strict, it moves all of them.
 
 import pytest
 
-from gracelib.text.is_correct import final_answer, is_correct
 from gracelib.models.evaluate import accuracy, grade
+from gracelib.text.is_correct import final_answer, is_correct
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,7 @@ def test_a_reference_without_a_number_is_an_error(answer):
 
 def test_average_and_best_of():
     rows = grade(
-        [
-            {"answer": "3", "responses": ["3", "4", "3", "5"]},
-            {"answer": "1", "responses": ["2", "2", "2", "2"]},
-        ]
+        [{"answer": "3", "responses": ["3", "4", "3", "5"]}, {"answer": "1", "responses": ["2", "2", "2", "2"]}]
     )
     assert rows[0]["correct"] == [True, False, True, False] and rows[1]["correct"] == [False] * 4
     # The prompts' shares are 1/2 and 0: variance 1/8, so the mean of two has a standard error of sqrt(1/16).

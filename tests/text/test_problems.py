@@ -16,15 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gracelib.text import problems
 from gracelib.jobs.paths import ROOT
+from gracelib.text import problems
 from gracelib.text.problems import load_problems
 from gracelib.text.tasks import question_id
 
 SHARED = Path(os.environ.get("GRACELIB_SHARED") or ROOT.parent / "shared") / "data"
-with_shared = pytest.mark.skipif(
-    not (SHARED / "gsm8k").is_dir(), reason="the real data are not beside the repository"
-)
+with_shared = pytest.mark.skipif(not (SHARED / "gsm8k").is_dir(), reason="the real data are not beside the repository")
 GSM8K = [
     {"question": f"What is {k} + {k}?", "answer": f"{k} + {k} = <<{k}+{k}={2 * k}>>{2 * k}\n#### {2 * k:,}"}
     for k in range(490, 520)
@@ -165,12 +163,8 @@ def test_the_hub_is_asked_for_all_parts_of_a_task(monkeypatch):
     assert asked == [(problems.TASKS["math"].hub_id, part, "train") for part in parts]
     assert len(load_problems("math", "someone/other-math")) == 2
     assert asked[-1] == ("someone/other-math", None, "test")
-    with pytest.raises(
-        ValueError, match=r"openai/gsm8k \(main\), split test, row 1: solution 'Half.*holds neither"
-    ):
-        monkeypatch.setattr(
-            datasets, "load_dataset", lambda *a, **b: [{**MATH[0], "solution": "Half of it."}]
-        )
+    with pytest.raises(ValueError, match=r"openai/gsm8k \(main\), split test, row 1: solution 'Half.*holds neither"):
+        monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: [{**MATH[0], "solution": "Half of it."}])
         load_problems("gsm8k")
 
 
@@ -186,9 +180,7 @@ def test_without_network_the_message_says_how_to_pass_a_local_file(tmp_path):
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(
-        "ValueError: cannot load 'openai/gsm8k', split 'test', from the Hugging Face hub ("
-    )
+    assert last.startswith("ValueError: cannot load 'openai/gsm8k', split 'test', from the Hugging Face hub (")
     assert last.endswith(
         "pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with "
         "files named after their split"

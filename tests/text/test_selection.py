@@ -16,7 +16,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gracelib.text.responses import FIELDS, RESPONSE, RESPONSES
-from gracelib.text.selection import Generations, Prompt, expand, read_generations, read_teachers, select_common, teacher_names
+from gracelib.text.selection import (
+    Generations,
+    Prompt,
+    expand,
+    read_generations,
+    read_teachers,
+    select_common,
+    teacher_names,
+)
 from gracelib.text.tasks import question_id, read_responses
 
 BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
@@ -162,9 +170,11 @@ def test_bytes_around_the_rows_do_not_matter(tmp_path):
         (tmp_path / name).write_bytes(data)
         assert told(read_generations(tmp_path / name)) == expected, name
     assert [p.where for p in read_generations(tmp_path / "crlf.JSONL").prompts] == [
-        f"{tmp_path / 'crlf.JSONL'}, line {k}" for k in (2, 4)]
+        f"{tmp_path / 'crlf.JSONL'}, line {k}" for k in (2, 4)
+    ]
     assert [p.where for p in read_generations(tmp_path / "bom.json").prompts] == [
-        f"{tmp_path / 'bom.json'}, line {k} (item {k - 2})" for k in (3, 4)]
+        f"{tmp_path / 'bom.json'}, line {k} (item {k - 2})" for k in (3, 4)
+    ]
 
 
 def test_lines_of_any_length(tmp_path):
@@ -202,9 +212,17 @@ def test_both_readers_of_this_package_agree():
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
 tables = st.lists(
-    st.fixed_dictionaries({"question": text, "responses": st.lists(text, min_size=1, max_size=3),
-                           "answer": st.none() | text.map(str.strip)}),
-    min_size=1, max_size=5, unique_by=lambda row: row["question"])
+    st.fixed_dictionaries(
+        {
+            "question": text,
+            "responses": st.lists(text, min_size=1, max_size=3),
+            "answer": st.none() | text.map(str.strip),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda row: row["question"],
+)
 
 
 @settings(quick, max_examples=12)
@@ -224,11 +242,14 @@ def test_one_content_in_every_form(rows, tmp_path):
 def test_parquet_columns(tmp_path):
     """Large and coded texts, unknown columns of any kind, many row groups; a column twice is a doubt."""
     n = 700
-    table = pa.table({
-        "id": pa.array([None, *range(1, n)]), "logits": pa.array([[0.5]] * n),
-        "problem": pa.array([f"q{i} ?" for i in range(n)], pa.large_string()),
-        "response": pa.array([f"a{i % 3}" for i in range(n)]).dictionary_encode(),
-    })
+    table = pa.table(
+        {
+            "id": pa.array([None, *range(1, n)]),
+            "logits": pa.array([[0.5]] * n),
+            "problem": pa.array([f"q{i} ?" for i in range(n)], pa.large_string()),
+            "response": pa.array([f"a{i % 3}" for i in range(n)]).dictionary_encode(),
+        }
+    )
     pq.write_table(table, tmp_path / "gen.parquet", row_group_size=97)
     prompts = read_generations(tmp_path / "gen.parquet").prompts
     assert [p.question for p in prompts] == [f"q{i} ?" for i in range(n)]
@@ -277,9 +298,12 @@ def test_any_json_is_read_or_refused(rows, good, name, lined, tmp_path):
 
 
 @settings(quick, max_examples=100)
-@given(data=st.binary(max_size=60) | st.text(max_size=40).map(str.encode)
-       | st.text(alphabet='{}[]",:\\ue \r\n"question"0', max_size=40).map(str.encode),
-       name=st.sampled_from(["f.jsonl", "f.json", "f.parquet"]))
+@given(
+    data=st.binary(max_size=60)
+    | st.text(max_size=40).map(str.encode)
+    | st.text(alphabet='{}[]",:\\ue \r\n"question"0', max_size=40).map(str.encode),
+    name=st.sampled_from(["f.jsonl", "f.json", "f.parquet"]),
+)
 def test_any_bytes_are_read_or_refused(data, name, tmp_path):
     (tmp_path / name).write_bytes(data)
     refused_or_read(tmp_path / name)
@@ -294,7 +318,9 @@ def test_any_damage_is_read_or_refused(data, tmp_path):
         pq.write_table(pa.Table.from_pylist([ROW, OTHER]), tmp_path / name)
         whole = (tmp_path / name).read_bytes()
         at = data.draw(st.integers(0, len(whole)))
-        (tmp_path / name).write_bytes(data.draw(st.sampled_from([whole[:at], whole[at:], whole[:at] + whole[at + 1:]])))
+        (tmp_path / name).write_bytes(
+            data.draw(st.sampled_from([whole[:at], whole[at:], whole[:at] + whole[at + 1 :]]))
+        )
     else:
         rows = [json.dumps(ROW), json.dumps(OTHER)]
         whole = (f"[\n{rows[0]},\n{rows[1]}\n]" if name == "f.json" else "\n".join(rows)).encode()
@@ -459,8 +485,11 @@ def test_too_few_responses_name_prompt_and_file():
     both = teacher("b", QUESTIONS[:3], m=4).prompts + teacher("b", QUESTIONS[3:5], m=3).prompts
     short = Generations("b", Path("b.jsonl"), both)
     for seed in range(4):
-        with pytest.raises(ValueError, match=r"^b, line 1: prompt '\w+' has 3 response\(s\), m=4 were asked for "
-                                             r"\(1 more prompts have too few\); use m <= 3, or sample more$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^b, line 1: prompt '\w+' has 3 response\(s\), m=4 were asked for "
+            r"\(1 more prompts have too few\); use m <= 3, or sample more$",
+        ):
             select_common([teacher("a", QUESTIONS, m=4), short], 2, 4, seed)
     assert select_common([teacher("a", QUESTIONS[:3], m=4), short], 3, 4, 0).n_common == 3
 

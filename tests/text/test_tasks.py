@@ -15,9 +15,7 @@ GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 
 
 def write(path, *lines):
-    path.write_text(
-        "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), "utf-8"
-    )
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), "utf-8")
     return path
 
 
@@ -27,10 +25,7 @@ def tokenizer():
 
 
 def test_rows_survive_writing_and_reading(tmp_path):
-    rows = [
-        {"id": "a", "question": "wie viele Bücher ?", "extra": [1, 2]},
-        {"id": 7, "question": "line\nbreak"},
-    ]
+    rows = [{"id": "a", "question": "wie viele Bücher ?", "extra": [1, 2]}, {"id": 7, "question": "line\nbreak"}]
     write_jsonl(tmp_path / "x.jsonl", rows)
     assert read_jsonl(tmp_path / "x.jsonl") == rows
 
@@ -55,13 +50,13 @@ def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
             [{**GOOD, "id": "a"}, {"question": "another ?", "id": "a"}],
             r"line 2: id 'a' stands already on line 1; put all",
         ),
-        (
-            [GOOD, {**GOOD, "answer": "9"}],
-            r"line 2: id '\w+' stands already on line 1",
-        ),  # the same question twice
+        ([GOOD, {**GOOD, "answer": "9"}], r"line 2: id '\w+' stands already on line 1"),  # the same question twice
         ([], r"x\.jsonl, line 1: the file is empty; expected one row a prompt"),
         (["\n", "  \n"], r"x\.jsonl, line 1: the file is empty: no rows in it"),
-        ([GOOD, {"question": "another ?", "id": ["a"]}], r"x\.jsonl, line 2: id a list of 1 is neither text nor a whole number"),
+        (
+            [GOOD, {"question": "another ?", "id": ["a"]}],
+            r"x\.jsonl, line 2: id a list of 1 is neither text nor a whole number",
+        ),
     ],
 )
 def test_bad_prompts_are_refused_with_file_and_line(tmp_path, lines, message):
@@ -70,10 +65,7 @@ def test_bad_prompts_are_refused_with_file_and_line(tmp_path, lines, message):
 
 
 def test_responses_are_cut_to_the_first_n_and_m(tmp_path):
-    rows = [
-        {"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]}
-        for i in range(4)
-    ]
+    rows = [{"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]} for i in range(4)]
     path = write(tmp_path / "r.jsonl", *rows)
     assert read_responses(path) == rows
     cut = read_responses(path, n_prompts=2, m=1)

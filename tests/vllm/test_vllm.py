@@ -15,10 +15,10 @@ if os.environ.get("GRACELIB_TEST_VLLM") != "1":
 import torch
 
 from gracelib.models import accuracy
-from gracelib.world import stories
-from gracelib.models.sampling import sample
 from gracelib.models.sampled_file import sidecar
+from gracelib.models.sampling import sample
 from gracelib.models.vllm_engine import VllmEngine
+from gracelib.world import stories
 from gracelib.world.cast import ModelSpec, TeacherSpec, build_model, build_tokenizer, train_teacher
 
 PROBLEMS = stories.draw_problems(160, "test", 0, 1, 3)
@@ -135,9 +135,7 @@ def test_top_p_arrives(made):
     """A nucleus of one token is greedy decoding."""
     greedy = [row["responses"][0] for row in rows(made("greedy-vllm", "vllm", m=1, temperature=0.0))]
     nucleus = rows(made("nucleus", "vllm", m=2, temperature=1.0, top_p=1e-6))
-    assert sum(row["responses"] == [text] * 2 for row, text in zip(nucleus, greedy, strict=True)) >= 0.98 * len(
-        greedy
-    )
+    assert sum(row["responses"] == [text] * 2 for row, text in zip(nucleus, greedy, strict=True)) >= 0.98 * len(greedy)
 
 
 def test_the_same_seed_writes_the_same_file_and_another_does_not(made):
@@ -177,17 +175,11 @@ def test_a_response_that_is_cut_off_is_counted_and_stops_at_the_right_place(made
     whole = {row["id"]: row["responses"] for row in rows(made("vllm", "vllm"))}
     short = rows(made("short", "vllm", max_new_tokens=3))
     assert all(row["n_truncated"] == M for row in short)
-    prefixes = [
-        w.startswith(s) for row in short for s, w in zip(row["responses"], whole[row["id"]], strict=True)
-    ]
+    prefixes = [w.startswith(s) for row in short for s, w in zip(row["responses"], whole[row["id"]], strict=True)]
     assert sum(prefixes) >= 0.98 * len(prefixes)
-    assert not any(
-        "<" in text for row in rows(made("vllm", "vllm")) for text in row["responses"]
-    )  # no special token
+    assert not any("<" in text for row in rows(made("vllm", "vllm")) for text in row["responses"])  # no special token
 
 
 def test_the_sidecar_names_the_engine(made):
     said = json.loads(sidecar(made("vllm", "vllm")).read_text("utf-8"))["settings"]
-    assert (
-        said["backend"] == "vllm" and said["versions"]["vllm"].startswith("vllm") and said["dtype"] == "float32"
-    )
+    assert said["backend"] == "vllm" and said["versions"]["vllm"].startswith("vllm") and said["dtype"] == "float32"

@@ -12,9 +12,9 @@ from random import Random
 
 import pytest
 
-from gracelib.world import stories as world
-from gracelib.text.is_correct import final_answer, is_correct
 from gracelib.models.encoding import STUDENT_TEMPLATE
+from gracelib.text.is_correct import final_answer, is_correct
+from gracelib.world import stories as world
 from gracelib.world.cast import build_tokenizer
 
 EXAMPLE = world.Problem(9, (1, -5, 7), "ann", "books", ("finds", "loses", "gets"))
@@ -88,9 +88,7 @@ def test_draws_are_deterministic_distinct_and_in_range():
 
 
 def test_bad_draws_are_refused():
-    with pytest.raises(
-        ValueError, match=r"split='validation' is not one of \['distill', 'pretrain', 'test'\]"
-    ):
+    with pytest.raises(ValueError, match=r"split='validation' is not one of \['distill', 'pretrain', 'test'\]"):
         world.draw_problems(3, "validation", 0)
     with pytest.raises(
         ValueError, match=r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer"
@@ -113,16 +111,7 @@ def claims(text: str, manner: str, problem: world.Problem) -> list[tuple[int, in
         return [signed(*found) for found in re.findall(rf"\b{_OP} = (\d+)", body)]
     if manner == "check":
         found = re.findall(rf"\b{_OP} = (\d+) (?:since|as|because) (\d+) ([+-]) (\d) = (\d+)", body)
-        for (
-            a,
-            sign,
-            s,
-            b,
-            b_again,
-            sign_back,
-            s_back,
-            a_again,
-        ) in found:  # the check is the exact inverse of its step
+        for a, sign, s, b, b_again, sign_back, s_back, a_again in found:  # the check is the exact inverse of its step
             assert (a, s, b) == (a_again, s_back, b_again) and {sign, sign_back} == {"+", "-"}
         return [signed(*f[:4]) for f in found]
     if manner == "reversed":
@@ -233,11 +222,7 @@ def test_mixture_follows_its_shares():
     pairs = world.mixture_texts(1200, 0, shares, 0.0, 1, 5)
     tables = sum("|" in text for _, text in pairs) / len(pairs)
     assert tables == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 1200) ** 0.5)
-    assert (
-        pairs
-        == world.mixture_texts(1200, 0, shares, 0.0, 1, 5)
-        != world.mixture_texts(1200, 1, shares, 0.0, 1, 5)
-    )
+    assert pairs == world.mixture_texts(1200, 0, shares, 0.0, 1, 5) != world.mixture_texts(1200, 1, shares, 0.0, 1, 5)
 
 
 # --- words --------------------------------------------------------------------------------------------------
@@ -250,10 +235,7 @@ def test_the_tokenizer_knows_every_word_and_round_trips(tokenizer, noise):
     """
     rng, unknown = Random(11), tokenizer.unk_token_id
     for problem in problems(400, seed=6):
-        for text in [
-            problem.question,
-            *(world.solve(problem, manner, rng, noise) for manner in world.MANNERS),
-        ]:
+        for text in [problem.question, *(world.solve(problem, manner, rng, noise) for manner in world.MANNERS)]:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert unknown not in ids, text
             assert tokenizer.decode(ids) == text
@@ -270,9 +252,7 @@ def test_the_tokenizer_saves_and_loads_like_any_other(tokenizer, tmp_path):
     for problem in problems(20, seed=8):
         prompt = STUDENT_TEMPLATE.format(question=problem.question)
         ids = loaded(prompt, add_special_tokens=False)["input_ids"]
-        assert (
-            ids == tokenizer(prompt, add_special_tokens=False)["input_ids"] and loaded.unk_token_id not in ids
-        )
+        assert ids == tokenizer(prompt, add_special_tokens=False)["input_ids"] and loaded.unk_token_id not in ids
         text = world.solve(problem, "table", Random(0))
         assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
 
@@ -286,6 +266,11 @@ def test_special_tokens_do_not_collide_with_words(tokenizer):
 def test_the_world_is_frozen():
     """Scores are compared across commits on this very text: a change to the world is a decision, listed in the README
     with its reason, and shows here."""
-    text = json.dumps([world.vocabulary(), world.mixture_texts(300, 0, dict.fromkeys(world.MANNERS, 1.0), 0.25, 1, 5),
-                       [(p.question, p.answer) for p in world.draw_problems(300, "distill", 0)]])
+    text = json.dumps(
+        [
+            world.vocabulary(),
+            world.mixture_texts(300, 0, dict.fromkeys(world.MANNERS, 1.0), 0.25, 1, 5),
+            [(p.question, p.answer) for p in world.draw_problems(300, "distill", 0)],
+        ]
+    )
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9857dd3a7a87d9fd"
