@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gracelib.models.devices import DTYPES
 from gracelib.text.problems import TASKS as PROBLEMS
 
 LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
@@ -115,7 +114,7 @@ def read_overrides(path: Path | str) -> dict:
 
 def out_of_range(name: str, value) -> str:
     """What is wrong with the value of a setting of scale paper, in words; "" if nothing is. Its type fits already."""
-    choices = {"backend": ("vllm", "transformers"), "feature_dtype": DTYPES}
+    choices = {"backend": ("vllm", "transformers"), "feature_dtype": ("float32", "bfloat16", "float64")}
     if name in choices:
         return "" if value in choices[name] else f"choose one of {', '.join(choices[name])}"
     if isinstance(value, str | list):
