@@ -20,6 +20,7 @@ from gracelib.evidence.ablations import at_setting
 from gracelib.evidence.claim_measures import interval, regret_draws, resamples, spearman_draws, within
 from gracelib.experiment import extras, feature_measures, measures
 from gracelib.experiment import tables as pipeline
+from gracelib.experiment.plan import compared_at
 from gracelib.experiment.scales import get_scale
 
 POINTS = " points"
@@ -99,7 +100,7 @@ class World:
     def compared(self, where: str = "first") -> pd.DataFrame:
         """The cells of a frame at the temperature where teachers are compared."""
         frame = self.frame(where)
-        return frame[np.isclose(frame.temperature, measures.compared_at(self.config))].reset_index(drop=True)
+        return frame[np.isclose(frame.temperature, compared_at(self.config))].reset_index(drop=True)
 
     def error(self, frame: pd.DataFrame, accuracy: str = "average_at_k") -> pd.Series:
         """Standard error of an accuracy from the test problems; binomial where each problem is right or wrong."""
@@ -251,7 +252,7 @@ def correlation(
     def measure(w: World) -> Measured:
         frame, extra = w.frame(where), ""
         if at_compared:
-            frame, extra = w.compared(where), f" at T = {measures.compared_at(w.config):g}"
+            frame, extra = w.compared(where), f" at T = {compared_at(w.config):g}"
         draws = w.rho(score, frame, accuracy)
         return w.measured(draws, f"signed Spearman of {SCORES[score].label}{extra}", "", f", {len(frame)} cells")
 

@@ -17,9 +17,9 @@ import pandas as pd
 
 from gracelib.evidence.ranks import DegenerateError, spearman
 from gracelib.experiment import scoring
-from gracelib.experiment.measures import KEY, compared_at
+from gracelib.experiment.plan import KEY, Plan, compared_at
 from gracelib.experiment.scales import Scale, get_scale
-from gracelib.experiment.tables import Plan, _finish, _table
+from gracelib.experiment.tables import _finish, _table
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
 

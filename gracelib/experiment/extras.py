@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from gracelib.experiment.filtering import FILTERED, KEPT
-from gracelib.experiment.measures import KEY, compared_at
+from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at
 from gracelib.experiment.scales import Scale, get_scale
-from gracelib.experiment.tables import Plan, _accuracy, _table, cell_scores, load_features
+from gracelib.experiment.tables import _table, cell_scores, load_features
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
@@ -183,7 +183,7 @@ def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
         for cell, job in extra.filtered.items():
             row = dict(zip(KEY, (extra.plan.task.name, config.student, *cell), strict=True)) | _kept(job)
             undefined = {"average": np.nan, "average_se": np.nan}
-            row |= _accuracy(extra.filtered_accuracy[cell], root) if cell in there else undefined
+            row |= accuracy_of(extra.filtered_accuracy[cell], root) if cell in there else undefined
             if cell in scored:
                 features = load_features(extra.filtered_features[cell].folder(root), config.m, config.d)
                 with warnings.catch_warnings():  # resampled responses repeat: that nu decides more is what they do
@@ -209,7 +209,7 @@ def training_runs(scale: str, recompute: bool = True) -> pd.DataFrame:
         run_jobs([*extra.test.values(), *extra.train.values()], root, "epochs and generations")
         usual = {"epochs": config.epochs, "generations": config.M}
         for (axis, teacher, value), job in extra.test.items():
-            test, train = _accuracy(job, root), _accuracy(extra.train[axis, teacher, value], root)
+            test, train = accuracy_of(job, root), accuracy_of(extra.train[axis, teacher, value], root)
             key = (extra.plan.task.name, config.student, teacher, compared_at(config))
             rows.append(
                 dict(zip(KEY, key, strict=True))

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from gracelib.experiment import scoring
-from gracelib.experiment.measures import KEY, compared_at
+from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import Scale, get_scale
-from gracelib.experiment.tables import Plan, _finish, _table
+from gracelib.experiment.tables import _finish, _table
 from gracelib.features.files import load_features
 from gracelib.jobs import paths
 from gracelib.jobs.store import META, Job, Stage
@@ -66,7 +66,7 @@ def lengths(scale: str, recompute: bool = True) -> pd.DataFrame:
     """
 
     def make():
-        plans = [Plan(get_scale(scale), task.name) for task in get_scale(scale).tasks]
+        plans = plans_of(get_scale(scale))
         _finish([plan.features for plan in plans], "features")
         found = []
         for plan in plans:
@@ -116,7 +116,7 @@ def cost(scale: str, recompute: bool = True) -> pd.DataFrame:
     config = get_scale(scale)
 
     def make():
-        plans = [Plan(config, task.name) for task in config.tasks]
+        plans = plans_of(config)
         timing = timings(config, plans)
         trained = {
             (plan.task.name, *cell): job

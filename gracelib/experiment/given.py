@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import command_for, get_scale
-from gracelib.experiment.tables import Plan
 from gracelib.experiment.verify import (
     STANDARD_ERRORS,
     Cell,

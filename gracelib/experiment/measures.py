@@ -15,22 +15,15 @@ import pandas as pd
 from gracelib.evidence.coverage import DESIGNS
 from gracelib.experiment import scoring
 from gracelib.experiment.pathological import KINDS, PathologicalPlan
+from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import Scale, get_scale
-from gracelib.experiment.tables import Plan, _accuracy, _table, cell_scores, load_features
+from gracelib.experiment.tables import _table, cell_scores, load_features
 from gracelib.intervals import grace_difference, grace_interval
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
 from gracelib.scores import Grace, recalibrate
 from gracelib.text.tasks import read_responses
-
-KEY = ["task", "student", "teacher", "temperature"]
-COMPARED_AT = 0.6  #: the temperature at which teachers are compared (the paper's figure 5)
-
-
-def compared_at(scale: Scale) -> float:
-    """The scale's temperature closest to the one at which teachers are compared."""
-    return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
 
 
 def _per_cell(
@@ -53,7 +46,7 @@ def _per_cell(
 
 def jobs(config: Scale) -> dict[str, dict[tuple, Job]]:
     """What the tables of this module are read off, finished features aside: jobs by `KEY` (or name), by what they do."""
-    plans, both = [Plan(config, task.name) for task in config.tasks], {"n_folds": config.n_folds, "nu": config.nu}
+    plans, both = plans_of(config), {"n_folds": config.n_folds, "nu": config.nu}
     n_sets = 20 if config.name in ("nano", "smoke") else 200
     return {
         "variants": _per_cell(plans, scoring.VARIANTS, both),
@@ -324,7 +317,10 @@ def pathological(scale: str, recompute: bool = True) -> pd.DataFrame:
         odd = PathologicalPlan(Plan(config))
         run_jobs([*odd.student_accuracy.values()], root, "odd students")
         trained = pd.DataFrame(
-            [{"student": s, "teacher": kind, **_accuracy(job, root)} for (s, kind), job in odd.student_accuracy.items()]
+            [
+                {"student": s, "teacher": kind, **accuracy_of(job, root)}
+                for (s, kind), job in odd.student_accuracy.items()
+            ]
         )
         return pathological_scores(scale, recompute=False).merge(
             trained.rename(columns={"average": "average_at_k"}), on=["student", "teacher"], validate="1:1"

@@ -7,7 +7,6 @@ CUDA_VISIBLE_DEVICES and another part of the cells; two that want the same job w
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 import sys
@@ -180,8 +179,3 @@ def run_in_turn(jobs: Iterable[Job], root: Path, drop: Iterable[Job] = (), isola
 def _compute_apart(job: Job, root: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker) as pool:
         pool.submit(compute, job, root).result()
-
-
-def accuracy_of(job: Job, root: Path) -> dict[str, float]:
-    """What a measuring job found."""
-    return json.loads((job.folder(root) / "accuracy.json").read_text(encoding="utf-8"))

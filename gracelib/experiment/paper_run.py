@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from gracelib.drawing import correlations
-from gracelib.experiment import measures
 from gracelib.experiment import tables as pipeline
-from gracelib.experiment.paper_plan import PaperPlan, accuracy_of, run_in_turn
+from gracelib.experiment.paper_plan import PaperPlan, run_in_turn
+from gracelib.experiment.plan import KEY, accuracy_of, compared_at
 from gracelib.jobs import notebooks, paths
 from gracelib.paper.cast import check_access
 from gracelib.paper.cost import Assumptions
@@ -72,7 +72,7 @@ def tables(scale: PaperScale, plans: Sequence[PaperPlan]) -> list[Path]:
     cells = [(plan, cell, job) for plan in plans for cell, job in plan.features.items()]
 
     def key(plan: PaperPlan, cell: tuple) -> dict:
-        return dict(zip(measures.KEY, (plan.task.name, *cell), strict=True))
+        return dict(zip(KEY, (plan.task.name, *cell), strict=True))
 
     def features(plan, cell, job):
         f = pipeline.load_features(job.folder(root), scale.m, scale.d)
@@ -162,7 +162,7 @@ def draw(scale: PaperScale) -> list[Path]:
     name, k = scale.name, scale.k
     named = {task.name: pipeline.cells(name, task.name) for task in scale.tasks}
     first, longer = named[scale.tasks[0].name], named.get("long") if len(named) > 1 else None
-    student, at = scale.student, measures.compared_at(scale)
+    student, at = scale.student, compared_at(scale)
     drawn = {
         "fig01_correlations": correlations.figure1(first, student, name, longer=longer, k=k),
         "fig02_scatter": correlations.figure2(first, student, name, k=k),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from random import Random
 
 from gracelib.experiment import scoring, stages
-from gracelib.experiment.tables import Plan
+from gracelib.experiment.plan import Plan
 from gracelib.jobs.store import Job
 
 KINDS = {"self": "the student itself, T = 1", "random": "random words", "repeated": "one response for everything"}

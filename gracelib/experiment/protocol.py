@@ -11,9 +11,9 @@ from __future__ import annotations
 import pandas as pd
 
 from gracelib.experiment import stages
-from gracelib.experiment.measures import compared_at
+from gracelib.experiment.plan import Plan, accuracy_of, compared_at
 from gracelib.experiment.scales import Scale, get_scale
-from gracelib.experiment.tables import Plan, _accuracy, _table
+from gracelib.experiment.tables import _table
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
@@ -66,7 +66,7 @@ def protocol(scale: str, recompute: bool = True) -> pd.DataFrame:
                 "teacher": teacher,
                 "temperature": compared_at(config),
                 "setting": setting,
-                **_accuracy(job, root),
+                **accuracy_of(job, root),
             }
             for (teacher, setting), job in made.items()
         ]

@@ -17,6 +17,7 @@ from pathlib import Path
 from gracelib.experiment import estimators, extras, feature_measures, measures, protocol, stages, tables
 from gracelib.experiment.filtering import FILTERED
 from gracelib.experiment.pathological import PathologicalPlan
+from gracelib.experiment.plan import Plan, plans_of
 from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
 from gracelib.experiment.table_files import read_table
 from gracelib.jobs import notebooks, paths
@@ -119,7 +120,7 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
 
     Of the filtered students only the filters are in it: which students there can be is known once these have run.
     """
-    plans, found = [tables.Plan(config, task.name) for task in config.tasks], {}
+    plans, found = plans_of(config), {}
     found["teachers"] = [
         job
         for plan in plans
@@ -144,7 +145,7 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
     return found
 
 
-def _scored(config: Scale, plans: list[tables.Plan]) -> list[Job]:
+def _scored(config: Scale, plans: list[Plan]) -> list[Job]:
     """What scores or times features that are finished."""
     groups = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
     return [job for group in groups for job in group.values()]
@@ -163,7 +164,7 @@ def _models(config: Scale) -> None:
     with worker_pool(n_workers()) as pool:
         run_jobs(found, paths.runs(), f"{config.name}: models and gradients", pool)
         # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
-        plans = [tables.Plan(config, task.name) for task in config.tasks]
+        plans = plans_of(config)
         found = extras.filtered_jobs(extras.ExtraPlan(plans[0]))
         run_jobs([*found, *_scored(config, plans)], paths.runs(), f"{config.name}: filtered students, ablations", pool)
 

@@ -23,8 +23,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from gracelib.experiment.plan import Plan, accuracy_of, plans_of
 from gracelib.experiment.scales import Scale, command_for, get_scale
-from gracelib.experiment.tables import Plan, _accuracy, _teacher_row, cell_scores, feature_means
+from gracelib.experiment.tables import _teacher_row, cell_scores, feature_means
 from gracelib.features.files import load_features
 from gracelib.influence import grace_influence
 from gracelib.intervals import grace_interval
@@ -75,7 +76,7 @@ def sample(config: Scale, n: int, seed: int) -> list[tuple]:
     """
     cost = {
         (plan.task.name, *cell): sum(job.cost for job in with_upstream(cell_jobs(plan, cell)))
-        for plan in (Plan(config, task.name) for task in config.tasks)
+        for plan in plans_of(config)
         for cell in plan.features
     }
     if not 0 < n <= len(cost):
@@ -233,7 +234,7 @@ def _key(table: str, cell: tuple) -> tuple:
 def _again(config: Scale, cell: Cell, root: Path) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Table -> column -> (value, its standard error over prompts or None where none is known), of a cell just made."""
     data = read_responses(cell.responses.folder(root) / "responses.jsonl", allow_empty=True)
-    result = _accuracy(cell.teacher_accuracy, root)
+    result = accuracy_of(cell.teacher_accuracy, root)
     errors = {
         "accuracy": result["average_se"],
         "train_accuracy": _error([np.mean(row["correct"][: config.M]) for row in data]),
@@ -253,7 +254,7 @@ def _again(config: Scale, cell: Cell, root: Path) -> dict[str, dict[str, tuple[f
     accuracies = {
         name: {k: (v, result["average_se"] if k == "average" else None) for k, v in result.items()}
         for name, job in (("base_students", cell.base_accuracy), ("students", cell.student_accuracy))
-        for result in [_accuracy(job, root)]
+        for result in [accuracy_of(job, root)]
     }
     return {"teachers": teachers, "features": means, "scores": scored, **accuracies}
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from gracelib.cli.app import app
 from gracelib.experiment import extras, measures, tables
 from gracelib.experiment import run as commands
+from gracelib.experiment.plan import Plan
 from gracelib.experiment.run import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
 from gracelib.experiment.scales import SCALES, get_scale
-from gracelib.experiment.tables import Plan
 from gracelib.jobs import notebook_checks, notebooks, paths
 from gracelib.paper.items import FIGURES
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gracelib.experiment import estimators, tables
-from gracelib.experiment.measures import compared_at
+from gracelib.experiment.plan import KEY, compared_at
 from gracelib.experiment.scales import get_scale
 from gracelib.features.estimators import PARAMS
 from gracelib.ranking.rank import PROJECTIONS
@@ -30,7 +30,7 @@ def made_table():
     }
     return pd.DataFrame(
         [
-            dict(zip(estimators.KEY, cell, strict=True))
+            dict(zip(KEY, cell, strict=True))
             | {
                 "estimator": name,
                 "parameters": 100,
@@ -63,9 +63,9 @@ def test_at_nano_the_exact_estimator_is_the_pipelines(tmp_path, monkeypatch):
     scores = tables.score_table("nano")
     table = estimators.estimators("nano")
     here = (scores.task == config.tasks[0].name) & (scores.student == config.student)
-    own = scores[here & (scores.temperature == compared_at(config))].set_index(estimators.KEY)
+    own = scores[here & (scores.temperature == compared_at(config))].set_index(KEY)
     assert len(table) == len(own) * len(estimators.ESTIMATORS) and table.volatile.all()
-    wide = table.pivot(index=estimators.KEY, columns="estimator", values="grace")
+    wide = table.pivot(index=KEY, columns="estimator", values="grace")
     np.testing.assert_allclose(wide["exact"], own.grace.reindex(wide.index), rtol=2e-3)
     for name in list(estimators.ESTIMATORS)[1:]:
         assert np.isfinite(wide[name]).all() and (wide[name] > 0).all()

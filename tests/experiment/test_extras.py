@@ -14,8 +14,8 @@ import pytest
 
 from gracelib.experiment import extras, tables
 from gracelib.experiment.extras import ExtraPlan, filtered_cells, strongest, tersest, training_axes, weakest
+from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import SCALES, get_scale
-from gracelib.experiment.tables import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """

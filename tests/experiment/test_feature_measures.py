@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from gracelib.experiment import feature_measures
+from gracelib.experiment.plan import KEY, Plan
 from gracelib.experiment.scales import get_scale
-from gracelib.experiment.tables import Plan
 from gracelib.jobs import paths
 from gracelib.jobs.store import META, compute, signed
 
@@ -110,7 +110,7 @@ def test_bad_features_are_refused(length, norm, message):
 
 def test_every_cell_of_every_task_is_binned(runs):
     table = feature_measures.lengths("nano")
-    key = feature_measures.KEY
+    key = KEY
     assert [*table.columns[:4]] == key and set(map(tuple, table[key].to_numpy())) == set(runs)
     for cell, own in table.groupby(key):
         assert own["count"].sum() == len(runs[cell]["length"])

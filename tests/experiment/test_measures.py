@@ -13,6 +13,7 @@ import pytest
 
 from gracelib.experiment import measures, tables
 from gracelib.experiment.pathological import KINDS, PathologicalPlan, random_responses, repeated_response
+from gracelib.experiment.plan import KEY
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import workers
 from gracelib.scores import grace
@@ -139,7 +140,7 @@ def test_the_tables_agree_with_each_other_and_with_the_scores(here):
     np.testing.assert_allclose(
         full[(full.task == "short") & (full.student == "first")].nu_share, few.nu_share, rtol=1e-4
     )
-    assert not grid.duplicated([*measures.KEY, "n", "m", "d", "n_folds", "nu", "power"]).any()
+    assert not grid.duplicated([*KEY, "n", "m", "d", "n_folds", "nu", "power"]).any()
     assert grid.notna().all(axis=None)
     cmi = measures.cmi("nano", recompute=False)
     assert set(cmi.preconditioner) == {"smoothed", "identity"} and set(cmi.space) == {"g", "h"}

@@ -25,6 +25,7 @@ from gracelib.cli.app import app
 from gracelib.experiment import extras, given, run, scales, verify
 from gracelib.experiment import tables as pipeline
 from gracelib.experiment.filtering import KEPT
+from gracelib.experiment.plan import Plan, accuracy_of
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, notebooks, paths, store
 from gracelib.jobs.store import META, file_hash, signed, verified
@@ -288,8 +289,7 @@ def test_tables_of_another_cpu_are_compared_within_their_errors(place, monkeypat
     assert table.verdict["scores.badge"] == "not compared" and "scores.badge" not in result.stdout
     assert table.tolerance["scores.grace"] > table.tolerance["features.loss"] > 0
     shares = [
-        store_error["average_se"]
-        for store_error in [pipeline._accuracy(pipeline.Plan(NANO).teacher_accuracy[CELL[2:]], paths.runs())]
+        store_error["average_se"] for store_error in [accuracy_of(Plan(NANO).teacher_accuracy[CELL[2:]], paths.runs())]
     ]
     assert table.tolerance["teachers.accuracy"] == pytest.approx(3 * 2**0.5 * shares[0])
     assert "no tables of lab, lab-world1, lab-world2 are here" in result.stdout
@@ -357,7 +357,7 @@ def test_bad_usage_is_refused_before_anything_is_computed(place, monkeypatch):
 OTHER_CPU = """
 from pathlib import Path
 import sys
-from gracelib.experiment.tables import Plan
+from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import NANO
 from gracelib.jobs.store import compute
 compute(Plan(NANO).features[{cell!r}], Path(sys.argv[1]))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.experiment import extras
-from gracelib.experiment.measures import KEY, compared_at
+from gracelib.experiment.plan import KEY, compared_at
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from gracelib.cli.app import app
 from gracelib.drawing.style import family
 from gracelib.experiment import paper_run
+from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import command_for, get_scale
-from gracelib.experiment.tables import Plan
 from gracelib.jobs.paths import ROOT
 from gracelib.paper import cast, cost
 from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
