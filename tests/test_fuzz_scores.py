@@ -13,7 +13,7 @@ from gracelib import scores
 from gracelib.baselines import SCORES, compute_scores
 from gracelib.cmi import cmi_bound
 from gracelib.evidence.ranks import regret, spearman
-from gracelib.influence import grace_influence
+from gracelib.intervals import grace_influence
 
 ENTRIES = st.sampled_from(
     [0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 5e-324, 1e-8, 1e8, 1e150, 1e160, -1e300, np.nan, np.inf]

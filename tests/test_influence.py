@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from gracelib.evidence.coverage import DESIGNS, Design, coverage
-from gracelib.influence import grace_influence, grace_without
-from gracelib.intervals import grace_difference, grace_interval
+from gracelib.intervals import grace_difference, grace_influence, grace_interval, grace_without
 from gracelib.moments import assign_folds
 from gracelib.scores import grace
 

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from gracelib.influence import grace_influence
-from gracelib.intervals import grace_interval
+from gracelib.intervals import grace_influence, grace_interval
 from gracelib.scores import grace
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from gracelib.intervals import Interval
+
 DIRECTIONS = ("lower", "higher")
 #: Up to this many clusters a percentile interval is a fifth or more too narrow even for a mean: for k clusters its
 #: half-width is 1.96 sqrt((k - 1) / k) standard errors where Student's t asks for 2.26 (k = 10) or 2.57 (k = 6).
@@ -35,19 +37,6 @@ class Regret:
     points: float  #: 100 (best accuracy - accuracy of the selected cell); mean over tied cells
     selected: tuple[int, ...]  #: indices of the cells the score ranks first
     best: int  #: index of the (first) cell with the best accuracy
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A statistic with its percentile interval, and what went into it."""
-
-    value: float  #: the statistic on the data as given
-    low: float
-    high: float
-    level: float  #: 0.95 by default
-    n_clusters: int
-    n_boot: int
-    n_degenerate: int  #: resamples on which the statistic was undefined; each was redrawn
 
 
 def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) -> float:

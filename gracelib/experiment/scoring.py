@@ -46,7 +46,7 @@ def run_few_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.influence import grace_influence
+    from gracelib.intervals import grace_influence
     from gracelib.scores import grace, recalibrate
 
     f = _features(inputs, params)

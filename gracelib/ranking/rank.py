@@ -21,8 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from gracelib.baselines import compute_scores
-from gracelib.influence import grace_influence
-from gracelib.intervals import grace_difference, grace_interval
+from gracelib.intervals import grace_difference, grace_influence, grace_interval
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, sweep
 from gracelib.models.checkpoints import check_student, load_student, without_weights
