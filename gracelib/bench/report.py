@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gracelib.drawing.saving import _json_ready, _picture_writers
+from gracelib.drawing.saving import json_ready, picture_writers
 from gracelib.drawing.style import DOUBLE, EDGE, SMALL, frame, styled
 from gracelib.jobs.store import file_hash, versions, write_atomically
 
@@ -191,7 +191,7 @@ def save(table: pd.DataFrame, folder: Path, name: str, parameters: dict) -> list
     title, written = "Time of the features, beside other ways and the floor", []
     writers = {
         ".csv": lambda part: table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n"),
-        **_picture_writers(figure(table), name, title),
+        **picture_writers(figure(table), name, title),
     }
     for ending, write in writers.items():
         written.append(folder / f"{name}{ending}")
@@ -207,6 +207,6 @@ def save(table: pd.DataFrame, folder: Path, name: str, parameters: dict) -> list
         "files": {path.name: file_hash(path) for path in written},
     }
     path = folder / f"{name}.json"
-    dumped = json.dumps(_json_ready(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    dumped = json.dumps(json_ready(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(dumped, encoding="utf-8"))
     return [*written, path]

@@ -136,9 +136,10 @@ def gallery(
 ) -> None:
     """Write one self-contained HTML page with every figure of a scale."""
     from gracelib.drawing import gallery as page
+    from gracelib.experiment.scales import get_scale
 
     with _one_line_errors():
-        print(page.write(scale, out))
+        print(page.write(get_scale(scale), out))
 
 
 def _set_device(device: str, dtype: str) -> None:

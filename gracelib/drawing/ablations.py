@@ -25,7 +25,6 @@ from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, GREY, SINGLE, SMALL, frame, styled
 from gracelib.evidence.ablations import few, grid_correlations, setting_change
 from gracelib.evidence.cells import select
-from gracelib.experiment.scales import Scale
 from gracelib.paper.reported import paper_values
 
 PAPER_N, PAPER_D = 512, (512, 1024)
@@ -38,7 +37,7 @@ HOLLOW = "ν decides the score"
 PALE = ListedColormap(1 - 0.5 * (1 - colormaps["PuOr"](np.linspace(0, 1, 256))[:, :3]))
 
 
-def defaults(config: Scale) -> dict[str, float]:
+def defaults(config) -> dict[str, float]:
     """The scale's own setting of everything that the grid varies."""
     return {
         "n": config.n_prompts,
@@ -50,7 +49,7 @@ def defaults(config: Scale) -> dict[str, float]:
     }
 
 
-def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
+def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config) -> Drawn:
     """Figure 19: GRACE's correlation against d, against n, and for every n with every d. Two columns wide.
 
     `cells` from `tables.cells` (first task), `grid` from `measures.grid`.
@@ -112,7 +111,7 @@ def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     )
 
 
-def _sizes_sentence(table: pd.DataFrame, grid: pd.DataFrame, cells: pd.DataFrame, config: Scale) -> tuple[str, dict]:
+def _sizes_sentence(table: pd.DataFrame, grid: pd.DataFrame, cells: pd.DataFrame, config) -> tuple[str, dict]:
     base, parts, ours = defaults(config), [], {}
     wide = table.pivot(index="n", columns="d", values="spearman")
     if wide.isna().all(axis=None):
@@ -132,7 +131,7 @@ def _sizes_sentence(table: pd.DataFrame, grid: pd.DataFrame, cells: pd.DataFrame
     return "; ".join(parts) + ".", ours
 
 
-def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scale) -> Drawn:
+def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config) -> Drawn:
     """Figure 20: GRACE's correlation against the number of folds C, for each task (name -> its cells). One column wide."""
     base, tables, parts = defaults(config), [], []
     for task, own in cells.items():
@@ -186,7 +185,7 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
     )
 
 
-def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
+def settings(cells: pd.DataFrame, grid: pd.DataFrame, config) -> Drawn:
     """GRACE's correlation against the smoothing nu for three length powers, and against m. Two columns wide."""
     base, rows = defaults(config), select(cells, config.student, ())
     smoothed = grid_correlations(grid, cells, config.student, base, ("nu", "power"))

@@ -22,7 +22,6 @@ from urllib.parse import quote
 
 from gracelib.baselines import SCORES
 from gracelib.drawing.saving import check_sidecars
-from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
 from gracelib.paper.items import FIGURES, Item
@@ -98,15 +97,14 @@ $body
 SCROLL = Template('<div class="scroll$more" tabindex="0" role="region" aria-label="$label">$content</div>')
 
 
-def write(scale: str, out: Path | None = None) -> Path:
-    """Write the page of a scale to `out` (build/gallery-<scale>.html, git-ignored); the path.
+def write(config, out: Path | None = None) -> Path:
+    """Write the page of a scale (`scales.get_scale`) to `out` (build/gallery-<scale>.html, git-ignored); the path.
 
-    Figures that are not drawn yet are listed on the page and on stderr. ValueError for an unknown scale,
-    FileNotFoundError where no figure of it is drawn.
+    Figures that are not drawn yet are listed on the page and on stderr. FileNotFoundError where no figure of it is drawn.
     """
-    get_scale(scale)
+    scale = config.name
     out = Path(out or paths.ROOT / "build" / f"gallery-{scale}.html")
-    text, missing = page(scale, out.resolve().parent)
+    text, missing = page(config, out.resolve().parent)
     if len(missing) == len(FIGURES):
         raise FileNotFoundError(
             f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): run `make figures SCALE={scale}` first"
@@ -120,8 +118,9 @@ def write(scale: str, out: Path | None = None) -> Path:
     return out
 
 
-def page(scale: str, base: Path) -> tuple[str, list[str]]:
+def page(config, base: Path) -> tuple[str, list[str]]:
     """The page as HTML, its links relative to the folder `base`; and the figures that are missing on it."""
+    scale = config.name
     problems, missing, sections = check_sidecars(scale), [], []
     for name, item in FIGURES.items():
         sidecar = _sidecar(scale, name)
@@ -129,7 +128,6 @@ def page(scale: str, base: Path) -> tuple[str, list[str]]:
             missing.append(name)
         wrong = [line for line in problems if line.startswith(f"{name}: ")]
         sections.append(_section(scale, name, item, sidecar, wrong, base))
-    config = get_scale(scale)
     badge = (
         f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
         f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"

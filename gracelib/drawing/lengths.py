@@ -19,7 +19,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, SMALL, family, family_handles, frame, scale_note, styled
 from gracelib.evidence.lengths import LEAST, POWERS, curves, length_relation, pooled, profiles, teacher_bins
-from gracelib.experiment.scales import get_scale
 
 #: What the paper finds: (power of log|y|, where).
 PAPER = {"figure 21": (1, "Llama-3.2-1B on GSM8K"), "figure 22": (2, "Llama-3.2-3B on MATH")}
@@ -31,19 +30,12 @@ LOOKS = {0: ("#777777", "-"), 1: ("#000000", DASHED), 2: ("#000000", DASH_DOT), 
 
 
 def figure21(
-    lengths: pd.DataFrame,
-    student: str,
-    task: str,
-    scale: str,
-    *,
-    item: str = "figure 21",
-    manner: Mapping[str, str] | None = None,
+    lengths: pd.DataFrame, student: str, task: str, scale: str, *, manner: Mapping[str, str], item: str = "figure 21"
 ) -> Drawn:
     """Figures 21 and 22: norm against length with reference curves; norm x (log|y|)^p within teachers. Two columns wide.
 
-    `lengths` as `feature_measures.lengths`; `manner` the family of each teacher (None: the scale's cast).
+    `lengths` as `feature_measures.lengths`; `manner` the family of each teacher.
     """
-    manner = manner or {spec.name: spec.manner for spec in get_scale(scale).teachers}
     bins = teacher_bins(lengths, student, task)
     pool, flat, levels = pooled(bins), profiles(bins), length_relation(bins)
     fits, within, teachers = curves(pool), levels.iloc[0], bins["teacher"].nunique()

@@ -23,7 +23,6 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.transforms import Bbox
 
-from gracelib.experiment.scales import command_for
 from gracelib.jobs import paths
 from gracelib.jobs.store import file_hash, versions, write_atomically
 from gracelib.paper.items import FIGURES, registered
@@ -105,20 +104,20 @@ def save_figure(
         path = folder / "results" / f"{table_name}.csv"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name}: input {table_name!r} is not there (results/{path.name} of scale {scale}): run "
-                f"`{command_for(scale)}`"
+                f"{name}: input {table_name!r} is not there (results/{path.name} of scale {scale}): make that table "
+                "first, or correct `inputs`"
             )
         hashes[f"results/{path.name}"] = file_hash(path)
     if not hashes:
         raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
     title = title or item.title
-    writers = _picture_writers(fig, name, title) if item.picture else {}
+    writers = picture_writers(fig, name, title) if item.picture else {}
     writers[".csv"] = partial(table.to_csv, index=False, float_format="%.10g", lineterminator="\n")
     written = []
     for ending, write in writers.items():
         written.append(folder / f"{name}{ending}")
         write_atomically(written[-1], write)
-    sidecar = _json_ready(
+    sidecar = json_ready(
         {
             "name": name,
             "scale": scale,
@@ -143,7 +142,7 @@ def save_figure(
     return [*written, path]
 
 
-def _picture_writers(fig: Figure, name: str, title: str) -> dict:
+def picture_writers(fig: Figure, name: str, title: str) -> dict:
     """Ending -> function that writes the picture to a path, without dates or random ids."""
     # Without a salt the SVG's ids are random; text as outlines does not depend on a reader's fonts.
     salt = {"svg.hashsalt": name, "svg.fonttype": "path", "savefig.bbox": None}
@@ -208,14 +207,14 @@ def git_state() -> dict | None:
         return None  # an unpacked archive, no git installed, or no commit yet
 
 
-def _json_ready(value):
+def json_ready(value):
     """Plain JSON values: numpy numbers converted, floats at ten digits (as in the tables), NaN and
     infinities null.
     """
     if isinstance(value, Mapping):
-        return {str(k): _json_ready(v) for k, v in value.items()}
+        return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_json_ready(v) for v in value]
+        return [json_ready(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

@@ -30,6 +30,10 @@ def made_lengths(scale, within=1.0, between=0.0, noise=0.0, task="short"):
     return pd.concat(rows, ignore_index=True)
 
 
+def manners(scale):
+    return {spec.name: spec.manner for spec in get_scale(scale).teachers}
+
+
 @pytest.mark.parametrize("power", (0.5, 1.0, 2.0))
 def test_the_power_within_teachers_is_found_whatever_lies_between_them(power):
     """Teachers' levels are made to follow a law of their own; only the exponent between teachers may see it."""
@@ -118,7 +122,7 @@ def test_profiles_are_flat_at_the_true_power_alone():
 @pytest.mark.parametrize("item, task", [("figure 21", "short"), ("figure 22", "long")])
 def test_both_figures_are_drawn_at_every_size(scale, teachers, item, task):
     lengths = made_lengths(scale, 1.0, between=2.0, noise=0.1, task=task)
-    drawn = length_figures.figure21(lengths, "first", task, scale, item=item)
+    drawn = length_figures.figure21(lengths, "first", task, scale, manners(scale), item=item)
     assert drawn.fig.get_size_inches()[0] == pytest.approx(DOUBLE)
     ends = f"{teachers} teacher{'s' * (teachers > 1)}."
     assert drawn.caption.endswith(ends) and f"task {task}" in drawn.caption and "Within teachers p = 1" in drawn.caption
@@ -137,7 +141,7 @@ def test_lengths_that_do_not_vary_are_said_and_not_crashed_on():
     cells = [
         length_bins([20] * 10, [1.0 + i] * 10).assign(teacher=t, **key) for i, t in enumerate(("terse-64", "table-64"))
     ]
-    drawn = length_figures.figure21(pd.concat(cells), "first", "short", "mini")
+    drawn = length_figures.figure21(pd.concat(cells), "first", "short", "mini", manners("mini"))
     assert "lengths do not vary here" in drawn.caption and "fewer than three bins" in drawn.caption
 
 

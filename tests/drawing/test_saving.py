@@ -18,7 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gracelib.drawing import bound, correlations, saving
-from gracelib.drawing.saving import Drawn, _picture_writers, check_sidecars, save_figure
+from gracelib.drawing.saving import Drawn, check_sidecars, picture_writers, save_figure
 from gracelib.evidence import cells as tables
 from gracelib.evidence import summaries
 from gracelib.jobs import paths
@@ -273,7 +273,7 @@ def test_a_changed_input_is_noticed_and_drawing_again_repairs_it(folder):
         (
             {"inputs": ["scores", "luck"]},
             FileNotFoundError,
-            "input 'luck' is not there .results/luck.csv of scale mini.: run",
+            "input 'luck' is not there .results/luck.csv of scale mini.: make that table first",
         ),
         ({"parameters": {"x": object()}}, TypeError, "not JSON serializable"),
     ],
@@ -387,6 +387,6 @@ def test_svg_bytes_do_not_depend_on_the_last_bits_of_the_layout(tmp_path):
         ax = fig.add_axes((left, 0.2, 0.7, 0.7))
         ax.axhspan(0, 1)
         path = tmp_path / f"{left!r}.svg"
-        _picture_writers(fig, "same", "same")[".svg"](path)
+        picture_writers(fig, "same", "same")[".svg"](path)
         written.append(path.read_bytes())
     assert written[0] == written[1] and b"clip-path" in written[0]

@@ -20,6 +20,7 @@ import pytest
 
 from checkpoints_for_tests import make_checkpoint
 from gracelib.drawing import gallery
+from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 from gracelib.jobs.paths import ROOT
 from gracelib.ranking import report
@@ -205,7 +206,7 @@ def test_the_gallery_escapes_what_models_wrote(tmp_path, monkeypatch):
                 }
             )
         )
-    text = gallery.write("nano", tmp_path / "page.html").read_text("utf-8")
+    text = gallery.write(get_scale("nano"), tmp_path / "page.html").read_text("utf-8")
     harmless(text)
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text and "<img src=x" not in text
 
