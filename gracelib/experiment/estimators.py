@@ -31,6 +31,8 @@ ESTIMATORS = {
     "sjlt": {"projection": "sjlt"},
     "two-sided": {"projection": "two-sided"},
 }
+#: Scales at which this is not measured: hours of gradients beyond those of the pipeline, to see the same ranks again.
+NOT_AT = ("lab",)
 
 
 def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
