@@ -30,7 +30,7 @@ LOOKS = {0: ("#777777", "-"), 1: ("#000000", DASHED), 2: ("#000000", DASH_DOT), 
 
 
 def figure21(
-    lengths: pd.DataFrame, student: str, task: str, scale: str, *, manner: Mapping[str, str], item: str = "figure 21"
+    lengths: pd.DataFrame, student: str, task: str, scale: str, manner: Mapping[str, str], *, item: str = "figure 21"
 ) -> Drawn:
     """Figures 21 and 22: norm against length with reference curves; norm x (log|y|)^p within teachers. Two columns wide.
 
