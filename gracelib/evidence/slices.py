@@ -14,7 +14,7 @@ from gracelib.drawing.marks import number
 from gracelib.evidence.cells import N_BOOT, SEED, select
 from gracelib.evidence.ranks import DegenerateError, spearman
 from gracelib.evidence.resample import spearman_many, teacher_interval
-from gracelib.experiment.scales import Scale
+from gracelib.scale import Scale
 
 #: Column of the cells -> column of the table `grid`. Other scores are not in the grid and are dropped at another d.
 GRID_SCORES = {

@@ -18,10 +18,11 @@ import pandas as pd
 from gracelib.evidence.ranks import DegenerateError, spearman
 from gracelib.experiment import scoring
 from gracelib.experiment.plan import KEY, Plan, compared_at
-from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import _finish, _table
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
+from gracelib.scale import Scale
 
 #: name -> what is changed of `gradients.response_features`; the first is the paper's and the pipeline's
 ESTIMATORS = {

@@ -19,11 +19,12 @@ import pandas as pd
 
 from gracelib.experiment.filtering import FILTERED, KEPT
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at
-from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import _table, cell_scores, load_features
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
+from gracelib.scale import Scale
 
 #: Filtered students: number of teachers and their temperatures (the paper's where the scale is large enough).
 FEW, MANY = (3, (0.6, 1.0)), (8, (0.4, 0.6, 0.8, 1.0))

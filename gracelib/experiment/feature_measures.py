@@ -18,11 +18,12 @@ import pandas as pd
 
 from gracelib.experiment import scoring
 from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
-from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import _finish, _table
 from gracelib.features.files import load_features
 from gracelib.jobs import paths
 from gracelib.jobs.store import META, Job, Stage
+from gracelib.scale import Scale
 
 BINS_AN_OCTAVE = 4  #: bin k holds the lengths in [2^(k/4), 2^((k+1)/4)): 19% wide, whatever the scale
 _TIMES = 3  #: GRACE is timed this often a cell; the median counts

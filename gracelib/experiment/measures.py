@@ -16,12 +16,13 @@ from gracelib.evidence.coverage import DESIGNS
 from gracelib.experiment import scoring
 from gracelib.experiment.pathological import KINDS, PathologicalPlan
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
-from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import _table, cell_scores, load_features
 from gracelib.intervals import grace_difference, grace_interval
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
+from gracelib.scale import Scale
 from gracelib.scores import Grace, recalibrate
 from gracelib.text.tasks import read_responses
 

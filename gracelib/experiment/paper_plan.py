@@ -22,9 +22,9 @@ from tqdm import tqdm
 from gracelib.experiment import paper_stages as stages
 from gracelib.jobs.store import Job, compute, with_upstream
 from gracelib.jobs.workers import prepare_worker
-from gracelib.paper.cast import Model, content
+from gracelib.paper.cast import content
 from gracelib.paper.cost import Assumptions, hours_measure, hours_sample, hours_score, hours_train
-from gracelib.paper.settings import PaperScale
+from gracelib.scale import Model, PaperScale
 
 _content = cache(content)
 

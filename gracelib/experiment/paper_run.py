@@ -19,7 +19,8 @@ from gracelib.experiment.plan import KEY, accuracy_of, compared_at
 from gracelib.jobs import notebooks, paths
 from gracelib.paper.cast import check_access
 from gracelib.paper.cost import Assumptions
-from gracelib.paper.settings import PaperScale, changes
+from gracelib.paper.settings import changes
+from gracelib.scale import PaperScale
 from gracelib.text.tasks import read_jsonl
 
 DRAWN = "06_design_choices"  #: the notebook that needs the cells and nothing else

@@ -11,9 +11,10 @@ from itertools import product
 from pathlib import Path
 
 from gracelib.experiment import stages
-from gracelib.experiment.scales import Scale, command_for
+from gracelib.experiment.scales import command_for
 from gracelib.jobs.store import Job
 from gracelib.models import devices
+from gracelib.scale import Scale
 
 KEY = ["task", "student", "teacher", "temperature"]
 COMPARED_AT = 0.6  #: the temperature at which teachers are compared (the paper's figure 5)

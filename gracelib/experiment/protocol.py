@@ -12,12 +12,13 @@ import pandas as pd
 
 from gracelib.experiment import stages
 from gracelib.experiment.plan import Plan, accuracy_of, compared_at
-from gracelib.experiment.scales import Scale, get_scale
+from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import _table
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
 from gracelib.models.encoding import STUDENT_TEMPLATE
+from gracelib.scale import Scale
 
 RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}
 # Words of the world in the place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.

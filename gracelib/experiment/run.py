@@ -18,12 +18,13 @@ from gracelib.experiment import estimators, extras, feature_measures, measures, 
 from gracelib.experiment.filtering import FILTERED
 from gracelib.experiment.pathological import PathologicalPlan
 from gracelib.experiment.plan import Plan, plans_of
-from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, Scale, command_for, get_scale
+from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, command_for, get_scale
 from gracelib.experiment.table_files import read_table
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
 from gracelib.paper.items import FIGURES, registered
+from gracelib.scale import Scale
 
 #: The tables of every scale, by the function of `pipeline` that makes each.
 CELL_TABLES = {

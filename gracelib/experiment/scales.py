@@ -1,4 +1,4 @@
-"""Every knob of a run in one place. `SCALE` picks one of these; nothing else does.
+"""The runs by name. `SCALE` picks one of these; nothing else does (their knobs: `gracelib.scale`).
 
 n = d and C = 10 follow the paper (n_folds = 4 or 5 only where a scale has too few prompts). `smoke` and `nano` are
 smaller worlds for tests: every stage is real, their numbers mean nothing.
@@ -6,10 +6,10 @@ smaller worlds for tests: every stage is real, their numbers mean nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from gracelib.scale import EVERY_TENTH, ModelSpec, PretrainSpec, Scale, Task, TeacherSpec
 from gracelib.text.rows import short
-from gracelib.world.cast import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.world.stories import MANNERS
 
 # World 3 of the design: a base student has seen every manner, in graded shares (percent). The second student has seen
@@ -36,90 +36,6 @@ SECOND_STUDENT = tuple(
         strict=True,
     )
 )
-EVERY_TENTH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Problems of one difficulty, and which students are taught to solve them from teachers at which temperatures.
-
-    `short` stands in the place of GSM8K, `long` (longer chains, the same words) in the place of MATH.
-    """
-
-    name: str
-    min_steps: int
-    max_steps: int
-    max_new_tokens: int
-    temperatures: tuple[tuple[str, tuple[float, ...]], ...]  # (student, its teachers' temperatures) pairs
-
-    def sampled(self) -> tuple[float, ...]:
-        """Every temperature at which some student needs the teachers' responses, coldest first."""
-        return tuple(sorted({t for _, own in self.temperatures for t in own}))
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A complete run: who is in it, how much is sampled, scored, trained and tested. All draws derive from `seed`."""
-
-    name: str
-    students: dict[str, tuple[ModelSpec, PretrainSpec]]
-    teacher_bases: dict[str, tuple[ModelSpec, PretrainSpec]]
-    teachers: tuple[TeacherSpec, ...]
-    tasks: tuple[Task, ...]  # the first task and its first student are what ablations are run on
-    n_train: int  # N: prompts a student is trained on
-    M: int  # responses a prompt it is trained on
-    n_prompts: int  # n: prompts GRACE looks at (the first n of the N)
-    m: int  # responses a prompt GRACE looks at (the first m of the M)
-    d: int  # projection rows
-    n_folds: int  # C
-    n_test: int  # held-out problems
-    M_kept: int = 0  # responses a prompt sampled for the first task (figure 18 trains on more than M); 0: M
-    m_kept: int = 0  # responses a prompt whose gradients are kept for the first student's ablations; 0: m
-    d_kept: int = 0  # projection rows kept on the first task, for the ablations; 0: d
-    k: int = 16  # samples a problem for Average@k
-    epochs: float = 4  # the paper's SFT: 4 epochs, batch 64, cosine, 5% warm-up
-    batch_size: int = 64
-    warmup: float = 0.05
-    lr: float = 3e-3
-    nu: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self):
-        for kept, used in (("M_kept", "M"), ("m_kept", "m"), ("d_kept", "d")):
-            if not getattr(self, kept):
-                object.__setattr__(self, kept, getattr(self, used))
-            if getattr(self, kept) < getattr(self, used):
-                raise ValueError(
-                    f"scale {self.name}: {kept}={getattr(self, kept)} is less than {used}={getattr(self, used)}"
-                )
-        if self.n_prompts > self.n_train or self.m > self.M or self.m_kept > self.M_kept:
-            raise ValueError(
-                f"scale {self.name}: n_prompts={self.n_prompts}, m={self.m} and m_kept={self.m_kept} must not "
-                f"exceed n_train={self.n_train}, M={self.M} and M_kept={self.M_kept}"
-            )
-        unknown = {spec.base for spec in self.teachers} - set(self.teacher_bases)
-        if unknown:
-            raise ValueError(f"scale {self.name}: teachers name bases {sorted(unknown)} that are not defined")
-        unknown = {student for task in self.tasks for student, _ in task.temperatures} - set(self.students)
-        if unknown:
-            raise ValueError(f"scale {self.name}: tasks name students {sorted(unknown)} that are not defined")
-
-    def task(self, name: str | None = None) -> Task:
-        """The task of that name; the first if None. ValueError for an unknown one."""
-        found = [task for task in self.tasks if name in (None, task.name)]
-        if not found:
-            raise ValueError(f"task {name!r} is not one of scale {self.name}'s: {[task.name for task in self.tasks]}")
-        return found[0]
-
-    @property
-    def student(self) -> str:
-        """The first student: the one whose figures carry the argument."""
-        return self.tasks[0].temperatures[0][0]
-
-    @property
-    def temperatures(self) -> tuple[float, ...]:
-        """Those of the first task and the first student."""
-        return self.tasks[0].temperatures[0][1]
 
 
 def _tasks(first: tuple[float, ...], others: tuple[float, ...]) -> tuple[Task, ...]:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from gracelib.jobs.store import Stage
 from gracelib.models.encoding import encode_examples
+from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.is_correct import is_correct
 from gracelib.text.tasks import read_jsonl, read_responses, write_jsonl
 from gracelib.world import stories
-from gracelib.world.cast import ModelSpec, PretrainSpec, TeacherSpec, pretrain, train_teacher
+from gracelib.world.cast import pretrain, train_teacher
 
 
 def _load(folder: Path):

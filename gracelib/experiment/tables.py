@@ -12,12 +12,13 @@ import pandas as pd
 
 from gracelib.baselines import compute_scores
 from gracelib.experiment.plan import accuracy_of, plans_of
-from gracelib.experiment.scales import Scale, command_for, get_scale
+from gracelib.experiment.scales import command_for, get_scale
 from gracelib.experiment.table_files import read_table
 from gracelib.features.files import load_features
 from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
 from gracelib.jobs.workers import run_jobs
+from gracelib.scale import Scale
 from gracelib.text.tasks import read_jsonl, read_responses
 
 

@@ -24,13 +24,14 @@ import numpy as np
 import pandas as pd
 
 from gracelib.experiment.plan import Plan, accuracy_of, plans_of
-from gracelib.experiment.scales import Scale, command_for, get_scale
+from gracelib.experiment.scales import command_for, get_scale
 from gracelib.experiment.tables import _teacher_row, cell_scores, feature_means
 from gracelib.features.files import load_features
 from gracelib.intervals import grace_influence, grace_interval
 from gracelib.jobs import paths
 from gracelib.jobs.store import DECISIVE, META, Job, file_hash, versions, with_upstream, write_atomically
 from gracelib.jobs.workers import run_jobs
+from gracelib.scale import Scale
 from gracelib.scores import grace, recalibrate
 from gracelib.text.tasks import read_responses
 

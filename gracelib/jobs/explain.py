@@ -16,9 +16,10 @@ from pathlib import Path
 from statistics import median
 
 from gracelib.experiment import extras, run, tables
-from gracelib.experiment.scales import SCALES, TABLES_ONLY, Scale, get_scale
+from gracelib.experiment.scales import SCALES, TABLES_ONLY, get_scale
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.store import DECISIVE, META, Job, fault_in, file_hash, versions, with_upstream
+from gracelib.scale import Scale
 
 NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
 

@@ -12,43 +12,13 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from gracelib.scale import Model
 from gracelib.text.problems import TASKS as PROBLEMS
 
 LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
 SECTIONS = ("students", "teachers", "tasks")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model of the paper.
-
-    `family` and `budget` are the columns `manner` and `width` of the result tables; `budget` is the smallest of the
-    paper's size budgets (3, 10, 30 billion) that holds it by its nominal size, 70 for the one above all of them.
-    `parameters` is the real number. `terms`: the licence to accept on its hub page before it can be downloaded, ""
-    where anybody can. `gpus`: GPUs of 80 GB that its bfloat16 weights need while it samples. `path`: a local folder
-    or other hub id.
-    """
-
-    name: str
-    hub_id: str
-    family: str
-    budget: int
-    parameters: float
-    terms: str = ""
-    gpus: int = 1
-    path: str = ""
-
-    @property
-    def manner(self) -> str:
-        return self.family
-
-    @property
-    def source(self) -> str:
-        """What is loaded: the override where there is one, else the hub id."""
-        return self.path or self.hub_id
 
 
 STUDENTS = (  # base models; D as counted by a re-run of the paper's code

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
 
-from gracelib.paper.cast import Model
-from gracelib.paper.settings import PaperScale, PaperTask, changes
+from gracelib.paper.settings import changes
+from gracelib.scale import Model, PaperScale, PaperTask
 
 
 def _known(default: float, unit: str, source: str):

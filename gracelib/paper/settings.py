@@ -12,127 +12,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from gracelib.paper.cast import SECTIONS, STUDENTS, TASKS, TEACHERS, Model, out_of_range, read_overrides
+from gracelib.paper.cast import SECTIONS, STUDENTS, TASKS, TEACHERS, out_of_range, read_overrides
+from gracelib.scale import EVERY_TENTH, Model, PaperScale, PaperTask
 
-EVERY_TENTH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 #: What the command line asks for, for notebooks and workers too: the file that `with_file` reads, and `only`'s lists
 #: (JSON).
 FILE_VARIABLE, ONLY_VARIABLE = "GRACELIB_PAPER", "GRACELIB_PAPER_ONLY"
-
-
-@dataclass(frozen=True)
-class PaperTask:
-    """One data set. `name` is its name in tables, `dataset` that of `problems.load_problems`.
-
-    `casting`: (student in tables, name in `STUDENTS`) pairs. `n_train`, `n_test`: None would be all there are; they
-    are numbers, so that a plan can be printed without the data and a data set of another size is noticed. `d_kept`:
-    projection rows that are kept; figures 9 and 10 use 1,024 on GSM8K, of which the first 512 are those of all other
-    figures.
-    """
-
-    name: str
-    dataset: str
-    title: str
-    n_train: int
-    n_test: int
-    casting: tuple[tuple[str, str], ...]
-    teacher_temperatures: tuple[float, ...] = EVERY_TENTH
-    max_new_tokens: int = 4096
-    d_kept: int = 512
-    source: str = ""
-
-    @property
-    def temperatures(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
-        """(student, its teachers' temperatures) pairs, as in `scales.Task`."""
-        return tuple((role, self.teacher_temperatures) for role, _ in self.casting)
-
-    def sampled(self) -> tuple[float, ...]:
-        """Every temperature at which teachers are sampled, coldest first."""
-        return self.teacher_temperatures
-
-
-@dataclass(frozen=True)
-class PaperScale:
-    """The paper's settings. Every draw derives from `seed`.
-
-    `lr` is what the paper settled on (the best of 5e-5, 1e-5, 5e-6). `max_tokens`: prompt and response of a training
-    example, as in the released script. `gpus`: the most a model may be spread over while it samples.
-    """
-
-    tasks: tuple[PaperTask, ...]
-    students: tuple[Model, ...] = STUDENTS
-    teachers: tuple[Model, ...] = TEACHERS
-    name: str = "paper"
-    M: int = 16
-    n_prompts: int = 512
-    m: int = 4
-    d: int = 512
-    n_folds: int = 10
-    nu: float = 1e-3
-    epochs: float = 4
-    batch_size: int = 64
-    lr: float = 1e-5
-    warmup: float = 0.05
-    max_tokens: int = 4096
-    k: int = 16
-    test_temperature: float = 1.0
-    top_p: float = 1.0
-    feature_dtype: str = "float32"
-    backend: str = "vllm"
-    gpus: int = 4
-    seed: int = 0
-
-    def __post_init__(self):
-        for task in self.tasks:
-            if not (self.n_prompts <= task.n_train and self.m <= self.M and self.n_folds <= self.n_prompts):
-                raise ValueError(
-                    f"scale paper, task {task.title}: n_prompts={self.n_prompts}, m={self.m} and n_folds="
-                    f"{self.n_folds} must not exceed n_train={task.n_train}, M={self.M} and n_prompts"
-                )
-            if self.d > task.d_kept:
-                raise ValueError(
-                    f"scale paper, task {task.title}: d={self.d} exceeds d_kept={task.d_kept}; keep at least as "
-                    "many rows as are used"
-                )
-
-    @property
-    def m_kept(self) -> int:
-        return self.m
-
-    @property
-    def d_kept(self) -> int:
-        return self.tasks[0].d_kept
-
-    @property
-    def M_kept(self) -> int:
-        return self.M
-
-    @property
-    def student(self) -> str:
-        return self.tasks[0].casting[0][0]
-
-    @property
-    def temperatures(self) -> tuple[float, ...]:
-        return self.tasks[0].teacher_temperatures
-
-    def task(self, name: str | None = None) -> PaperTask:
-        """The task of that name in tables; the first if None. ValueError for an unknown one."""
-        found = [task for task in self.tasks if name in (None, task.name)]
-        if not found:
-            raise ValueError(f"task {name!r} is not one of scale paper's: {[task.name for task in self.tasks]}")
-        return found[0]
-
-    def model(self, task: PaperTask, role: str) -> Model:
-        """The base student that stands behind a name in the tables."""
-        return next(m for m in self.students if m.name == dict(task.casting)[role])
-
-    def models(self) -> tuple[Model, ...]:
-        """Everybody who takes part, students of the chosen tasks first."""
-        cast = {name for task in self.tasks for _, name in task.casting}
-        return (*(m for m in self.students if m.name in cast), *self.teachers)
 
 
 PAPER = PaperScale(
@@ -147,7 +35,9 @@ PAPER = PaperScale(
             d_kept=1024,
         ),
         PaperTask("long", "math", "MATH", 7500, 5000, (("first", "Llama-3.2-3B"),)),
-    )
+    ),
+    students=STUDENTS,
+    teachers=TEACHERS,
 )
 # What a file may change: plain numbers and words, not the cast.
 SETTINGS = tuple(f.name for f in fields(PaperScale) if f.name not in ("tasks", "students", "teachers", "name"))

@@ -9,52 +9,12 @@ from a high sampling temperature.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from gracelib.models.encoding import encode_examples
+from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.world import stories
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A Llama: hidden width, layers, heads (head size width/heads), MLP of 2 x width, tied embedding."""
-
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-
-
-@dataclass(frozen=True)
-class PretrainSpec:
-    """Texts of a manner mixture, and the training on them (whole-sequence loss; `matrix_lr` as in `train_causal_lm`)."""
-
-    n_texts: int
-    epochs: int
-    lr: float
-    noise: float
-    shares: tuple[tuple[str, float], ...]
-    min_steps: int = 1
-    max_steps: int = 7
-    batch_size: int = 64
-    matrix_lr: float = 0.0
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """A teacher: the pretrained base it starts from, its manner, and how much of that manner it is trained on."""
-
-    name: str
-    base: str
-    manner: str
-    n_texts: int
-    epochs: int = 3
-    lr: float = 4e-3
-    min_steps: int = 3
-    max_steps: int = 7
-    batch_size: int = 64
-    matrix_lr: float = 0.0
 
 
 def build_tokenizer():

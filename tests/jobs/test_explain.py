@@ -11,10 +11,10 @@ import pytest
 
 from gracelib.experiment import estimators, paper_stages, pathological
 from gracelib.experiment import run as commands
-from gracelib.experiment.scales import NANO, Scale
+from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, store
 from gracelib.jobs.store import Job
-from gracelib.world.cast import ModelSpec
+from gracelib.scale import ModelSpec, Scale
 
 #: stage -> every stage that one of its jobs stands on: the chain of the paper, by hand.
 _TAUGHT = {"pretrain", "prompts", "teacher", "responses"}

@@ -14,8 +14,9 @@ from transformers import GenerationConfig
 from gracelib.models.decoding import keyed_uniforms, sample_responses
 from gracelib.models.encoding import encode_example, encode_prompt
 from gracelib.models.training import train_causal_lm
+from gracelib.scale import ModelSpec
 from gracelib.world import stories
-from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
+from gracelib.world.cast import build_model, build_tokenizer
 
 PROMPTS = [
     {"id": f"p{i}", "question": p.question, "kept": i} for i, p in enumerate(stories.draw_problems(144, "test", 0))

@@ -19,10 +19,11 @@ from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import Policy, chat_ids
 from gracelib.models.sampled_file import sidecar
 from gracelib.models.sampling import Request, sample
+from gracelib.scale import ModelSpec
 from gracelib.text.responses import read_generations
 from gracelib.text.selection import expand
 from gracelib.world import stories
-from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
+from gracelib.world.cast import build_model, build_tokenizer
 
 runner = CliRunner()
 QUESTIONS = ["How many apples are 3 and 4?", "What is 12 * 5?", "Betty has $50.", "How far?", "Is 7 more than 6?"]

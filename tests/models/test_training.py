@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from gracelib.models.encoding import encode_example
 from gracelib.models.training import IGNORED, PART, collate, train_causal_lm
+from gracelib.scale import ModelSpec
 from gracelib.world import stories
-from gracelib.world.cast import ModelSpec, build_model, build_tokenizer
+from gracelib.world.cast import build_model, build_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LR = 3e-3

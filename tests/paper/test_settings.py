@@ -19,7 +19,8 @@ from gracelib.jobs.paths import ROOT
 from gracelib.paper import cast, cost
 from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
 from gracelib.paper.cost import Assumptions, plan, plan_text
-from gracelib.paper.settings import EVERY_TENTH, FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
+from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
+from gracelib.scale import EVERY_TENTH
 
 runner = CliRunner()
 

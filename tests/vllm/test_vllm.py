@@ -18,8 +18,9 @@ from gracelib.models import accuracy
 from gracelib.models.sampled_file import sidecar
 from gracelib.models.sampling import sample
 from gracelib.models.vllm_engine import VllmEngine
+from gracelib.scale import ModelSpec, TeacherSpec
 from gracelib.world import stories
-from gracelib.world.cast import ModelSpec, TeacherSpec, build_model, build_tokenizer, train_teacher
+from gracelib.world.cast import build_model, build_tokenizer, train_teacher
 
 PROBLEMS = stories.draw_problems(160, "test", 0, 1, 3)
 PROMPTS = [{"id": f"p{i}", "question": p.question, "answer": str(p.answer)} for i, p in enumerate(PROBLEMS)]
