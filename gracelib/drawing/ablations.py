@@ -26,7 +26,6 @@ from gracelib.drawing.style import DOUBLE, EDGE, GREY, SINGLE, SMALL, frame, sty
 from gracelib.evidence.ablations import few, grid_correlations, setting_change
 from gracelib.evidence.cells import select
 from gracelib.paper.reported import paper_values
-from gracelib.scale import Scale
 
 PAPER_N, PAPER_D = 512, (512, 1024)
 FLAT_FROM = 6
