@@ -42,10 +42,11 @@ def explain(
 
 
 def _explain(scale: str, part: list[str], each: bool, recompute: bool) -> None:
+    from gracelib.experiment import run
     from gracelib.experiment.scales import TABLES_ONLY
     from gracelib.jobs import explain as module
 
-    verdicts = module.explain(scale, part)
+    verdicts = run.explain(scale, part)
     print(module.report(verdicts, each))
     if part or scale in TABLES_ONLY:
         return

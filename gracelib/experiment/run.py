@@ -18,9 +18,11 @@ from gracelib.experiment import estimators, extras, feature_measures, measures, 
 from gracelib.experiment.filtering import FILTERED
 from gracelib.experiment.pathological import PathologicalPlan
 from gracelib.experiment.plan import Plan, plans_of
-from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, command_for, get_scale
+from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.experiment.table_files import read_table
 from gracelib.jobs import notebooks, paths
+from gracelib.jobs.explain import Verdict, in_words
+from gracelib.jobs.explain import explain as explain_jobs
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
 from gracelib.paper.items import FIGURES, registered
@@ -199,7 +201,32 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
     return time.perf_counter() - started
 
 
-def in_words(seconds: float) -> str:
-    """3725 -> "1 h 02 min"; below an hour minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+def planned(config: Scale, parts: Sequence[str] = ()) -> list[Job]:
+    """The jobs that a scale, or some `parts` of it, asks for. ValueError for an unknown part."""
+    found = jobs(config)
+    for part in parts:
+        if part not in found:
+            raise ValueError(f"part {part!r} is not one of scale {config.name!r}'s: choose among {', '.join(found)}")
+    return [job for name, own in found.items() if not parts or name in parts for job in own]
+
+
+def explain(scale: str, parts: Sequence[str] = ()) -> list[Verdict]:
+    """What a run would do with every job of a scale (or of some parts), inputs before what needs them.
+
+    Filtered students are in it as far as their filters have run: before, nobody knows which there can be. ValueError
+    for an unknown scale or part.
+    """
+    config, root = get_scale(scale), paths.runs()
+    wanted = planned(config, parts)
+    if config.name not in TABLES_ONLY and (not parts or {"extra", "figures"} & set(parts)):
+        wanted += _filtered_students(config, root)
+    return explain_jobs(wanted, root, [job for other in SCALES.values() for job in planned(other)])
+
+
+def _filtered_students(config: Scale, root: Path) -> list[Job]:
+    extra, found = extras.ExtraPlan(Plan(config)), []
+    for cell, job in extra.filtered.items():
+        if not any(one.fault(root) for one in (job, extra.filtered_features[cell].inputs["responses"])):
+            taught, scored = extras.possible(extra, cell, root)
+            found += [extra.filtered_accuracy[cell]] * taught + [extra.filtered_features[cell]] * scored
+    return found

@@ -15,11 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from gracelib.experiment import extras, run, tables
-from gracelib.experiment.scales import SCALES, TABLES_ONLY, get_scale
 from gracelib.jobs import notebooks, paths
-from gracelib.jobs.store import DECISIVE, META, Job, fault_in, file_hash, versions, with_upstream
-from gracelib.scale import Scale
+from gracelib.jobs.store import DECISIVE, META, Job, file_hash, versions, with_upstream
 
 NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
 
@@ -41,14 +38,14 @@ class Verdict:
 class Finished:
     """The meta files of a runs folder: what is there, and what older results of a stage were made from."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, others: Iterable[Job] = ()):
         self.root, self._faults = Path(root), {}
+        self._of_others = {job.key for job in others}
 
     def fault(self, job: Job) -> str | None:
         """None for a result that is there and whole; else "missing" or what is damaged in it."""
         if job.key not in self._faults:
-            folder = job.folder(self.root)
-            self._faults[job.key] = fault_in(folder) if (folder / META).is_file() else "missing"
+            self._faults[job.key] = job.fault(self.root)
         return self._faults[job.key]
 
     @cached_property
@@ -67,17 +64,11 @@ class Finished:
                 continue  # damaged, and named as such where a planned job has this folder
         return found
 
-    @cached_property
-    def _of_others(self) -> set[str]:
-        """Keys that other scales (or this one) plan today: no older versions of anything."""
-        return {job.key for config in SCALES.values() for job in with_upstream(planned(config))}
-
     def before(self, job: Job) -> dict | None:
         """The closest older result of the same stage and label, or None."""
-        like = [m for m in self.metas[job.stage.name] if m["label"] == job.label]
-        older = [m for m in like if m["key"] not in self._of_others] if like else []
+        like = [m for m in self.metas[job.stage.name] if m["label"] == job.label and m["key"] not in self._of_others]
         return min(
-            older,
+            like,
             key=lambda m: (
                 len(_flat_changes(m["params"], job.params))
                 + (m["code"] != job.stage.code)
@@ -93,25 +84,12 @@ class Finished:
         return old["seconds"] if old else median(took) if took else None
 
 
-def planned(config: Scale, parts: Iterable[str] = ()) -> list[Job]:
-    """The jobs that a scale, or some `run.parts` of it, asks for. ValueError for an unknown part."""
-    found = run.jobs(config)
-    for part in parts:
-        if part not in found:
-            raise ValueError(f"part {part!r} is not one of scale {config.name!r}'s: choose among {', '.join(found)}")
-    return [job for name, own in found.items() if not parts or name in parts for job in own]
+def explain(jobs: Iterable[Job], root: Path, others: Iterable[Job] = ()) -> list[Verdict]:
+    """What becomes of `jobs` and all they stand on in `root`, inputs before what needs them.
 
-
-def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> list[Verdict]:
-    """What becomes of every job of a scale (or of some parts), inputs before what needs them.
-
-    Filtered students are in it as far as their filters have run: before, nobody knows which there can be. ValueError
-    for an unknown scale or part.
+    `others`: jobs of other plans, whose results are no older versions of anything here (with what they stand on).
     """
-    config, finished = get_scale(scale), Finished(root or paths.runs())
-    wanted = planned(config, tuple(parts))
-    if config.name not in TABLES_ONLY and (not parts or {"extra", "figures"} & set(parts)):
-        wanted += _filtered_students(config, finished)
+    wanted, finished = list(jobs), Finished(root, with_upstream(others))
     needed: dict[str, Job] = {}
 
     def visit(job: Job) -> None:  # as `store.with_upstream`: what a finished job was made from is needed no more
@@ -139,15 +117,6 @@ def explain(scale: str, parts: Iterable[str] = (), root: Path | None = None) -> 
                 )
             )
     return verdicts
-
-
-def _filtered_students(config: Scale, finished: Finished) -> list[Job]:
-    extra, found = extras.ExtraPlan(tables.Plan(config)), []
-    for cell, job in extra.filtered.items():
-        if not any(map(finished.fault, (job, extra.filtered_features[cell].inputs["responses"]))):
-            taught, scored = extras.possible(extra, cell, finished.root)
-            found += [extra.filtered_accuracy[cell]] * taught + [extra.filtered_features[cell]] * scored
-    return found
 
 
 def _reasons(job: Job, old: dict | None, finished: Finished, needed: dict[str, Job]) -> list[str]:
@@ -210,10 +179,16 @@ def report(verdicts: list[Verdict], each: bool = False) -> str:
     known = [v.seconds for v in again if v.seconds is not None]
     lines.append(
         f"{len(again)} of {len(verdicts)} jobs are run"
-        + (f": about {run.in_words(sum(known))} of one core by what such jobs took before" if known else "")
+        + (f": about {in_words(sum(known))} of one core by what such jobs took before" if known else "")
         + (f" ({len(again) - len(known)} of stages that never ran here)" if known and len(known) < len(again) else "")
     )
     return "\n".join(lines)
+
+
+def in_words(seconds: float) -> str:
+    """3725 -> "1 h 02 min"; below an hour minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
 def _by_stage(why: str) -> str:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import nbformat
 
-from gracelib.text.rows import short
-
 
 def parameters_of(notebook: Path) -> dict[str, str]:
     """Name -> default, as written, of a notebook's parameters cell; {} if it has none (see `check_notebook`).
@@ -81,5 +79,5 @@ def check_value(notebook: str, name: str, given: object, default: str) -> None:
     fits = number and math.isfinite(given) if isinstance(usual, float) else type(given) is type(usual)
     if usual is not None and not fits:
         raise ValueError(
-            f"{notebook}: parameter {name} = {short(given)}; expected a value like its default, {short(default)}"
+            f"{notebook}: parameter {name} = {given!r:.80}; expected a value like its default, {default!r:.80}"
         )

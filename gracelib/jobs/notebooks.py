@@ -12,6 +12,7 @@ kept, so that nbval has something to compare).
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -34,7 +35,6 @@ from gracelib.jobs.disk import alone, check_writable, explained, flush, part_of,
 from gracelib.jobs.notebook_parameters import check_notebook, check_value, parameters_of
 from gracelib.jobs.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
 from gracelib.jobs.workers import n_workers, one_thread_each, prepare_worker
-from gracelib.paper.items import FIGURES
 
 
 def numbered(folder: Path | None = None) -> list[Path]:
@@ -279,11 +279,15 @@ def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
             for one, took in _side_by_side(batch):
                 seconds[one.notebook] = took
     finally:
-        # Who wrote what cannot be told from the time when several run, but the registry knows each figure's producer.
+        # Who wrote what cannot be told from the time when several run, but a figure's sidecar names its notebook.
         written = _written_since(figures, before)
         for one in batch:
             if one.notebook in seconds:
-                own = {name: hashed for name, hashed in written.items() if _producer(name) in (None, one.notebook.stem)}
+                own = {
+                    name: hashed
+                    for name, hashed in written.items()
+                    if _producer(figures / name) in (None, one.notebook.stem)
+                }
                 stamp = signed(
                     {
                         "key": one.key,
@@ -299,9 +303,12 @@ def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
     return [one.notebook for one in batch]
 
 
-def _producer(name: str) -> str | None:
-    """The notebook that the registry names for a file below figures/<scale>/."""
-    return FIGURES[Path(name).stem].notebook if Path(name).stem in FIGURES else None
+def _producer(path: Path) -> str | None:
+    """The notebook that the sidecar beside a file names as the one that makes it."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["notebook"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, float]]:
@@ -309,15 +316,13 @@ def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, fl
     if min(n_workers(), len(batch)) <= 1:
         yield from ((one, one.seconds(why)) for one, why in batch.items())
         return
-    # Processes, not threads: papermill changes the working directory. What takes long starts first: many figures, and
-    # those that draw none (they compute).
-    figures = [item.notebook for item in FIGURES.values()]
+    # Processes, not threads: papermill changes the working directory. What takes long starts first.
     pool = ProcessPoolExecutor(
         min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker
     )
     futures = {}
     try:
-        for one in sorted(batch, key=lambda one: -(figures.count(one.notebook.stem) or len(figures))):
+        for one in sorted(batch, key=lambda one: -len(_sources(one.notebook))):
             futures[pool.submit(one.seconds, batch[one])] = one
         for future in as_completed(futures):
             yield futures[future], future.result()

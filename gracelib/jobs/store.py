@@ -90,26 +90,13 @@ class Job:
     def folder(self, root: Path) -> Path:
         return Path(root) / self.stage.name / self.key
 
-    def done(self, root: Path) -> bool:
-        """Whether the result is there and undamaged. A damaged one is named on stderr and thrown away."""
-        if not (self.folder(root) / META).is_file():
-            return False
-        if fault_in(self.folder(root)) is None:
-            return True
-        # Only its lock's holder may remove it: another run may have put a good one there meanwhile.
-        with explained(root), self.alone(root):
-            return self.kept(root)
-
-    def kept(self, root: Path) -> bool:
-        """`done` for the holder of the lock."""
+    def fault(self, root: Path) -> str | None:
+        """None for a result that is there and whole; else "missing", or what is damaged in it."""
         folder = self.folder(root)
-        if not (folder / META).is_file():
-            return False
-        if (fault := fault_in(folder)) is None:
-            return True
-        print(f"{self.stage.name} {self.label}: {fault}; it is computed again", file=sys.stderr)
-        shutil.rmtree(folder)
-        return False
+        return fault_in(folder) if (folder / META).is_file() else "missing"
+
+    def done(self, root: Path) -> bool:
+        return self.fault(root) is None
 
     def alone(self, root: Path) -> contextlib.AbstractContextManager:
         """The lock of this one result."""
@@ -330,7 +317,9 @@ def compute(job: Job, root: Path) -> Path:
     with explained(root):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with job.alone(root):
-            if not job.kept(root):
+            if fault := job.fault(root):  # another run may have put a good one there meanwhile
+                if fault != "missing":
+                    print(f"{job.stage.name} {job.label}: {fault}; it is computed again", file=sys.stderr)
                 _make(job, folder, inputs)
     return folder
 
@@ -358,7 +347,7 @@ def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
     (part / META).write_text(signed(meta), encoding="utf-8")
     for path in (*files, part / META, part):  # a power cut after the rename must not find them empty
         flush(path)
-    shutil.rmtree(folder, ignore_errors=True)  # a folder without its meta file: not ours to trust
+    shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or one without its meta file
     os.replace(part, folder)
 
 

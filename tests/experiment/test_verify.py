@@ -45,9 +45,7 @@ def made(tmp_path_factory):
         patch.setenv("GRACELIB_WORKERS", "2" if "PYTEST_XDIST_WORKER" not in os.environ else "1")
         patch.setenv("GRACELIB_RUNS", str(where / "runs"))
         patch.setenv("GRACELIB_FIGURES", str(where / "figures"))
-        run_jobs(
-            explain.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(pipeline.Plan(NANO))), paths.runs(), "nano"
-        )
+        run_jobs(run.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(pipeline.Plan(NANO))), paths.runs(), "nano")
         for make in run.CELL_TABLES.values():
             getattr(pipeline, make)("nano")
         verify.verify("nano", n=1, seed=SEED)
@@ -84,7 +82,7 @@ def finished(root: Path) -> dict[str, int]:
 
 
 def test_a_finished_run_is_reused_and_the_report_says_so(place):
-    verdicts = explain.explain("nano", PARTS)
+    verdicts = run.explain("nano", PARTS)
     assert {v.fate for v in verdicts} == {"reused"} and len(verdicts) > 20
     assert explain.report(verdicts).endswith(f"0 of {len(verdicts)} jobs are run")
 
@@ -101,7 +99,7 @@ def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
     shutil.rmtree(plan.bases["64"].folder(root))  # the teacher that was made from it is finished
     monkeypatch.setitem(scales.SCALES, "nano", replace(NANO, lr=0.002))
     before = finished(root)
-    verdicts = explain.explain("nano", PARTS)
+    verdicts = run.explain("nano", PARTS)
     told = fates(verdicts)
     assert why(verdicts, "distill") == {"its parameters changed: lr 0.003 -> 0.002"}
     assert why(verdicts, "features") == {"never computed"}
@@ -117,10 +115,10 @@ def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
     assert "(1 gone and not needed)" in text and "9 of 24 jobs are run: about 0 min" in text
     assert "CELL" not in text and "reversed-64" not in text and "reversed-64" in explain.report(verdicts, each=True)
 
-    run_jobs(explain.planned(scales.SCALES["nano"], PARTS), root, "nano")
+    run_jobs(run.planned(scales.SCALES["nano"], PARTS), root, "nano")
     after = finished(root)
     assert {key for key in after if after[key] != before.get(key)} == told["rerun"]
-    assert {v.fate for v in explain.explain("nano", PARTS)} == {"reused", "not needed"}
+    assert {v.fate for v in run.explain("nano", PARTS)} == {"reused", "not needed"}
 
 
 def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
@@ -128,7 +126,7 @@ def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
     monkeypatch.setattr(
         store, "fingerprint", lambda modules: real(modules) + "x" * ("gracelib.models.training" in modules)
     )
-    verdicts = explain.explain("nano", ("short-second",))
+    verdicts = run.explain("nano", ("short-second",))
     assert why(verdicts, "distill") == {
         "its code changed: gracelib.models.training",
         "an input is rerun: pretrain base student second",
@@ -141,16 +139,16 @@ def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
     monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
     for module in (store, explain):
         monkeypatch.setattr(module, "versions", lambda: found | {"torch": "9.9.9"})
-    verdicts = explain.explain("nano", ("short-second",))
+    verdicts = run.explain("nano", ("short-second",))
     assert why(verdicts, "prompts") == {f"package torch {found['torch']} -> 9.9.9"}
     assert {v.fate for v in verdicts} == {"rerun"}
 
 
 def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
     """smoke has a teacher of the same name: what nano made says nothing about its results or about how long they take."""
-    verdicts = explain.explain("smoke")
+    verdicts = run.explain("smoke")
     assert {reason for v in verdicts for reason in v.why} == {"never computed"}
-    alike = {v.name for v in verdicts} & {v.name for v in explain.explain("nano")}
+    alike = {v.name for v in verdicts} & {v.name for v in run.explain("nano")}
     assert len(alike) > 10 and {v.seconds for v in verdicts} == {None}
     assert explain.report(verdicts).endswith(f"{len(verdicts)} of {len(verdicts)} jobs are run")
 
@@ -165,7 +163,7 @@ def test_filtered_students_are_foretold_once_the_filter_has_run(place):
         meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
         return [
             v.name
-            for v in explain.explain("nano", ("extra",))
+            for v in run.explain("nano", ("extra",))
             if v.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
         ]
 

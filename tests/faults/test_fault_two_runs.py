@@ -86,18 +86,18 @@ def test_the_second_of_two_that_want_a_result_says_that_it_waits(tmp_path, capfd
 
 
 def test_a_damaged_result_is_not_removed_while_another_run_replaces_it(tmp_path):
-    """Between finding the damage and removing it, the other run may have put the good one there."""
+    """Between finding the damage and computing it again, the other run may have put the good one there."""
     mine = job(tmp_path)
     folder = compute(mine, tmp_path)
     good = (folder / "value.txt").read_bytes()
     (folder / "value.txt").write_text("8")
     answers = []
     with FileLock(folder.with_suffix(".lock")):
-        thread = threading.Thread(target=lambda: answers.append(mine.done(tmp_path)))
+        thread = threading.Thread(target=lambda: answers.append(compute(mine, tmp_path)))
         thread.start()
         thread.join(1)
         assert thread.is_alive() and folder.exists()
         (folder / "value.txt").write_bytes(good)
     thread.join(20)
-    assert answers == [True] and json.loads((folder / META).read_text())["label"] == "job 7"
+    assert answers == [folder] and json.loads((folder / META).read_text())["label"] == "job 7"
     assert (tmp_path / "log").read_text().count("7 ") == 1

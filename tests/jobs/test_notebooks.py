@@ -17,7 +17,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib.jobs import notebook_checks, notebooks, paths
 from gracelib.jobs.cleaning import clean, made_by
-from gracelib.paper.items import Item
 
 PARAMETERS = 'scale = "mini"\nrecompute = False'
 WRITE = """\
@@ -311,12 +310,12 @@ def test_a_redrawn_notebook_does_not_depend_on_another(place):
     assert names(notebooks.run("nano", recompute=False)) == ["01"]
 
 
-def test_a_figure_counts_for_the_notebook_that_the_registry_names(place, monkeypatch):
+def test_a_figure_counts_for_the_notebook_that_its_sidecar_names(place, monkeypatch):
     """Two that run at once: a figure that goes astray is drawn again by its producer, and by it alone."""
     monkeypatch.setenv("GRACELIB_WORKERS", "2")
-    monkeypatch.setattr(notebooks, "FIGURES", {"a": Item("01_a", "", "", ""), "b": Item("02_b", "", "", "")})
     for name in ("01_a", "02_b"):
-        notebook(place / "notebooks", name, WRITE.format(name=name[-1], text=name))
+        sidecar = f"(folder / '{name[-1]}.json').write_text('{{\"notebook\": \"{name}\"}}')"
+        notebook(place / "notebooks", name, WRITE.format(name=name[-1], text=name), sidecar)
     notebooks.run("nano", recompute=False)
     (place / "figures" / "nano" / "b.csv").unlink()
     assert names(notebooks.run("nano", recompute=False)) == ["02"]
