@@ -45,7 +45,7 @@ def made(tmp_path_factory):
         patch.setenv("GRACELIB_WORKERS", "2" if "PYTEST_XDIST_WORKER" not in os.environ else "1")
         patch.setenv("GRACELIB_RUNS", str(where / "runs"))
         patch.setenv("GRACELIB_FIGURES", str(where / "figures"))
-        run_jobs(run.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(pipeline.Plan(NANO))), paths.runs(), "nano")
+        run_jobs(run.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(Plan(NANO))), paths.runs(), "nano")
         for make in run.CELL_TABLES.values():
             getattr(pipeline, make)("nano")
         verify.verify("nano", n=1, seed=SEED)
@@ -90,7 +90,7 @@ def test_a_finished_run_is_reused_and_the_report_says_so(place):
 def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
     """Another learning rate, a result that is lost, one that is damaged, one that was removed and is not needed, one of a
     stopped run: `explain` names each reason, throws nothing away, and the run computes exactly what it said."""
-    root, plan = paths.runs(), pipeline.Plan(NANO)
+    root, plan = paths.runs(), Plan(NANO)
     lost, broken = plan.features[CELL[1:]].folder(root), plan.base_accuracy["second"].folder(root)
     shutil.rmtree(lost)
     stopped = plan.base_accuracy["first"].folder(root)
@@ -157,7 +157,7 @@ def test_filtered_students_are_foretold_once_the_filter_has_run(place):
     """Told that the filter left nothing, it foretells no student; told that it left four prompts, it foretells one."""
 
     def students(prompts_kept):
-        (job,) = {job.key: job for job in extras.filters(extras.ExtraPlan(pipeline.Plan(NANO)))}.values()
+        (job,) = {job.key: job for job in extras.filters(extras.ExtraPlan(Plan(NANO)))}.values()
         kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
         kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
         meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
@@ -355,8 +355,8 @@ def test_bad_usage_is_refused_before_anything_is_computed(place, monkeypatch):
 OTHER_CPU = """
 from pathlib import Path
 import sys
-from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import NANO
+from gracelib.experiment.plan import Plan
 from gracelib.jobs.store import compute
 compute(Plan(NANO).features[{cell!r}], Path(sys.argv[1]))
 """
@@ -364,7 +364,7 @@ compute(Plan(NANO).features[{cell!r}], Path(sys.argv[1]))
 
 def test_features_of_another_cpu_agree_given_its_checkpoints_and_responses(place, tmp_path):
     """Torch without vector instructions stands for another CPU: other last bits, the same features to 1e-4."""
-    other, job = tmp_path / "other", pipeline.Plan(NANO).features[CELL[1:]]
+    other, job = tmp_path / "other", Plan(NANO).features[CELL[1:]]
     for upstream in job.inputs.values():
         shutil.copytree(upstream.folder(paths.runs()), upstream.folder(other))
     done = subprocess.run(
@@ -455,7 +455,7 @@ def test_only_the_run_of_the_tables_is_packed(place):
     with pytest.raises(ValueError, match=r"results is not of the run in .*runs: students.average .* in the run"):
         given.pack("nano", CELL)
     assert not (paths.figures("nano") / given.FOLDER).exists()
-    shutil.rmtree(pipeline.Plan(NANO).features[CELL[1:]].folder(paths.runs()))
+    shutil.rmtree(Plan(NANO).features[CELL[1:]].folder(paths.runs()))
     with pytest.raises(ValueError, match="features .* is not in .*runs; `make figures SCALE=nano` makes it"):
         given.pack("nano", CELL)
 
@@ -499,7 +499,7 @@ def test_the_sample_is_drawn_by_the_seed_from_the_cheaper_half():
     assert drawn == [verify.sample(lab, 3, seed) for seed in range(5)] and len({tuple(d) for d in drawn}) == 5
     cost = {
         (plan.task.name, *cell): sum(j.cost for j in store.with_upstream(verify.cell_jobs(plan, cell)))
-        for plan in (pipeline.Plan(lab, task.name) for task in lab.tasks)
+        for plan in (Plan(lab, task.name) for task in lab.tasks)
         for cell in plan.features
     }
     middle = sorted(cost.values())[len(cost) // 2]

@@ -209,11 +209,11 @@ def kill_group(main: subprocess.Popen) -> None:
 
 def _models(config) -> None:
     """What the short notebooks need, in one go, as `run._models` does for all."""
-    from gracelib.experiment import tables
+    from gracelib.experiment.plan import Plan
     from gracelib.jobs import paths
     from gracelib.jobs.workers import run_jobs
 
-    plans = [tables.Plan(config, task.name) for task in config.tasks]
+    plans = [Plan(config, task.name) for task in config.tasks]
     run_jobs(
         [
             job
