@@ -143,12 +143,12 @@ def gallery(
 
 
 def _set_device(device: str, dtype: str) -> None:
-    from gracelib.models import devices
+    from gracelib.models import checkpoints
 
     if device:
-        devices.check_device(device, "--device")
+        checkpoints.check_device(device, "--device")
     if dtype:
-        devices.check_dtype(dtype, "--dtype")
+        checkpoints.check_dtype(dtype, "--dtype")
     for name, value in (("GRACELIB_DEVICE", device), ("GRACELIB_DTYPE", dtype)):
         if value:
             os.environ[name] = value  # the notebooks' kernels and the worker processes inherit it

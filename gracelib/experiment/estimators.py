@@ -45,7 +45,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.features.gradients import response_features
     from gracelib.features.heap import give_back
     from gracelib.features.memory import peak_memory, reset_peak
-    from gracelib.models.encoding import encode_examples
+    from gracelib.models.prompting import encode_examples
     from gracelib.scores import grace, recalibrate
     from gracelib.text.tasks import read_responses
 

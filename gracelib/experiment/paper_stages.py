@@ -108,7 +108,8 @@ def run_paper_features(out: Path, params: dict, inputs: dict[str, Path]) -> None
     from safetensors.numpy import save_file
 
     from gracelib.features.gradients import response_features
-    from gracelib.models.prompting import cut_sentence, encode, load_student
+    from gracelib.models.checkpoints import load_student
+    from gracelib.models.prompting import cut_sentence, encode
 
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
     verdict = {row["id"]: row["correct"] for row in read_jsonl(inputs["correct"] / "correct.jsonl")}

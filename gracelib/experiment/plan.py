@@ -13,7 +13,7 @@ from pathlib import Path
 from gracelib.experiment import stages
 from gracelib.experiment.scales import command_for
 from gracelib.jobs.store import Job
-from gracelib.models import devices
+from gracelib.models import checkpoints
 from gracelib.scale import Scale
 
 KEY = ["task", "student", "teacher", "temperature"]
@@ -84,7 +84,7 @@ class Plan:
 
     def _add_students(self) -> None:
         scale = self.scale
-        device, dtype = devices.of_this_run()
+        device, dtype = checkpoints.of_this_run()
         self.features, self.distilled, self.student_accuracy, self.base_accuracy = {}, {}, {}, {}
         d = scale.d_kept if self.first_task else scale.d
         for student, temperatures in self.task.temperatures:

@@ -17,7 +17,7 @@ from gracelib.experiment.tables import _table
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import run_jobs
-from gracelib.models.encoding import STUDENT_TEMPLATE
+from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.scale import Scale
 
 RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}

@@ -105,7 +105,7 @@ def run_coverage(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.experiment.pathological import random_responses, repeated_response
-    from gracelib.models.evaluate import grade
+    from gracelib.models.accuracy import grade
     from gracelib.text.tasks import read_responses, write_jsonl
     from gracelib.world import stories
 

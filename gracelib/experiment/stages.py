@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gracelib.jobs.store import Stage
-from gracelib.models.encoding import encode_examples
+from gracelib.models.prompting import encode_examples
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.is_correct import is_correct
 from gracelib.text.tasks import read_jsonl, read_responses, write_jsonl
@@ -59,8 +59,8 @@ def run_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.models.accuracy import grade
     from gracelib.models.decoding import sample_responses
-    from gracelib.models.evaluate import grade
 
     model, tokenizer = _load(inputs["teacher"])
     rows = sample_responses(
@@ -76,7 +76,7 @@ def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.models.evaluate import evaluate
+    from gracelib.models.accuracy import evaluate
 
     model, tokenizer = _load(inputs["model"])
     prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
@@ -130,7 +130,7 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.models.distill import distill
+    from gracelib.models.training import distill
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
@@ -151,8 +151,8 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Average@k of a student under a template of its own, without greedy decoding."""
+    from gracelib.models.accuracy import accuracy, grade
     from gracelib.models.decoding import sample_responses
-    from gracelib.models.evaluate import accuracy, grade
 
     model, tokenizer = _load(inputs["model"])
     prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))

@@ -1,7 +1,7 @@
 """Accuracy of a checkpoint on a real task: Average@k, best-of-k and greedy (paper, section 3 and appendix C).
 
-`gracelib.models.evaluate` does this for the built-in world, in one process and one breath. Here a model may need hours:
-the responses are files that resume, and grading runs apart from the process, with a time limit a response.
+`evaluate` does it for the built-in world, in one process and one breath. With `measure` a model may need hours: the
+responses are files that resume, and grading runs apart from the process, with a time limit per response.
 """
 
 from __future__ import annotations
@@ -11,12 +11,67 @@ from pathlib import Path
 import pandas as pd
 
 from gracelib.jobs.store import write_atomically
-from gracelib.models import evaluate
-from gracelib.models import sampling as backends
+from gracelib.models import sampling
+from gracelib.models.decoding import sample_responses
 from gracelib.models.prompting import Policy
+from gracelib.text.is_correct import is_correct
 from gracelib.text.tasks import read_responses, write_jsonl
 
 GRADERS = ("math-verify", "last-number")
+
+
+def grade(rows: list[dict]) -> list[dict]:
+    """The rows with `correct`, a list of booleans beside `responses`; rows need `answer`."""
+    return [{**row, "correct": [is_correct(r, row["answer"]) for r in row["responses"]]} for row in rows]
+
+
+def accuracy(rows: list[dict]) -> dict[str, float]:
+    """Average@k (mean share of correct responses) and best-of-k (share of prompts with any) of graded rows, in 0..1.
+
+    `average_se` is the standard error of Average@k over prompts: samples of one prompt resemble each other, so it is
+    the spread of the prompts' shares that counts, not the number of samples.
+    """
+    shares = [sum(row["correct"]) / len(row["correct"]) for row in rows]
+    mean = sum(shares) / len(shares)
+    spread = sum((s - mean) ** 2 for s in shares) / max(1, len(shares) - 1)
+    return {
+        "average": mean,
+        "average_se": (spread / len(shares)) ** 0.5,
+        "best_of": sum(s > 0 for s in shares) / len(shares),
+    }
+
+
+def evaluate(
+    model,
+    tokenizer,
+    prompts: list[dict],
+    *,
+    k: int = 16,
+    temperature: float = 1.0,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int = 1024,
+) -> dict[str, float]:
+    """Average@k and best-of-k at `temperature`, and greedy accuracy, all in 0..1, on held-out prompts.
+
+    Also `truncated`, the share of the sampled responses that did not end within max_new_tokens.
+    """
+    rows = grade(
+        sample_responses(
+            model,
+            tokenizer,
+            prompts,
+            m=k,
+            temperature=temperature,
+            seed=seed,
+            greedy=True,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
+    )
+    right = sum(is_correct(row["greedy"], row["answer"]) for row in rows)
+    cut = sum(row["n_truncated"] for row in rows) / (k * len(prompts))
+    return {**accuracy(rows), "greedy": right / len(rows), "truncated": cut}
 
 
 def graded(path: Path, grader: str = "math-verify") -> list[dict]:
@@ -28,7 +83,7 @@ def graded(path: Path, grader: str = "math-verify") -> list[dict]:
     """
     _check(grader, rows := read_responses(path, allow_empty=True), f"{path}: ")
     if grader == "last-number":
-        return evaluate.grade(rows)
+        return grade(rows)
     from gracelib.text.grading import grade_rows
 
     return grade_rows(rows)
@@ -45,14 +100,14 @@ def measure(
     style: str = "student",
     policy: Policy = Policy(),
     grader: str = "math-verify",
-    **sampling,
+    **options,
 ) -> dict[str, float]:
     """Average@k and best-of-k at `temperature`, and greedy accuracy, of a model on prompts with answers.
 
     Writes `sampled.jsonl` and `greedy.jsonl` (responses), the same with `correct` in `sampled_graded.jsonl` and
     `greedy_graded.jsonl`, and `accuracy.csv` into `folder`; responses that are there from the same settings are
     reused.
-    `sampling`: further arguments of `gracelib.models.sampling.sample`.
+    `options`: further arguments of `gracelib.models.sampling.sample`.
 
     Returns
     -------
@@ -71,7 +126,7 @@ def measure(
         raise ValueError(f"k={k}: must be at least 1 sample a prompt")
     folder, loaded, found = Path(folder), {}, {}
     for name, m, t in (("sampled", k, temperature), ("greedy", 1, 0.0)):
-        path = backends.sample(
+        path = sampling.sample(
             model,
             prompts,
             out=folder / f"{name}.jsonl",
@@ -81,13 +136,13 @@ def measure(
             policy=policy,
             max_new_tokens=max_new_tokens,
             loaded=loaded,
-            **sampling,
+            **options,
         )
         found[name] = graded(path, grader)
         write_atomically(folder / f"{name}_graded.jsonl", lambda part, rows=found[name]: write_jsonl(part, rows))
     result = {
-        **evaluate.accuracy(found["sampled"]),
-        "greedy": evaluate.accuracy(found["greedy"])["average"],
+        **accuracy(found["sampled"]),
+        "greedy": accuracy(found["greedy"])["average"],
         "truncated": sum(row["n_truncated"] for row in found["sampled"]) / (k * len(prompts)),
         "n_prompts": len(prompts),
         "k": k,

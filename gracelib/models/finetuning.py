@@ -24,7 +24,8 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.utils import logging
 
 from gracelib.jobs.store import digest
-from gracelib.models.prompting import Policy, cut_sentence, encode, load_student
+from gracelib.models.checkpoints import load_student
+from gracelib.models.prompting import Policy, cut_sentence, encode
 from gracelib.models.training import IGNORED, collate
 
 ABOUT = "training.json"

@@ -13,7 +13,7 @@ only, two BOS for some teachers). So a `Policy` says once what is done, and ever
 * a response that does not fit is cut at its end, counted in `n_cut`, and gets no EOS: an EOS there would teach the
   student to stop in the middle of a sentence. (The authors' code appends one.)
 
-The default policy gives exactly the ids of `encoding.encode_example`, which the built-in world uses. The template is
+The default policy gives exactly the ids of `encode_example`, which the built-in world uses. The template is
 filled in by replacing `{question}` and nothing else, so braces (LaTeX!) survive on both sides.
 """
 
@@ -22,8 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gracelib.models.encoding import STUDENT_TEMPLATE
-
+STUDENT_TEMPLATE = "### Problem:\n{question}\n\n### Solution:\n"
 # The authors' code, which sends the braces doubled by mistake: \boxed{{}}.
 TEACHER_INSTRUCTION = "Please reason step by step and put your final answer within \\boxed{}."
 SLOT = "{question}"
@@ -140,11 +139,37 @@ def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION, s
     return tokenizer(chat_prompt(tokenizer, question, instruction, system), add_special_tokens=False)["input_ids"]
 
 
-def load_student(path_or_hub_id, dtype: str = "float32", device: str = "cpu"):
-    """(model in eval mode, tokenizer) of a checkpoint folder or a hub id; see `checkpoints.py`, where it lives."""
-    from gracelib.models.checkpoints import load_student as load  # torch only where a model is wanted
+def encode_prompt(tokenizer, question: str, template: str = STUDENT_TEMPLATE) -> list[int]:
+    return tokenizer(template.format(question=question), add_special_tokens=False)["input_ids"]
 
-    return load(path_or_hub_id, dtype, device)
+
+def encode_examples(
+    tokenizer, pairs: list[tuple[str, str]], template: str = STUDENT_TEMPLATE
+) -> list[tuple[list[int], list[int]]]:
+    """(prompt ids, response ids + EOS) of each (question, response): `encode_example` in one call of the tokenizer, whose
+    calls otherwise take longer than its work."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no EOS token; set tokenizer.eos_token before scoring or training")
+    if not pairs:
+        return []
+    prompts, responses = (
+        tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        for texts in (
+            [template.format(question=question) for question, _ in pairs],
+            [response for _, response in pairs],
+        )
+    )
+    return [(prompt, [*ids, tokenizer.eos_token_id]) for prompt, ids in zip(prompts, responses, strict=True)]
+
+
+def encode_example(
+    tokenizer, question: str, response: str, template: str = STUDENT_TEMPLATE
+) -> tuple[list[int], list[int]]:
+    """(prompt ids, response ids + EOS). Prompt and response are tokenised apart: the boundary is exact.
+
+    Raises ValueError if the tokenizer has no EOS token: nothing would teach the student to stop.
+    """
+    return encode_examples(tokenizer, [(question, response)], template)[0]
 
 
 def _start(text: str) -> str:

@@ -18,6 +18,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from gracelib.models.prompting import encode_examples
+
 IGNORED = -100  # the label that is left out of the loss
 PART = 16  # examples a forward pass: padding to the longest of 16 neighbours in length wastes little
 
@@ -167,3 +169,32 @@ def train_causal_lm(
     if bad:  # the loss before the last step was finite, its gradient was not
         raise ValueError(f"training left values that are not finite in {bad[:3]}; lower the learning rate")
     return trainer.state.log_history
+
+
+def distill(
+    model,
+    tokenizer,
+    rows: list[dict],
+    *,
+    M: int | None = None,
+    epochs: float,
+    lr: float,
+    batch_size: int,
+    seed: int,
+    warmup: float = 0.05,
+) -> list[dict]:
+    """Distillation of one cell: fine-tune the base `model` in place on the first `M` responses (None: all) of every row, with `question` and `responses`.
+
+    The paper trains on N x M pairs for 4 epochs with batch 64, cosine schedule, 5% warm-up and no weight decay (appendix
+    B of the submission); wrong responses stay in, which is what makes a teacher's errors matter.
+
+    Returns the training log. The loss covers the response including EOS, averaged over the tokens of a batch, as
+    `transformers` does: a response weighs as |y|, not as log|y|. ValueError if a row has fewer than M responses.
+    """
+    short = next((row for row in rows if M is not None and len(row["responses"]) < M), None)
+    if short is not None:
+        raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M}")
+    pairs = [(row["question"], response) for row in rows for response in row["responses"][:M]]
+    return train_causal_lm(
+        model, encode_examples(tokenizer, pairs), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup
+    )

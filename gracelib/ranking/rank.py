@@ -24,8 +24,14 @@ from gracelib.baselines import compute_scores
 from gracelib.intervals import grace_difference, grace_influence, grace_interval
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, sweep
-from gracelib.models.checkpoints import check_student, load_student, without_weights
-from gracelib.models.devices import DTYPES, check_device, resolve_device
+from gracelib.models.checkpoints import (
+    DTYPES,
+    check_device,
+    check_student,
+    load_student,
+    resolve_device,
+    without_weights,
+)
 from gracelib.models.prompting import Policy, encode
 from gracelib.ranking import report
 from gracelib.scores import Grace, recalibrate

@@ -7,7 +7,7 @@ killed and replaced; its answer counts as wrong and is counted in `n_timed_out`.
 limit; where math-verify notices that memory ran out, the answer is simply wrong. Processes live for many answers,
 because starting one costs a second.
 
-`gracelib.models.evaluate.grade` does the same for the built-in world, whose answers are whole numbers.
+`gracelib.models.accuracy.grade` does the same for the built-in world, whose answers are whole numbers.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ class Grader:
 def grade_rows(
     rows: list[dict], *, timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB, workers: int | None = None
 ) -> list[dict]:
-    """The rows with `correct`, a list of booleans beside `responses`: `gracelib.models.evaluate.grade` for real tasks.
+    """The rows with `correct`, a list of booleans beside `responses`: `gracelib.models.accuracy.grade` for real tasks.
 
     Rows need `id` or `question`, `answer` (text or number) and `responses`. Warns if answers were stopped at a limit.
     Raises ValueError naming the prompt whose answer is missing or empty.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from gracelib.models.encoding import encode_examples
+from gracelib.models.prompting import encode_examples
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.world import stories
 

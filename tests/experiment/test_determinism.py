@@ -13,7 +13,7 @@ import torch
 
 from gracelib.experiment.tables import cell_scores
 from gracelib.features.gradients import response_features
-from gracelib.models.encoding import encode_example
+from gracelib.models.prompting import encode_example
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer

@@ -122,7 +122,7 @@ class Spent(BaseException):
 #: Where hours go: training, sampling, gradients, jobs, notebooks.
 EXPENSIVE = (
     "transformers.Trainer.train",
-    "gracelib.models.transformers_backend.TransformersEngine.tokens",
+    "gracelib.models.decoding.TransformersEngine.tokens",
     "gracelib.features.chunks.response_features",
     "gracelib.experiment.run.run_jobs",
     "gracelib.experiment.tables.run_jobs",

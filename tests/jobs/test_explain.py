@@ -178,16 +178,16 @@ def test_a_changed_knob_invalidates_what_takes_it_and_what_stands_on_that(plan, 
 PAPER = {stage.name: stage for stage in vars(paper_stages).values() if isinstance(stage, store.Stage)}
 #: stage -> modules that decide its result and that a list by hand forgot or might forget.
 DECIDE = {
-    "features": "features.gradients features.per_layer features.batches projection text.is_correct models.encoding",
-    "responses": "models.decoding models.evaluate text.is_correct models.encoding",
+    "features": "features.gradients features.per_layer features.batches projection text.is_correct models.prompting",
+    "responses": "models.decoding models.accuracy text.is_correct models.prompting",
     "teacher": "world.stories world.cast models.training",
-    "distill": "models.training models.encoding",
+    "distill": "models.training models.prompting",
     "variants": "scores moments checks variants cmi features.files",
     "cmi": "cmi checks scores",
-    "sample": "models.sampling models.sampling_inputs models.checkpoints models.devices models.sampled_file models.prompting",
-    "measure": "models.accuracy models.sampling models.sampling_inputs text.grading text.answers",
-    "fine_tune": "models.finetuning models.checkpoints models.devices models.prompting",
-    "paper_features": "features.gradients models.checkpoints models.devices models.prompting",
+    "sample": "models.sampling models.checkpoints models.sampled_file models.prompting",
+    "measure": "models.accuracy models.sampling text.grading text.answers",
+    "fine_tune": "models.finetuning models.checkpoints models.prompting",
+    "paper_features": "features.gradients models.checkpoints models.prompting",
     "grade": "text.grading",
 }
 

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
-from gracelib.models.prompting import encode, load_student
+from gracelib.models.checkpoints import load_student
+from gracelib.models.prompting import encode
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from gracelib.models.decoding import keyed_uniforms, sample_responses
-from gracelib.models.encoding import encode_example, encode_prompt
+from gracelib.models.prompting import encode_example, encode_prompt
 from gracelib.models.training import train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
@@ -236,13 +236,13 @@ def test_greedy_beside_samples_changes_neither(model, tokenizer, reference):
 
 def test_the_greedy_accuracy_is_that_of_greedy_decoding(model, tokenizer, monkeypatch):
     """Not that of a sample, nor of another row. Right is what has a certain text, as this model never has the answer."""
-    from gracelib.models import evaluate
+    from gracelib.models import accuracy
 
     alone = sample(model, tokenizer, m=1, temperature=0.0)
     wanted = {p["id"]: row["responses"][0] for p, row in zip(PROMPTS, alone, strict=True)}
     prompts = [p | {"answer": p["id"] if i % 3 == 0 else "nobody"} for i, p in enumerate(PROMPTS)]
-    monkeypatch.setattr(evaluate, "is_correct", lambda response, answer: response == wanted.get(answer))
-    found = evaluate.evaluate(model, tokenizer, prompts, k=4, seed=0, max_new_tokens=16)
+    monkeypatch.setattr(accuracy, "is_correct", lambda response, answer: response == wanted.get(answer))
+    found = accuracy.evaluate(model, tokenizer, prompts, k=4, seed=0, max_new_tokens=16)
     assert found["greedy"] == pytest.approx(1 / 3, abs=1.01 / len(prompts))  # a rounding may flip one text
     assert found["average"] < 0.25
 

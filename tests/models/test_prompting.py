@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from checkpoints_for_tests import KINDS, make_checkpoint
-from gracelib.models.encoding import STUDENT_TEMPLATE, encode_example, encode_prompt
 from gracelib.models.prompting import (
+    STUDENT_TEMPLATE,
     TEACHER_INSTRUCTION,
     Encoded,
     Policy,
@@ -21,6 +21,8 @@ from gracelib.models.prompting import (
     chat_prompt,
     cut_sentence,
     encode,
+    encode_example,
+    encode_prompt,
     encode_question,
 )
 

@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
-from gracelib.models import accuracy, decoding, transformers_backend, vllm_engine
-from gracelib.models import sampling as backends
+from gracelib.models import accuracy, decoding, sampling, vllm_engine
 from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import Policy, chat_ids
 from gracelib.models.sampled_file import sidecar
@@ -132,14 +131,14 @@ def test_a_prompt_of_the_world_gets_what_sample_responses_gives_it(world_model, 
 @pytest.fixture
 def spied(monkeypatch):
     """id -> (its prompt's tokens, the new tokens of its samples), of everything that is sampled."""
-    seen, usual = {}, transformers_backend.TransformersEngine.tokens
+    seen, usual = {}, decoding.TransformersEngine.tokens
 
     def tokens(self, requests, sampling):
         found = usual(self, requests, sampling)
         seen.update({r.id: (r.ids, samples) for r, samples in zip(requests, found, strict=True)})
         return found
 
-    monkeypatch.setattr(transformers_backend.TransformersEngine, "tokens", tokens)
+    monkeypatch.setattr(decoding.TransformersEngine, "tokens", tokens)
     return seen
 
 
@@ -222,7 +221,7 @@ def test_other_seeds_and_samples_differ_and_fewer_samples_are_the_first_ones(lla
 
 def killed_after(n_calls, monkeypatch):
     """The engine dies at its call number n_calls."""
-    usual, calls = transformers_backend.TransformersEngine.tokens, []
+    usual, calls = decoding.TransformersEngine.tokens, []
 
     def tokens(self, requests, sampling):
         calls.append([request.id for request in requests])
@@ -230,7 +229,7 @@ def killed_after(n_calls, monkeypatch):
             raise KeyboardInterrupt
         return usual(self, requests, sampling)
 
-    monkeypatch.setattr(transformers_backend.TransformersEngine, "tokens", tokens)
+    monkeypatch.setattr(decoding.TransformersEngine, "tokens", tokens)
     return calls
 
 
@@ -264,7 +263,7 @@ def test_a_prompt_of_a_batch_that_was_half_written_is_not_written_twice(llama, w
 
 def test_a_finished_file_is_not_sampled_again(llama, whole, out, monkeypatch):
     sample(llama, PROMPTS, out=out, **SETTINGS)
-    monkeypatch.setattr(backends, "TransformersEngine", None)  # would be called
+    monkeypatch.setattr(sampling, "TransformersEngine", None)  # would be called
     assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole
 
 
@@ -273,7 +272,7 @@ def test_killed_between_the_last_two_steps(llama, whole, out, monkeypatch):
     sample(llama, PROMPTS, out=out, **SETTINGS)
     part = out.with_name("gen.jsonl.part")
     part.write_bytes(b"{}\n")
-    monkeypatch.setattr(backends, "TransformersEngine", None)
+    monkeypatch.setattr(sampling, "TransformersEngine", None)
     assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole and not part.exists()
 
 
@@ -354,7 +353,7 @@ def test_damage_is_named_and_nothing_is_overwritten(llama, out):
     ],
 )
 def test_what_makes_no_sense_is_refused(llama, out, monkeypatch, changed, message):
-    monkeypatch.setattr(backends, "TransformersEngine", None)
+    monkeypatch.setattr(sampling, "TransformersEngine", None)
     given = {"model": llama, "prompts": PROMPTS, "out": out, **SETTINGS} | changed
     given["out"] = out.with_name(given["out"]) if isinstance(given["out"], str) else given["out"]
     with pytest.raises(ValueError, match=message):
@@ -388,7 +387,7 @@ def test_prompt_seeds_depend_on_seed_and_prompt_and_are_never_none_for_vllm():
 def test_batches_hold_every_request_once_and_one_length_where_asked():
     requests = [Request(i, [0] * (3 + i % 3), 5) for i in range(20)]
     for same_length in (True, False):
-        found = backends._batches(requests, 4, same_length)
+        found = sampling._batches(requests, 4, same_length)
         assert sorted(r.id for batch in found for r in batch) == [*range(20)] and max(map(len, found)) == 4
         if same_length:
             assert all(len({len(r.ids) for r in batch}) == 1 for batch in found)
@@ -418,7 +417,7 @@ def test_accuracy_of_known_answers(llama, tmp_path, monkeypatch):
         assert (m, temperature) == ((2, 0.7) if out.stem == "sampled" else (1, 0.0))
         return out
 
-    monkeypatch.setattr(accuracy.backends, "sample", given)
+    monkeypatch.setattr(accuracy.sampling, "sample", given)
     for grader in accuracy.GRADERS:
         if grader == "last-number":
             said["greedy"][2] = ["1000"]

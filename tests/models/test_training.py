@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gracelib.models.encoding import encode_example
+from gracelib.models.prompting import encode_example
 from gracelib.models.training import IGNORED, PART, collate, train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.world import stories

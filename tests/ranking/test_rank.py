@@ -27,8 +27,7 @@ from gracelib.features import chunks
 from gracelib.features.estimators import PARAMS
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
-from gracelib.models.encoding import encode_example
-from gracelib.models.prompting import Policy
+from gracelib.models.prompting import Policy, encode_example
 from gracelib.ranking import rank as ranking
 from gracelib.ranking import report
 from gracelib.ranking.rank import score_teachers

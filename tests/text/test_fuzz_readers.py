@@ -21,7 +21,7 @@ from gracelib.jobs import notebook_parameters
 from gracelib.jobs.workers import n_workers
 from gracelib.models.prompting import Policy
 from gracelib.models.sampled_file import GenerationFile, sidecar
-from gracelib.models.sampling_inputs import check_settings
+from gracelib.models.sampling import check_settings
 from gracelib.paper.settings import PAPER, with_file
 from gracelib.text.responses import FIELDS, read_generations
 from gracelib.text.tasks import read_jsonl, read_responses

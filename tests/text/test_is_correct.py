@@ -4,7 +4,7 @@ in the project: too lenient or too strict, it moves all of them.
 
 import pytest
 
-from gracelib.models.evaluate import accuracy, grade
+from gracelib.models.accuracy import accuracy, grade
 from gracelib.text.is_correct import final_answer, is_correct
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gracelib.models.encoding import STUDENT_TEMPLATE, encode_example, encode_examples, encode_prompt
+from gracelib.models.prompting import STUDENT_TEMPLATE, encode_example, encode_examples, encode_prompt
 from gracelib.text.tasks import question_id, read_jsonl, read_responses, write_jsonl
 from gracelib.world.cast import build_tokenizer
 

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from gracelib.models.encoding import STUDENT_TEMPLATE
+from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.text.is_correct import final_answer, is_correct
 from gracelib.world import stories as world
 from gracelib.world.cast import build_tokenizer
