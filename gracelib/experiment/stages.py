@@ -14,7 +14,7 @@ from pathlib import Path
 from gracelib.jobs.store import Stage
 from gracelib.models.prompting import encode_examples
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
-from gracelib.text.is_correct import is_correct
+from gracelib.text.answers import is_correct
 from gracelib.text.tasks import read_jsonl, read_responses, write_jsonl
 from gracelib.world import stories
 from gracelib.world.cast import pretrain, train_teacher

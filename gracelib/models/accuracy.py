@@ -14,7 +14,7 @@ from gracelib.jobs.store import write_atomically
 from gracelib.models import sampling
 from gracelib.models.decoding import sample_responses
 from gracelib.models.prompting import Policy
-from gracelib.text.is_correct import is_correct
+from gracelib.text.answers import is_correct
 from gracelib.text.tasks import read_responses, write_jsonl
 
 GRADERS = ("math-verify", "last-number")
@@ -78,7 +78,7 @@ def graded(path: Path, grader: str = "math-verify") -> list[dict]:
     """The rows of a responses file with `correct`, a list of booleans beside `responses`.
 
     `grader`: "math-verify" reads `####` and boxed answers and compares expressions (`gracelib.text.grading`; what takes
-    too long counts as wrong, with a warning); "last-number" is the built-in world's rule (`gracelib.text.is_correct`).
+    too long counts as wrong, with a warning); "last-number" is the built-in world's rule (`gracelib.text.answers.is_correct`).
     ValueError for a row without an answer.
     """
     _check(grader, rows := read_responses(path, allow_empty=True), f"{path}: ")

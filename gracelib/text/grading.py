@@ -1,34 +1,36 @@
 r"""Whether the answers of real models to real problems are right: GSM8K, MATH, what else ends in a number or formula.
 
 Most answers are numbers and are compared here, exactly, in microseconds. What is left (`\frac{1}{2}` for `0.5`, `x+1`
-for `1+x`, intervals, matrices) goes to `math-verify`, and that in processes of their own: a model's answer may be a
-tower of powers, and computing it must neither hang nor crash the run that grades it. A process that exceeds its time is
-killed and replaced; its answer counts as wrong and is counted in `n_timed_out`. So does one that dies of its memory
-limit; where math-verify notices that memory ran out, the answer is simply wrong. Processes live for many answers,
-because starting one costs a second.
+for `1+x`, intervals, matrices) goes to `math-verify`, and that in processes of their own. A final answer is a program of
+sorts: `9^{9^{9^9}}` asks for more time and memory than there is, and nothing inside Python can stop a power of whole
+numbers half-way. So the limits are the kernel's: a timer of CPU time that ends the process (CPU time, so that a busy
+machine grades like an idle one) and a limit of its address space; pebble ends one that hangs and replaces what died. An
+answer whose process ended counts as wrong and is counted in `n_timed_out`; where memory ran out and math-verify noticed,
+the answer is simply wrong. Processes live for many answers, because starting one costs a second. They are told a few
+variables of the environment and no secret. Only LaTeX is parsed, by a grammar; math-verify's other reader, which hands
+digits and operators to Python, is not used.
 
 `gracelib.models.accuracy.grade` does the same for the built-in world, whose answers are whole numbers.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
+import signal
 import sys
-import threading
 import warnings
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
+from contextlib import AbstractContextManager, suppress
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 
+import psutil
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from tqdm import tqdm
 
 from gracelib.jobs.workers import WORKER_VARIABLES, n_workers
 from gracelib.text.answers import as_number, final_answer, first_number, is_prose, plain, reference_answer, tidy
 
 TIMEOUT_S, MEMORY_MB = 5.0, 1024
-START_S = 300  # a cold disk may take a minute to import sympy; this only ends a start that hangs
 PATIENCE = 20  # seconds on the wall allowed for one of CPU time before a process counts as hung: machines are busy
 #: All that a grading process is told of the environment: what Python needs to find its packages, and no secret.
 ENVIRONMENT = (
@@ -44,6 +46,7 @@ ENVIRONMENT = (
     "SYSTEMROOT",
 )
 ANSWERS_A_WORKER = 25  # another process pays off for this many formulas
+ANSWERS_A_LIFE = 1000  # then a process is replaced: parsers remember what they have read, and its memory is limited
 
 
 def compare(response: str, answer: str) -> bool | tuple[str, str]:
@@ -74,59 +77,61 @@ def compare(response: str, answer: str) -> bool | tuple[str, str]:
     return truth, str(number.value) if number and not number.percent else tidy(said.text)
 
 
-class _Worker:
-    """One process of `grading_worker.py`."""
+class _Process(SpawnProcess):
+    """A process that is told `ENVIRONMENT` alone, and does not run the caller's script again (as spawned ones do)."""
 
-    def __init__(self, timeout_s: float, memory_mb: int) -> None:
-        script = Path(__file__).with_name("grading_worker.py")
-        self.wall_s = 5 + PATIENCE * timeout_s
-        self.process = subprocess.Popen(  # -P: the script's folder holds modules named like others' (stats, tables)
-            [sys.executable, "-P", str(script), repr(timeout_s), str(memory_mb)],
-            encoding="ascii",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ} | WORKER_VARIABLES,
-        )
-        hello = self._read(START_S)
-        if hello is None or "error" in hello:
-            self.close()
-            reason = hello["error"] if hello else f"exit status {self.process.returncode}"
-            raise RuntimeError(
-                f"the grading process did not start ({reason}); is math-verify installed? pip install math-verify"
-            )
-        self.memory_limit = hello["memory_limit"]
-
-    def _read(self, wall_s: float) -> dict | None:
-        timer = threading.Timer(wall_s, self.process.kill)
-        timer.daemon = True
-        timer.start()
+    def start(self) -> None:
+        environment, script = dict(os.environ), sys.modules["__main__"]
+        os.environ.clear()  # for milliseconds: what a process is told at its start can be read in /proc while it lives
+        os.environ.update({name: environment[name] for name in ENVIRONMENT if name in environment} | WORKER_VARIABLES)
+        sys.modules["__main__"] = ModuleType("__main__")
         try:
-            line = self.process.stdout.readline()
+            super().start()
         finally:
-            timer.cancel()
-        return json.loads(line) if line.endswith("\n") else None
-
-    def ask(self, pair: tuple[str, str]) -> dict | None:
-        """The reply, or None if the process died over it."""
-        try:
-            self.process.stdin.write(json.dumps(pair) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        return self._read(self.wall_s)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        try:
-            self.process.stdin.close()
-        except BrokenPipeError:  # what was being written when it died has no reader
-            return
+            sys.modules["__main__"] = script
+            os.environ.clear()
+            os.environ.update(environment)
 
 
-class Grader:
+class _Context(SpawnContext):
+    Process = _Process
+
+
+def _prepare(memory_mb: int) -> None:
+    """What a grading process does before its first answer."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # whatever a library says of a formula is no output of ours
+    os.dup2(nowhere, 2)
+    with suppress(ImportError):  # no math-verify: the first answer says so
+        _is_equal(r"\frac{1}{2}", "0.5", timeout_s=60)  # imports and tables belong to no answer's limits
+    if sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = psutil.Process().memory_info().vms + memory_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _is_equal(reference: str, answer: str, timeout_s: float) -> bool:
+    """What math-verify says of two formulas; the process ends if that takes more CPU time."""
+    from math_verify import parse, verify
+    from math_verify.parser import LatexExtractionConfig
+    from sympy.core.cache import clear_cache
+
+    config = (LatexExtractionConfig(boxed_match_priority=0),)
+    signal.setitimer(signal.ITIMER_PROF, timeout_s)
+    try:
+        said = [parse(f"\\boxed{{{latex}}}", config, parsing_timeout=None) for latex in (reference, answer)]
+        return bool(verify(*said, timeout_seconds=None))
+    except Exception:  # whatever text makes a parser raise is no right answer
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        clear_cache()  # what an answer leaves behind must not fill the memory of the next
+
+
+class Grader(AbstractContextManager):
     """A pool of grading processes, started when the first formula needs one; use as `with Grader() as grader:`.
 
     Parameters
@@ -139,113 +144,79 @@ class Grader:
     Attributes
     ----------
     n_timed_out : answers whose process was stopped so far, at a limit or by a crash; they count as wrong.
+    wall_s : seconds on the wall after which a process counts as hung.
     """
 
     def __init__(self, timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB, workers: int | None = None) -> None:
         if not timeout_s > 0 or memory_mb < 1 or (workers is not None and workers < 1):
             raise ValueError(f"timeout_s={timeout_s}, memory_mb={memory_mb}, workers={workers}: must all be positive")
         self.timeout_s, self.memory_mb, self.n_timed_out = float(timeout_s), int(memory_mb), 0
-        self._most = workers or n_workers()
-        self._idle: list[_Worker] = []
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Grader:
-        return self
+        self.wall_s = 5 + PATIENCE * self.timeout_s
+        self._most, self._at_once, self._pool = workers or n_workers(), 0, None
 
     def __exit__(self, *exception) -> None:
         self.close()
 
     def close(self) -> None:
         """End the processes; grading again starts new ones."""
-        while self._idle:
-            self._idle.pop().close()
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
 
     def grade(self, pairs: list[tuple[str, str]]) -> list[bool]:
         """Whether each (response, reference answer) is right, in order.
 
         A reference may be a number. Raises ValueError naming the pair if one is not two texts or its reference is
-        empty, before a process is started.
+        empty, before a process is started; RuntimeError if none can be started.
         """
-        pairs = [
-            (pair[0], str(pair[1]) if isinstance(pair[1], int | float) else pair[1]) if len(pair) == 2 else pair
-            for pair in pairs
-        ]
-        for i, pair in enumerate(pairs):
-            if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-                raise ValueError(f"pair {i}: expected (response, answer), two texts, not {str(pair)[:80]!r}")
         grades, formulas = [], {}
-        for i, (response, answer) in enumerate(pairs):
+        for i, pair in enumerate(pairs):
+            if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str | int | float):
+                raise ValueError(f"pair {i}: expected (response, answer), two texts, not {str(pair)[:80]!r}")
             try:
-                grades.append(compare(response, answer))
+                grades.append(compare(pair[0], str(pair[1])))
             except ValueError as error:
                 raise ValueError(f"pair {i}: {error}") from error
             if not isinstance(grades[i], bool):
                 formulas.setdefault(grades[i], []).append(i)  # the same formula twice is computed once
-        for pair, right in self._verify(list(formulas)).items():
-            for i in formulas[pair]:
-                grades[i] = bool(right)
-            if right is None:
-                self.n_timed_out += len(formulas[pair])
+        for formula, equal in self._verify(list(formulas)).items():
+            for i in formulas[formula]:
+                grades[i] = bool(equal)
+            if equal is None:
+                self.n_timed_out += len(formulas[formula])
         return grades
 
-    def _verify(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:
+    def _verify(self, formulas: list[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:
         """What math-verify says of each; None where the process died."""
-        verdicts, queue = {}, deque(pairs)
-        if not pairs:
-            return verdicts
-        at_once = min(self._most, 1 + len(pairs) // ANSWERS_A_WORKER)
-        bar = tqdm(total=len(pairs), desc="comparing formulas", delay=3)
-
-        def serve() -> None:
-            worker = None
+        verdicts, broken = {}, None
+        for _ in range(2):  # pebble gives up where somebody ends a process that waits, which is no answer's fault
+            asked = [formula for formula in formulas if formula not in verdicts]
             try:
-                while queue:
+                futures = [self._schedule(formula, len(asked)) for formula in asked]
+                for formula, future in zip(asked, tqdm(futures, "comparing formulas", delay=3), strict=True):
                     try:
-                        pair = queue.popleft()
-                    except IndexError:  # another thread took the last one
-                        break
-                    worker = worker or self._worker()
-                    reply = worker.ask(pair)
-                    with self._lock:
-                        verdicts[pair] = reply["right"] if reply else None
-                        bar.update()
-                    if reply is None or reply["tired"]:
-                        worker.close()
-                        worker = None
-            except BaseException:
-                queue.clear()
-                if worker is not None:
-                    worker.close()
-                    worker = None  # what it would answer next might belong to this pair
-                raise
-            finally:
-                if worker is not None:
-                    self._idle.append(worker)
+                        verdicts[formula] = future.result()
+                    except (TimeoutError, ProcessExpired):
+                        verdicts[formula] = None
+                return verdicts
+            except (ImportError, RuntimeError) as error:
+                self.close()
+                broken = error
+        raise RuntimeError(
+            f"the grading process did not start ({broken}); is math-verify installed? pip install math-verify"
+        ) from broken
 
-        try:
-            with ThreadPoolExecutor(at_once) as pool:
-                try:
-                    for future in as_completed([pool.submit(serve) for _ in range(at_once)]):
-                        future.result()
-                finally:
-                    queue.clear()  # interrupted: no thread takes another
-        finally:
-            bar.close()
-        return verdicts
-
-    def _worker(self) -> _Worker:
-        with self._lock:
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.process.poll() is None:
-                    return worker
-                worker.close()  # ended by somebody else while it waited: no answer's fault
-        worker = _Worker(self.timeout_s, self.memory_mb)
-        if not worker.memory_limit:
-            warnings.warn(
-                "grading: this system enforces no memory limit; only the time of an answer is bounded", stacklevel=2
-            )
-        return worker
+    def _schedule(self, formula: tuple[str, str], n: int) -> ProcessFuture:
+        """One of `n` formulas handed to the pool, to a larger or a new one where that is needed."""
+        at_once = min(self._most, 1 + n // ANSWERS_A_WORKER)
+        if self._pool is None or not self._pool.active or at_once > self._at_once:
+            self.close()
+            if sys.platform != "linux":
+                warnings.warn("grading: this system enforces no memory limit, only one of time", stacklevel=2)
+            self._at_once = at_once
+            self._pool = ProcessPool(at_once, ANSWERS_A_LIFE, _prepare, (self.memory_mb,), _Context())
+        return self._pool.schedule(_is_equal, (*formula, self.timeout_s), timeout=self.wall_s)
 
 
 def grade_rows(

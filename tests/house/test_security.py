@@ -4,6 +4,7 @@ with the results. SECURITY.md says what is trusted.
 
 import ast
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -336,10 +337,12 @@ def test_a_planted_leak_would_be_seen(tmp_path):
 def test_the_grading_process_is_told_no_secret(monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
+    before = set(multiprocessing.active_children())
     with Grader(workers=1) as grader:
         assert grader.grade([(r"\boxed{\frac{2}{4}}", r"\frac{1}{2}")]) == [True]
-        (worker,) = grader._idle
-        told = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
+        (process,) = set(multiprocessing.active_children()) - before
+        told = Path(f"/proc/{process.pid}/environ").read_bytes()
+    assert os.environ["HF_TOKEN"] == SECRETS["HF_TOKEN"]  # ours is as it was
     assert b"PATH=" in told and TOKEN.encode() not in told
     assert not {name.encode() for name in SECRETS} & {entry.partition(b"=")[0] for entry in told.split(b"\0")}
 

@@ -1,30 +1,30 @@
 r"""A grade depends on what was answered, not on how it was written, and no answer can hang, crash or starve the grader.
 
 Why files of hostile answers: a response is whatever a model sampled, and one that fills the memory or never returns
-would take the run of all others with it. The files of `tests/bad_inputs/grading` say what is in them; long texts are
-written as [piece, times].
+would take the run of all others with it.
 """
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pebble import ProcessPool
 
 from gracelib.jobs.paths import ROOT
-from gracelib.text import grading
-from gracelib.text.answers import LONGEST, Number, as_number, final_answer, first_number, plain, reference_answer, tidy
+from gracelib.text.answers import as_number, plain
 from gracelib.text.grading import Grader, compare, grade_rows
+from gracelib.text.tasks import read_responses, write_jsonl
+from hostile_for_tests import FIXED, HOSTILE, PIECES, said_in
 
-BAD = sorted((Path(__file__).parents[1] / "bad_inputs" / "grading").glob("*.json"))
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 SHARED = Path(os.environ.get("GRACELIB_SHARED") or ROOT.parent / "shared") / "data"
 with_shared = pytest.mark.skipif(
@@ -42,180 +42,12 @@ def grader():
         yield one
 
 
-# --- reading ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("response", "form", "text"),
-    [
-        (r"First \boxed{3}, no: \boxed{\frac{1}{2}}. #### 7 and the answer is 8", "boxed", r"\frac{1}{2}"),
-        (r"\boxed{\text{a {nested} brace}}", "boxed", r"\text{a {nested} brace}"),
-        (r"the innermost: \boxed{\boxed{5}}", "boxed", "5"),
-        (r"\fbox{5}", "boxed", "5"),
-        (r"\boxed 5", "boxed", "5"),
-        (r"\boxed{} is empty. #### 4", "hashes", "4"),
-        (r"\boxed{5 is never closed. #### 4", "hashes", "4"),
-        ("9 * 2 = 18\n#### 18", "hashes", "18"),
-        ("#### Step 3: add\nthe sum is 8.\nThe answer is 8.", "answer is", "8"),
-        ("#### 18\nI hope this helps with question 2", "hashes", "18"),
-        ("#### 18\n####\n", "hashes", "18"),
-        ("Answer: 3\nNo. The final answer is: **12**.", "answer is", "12"),
-        ("The answer is $x = 5$ because 3 + 2.", "answer is", "x = 5"),
-        ('{"reasoning": "2 + 2", "answer": "4"}', "answer is", "4"),
-        ("**Answer:** 4", "answer is", "4"),
-        ("The answer to this is 2.50, not 3 - 4", "last number", "4"),
-        ("from -7 to -8", "last number", "-8"),
-        ("3-4", "last number", "4"),
-        ("it costs $1,250.50.", "last number", "$1,250.50"),
-    ],
-)
-def test_the_answer_is_read_in_the_stated_order_of_preference(response, form, text):
-    found = final_answer(response)
-    assert (found.form, found.text) == (form, text)
-
-
-def test_a_response_without_any_answer_has_none():
-    assert final_answer("I do not know.") is None and final_answer("") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("18", 18),
-        ("1,234", 1234),
-        ("1,234,567.5", "1234567.5"),
-        ("$18.50", "18.5"),
-        (r"\$18.50", "18.5"),
-        ("-$5", -5),
-        ("$-5", -5),
-        ("18 dollars", 18),
-        ("18 dollars per hour", 18),
-        ("$9/year", 9),
-        ("5 cm", 5),
-        ("5cm", 5),
-        ("5 pm", 5),
-        (r"15\mbox{ cm}^2", 15),
-        (r"90^\circ", 90),
-        (r"90^{\circ}", 90),
-        ("90°", 90),
-        ("x = 5", 5),
-        ("**18**", 18),
-        (r"$18$", 18),
-        (r"\(18\)", 18),
-        (r"10,\!080", 10080),
-        (r"11,\! 111,\! 111,\! 100", 11111111100),
-        ("1{,}000", 1000),
-        (r"1\,000", 1000),
-        (".35625", "0.35625"),
-        ("18.", 18),
-        ("3 million", 3 * 10**6),
-        (r"3 \text{ million}", 3 * 10**6),
-        ("\u22125", -5),
-        ("5 euros", 5),
-        ("€5", 5),
-        ("5€", 5),
-        ("005", 5),
-        ("6 car washes/month", 6),
-        ('"42"', 42),
-    ],
-)
-def test_numbers_are_read_exactly_whatever_dresses_them(text, value):
-    assert as_number(text) == Number(Fraction(value))
-
-
-@pytest.mark.parametrize("text", ["5%", r"5\%", "5 percent", "$5\\%$", r"5 \%"])
-def test_a_percent_sign_is_remembered(text):
-    assert as_number(text) == Number(Fraction(5), percent=True)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "5x",
-        "5 x",
-        "5k",
-        "5!",
-        "--5",
-        "-$-5",
-        "1,2",
-        "12,34",
-        "1,-2",
-        "3, 5, 7",
-        "(1,2)",
-        "52_8",
-        "5 and a half",
-        "5 or 6",
-        "5 to 1",
-        r"5\pi",
-        r"\frac{1}{2}",
-        "5-3",
-        "5 + 3",
-        "5 - m",
-        "2^3",
-        "1e9",
-        "five",
-        "",
-        "x",
-        "٣",
-        "9" * 61,
-        "1.2.3",
-    ],
-)
-def test_what_is_more_than_a_number_is_not_read_as_one(text):
-    assert as_number(text) is None
+# --- comparing ----------------------------------------------------------------------------------------------
 
 
 def test_percent_matches_the_bare_number_and_the_fraction_but_not_both_ways():
     assert compare("#### 5%", "5") and compare("#### 5%", "0.05") and compare("#### 0.05", "5%")
     assert not compare("#### 5%", "500") and not compare("#### 5%", "0.05%")
-
-
-def test_a_sentence_counts_for_its_first_number_after_the_last_equals_sign():
-    assert first_number("36 hours and 12 minutes").value == 36
-    assert first_number("12 + 5 = 17 apples on 3 trees").value == 17
-    assert first_number("cannot be determined") is None
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        (r"\text{Evelyn}", "Evelyn"),
-        (r"\text{even}", "Even"),
-        (r"\text{(C)}", "C"),
-        (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{2})"),
-        (r"\dfrac12", r"\frac12"),
-    ],
-)
-def test_equal_spellings_are_equal_texts(a, b):
-    assert plain(a) == plain(b)
-
-
-def test_the_rows_of_a_matrix_stay_apart():
-    assert tidy(r"\begin{pmatrix} 1 \\ 2 \\! \end{pmatrix}") == r"\begin{pmatrix} 1 \\ 2 \\! \end{pmatrix}"
-
-
-def test_a_space_between_digits_stays():
-    assert plain("3 5") != plain("35")
-
-
-def test_references_may_be_solutions_or_bare():
-    assert reference_answer("2 + 2 = 4\n#### 4").text.strip() == "4"
-    assert reference_answer(r"so it is $\boxed{\frac{1}{2}}$").text == r"\frac{1}{2}"
-    assert reference_answer("p - q").text == "p - q"
-    for empty in ("", "  ", "2 + 2 = 4\n#### "):
-        with pytest.raises(ValueError, match="is empty; give the answer itself"):
-            reference_answer(empty)
-
-
-@settings(max_examples=200, deadline=1000)
-@given(st.text(max_size=300) | st.text("\\{}$#()[]0123456789.,-=%^_ \nboxedanswris:", max_size=300))
-def test_any_text_is_read_and_tidied(text):
-    """No text raises, and reading again what was read changes nothing more."""
-    found = final_answer(text)
-    if found is not None:
-        assert found.text.strip() and found.text in text
-    assert len(tidy(text)) <= LONGEST
-    as_number(text), plain(text), first_number(text)
 
 
 @settings(max_examples=100, deadline=1000)
@@ -228,9 +60,6 @@ def test_a_number_is_right_in_every_dress_and_its_neighbour_wrong(number, dress)
         said = form.format(dress.format(number))
         assert compare(said, str(number)) is True
         assert compare(said, str(number + 1)) is False
-
-
-# --- comparing ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -264,9 +93,8 @@ def test_formulas_are_compared_by_what_they_mean(grader, said, truth, right):
 
 
 def test_grades_come_in_order_and_equal_formulas_are_compared_once(grader, monkeypatch):
-    seen = []
-    verify = Grader._verify
-    monkeypatch.setattr(Grader, "_verify", lambda self, pairs: seen.extend(pairs) or verify(self, pairs))
+    asked, schedule = [], ProcessPool.schedule
+    monkeypatch.setattr(ProcessPool, "schedule", lambda *a, **b: asked.append(a) or schedule(*a, **b))
     pairs = [
         (r"\boxed{2/4}", r"\frac{1}{2}"),
         ("#### 3", "4"),
@@ -274,7 +102,7 @@ def test_grades_come_in_order_and_equal_formulas_are_compared_once(grader, monke
         (r"\boxed{2/3}", r"\frac{1}{2}"),
     ] * 20
     assert grader.grade(pairs) == [True, False, True, False] * 20
-    assert len(seen) == 2
+    assert len(asked) == 2
 
 
 def test_references_may_be_numbers_and_nothing_to_grade_is_no_error(grader):
@@ -324,10 +152,10 @@ def test_a_pair_that_is_none_is_refused_and_limits_must_be_positive():
 def test_hostile_answers_neither_hang_nor_crash_nor_change_other_grades(tmp_path, monkeypatch):
     """All of them at once, between honest answers: each has its stated grade, and the processes are replaced."""
     monkeypatch.chdir(tmp_path)
-    cases = [json.loads(path.read_text("utf-8")) for path in BAD]
+    cases = [json.loads(path.read_text("utf-8")) for path in HOSTILE]
     assert len(cases) > 30
     honest = [(rf"\boxed{{\frac{{{2 * k}}}{{14}}}}", rf"\frac{{{k}}}{{7}}") for k in range(1, 6)]
-    pairs = [("".join(piece * times for piece, times in case["response"]), case["answer"]) for case in cases]
+    pairs = [(said_in(case), case["answer"]) for case in cases]
     start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with Grader(timeout_s=0.3, memory_mb=256, workers=2) as grader:
         grades = grader.grade([*pairs, *honest])
@@ -335,20 +163,39 @@ def test_hostile_answers_neither_hang_nor_crash_nor_change_other_grades(tmp_path
         assert grader.grade(honest) == [True] * 5
     # CPU time, because a machine may be busy: about 1 s to start a process and its time limit for each that is stopped
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start < 60
-    wrong = [path.stem for path, case, grade in zip(BAD, cases, grades, strict=False) if grade != case["correct"]]
+    wrong = [path.stem for path, case, grade in zip(HOSTILE, cases, grades, strict=False) if grade != case["correct"]]
     assert not wrong, wrong
     assert grades[len(pairs) :] == [True] * 5
     assert not list(tmp_path.iterdir())  # nothing an answer says is run
 
 
-@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_reading_a_hostile_answer_takes_time_linear_in_its_length(path):
-    """Reading happens in the main process, which has no time limit: it must be quick for any text."""
-    case = json.loads(path.read_text("utf-8"))
-    response = "".join(piece * times for piece, times in case["response"])
-    start = time.process_time()
-    compare(response, case["answer"])
-    assert time.process_time() - start < 0.5 + 3e-6 * len(response)
+def test_hostile_formulas_cost_their_own_verdict_alone():
+    """Forty formulas in one run of the grader with short limits; between any two an answer that is right."""
+    made = []
+
+    @settings(max_examples=40, **FIXED)
+    @given(
+        st.lists(PIECES.filter(lambda piece: len(piece) < 60 and "\ud800" not in piece), min_size=1, max_size=6).map(
+            "".join
+        )
+    )
+    def collect(text):
+        made.append(text)
+
+    collect()
+    pairs = []
+    for i, text in enumerate(made):
+        pairs += [
+            (rf"So it is \boxed{{{text}}}", r"\frac{1}{2}"),
+            (rf"\boxed{{\frac{{{i + 1}}}{{{2 * i + 2}}}}}", r"\frac12"),
+        ]
+    pairs += [(r"\boxed{9^{9^{9^{9}}}}", "x+1"), (r"\boxed{\frac{2}{4}}", r"\frac{1}{2}")]
+    began = time.monotonic()
+    with Grader(timeout_s=0.5, memory_mb=256, workers=1) as grader:
+        verdicts = grader.grade(pairs)
+    assert verdicts[1::2] == [True] * (len(made) + 1), "an answer after a hostile one was not graded"
+    assert verdicts[-2] is False and all(isinstance(verdict, bool) for verdict in verdicts)
+    assert grader.n_timed_out <= len(pairs) // 4 and time.monotonic() - began < 400
 
 
 MEMORY_CODE = """
@@ -369,64 +216,80 @@ def test_an_answer_that_fills_the_memory_is_stopped_long_before():
     assert int(kilobytes) < 200 * 1024
 
 
-def test_a_process_that_dies_is_replaced_and_its_answer_counted():
-    class Dying(grading._Worker):
-        def ask(self, pair):
-            if pair[1] == "kill":
-                self.process.kill()
-            return super().ask(pair)
+def at(monkeypatch, word, function, *args):
+    """Lets `function` run in the place of the comparison with `word`, in the process that would have compared."""
+    schedule = ProcessPool.schedule
 
-    with pytest.MonkeyPatch.context() as patch, Grader(workers=1) as grader:
-        patch.setattr(grading, "_Worker", Dying)
+    def instead(pool, compare, pair, **limit):
+        return schedule(pool, *((function, args) if word in pair[1] else (compare, pair)), **limit)
+
+    monkeypatch.setattr(ProcessPool, "schedule", instead)
+
+
+def test_a_process_that_dies_is_replaced_and_its_answer_counted(monkeypatch):
+    at(monkeypatch, "kill", os.abort)
+    with Grader(workers=1) as grader:
         pairs = [(r"\boxed{x+1}", "1+x"), (r"\boxed{kill}", "1+x"), (r"\boxed{2x}", "x+x"), (r"\boxed{kill}", "1+x")]
         assert grader.grade(pairs) == [True, False, True, False]
         assert grader.n_timed_out == 2
 
 
+def test_a_process_that_sleeps_is_ended_by_the_clock_on_the_wall(monkeypatch):
+    """A time limit in CPU seconds never ends a process that uses none."""
+    at(monkeypatch, "sleep", time.sleep, 1000)
+    with Grader(timeout_s=0.1, workers=1) as grader:
+        grader.wall_s = 0.3
+        assert grader.grade([(r"\boxed{sleep}", "2+x"), ("#### 5", "5")]) == [False, True]
+        assert grader.n_timed_out == 1
+
+
 def test_a_process_that_was_ended_while_it_waited_costs_no_grade():
-    """Nor does an interrupt, which a terminal sends to every process of a run."""
+    """Nor does an interrupt, which a terminal sends to every process of a run. None is left when all is done."""
+    before = set(multiprocessing.active_children())
     with Grader(workers=1) as grader:
         assert grader.grade([(r"\boxed{x+1}", "1+x")]) == [True]
-        process = grader._idle[0].process
+        (process,) = set(multiprocessing.active_children()) - before
         os.kill(process.pid, signal.SIGINT)
-        assert grader.grade([(r"\boxed{x+2}", "2+x")]) == [True] and grader._idle[0].process is process
+        assert grader.grade([(r"\boxed{x+2}", "2+x")]) == [True] and process.is_alive()
         process.kill()
-        process.wait()
+        process.join()
         assert grader.grade([(r"\boxed{x+3}", "3+x")]) == [True] and grader.n_timed_out == 0
-
-
-def test_a_process_that_sleeps_is_ended_by_the_clock_on_the_wall():
-    """A time limit in CPU seconds never ends a process that uses none."""
-    with Grader(timeout_s=0.1, workers=1) as grader:
-        assert grader.grade([(r"\boxed{x+1}", "1+x")]) == [True]
-        worker = grader._idle[0]
-        worker.wall_s = 0.3
-        os.kill(worker.process.pid, signal.SIGSTOP)
-        assert grader.grade([(r"\boxed{x+2}", "2+x")]) == [False]
-        assert grader.n_timed_out == 1 and worker.process.poll() is not None
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_a_missing_math_verify_is_said_with_the_remedy(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('No module named math_verify')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeError, match="No module named math_verify.*pip install math-verify"), Grader() as grader:
         grader.grade([(r"\boxed{x+1}", "1+x")])
 
 
-def test_hostile_rows_are_graded_with_a_warning():
-    rows = [{"id": "a", "answer": "5", "responses": [r"\boxed{9^{9^{9^{9}}}}", "#### 5"]}]
-    with pytest.warns(UserWarning, match="1 answers took more than 0.3 s or 1024 MiB"):
-        assert grade_rows(rows, timeout_s=0.3)[0]["correct"] == [False, True]
+def test_a_script_that_grades_needs_no_guard(tmp_path):
+    """Processes that are spawned run the caller's script again, which would grade again; these do not."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from gracelib.text.grading import Grader\nwith Grader(workers=1) as g: print(g.grade([(r'\\boxed{x+1}', '1+x')]))"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "[True]\n", done.stderr
 
 
-def test_no_process_is_left():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    grader = Grader(workers=1)
-    grader.grade([(r"\boxed{x+1}", "1+x")])
-    process = grader._idle[0].process
-    grader.close()
-    assert process.poll() is not None and not grader._idle
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before  # it was waited for: no zombie
+def test_hostile_rows_of_a_file_are_graded_with_a_warning(tmp_path):
+    hostile = [r"\boxed{9^{9^{9^{9^{9}}}}}", r"\boxed{10000000!!}", r"\boxed{\frac{1}{2}}"]
+    rows = [
+        {"id": i, "question": f"q{i}?", "answer": r"\frac{1}{2}", "responses": [text, r"\boxed{\frac{3}{6}}"]}
+        for i, text in enumerate(hostile)
+    ]
+    write_jsonl(tmp_path / "out.jsonl", rows)
+    with pytest.warns(UserWarning, match="[12] answers took more than 0.3 s or 1024 MiB"):
+        found = grade_rows(read_responses(tmp_path / "out.jsonl"), timeout_s=0.3, workers=1)
+    assert [row["correct"] for row in found] == [[False, True], [False, True], [True, True]]
 
 
 # --- real data ----------------------------------------------------------------------------------------------

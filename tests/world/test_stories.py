@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from gracelib.models.prompting import STUDENT_TEMPLATE
-from gracelib.text.is_correct import final_answer, is_correct
+from gracelib.text.answers import is_correct, last_number
 from gracelib.world import stories as world
 from gracelib.world.cast import build_tokenizer
 
@@ -162,7 +162,7 @@ def test_clean_solutions_are_right_in_every_step(manner):
         assert steps[0][0] == problem.start and steps[-1][2] == problem.answer, text
         assert all(a + s == b for a, s, b in steps), text
         assert all(first[2] == second[0] for first, second in zip(steps, steps[1:], strict=False)), text
-        assert is_correct(text, str(problem.answer)) and final_answer(text) == text.split()[-1]
+        assert is_correct(text, str(problem.answer)) and last_number(text) == text.split()[-1]
 
 
 def test_gains_come_first_in_the_told_order():
