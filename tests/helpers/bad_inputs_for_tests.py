@@ -81,15 +81,15 @@ def furnish(where: Path, student: Path, bad: Bad) -> list[str]:
 
 def error_of(bad: Bad, arguments: list[str], where: Path) -> tuple[int, str, str, BaseException | None]:
     """(exit status, standard output, standard error, what was raised) of the command in the folder, in this process."""
-    from gracelib.cli.app import _one_line_errors, app
+    from gracelib.cli.app import app, one_line_errors
 
     if callable(bad.run):
         app = typer.Typer(pretty_exceptions_enable=False)
 
         @app.command()
+        @one_line_errors()
         def function() -> None:
-            with _one_line_errors():
-                bad.run(where)
+            bad.run(where)
 
     # A terminal of one width, without colours: usage errors are drawn into it.
     env = (

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gracelib.cli import app
+from gracelib.cli.experiment import parameter_value
 from gracelib.experiment.run import figures_named
 from gracelib.experiment.scales import get_scale
 from gracelib.experiment.table_files import NEEDED, read_table
@@ -225,7 +225,7 @@ def test_parameters(text, tmp_path):
         refused_or(
             lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default), path.name
         )
-    refused_or(lambda: app._split(text))
+    refused_or(lambda: parameter_value(text))
     refused_or(lambda: figures_named(text))
     refused_or(lambda: get_scale(text))
     refused_or(lambda: Policy(template=text))
