@@ -268,10 +268,10 @@ def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(w
     ]
     asked = {job.key for job in work[3][2]}
     config = get_scale("mini")
-    for plan in (tables.Plan(config, task.name) for task in config.tasks):
+    for plan in (Plan(config, task.name) for task in config.tasks):
         for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features, plan.student_accuracy):
             assert {job.key for job in group.values()} <= asked
-    extra = extras.ExtraPlan(tables.Plan(config))
+    extra = extras.ExtraPlan(Plan(config))
     # Whether a filtered student can be trained is known only when the filter has run: here it has not.
     assert {job.key for job in extra.test.values()} <= asked
     assert not {job.key for job in extra.filtered_accuracy.values()} & (asked | {job.key for job in work[4][2]})

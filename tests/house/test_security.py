@@ -349,6 +349,7 @@ def test_the_grading_process_is_told_no_secret(monkeypatch):
 
 # --- advisories ---------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("script, status", [("exit 0", 0), ("exit 1", 2), (None, 2)], ids=["clean", "found", "absent"])
 def test_an_audit_asks_about_every_package_and_fails_where_it_cannot(script, status, tmp_path):
     """`make audit` for real, with a stand-in for the program that asks."""
