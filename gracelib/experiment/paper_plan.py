@@ -23,7 +23,7 @@ from gracelib.experiment import paper_stages as stages
 from gracelib.jobs.store import Job, compute, with_upstream
 from gracelib.jobs.workers import prepare_worker
 from gracelib.paper.cast import content
-from gracelib.paper.cost import Assumptions, hours_measure, hours_sample, hours_score, hours_train
+from gracelib.paper.cost import Assumptions, hours
 from gracelib.scale import Model, PaperScale
 
 _content = cache(content)
@@ -78,7 +78,7 @@ class PaperPlan:
             self._loads(teacher) | self._sampling(teacher) | {"m": scale.M, "temperature": t, "seed": scale.seed + 2},
             {"prompts": self.train_prompts},
             label,
-            3600 * hours_sample(scale, self.task, teacher, self.costs),
+            3600 * hours("sample", scale, self.task, teacher, self.costs),
         )
         self.correct[teacher.name, t] = Job(stages.GRADE, {}, {"responses": self.responses[teacher.name, t]}, label)
         self.teacher_accuracy[teacher.name, t] = self._accuracy(
@@ -102,7 +102,7 @@ class PaperPlan:
             },
             {"responses": responses, "correct": self.correct[teacher, t]},
             label,
-            3600 * hours_score(scale, self.task, base, self.costs),
+            3600 * hours("score", scale, self.task, base, self.costs),
         )
         settings = {key: getattr(scale, key) for key in ("M", "epochs", "lr", "batch_size", "warmup", "max_tokens")}
         self.distilled[cell] = Job(
@@ -110,7 +110,7 @@ class PaperPlan:
             self._loads(base) | settings | {"seed": scale.seed + 4},
             {"responses": responses},
             label,
-            3600 * hours_train(scale, self.task, base, self.costs),
+            3600 * hours("train", scale, self.task, base, self.costs),
         )
         self.student_accuracy[cell] = self._accuracy(
             {}, {"model": self.distilled[cell]}, label, base, scale.test_temperature
@@ -133,7 +133,7 @@ class PaperPlan:
             params,
             inputs | {"prompts": self.test_prompts},
             label,
-            3600 * hours_measure(self.scale, self.task, model, self.costs),
+            3600 * hours("measure", self.scale, self.task, model, self.costs),
         )
 
     def jobs(self) -> list[Job]:

@@ -2,15 +2,12 @@
 
 Hub ids are to the best of our knowledge: the paper names models, not repositories (the OLMo-2 student's id is another
 project's reading, and whether "Gemma-2B" is gemma-2b or gemma-2-2b is not said). So every row can be replaced by
-another hub id or by a local folder, in a small TOML or JSON file with the sections [students], [teachers] and
-[tasks]. What a hub does not hand out freely is asked for before any compute is spent.
+another hub id or by a local folder, in a settings file (`paper.settings`). What a hub does not hand out freely is asked for before any compute is spent.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,9 +15,6 @@ from gracelib.scale import Model
 from gracelib.text.problems import TASKS as PROBLEMS
 
 LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
-SECTIONS = ("students", "teachers", "tasks")
-
-
 STUDENTS = (  # base models; D as counted by a re-run of the paper's code
     Model("Llama-3.2-1B", "meta-llama/Llama-3.2-1B", "Llama", 3, 1.24e9, LLAMA),
     Model("OLMo-2-1B", "allenai/OLMo-2-0425-1B", "OLMo", 3, 1.48e9),
@@ -46,58 +40,6 @@ TEACHERS = (  # all of them instruction-tuned
 )
 TASKS = {name: task.hub_id for name, task in PROBLEMS.items()}  #: hub ids of the data
 _END = 1 << 20  # bytes hashed at either end of a file of weights
-
-
-def read_overrides(path: Path | str) -> dict:
-    """A TOML file (JSON if its name says so), as a dictionary of sections.
-
-    `[teachers] "Phi-4" = "models/phi-4"` loads that folder for the teacher Phi-4 (a path is relative to the file;
-    what is no folder there is taken for a hub id). ValueError naming file and key for what is not known; other
-    sections are the caller's.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); it should name models and local folders"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'} ({error})") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: holds a {type(data).__name__}, not sections such as [students], [teachers], [tasks]")
-    known = {"students": [m.name for m in STUDENTS], "teachers": [m.name for m in TEACHERS], "tasks": list(TASKS)}
-    for section in SECTIONS:
-        entries = data.get(section, {})
-        if not isinstance(entries, dict):
-            raise ValueError(f'{path}: {section} is {entries!r}; write [{section}] and lines NAME = "folder or hub id"')
-        for name, place in entries.items():
-            if name not in known[section]:
-                raise ValueError(f"{path}: [{section}] names {name!r}, which is not one of {', '.join(known[section])}")
-            if not isinstance(place, str) or not place.strip():
-                raise ValueError(f"{path}: [{section}] {name} = {place!r}; expected a folder or a hub id as text")
-            local = (path.parent / place).resolve()
-            entries[name] = str(local) if local.exists() else place
-    return data
-
-
-def out_of_range(name: str, value) -> str:
-    """What is wrong with the value of a setting of scale paper, in words; "" if nothing is. Its type fits already."""
-    choices = {"backend": ("vllm", "transformers"), "feature_dtype": ("float32", "bfloat16", "float64")}
-    if name in choices:
-        return "" if value in choices[name] else f"choose one of {', '.join(choices[name])}"
-    if isinstance(value, str | list):
-        return ""
-    least_may_be_it = name in ("seed", "warmup", "test_temperature")
-    most = {"warmup": 1, "top_p": 1}.get(name, float("inf"))
-    fits = (0 <= value if least_may_be_it else 0 < value) and (value <= most if most == 1 else value < most)
-    return (
-        ""
-        if fits
-        else f"expected a number {'of at least' if least_may_be_it else 'above'} 0"
-        + (", at most 1" if most == 1 else " and finite")
-    )
 
 
 def is_local(source: str) -> bool:
@@ -131,36 +73,28 @@ def check_access(models: Iterable[Model]) -> None:
 
     problems = []
     for model in dict.fromkeys(models):
-        source = model.source
+        source, said = model.source, ""
+        gated = (
+            f"{source} is gated: accept {model.terms or 'its terms'} at https://huggingface.co/{source} (access is granted "
+            "by its owners, sometimes after a while), make a token with read access, and log in with `hf auth login` or "
+            "set HF_TOKEN"
+        )
+        instead = f'or name a local folder for "{model.name}" in the file given with --settings'
         if is_local(source):
             if not (Path(source) / "config.json").is_file():
-                problems.append(f"{model.name}: {source} is not a model folder (no config.json in it)")
-            continue
-        if isinstance(try_to_load_from_cache(source, "config.json"), str):
-            continue
-        try:
-            auth_check(source)
-        except GatedRepoError:
-            problems.append(f"{model.name}: {_how_to_get(model)}")
-        except RepositoryNotFoundError:
-            problems.append(f"{model.name}: the hub has no model {source!r}, or it is private; {_instead(model)}")
-        except Exception as error:  # offline, no network, a proxy: each library version has its own; all are reported
-            gated = f" ({_how_to_get(model)})" if model.terms and not model.path else ""
-            problems.append(
-                f"{model.name}: {source} is not in the local cache and the hub cannot be reached "
-                f"({type(error).__name__}){gated}; {_instead(model)}"
-            )
+                said = f"{source} is not a model folder (no config.json in it)"
+        elif not isinstance(try_to_load_from_cache(source, "config.json"), str):
+            try:
+                auth_check(source)
+            except GatedRepoError:
+                said = gated
+            except RepositoryNotFoundError:
+                said = f"the hub has no model {source!r}, or it is private; {instead}"
+            except Exception as error:
+                # Offline, no network, a proxy: each version of the library has its own error, and all are reported.
+                why = f"{source} is not in the local cache and the hub cannot be reached ({type(error).__name__})"
+                said = why + (f" ({gated})" if model.terms and not model.path else "") + f"; {instead}"
+        if said:
+            problems.append(f"{model.name}: {said}")
     if problems:
         raise ValueError(f"{len(problems)} of the models cannot be had:\n  " + "\n  ".join(problems))
-
-
-def _how_to_get(model: Model) -> str:
-    page = f"https://huggingface.co/{model.source}"
-    return (
-        f"{model.source} is gated: accept {model.terms or 'its terms'} at {page} (access is granted by its owners, "
-        "sometimes after a while), make a token with read access, and log in with `hf auth login` or set HF_TOKEN"
-    )
-
-
-def _instead(model: Model) -> str:
-    return f'or name a local folder for "{model.name}" in the file given with --models'

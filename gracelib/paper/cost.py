@@ -74,53 +74,44 @@ class Assumptions:
         """name, value, unit, source."""
         return pd.DataFrame([{"name": f.name, "value": getattr(self, f.name), **f.metadata} for f in fields(self)])
 
-    def response(self, task: PaperTask) -> float:
-        return getattr(self, f"{task.dataset}_response")
 
-    def prompt(self, task: PaperTask) -> float:
-        return getattr(self, f"{task.dataset}_prompt")
+def run_size(stage: str, scale: PaperScale, task: PaperTask, a: Assumptions) -> tuple[int, int, float]:
+    """Prompts of one run of a stage ("sample", "measure", "score", "train"), responses to each, and tokens.
 
-
-def tokens_sampled(n_prompts: int, samples: int, task: PaperTask, a: Assumptions) -> float:
-    return n_prompts * samples * a.response(task)
-
-
-def tokens_trained(scale: PaperScale, task: PaperTask, a: Assumptions) -> float:
-    """Of one student: prompts and responses, every epoch."""
-    return task.n_train * scale.M * (a.prompt(task) + a.response(task)) * scale.epochs * a.learning_rates
-
-
-def tokens_scored(scale: PaperScale, task: PaperTask, a: Assumptions) -> float:
-    return scale.n_prompts * scale.m * (a.prompt(task) + a.response(task))
+    Tokens are those that are sampled, or prompts and responses that are read: in training, in every epoch.
+    """
+    prompts, responses = {
+        "sample": (task.n_train, scale.M),
+        "measure": (task.n_test, scale.k + 1),  # and once greedily
+        "score": (scale.n_prompts, scale.m),
+        "train": (task.n_train, scale.M),
+    }[stage]
+    prompt, response = (getattr(a, f"{task.dataset}_{what}") for what in ("prompt", "response"))
+    length = response if stage in ("sample", "measure") else prompt + response
+    passes = scale.epochs * a.learning_rates if stage == "train" else 1
+    return prompts, responses, prompts * responses * length * passes
 
 
-def _sampling_hours(tokens: float, model: Model, a: Assumptions) -> float:
-    speed = min(a.sample_most, a.sample_use * a.peak_tflops * 1e12 / (a.sample_flops * model.parameters))
+def hours(stage: str, scale: PaperScale, task: PaperTask, model: Model, a: Assumptions) -> float:
+    """GPU hours of one run of a stage: one model, and one teacher's responses where it is a student."""
+    *_, tokens = run_size(stage, scale, task, a)
+    peak = a.peak_tflops * 1e12
+    if stage == "train":
+        return a.train_flops * model.parameters * tokens / (a.train_use * peak) / 3600
+    if stage == "score":  # the paper's ten minutes, in proportion to parameters, tokens and rows kept
+        share = tokens / (2048 * 320) * model.parameters / 1.24e9 * task.d_kept / 512
+        return (a.score_minutes * share + a.score_fixed / 60) / 60
+    speed = min(a.sample_most, a.sample_use * peak / (a.sample_flops * model.parameters))
     return (tokens / speed + a.score_fixed * model.gpus) / 3600
 
 
-def hours_sample(scale: PaperScale, task: PaperTask, model: Model, a: Assumptions) -> float:
-    """GPU hours in which a teacher answers the training prompts at one temperature."""
-    return _sampling_hours(tokens_sampled(task.n_train, scale.M, task, a), model, a)
-
-
-def hours_measure(scale: PaperScale, task: PaperTask, model: Model, a: Assumptions) -> float:
-    """GPU hours of one model's Average@k and greedy accuracy."""
-    return _sampling_hours(tokens_sampled(task.n_test, scale.k + 1, task, a), model, a)
-
-
-def hours_train(scale: PaperScale, task: PaperTask, model: Model, a: Assumptions) -> float:
-    """GPU hours of one student's fine-tuning."""
-    flops = a.train_flops * model.parameters * tokens_trained(scale, task, a)
-    return flops / (a.train_use * a.peak_tflops * 1e12) / 3600
-
-
-def hours_score(scale: PaperScale, task: PaperTask, model: Model, a: Assumptions) -> float:
-    """GPU hours of one cell's gradients: the paper's ten minutes, in proportion to parameters, tokens and rows
-    kept.
-    """
-    share = tokens_scored(scale, task, a) / (2048 * 320) * model.parameters / 1.24e9 * task.d_kept / 512
-    return (a.score_minutes * share + a.score_fixed / 60) / 60
+def disk_gb(stage: str, scale: PaperScale, task: PaperTask, model: Model, a: Assumptions) -> float:
+    """What one run of a stage leaves: a student's weights, a cell's features, or text."""
+    if stage == "train":
+        return 4 * model.parameters / 1e9
+    if stage == "score":
+        return scale.n_prompts * scale.m * task.d_kept * 4 / 1e9
+    return run_size(stage, scale, task, a)[2] * a.characters / 1e9
 
 
 def plan(scale: PaperScale, a: Assumptions = Assumptions()) -> pd.DataFrame:
@@ -132,106 +123,40 @@ def plan(scale: PaperScale, a: Assumptions = Assumptions()) -> pd.DataFrame:
     """
     rows = []
     for task in scale.tasks:
-        n_t, title = len(task.sampled()), task.title
-        text = scale.M * task.n_train * (a.response(task) * a.characters) / 1e9
+        n_t = len(task.sampled())
         cells = len(scale.teachers) * n_t
-
-        def row(stage: str, who: str, cells: int, prompts: int, samples: int, tokens: float, hours: float, disk: float):
+        work = [(stage, "teachers", scale.teachers, n_t) for stage in ("sample", "measure")]
+        for role, name in task.casting:
+            base = [scale.model(task, role)]
+            work += [("score", name, base, cells), ("train", name, base, cells), ("measure", name, base, cells + 1)]
+        for stage, who, models, runs in work:
+            prompts, responses, tokens = run_size(stage, scale, task, a)
             rows.append(
                 {
-                    "task": title,
+                    "task": task.title,
                     "stage": stage,
                     "who": who,
-                    "cells": cells,
+                    "cells": runs * len(models),
                     "prompts": prompts,
-                    "responses": prompts * samples,
-                    "tokens": tokens,
-                    "gpu_hours": hours,
-                    "disk_gb": disk,
+                    "responses": prompts * responses,
+                    "tokens": runs * len(models) * tokens,
+                    "gpu_hours": runs * sum(hours(stage, scale, task, model, a) for model in models),
+                    "disk_gb": runs * sum(disk_gb(stage, scale, task, model, a) for model in models),
                 }
             )
-
-        sampled = tokens_sampled(task.n_train, scale.M, task, a)
-        tested = tokens_sampled(task.n_test, scale.k + 1, task, a)
-        test_gb = tested * a.characters / 1e9
-        row(
-            "sample",
-            "teachers",
-            cells,
-            task.n_train,
-            scale.M,
-            cells * sampled,
-            n_t * sum(hours_sample(scale, task, m, a) for m in scale.teachers),
-            cells * text,
-        )
-        row(
-            "measure",
-            "teachers",
-            cells,
-            task.n_test,
-            scale.k + 1,
-            cells * tested,
-            n_t * sum(hours_measure(scale, task, m, a) for m in scale.teachers),
-            cells * test_gb,
-        )
-        for role, name in task.casting:
-            base = scale.model(task, role)
-            row(
-                "score",
-                name,
-                cells,
-                scale.n_prompts,
-                scale.m,
-                cells * tokens_scored(scale, task, a),
-                cells * hours_score(scale, task, base, a),
-                cells * scale.n_prompts * scale.m * task.d_kept * 4 / 1e9,
-            )
-            row(
-                "train",
-                name,
-                cells,
-                task.n_train,
-                scale.M,
-                cells * tokens_trained(scale, task, a),
-                cells * hours_train(scale, task, base, a),
-                cells * 4 * base.parameters / 1e9,
-            )
-            row(
-                "measure",
-                name,
-                cells + 1,
-                task.n_test,
-                scale.k + 1,
-                (cells + 1) * tested,
-                (cells + 1) * hours_measure(scale, task, base, a),
-                (cells + 1) * test_gb,
-            )
-    weights = sum(m.parameters for m in dict.fromkeys(scale.models())) * 2 / 1e9
+    models = dict.fromkeys(scale.models())
+    weights = sum(m.parameters for m in models) * 2 / 1e9
     rows.append(
-        {
-            "task": "",
-            "stage": "download",
-            "who": f"{len(scale.models())} models",
-            "cells": len(scale.models()),
-            "disk_gb": weights,
-        }
+        {"task": "", "stage": "download", "who": f"{len(models)} models", "cells": len(models), "disk_gb": weights}
     )
     table = pd.DataFrame(rows)
-    total = {
-        "task": "",
-        "stage": "total",
-        "who": "",
-        "gpu_hours": table["gpu_hours"].sum(),
-        "disk_gb": table["disk_gb"].sum(),
-    }
+    total = {"task": "", "stage": "total", "who": ""} | table[["gpu_hours", "disk_gb"]].sum().to_dict()
     return pd.concat([table, pd.DataFrame([total])], ignore_index=True)
 
 
 def plan_text(scale: PaperScale, a: Assumptions = Assumptions()) -> str:
     """The plan as it is printed: who takes part, the table, the sums, and every assumption with its source."""
     table = plan(scale, a)
-    trained = table[table["stage"] == "train"]
-    shown = table.assign(tokens=table["tokens"] / 1e9).rename(columns={"tokens": "tokens (1e9)"})
     numbers = {
         "cells": "{:.0f}",
         "prompts": "{:,.0f}",
@@ -240,47 +165,43 @@ def plan_text(scale: PaperScale, a: Assumptions = Assumptions()) -> str:
         "gpu_hours": "{:,.1f}",
         "disk_gb": "{:,.1f}",
     }
-    body = shown.assign(
-        **{c: shown[c].map(lambda x, f=f: "" if pd.isna(x) else f.format(x)) for c, f in numbers.items()}
-    )
-    hours, disk = table["gpu_hours"].iloc[-1], table["disk_gb"].iloc[-1]
-    kept = disk - trained["disk_gb"].sum()
+    shown = table.assign(tokens=table["tokens"] / 1e9).rename(columns={"tokens": "tokens (1e9)"}).astype(object)
+    for column, form in numbers.items():
+        shown[column] = ["" if pd.isna(x) else form.format(x) for x in shown[column]]
+    trained = table[table["stage"] == "train"]
+    n_hours, disk = table["gpu_hours"].iloc[-1], table["disk_gb"].iloc[-1]
+    largest = max(scale.model(task, role).parameters for task in scale.tasks for role, _ in task.casting)
     lines = [
         f"scale {scale.name}: n = {scale.n_prompts}, m = {scale.m}, d = {scale.d}, C = {scale.n_folds}, "
         f"M = {scale.M}; {scale.epochs:g} epochs, batch {scale.batch_size}, "
         f"lr {scale.lr:g}, warm-up {scale.warmup:.0%}; Average@{scale.k} at T = {scale.test_temperature:g}",
         "",
-    ]
-    for task in scale.tasks:
-        students = ", ".join(name for _, name in task.casting)
-        lines.append(
+        *(
             f"{task.title}: {task.n_train:,} + {task.n_test:,} problems, {task.d_kept} projection rows kept; students "
-            f"{students}; teachers at T = " + ", ".join(f"{t:g}" for t in task.sampled())
-        )
-    lines += [
+            f"{', '.join(name for _, name in task.casting)}; teachers at T = "
+            + ", ".join(f"{t:g}" for t in task.sampled())
+            for task in scale.tasks
+        ),
         "teachers: " + ", ".join(m.name for m in scale.teachers),
         "",
-        body.to_string(index=False),
+        shown.to_string(index=False),
         "",
-        f"In all {int(trained['cells'].sum())} students, about {hours:,.0f} GPU hours "
-        f"({hours / 24:,.1f} days of one GPU) "
-        f"and {disk:,.0f} GB; {kept:,.0f} GB if trained students are removed once measured (--drop-weights). While one "
-        f"trains, {4 * _training_gb(scale):,.0f} GB of GPU memory hold weights, gradients and AdamW's moments.",
+        f"In all {int(trained['cells'].sum())} students, about {n_hours:,.0f} GPU hours "
+        f"({n_hours / 24:,.1f} days of one GPU) and {disk:,.0f} GB; {disk - trained['disk_gb'].sum():,.0f} GB if trained "
+        f"students are removed once measured (--drop-weights). While one trains, {4 * 4 * largest / 1e9:,.0f} GB of GPU "
+        "memory hold weights, gradients and AdamW's moments.",
     ]
-    wide = [f"{m.name} ({min(m.gpus, scale.gpus)})" for m in scale.teachers if m.gpus > 1]
-    if wide:
-        lines += ["", f"Sampled on several GPUs of 80 GB at once: {', '.join(wide)}"]
-    if changed := changes(scale):
-        lines += ["", f"Not the paper's: {'; '.join(changed)}"]
-    gated = [m for m in dict.fromkeys(scale.models()) if m.terms and not m.path]
-    if gated:
-        lines += ["", f"Gated on the hub, access is needed for: {', '.join(m.source for m in gated)}"]
+    wide = ", ".join(f"{m.name} ({min(m.gpus, scale.gpus)})" for m in scale.teachers if m.gpus > 1)
+    gated = ", ".join(m.source for m in dict.fromkeys(scale.models()) if m.terms and not m.path)
+    for said, what in (
+        ("Sampled on several GPUs of 80 GB at once", wide),
+        ("Not the paper's", "; ".join(changes(scale))),
+        ("Gated on the hub, access is needed for", gated),
+    ):
+        if what:
+            lines += ["", f"{said}: {what}"]
     lines += ["", "Assumptions (change any with --assume NAME=VALUE):"]
     lines += [
         f"  {r.name} = {r.value:g} {r.unit}. {r.source[0].upper()}{r.source[1:]}." for r in a.table().itertuples()
     ]
     return "\n".join(lines)
-
-
-def _training_gb(scale: PaperScale) -> float:
-    return max(scale.model(task, role).parameters for task in scale.tasks for role, _ in task.casting) * 4 / 1e9

@@ -1,27 +1,41 @@
-"""The scale `paper`: the paper's own experiment, number by number (its section 3 and appendix B).
+"""The scale `paper`: the paper's own experiment, number by number (its section 3 and appendix B), and what may be changed.
 
 Where its two versions and its released scripts differ, the paper's text is followed: 4 epochs, batch 64, 5% warm-up.
-A `PaperScale` has the fields of `scales.Scale` that the tables, notebooks and figures ask for; what the built-in
-world has and real models have not (bases, pretraining) is missing. In the result tables the settings keep the names
-of the world's that stand for them, so that every figure finds its place: task "short" is GSM8K, "long" is MATH;
-student "first" is Llama-3.2-1B on GSM8K and Llama-3.2-3B on MATH, "second" is OLMo-2-1B, "third" Gemma-2B.
+A `PaperScale` has the fields of `Scale` that the tables, notebooks and figures ask for; what the built-in world has and
+real models have not (bases, pretraining) is missing. In the result tables the settings keep the names of the world's
+that stand for them, so that every figure finds its place: task "short" is GSM8K, "long" is MATH; student "first" is
+Llama-3.2-1B on GSM8K and Llama-3.2-3B on MATH, "second" is OLMo-2-1B, "third" Gemma-2B.
+
+A settings file (TOML, or JSON if its name says so) names other models, data and numbers; `SECTIONS` says what it may hold.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
 
-from gracelib.paper.cast import SECTIONS, STUDENTS, TASKS, TEACHERS, out_of_range, read_overrides
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
+
+from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS
 from gracelib.scale import EVERY_TENTH, Model, PaperScale, PaperTask
 
 #: What the command line asks for, for notebooks and workers too: the file that `with_file` reads, and `only`'s lists
 #: (JSON).
 FILE_VARIABLE, ONLY_VARIABLE = "GRACELIB_PAPER", "GRACELIB_PAPER_ONLY"
-
 
 PAPER = PaperScale(
     tasks=(
@@ -39,10 +53,55 @@ PAPER = PaperScale(
     students=STUDENTS,
     teachers=TEACHERS,
 )
-# What a file may change: plain numbers and words, not the cast.
-SETTINGS = tuple(f.name for f in fields(PaperScale) if f.name not in ("tasks", "students", "teachers", "name"))
-_PARTS = ("task", "student", "teacher", "temperature")
-TASK_SETTINGS = ("n_train", "n_test", "max_new_tokens", "d_kept")
+
+_PLACE = Annotated[str, Field(min_length=1)]
+_OF_A_TASK = dict.fromkeys(("n_train", "n_test", "max_new_tokens", "d_kept"), PositiveInt)
+#: What a settings file may hold: section -> key -> type and range. A place is a folder (relative to the file) or a hub id.
+SECTIONS = {
+    "students": dict.fromkeys((m.name for m in STUDENTS), _PLACE),
+    "teachers": dict.fromkeys((m.name for m in TEACHERS), _PLACE),
+    "tasks": dict.fromkeys(TASKS, _PLACE),
+    "settings": {
+        **dict.fromkeys(("M", "n_prompts", "m", "d", "n_folds"), PositiveInt),
+        **dict.fromkeys(("nu", "epochs", "lr"), PositiveFloat),
+        **dict.fromkeys(("batch_size", "max_tokens", "k", "gpus"), PositiveInt),
+        "warmup": Annotated[float, Field(ge=0, le=1)],
+        "test_temperature": NonNegativeFloat,
+        "top_p": Annotated[float, Field(gt=0, le=1)],
+        "feature_dtype": Literal["float32", "bfloat16", "float64"],
+        "backend": Literal["vllm", "transformers"],
+        "seed": NonNegativeInt,
+    },
+    "only": {"task": list[str], "student": list[str], "teacher": list[str], "temperature": list[float]},
+    **dict.fromkeys(TASKS, _OF_A_TASK),
+}
+
+
+def _model(name: str, kinds: dict):
+    """A model whose fields may all be left out, and which has no others."""
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return create_model(name, __config__=config, **{key: (kind, None) for key, kind in kinds.items()})
+
+
+_FILE = _model("file", {section: _model(section, kinds) for section, kinds in SECTIONS.items()})
+
+
+def _checked(where: Path | str, data: dict) -> dict:
+    """Sections as they are, an empty one for each that is left out. ValueError naming place, section, key and value."""
+    try:
+        _FILE.model_validate(data)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        section, *key = fault["loc"]
+        if fault["type"] == "extra_forbidden":
+            known = SECTIONS[section] if key else SECTIONS
+            said = f"[{section}] has no {key[0]!r}; it has" if key else f"unknown section {section!r}; there are"
+            raise ValueError(f"{where}: {said} {', '.join(known)}") from error
+        if not key:
+            said = f"{section} is {fault['input']!r}; write [{section}] and lines NAME = VALUE"
+            raise ValueError(f"{where}: {said}") from error
+        raise ValueError(f"{where}: [{section}] {key[0]} = {fault['input']!r}: {fault['msg']}") from error
+    return {section: data.get(section, {}) for section in SECTIONS}
 
 
 def only(
@@ -58,70 +117,72 @@ def only(
     A student keeps the tasks it is trained on. ValueError listing what there is for a name that is not there, or when
     nothing is left.
     """
-    tasks = {t.title: t for t in scale.tasks}
-    names = {
-        "task": tasks,
-        "student": {n: n for t in scale.tasks for _, n in t.casting},
-        "teacher": {m.name: m for m in scale.teachers},
-        "temperature": {t: t for t in EVERY_TENTH},
+    chosen = {
+        "task": _among("task", task, [t.title for t in scale.tasks]),
+        "student": _among("student", student, [name for t in scale.tasks for _, name in t.casting]),
+        "teacher": _among("teacher", teacher, [m.name for m in scale.teachers]),
+        "temperature": _among("temperature", temperature, EVERY_TENTH),
     }
-    given = {
-        "task": [*task],
-        "student": [*student],
-        "teacher": [*teacher],
-        "temperature": [float(t) if str(t).replace(".", "", 1).isdecimal() else t for t in temperature],
-    }
-    for kind, asked in given.items():
-        lower = {str(name).lower(): name for name in names[kind]}
-        for i, name in enumerate(asked):
-            if str(name).lower() not in lower:
-                raise ValueError(
-                    f"{kind} {name!r} is not in the experiment; choose among {', '.join(map(str, names[kind]))}"
-                )
-            given[kind][i] = lower[str(name).lower()]
     kept = []
     for t in scale.tasks:
-        casting = tuple(pair for pair in t.casting if not student or pair[1] in given["student"])
-        if casting and (not task or t.title in given["task"]):
-            temperatures = tuple(x for x in t.teacher_temperatures if not temperature or x in given["temperature"])
+        casting = tuple(pair for pair in t.casting if pair[1] in chosen["student"])
+        if casting and t.title in chosen["task"]:
+            temperatures = tuple(x for x in t.teacher_temperatures if x in chosen["temperature"])
             kept.append(replace(t, casting=casting, teacher_temperatures=temperatures))
     if not kept:
         raise ValueError(
-            f"nothing is left: no student of {', '.join(given['student'])} is trained on "
-            f"{', '.join(given['task'])}; trained are "
+            f"nothing is left: no student of {', '.join(chosen['student'])} is trained on "
+            f"{', '.join(chosen['task'])}; trained are "
             + "; ".join(f"{', '.join(n for _, n in t.casting)} on {t.title}" for t in scale.tasks)
         )
-    teachers = tuple(m for m in scale.teachers if not teacher or m.name in given["teacher"])
+    teachers = tuple(m for m in scale.teachers if m.name in chosen["teacher"])
     return replace(scale, tasks=tuple(kept), teachers=teachers)
+
+
+def _among(kind: str, asked: Sequence, there: Sequence) -> list:
+    """Those of `there` that are asked for, in any case of letters; all of them if none is."""
+    known = {str(name).lower(): name for name in there}
+    for name in asked:
+        if str(name).lower() not in known:
+            raise ValueError(f"{kind} {name!r} is not in the experiment; choose among {', '.join(map(str, there))}")
+    return [known[str(name).lower()] for name in asked] or list(there)
 
 
 def with_file(scale: PaperScale, path: Path | str) -> PaperScale:
     """The scale changed by a TOML or JSON file: local models and data, other settings, a part of the cells.
 
-    Sections: [students], [teachers], [tasks] (see `cast.read_overrides`), [settings] (fields of
-    `PaperScale`), [gsm8k] and [math] (TASK_SETTINGS), [only] (lists task, student, teacher, temperature, as `only`).
+    `SECTIONS` says what it may hold; [teachers] "Phi-4" = "models/phi-4" loads that folder for the teacher Phi-4.
     ValueError naming file and key for anything else.
     """
-    data = read_overrides(path)
-    sections = (*SECTIONS, "settings", "only", *TASKS)
-    if unknown := set(data) - set(sections):
-        raise ValueError(f"{path}: unknown section(s) {', '.join(sorted(unknown))}; there are {', '.join(sections)}")
-    _check_keys(path, "settings", data.get("settings", {}), {name: getattr(scale, name) for name in SETTINGS})
-    tasks = []
-    for task in scale.tasks:
-        own = data.get(task.dataset, {})
-        _check_keys(path, task.dataset, own, {name: getattr(task, name) for name in TASK_SETTINGS})
-        tasks.append(replace(task, **own, source=data.get("tasks", {}).get(task.dataset, task.source)))
+    path, kind = Path(path), "JSON" if Path(path).suffix == ".json" else "TOML"
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
+    except OSError as error:
+        said = f"cannot be read ({error.strerror}); it should name models and local folders"
+        raise ValueError(f"{path}: {said}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid {kind} ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: holds a {type(data).__name__}, not sections such as [students], [teachers], [tasks]")
+    data = _checked(path, data)
+
+    def placed(section: str, name: str, usual: str) -> str:
+        place = data[section].get(name, usual)
+        local = (path.parent / place).resolve()
+        return str(local) if place and local.exists() else place
+
+    def models(section: str, usual: tuple[Model, ...]) -> tuple[Model, ...]:
+        return tuple(replace(m, path=placed(section, m.name, m.path)) for m in usual)
+
     changed = replace(
         scale,
-        tasks=tuple(tasks),
-        **data.get("settings", {}),
-        students=_placed(scale.students, data.get("students", {})),
-        teachers=_placed(scale.teachers, data.get("teachers", {})),
+        tasks=tuple(replace(t, **data[t.dataset], source=placed("tasks", t.dataset, t.source)) for t in scale.tasks),
+        students=models("students", scale.students),
+        teachers=models("teachers", scale.teachers),
+        **data["settings"],
     )
-    part = data.get("only", {})
-    _check_keys(path, "only", part, dict.fromkeys(_PARTS, []))
-    return only(changed, **part)
+    return only(changed, **data["only"])
 
 
 def changes(scale: PaperScale) -> list[str]:
@@ -129,18 +190,14 @@ def changes(scale: PaperScale) -> list[str]:
 
     Where this is not empty, a number is not the paper's experiment; figures carry it in their sidecars.
     """
-    said = [
-        f"{name} = {getattr(scale, name)} (paper: {getattr(PAPER, name)})"
-        for name in SETTINGS
-        if getattr(scale, name) != getattr(PAPER, name) and name not in ("backend", "gpus", "seed")
-    ]
+
+    def other(ours, usual, names, before: str = "") -> list[str]:
+        pairs = {name: (getattr(ours, name), getattr(usual, name)) for name in names}
+        return [f"{before}{name} = {here} (paper: {there})" for name, (here, there) in pairs.items() if here != there]
+
+    said = other(scale, PAPER, (name for name in SECTIONS["settings"] if name not in ("backend", "gpus", "seed")))
     for task in scale.tasks:
-        usual = next(t for t in PAPER.tasks if t.name == task.name)
-        said += [
-            f"{task.title}: {name} = {getattr(task, name)} (paper: {getattr(usual, name)})"
-            for name in TASK_SETTINGS
-            if getattr(task, name) != getattr(usual, name)
-        ]
+        said += other(task, PAPER.task(task.name), _OF_A_TASK, f"{task.title}: ")
         if task.source:
             said.append(f"{task.title} from {Path(task.source).name}")
     said += [f"{m.name} from {Path(m.path).name}" for m in dict.fromkeys(scale.models()) if m.path]
@@ -148,26 +205,6 @@ def changes(scale: PaperScale) -> list[str]:
         sum(len(s.teachers) * len(task.sampled()) * len(task.casting) for task in s.tasks) for s in (scale, PAPER)
     )
     return said + ([f"{cells} of {whole} cells"] if cells != whole else [])
-
-
-def _placed(models: tuple[Model, ...], places: dict[str, str]) -> tuple[Model, ...]:
-    return tuple(replace(m, path=places.get(m.name, m.path)) for m in models)
-
-
-def _check_keys(path, section: str, given: dict, known: dict) -> None:
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: {section} is {given!r}, not a section; write [{section}] and lines NAME = VALUE")
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(f"{path}: [{section}] has no setting {key!r}; it has {', '.join(known)}")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = number if isinstance(known[key], float) else type(value) is type(known[key])
-        if not fits:
-            raise ValueError(
-                f"{path}: [{section}] {key} = {value!r}; expected a {type(known[key]).__name__}, such as {known[key]!r}"
-            )
-        if wrong := out_of_range(key, value):
-            raise ValueError(f"{path}: [{section}] {key} = {value!r}: {wrong}")
 
 
 def paper_scale() -> PaperScale:
@@ -178,5 +215,4 @@ def paper_scale() -> PaperScale:
         chosen = json.loads(part or "{}")
     except ValueError as error:
         raise ValueError(f"{ONLY_VARIABLE}={part!r} is not JSON ({error}); unset it, the options set it") from error
-    _check_keys(ONLY_VARIABLE, "only", chosen, dict.fromkeys(_PARTS, []))
-    return only(scale, **chosen)
+    return only(scale, **_checked(ONLY_VARIABLE, {"only": chosen})["only"])
