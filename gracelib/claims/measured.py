@@ -18,7 +18,6 @@ from gracelib.baselines import SCORES
 from gracelib.evidence import cells as tables
 from gracelib.evidence.ablations import at_setting
 from gracelib.evidence.claim_measures import interval, regret_draws, resamples, spearman_draws, within
-from gracelib.experiment import extras, feature_measures, measures
 from gracelib.experiment import tables as pipeline
 from gracelib.experiment.plan import compared_at
 from gracelib.experiment.scales import get_scale
@@ -170,7 +169,7 @@ class World:
 
     @cached_property
     def grid(self) -> pd.DataFrame:
-        return measures.grid(self.scale, recompute=False)
+        return pipeline.table(self.scale, "grid", recompute=False)
 
     def grid_rows(self, where: str, **changed) -> pd.DataFrame:
         """Rows of the ablation grid at the usual setting but for what is `changed` (None: any); NotHere if there is none."""
@@ -203,24 +202,24 @@ class World:
 
     @cached_property
     def filtered(self) -> pd.DataFrame:
-        return extras.filtered(self.scale, recompute=False)
+        return pipeline.table(self.scale, "filtered", recompute=False)
 
     @cached_property
     def training_runs(self) -> pd.DataFrame:
-        return extras.training_runs(self.scale, recompute=False)
+        return pipeline.table(self.scale, "training_runs", recompute=False)
 
     @cached_property
     def lengths(self) -> pd.DataFrame:
-        return feature_measures.lengths(self.scale, recompute=False)
+        return pipeline.table(self.scale, "lengths", recompute=False)
 
     @cached_property
     def pathological(self) -> pd.DataFrame:
-        odd = measures.pathological(self.scale, recompute=False)
+        odd = pipeline.table(self.scale, "pathological", recompute=False)
         return odd[odd.student == self.config.student].set_index("teacher")
 
     @cached_property
     def cmi(self) -> pd.DataFrame:
-        table, config = measures.cmi(self.scale, recompute=False), self.config
+        table, config = pipeline.table(self.scale, "cmi", recompute=False), self.config
         return table[
             (table.space == "h")
             & (table.preconditioner == "smoothed")

@@ -1,35 +1,148 @@
-"""Students beyond the grid of cells: taught by filtered responses, for other numbers of epochs, by other numbers of
-responses (the paper's figures 15 to 18).
+"""Cells and students beyond the grid of a scale; each changes one thing about a cell of the first task and student and
+keeps all else, seeds included.
 
-Each changes one thing about a cell of the first task and student and keeps all else, seeds included. The runs that
-change nothing (the usual epochs, the usual M) are the cell's own and cost nothing. Which teachers: the paper argues
-about its strongest one and about one that is very terse, so the strongest and the tersest of the cast, chosen by how
-they were made and not by how they turned out; filtering adds the weakest, where there is most to drop, and then one of
-every family.
+Filtered: what a student would be taught if somebody checked the answers first (the paper's figures 15 to 17). The
+paper resamples: of a prompt's M responses the wrong ones go, and the right ones are drawn again with replacement until
+there are M. That leaves open what becomes of a prompt without any right response. Here it drops out, and the prompts
+that are left share its responses as evenly as whole numbers allow, so that filtered and unfiltered students see the
+same number N x M of responses in the same number of steps: what differs between them is which responses, not how many.
+
+Training: other numbers of epochs, other numbers of responses (figure 18). The runs that change nothing (the usual
+epochs, the usual M) are the cell's own and cost nothing. Which teachers: the paper argues about its strongest one and
+about one that is very terse, so the strongest and the tersest of the cast, chosen by how they were made and not by how
+they turned out; filtering adds the weakest, where there is most to drop, and then one of every family.
+
+Absurd: three teachers that nobody should choose, made on purpose: does a score see that something is wrong? They pass
+through the same features, scores and training as everybody else, but stay out of the table of cells that correlations
+are computed on: three planted outliers would make any score look good or bad.
+
+Protocol: what the released scripts do differently in training and evaluation. It changes a student's accuracy and no
+score: the training settings (3 epochs of batch 256 with 6% warm-up against the paper's 4 epochs of batch 64 with 5%),
+an instruction that stands before the question at evaluation only, and a BOS token that is there at evaluation only.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
+from random import Random
 
-import numpy as np
-import pandas as pd
-
-from gracelib.experiment.filtering import FILTERED, KEPT
-from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at
-from gracelib.experiment.scales import get_scale
-from gracelib.experiment.tables import _table, cell_scores, load_features
-from gracelib.jobs import paths
-from gracelib.jobs.store import Job
-from gracelib.jobs.workers import run_jobs
+from gracelib.experiment import stages
+from gracelib.experiment.plan import Plan, compared_at
+from gracelib.jobs.store import Job, Stage
+from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.scale import Scale
+from gracelib.text.tasks import read_responses, write_jsonl
 
 #: Filtered students: number of teachers and their temperatures (the paper's where the scale is large enough).
 FEW, MANY = (3, (0.6, 1.0)), (8, (0.4, 0.6, 0.8, 1.0))
 SMALL_CAST = 6  #: scales of at most this many teachers get FEW
 TRAIN_K = 4  #: samples a training prompt: there are several times as many as held-out problems
+KEPT = "kept.json"
+#: Absurd teachers. Random words have the lengths of a real teacher's responses.
+KINDS = {"self": "the student itself, T = 1", "random": "random words", "repeated": "one response for everything"}
+RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}
+# Words of the world in the place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.
+TEMPLATES = {
+    "the paper's": STUDENT_TEMPLATE,
+    "an instruction at evaluation only": STUDENT_TEMPLATE.replace(
+        "{question}", "let this story step by line . {question}"
+    ),
+    "a BOS token at evaluation only": "<eos> " + STUDENT_TEMPLATE,
+}
+
+
+# --- responses that are changed -----------------------------------------------------------------------------
+
+
+def filtered_responses(rows: list[dict], M: int, seed: int) -> tuple[list[dict], dict[str, float]]:
+    """Right responses only, resampled with replacement so that there are len(rows) x M of them again.
+
+    `rows` are prompts with `id`, `responses` and `correct` (booleans, beside the responses); the first M of each count.
+    Every right response of the M is drawn from with equal probability. Each prompt that has one is given M or more: of
+    the N x M responses, an equal share to each, and what does not divide goes one each to prompts in an order drawn from
+    the seed and their ids, so that the order of rows never matters. The rows returned are in the given order, with
+    `responses` and `correct` (all true).
+
+    Returns the rows and what was kept: `kept_share` (of the N x M responses), `prompts`, `prompts_kept`. No prompt with
+    a right response: no rows. ValueError if a row has fewer than M responses or grades.
+    """
+    right = {}
+    for row in rows:
+        short = min(len(row["responses"]), len(row.get("correct", ())))
+        if short < M:
+            raise ValueError(
+                f"prompt {row['id']!r} has {short} graded responses, fewer than M = {M}: sample and grade more"
+            )
+        texts = [text for text, good in zip(row["responses"][:M], row["correct"][:M], strict=True) if good]
+        if texts:
+            right[row["id"]] = texts
+    kept_share = sum(map(len, right.values())) / (len(rows) * M)
+    kept = {"kept_share": kept_share, "prompts": len(rows), "prompts_kept": len(right)}
+    if not right:
+        return [], kept
+    each, more = divmod(len(rows) * M, len(right))
+    first = set(sorted(right, key=lambda name: Random(f"{seed}/order/{name}").random())[:more])
+    made = []
+    for row in rows:
+        if row["id"] in right:
+            n = each + (row["id"] in first)
+            texts = Random(f"{seed}/{row['id']}").choices(right[row["id"]], k=n)
+            made.append({**row, "responses": texts, "correct": [True] * n, "n_truncated": 0})
+    return made, kept
+
+
+def random_responses(rows: list[dict], words: list[str], seed: int) -> list[dict]:
+    """The rows with every response replaced by as many random words (at least one), uniform over `words`.
+
+    What a prompt gets depends on the seed, its id and the sample alone. ValueError if there are no words.
+    """
+    if not words:
+        raise ValueError("no words to draw from")
+    made = []
+    for row in rows:
+        texts = []
+        for k, response in enumerate(row["responses"]):
+            rng = Random(f"{seed}/{row['id']}/{k}")
+            texts.append(" ".join(rng.choices(words, k=max(1, len(response.split())))))
+        made.append({**row, "responses": texts, "n_truncated": 0})
+    return made
+
+
+def repeated_response(rows: list[dict]) -> list[dict]:
+    """The rows with every response replaced by the first one that is not empty. ValueError if all are empty."""
+    texts = [r for row in rows for r in row["responses"] if r.strip()]
+    if not texts:
+        raise ValueError("every response is empty: there is none to repeat")
+    return [{**row, "responses": [texts[0]] * len(row["responses"]), "n_truncated": 0} for row in rows]
+
+
+def run_filtered(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """`filtered_responses` of the first `n_prompts` prompts; beside them `kept.json`."""
+    rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], allow_empty=True)
+    made, kept = filtered_responses(rows, params["M"], params["seed"])
+    write_jsonl(out / "responses.jsonl", made)
+    (out / KEPT).write_text(json.dumps(kept), encoding="utf-8")
+
+
+def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """The responses of an absurd teacher, `random` or `repeated`, in the place of a real one's."""
+    from gracelib.models.accuracy import grade
+    from gracelib.world import stories
+
+    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
+    if params["kind"] == "repeated":
+        made = repeated_response(rows)
+    else:
+        made = random_responses(rows, stories.vocabulary(), params["seed"])
+    write_jsonl(out / "responses.jsonl", grade(made))
+
+
+FILTERED = Stage("filtered_responses", run_filtered)
+MADE = Stage("made_responses", run_made)
+
+
+# --- which teachers -----------------------------------------------------------------------------------------
 
 
 def strongest(scale: Scale) -> str:
@@ -64,81 +177,6 @@ def filtered_cells(scale: Scale) -> list[tuple[str, float]]:
     return [(teacher, t) for teacher in teachers for t in temperatures if t in scale.temperatures]
 
 
-class ExtraPlan:
-    """Jobs of the extra students on top of a scale's `Plan` (first task, first student).
-
-    `filtered`, `filtered_features`, `filtered_accuracy` are keyed by (teacher, temperature); `test` and `train`, the
-    accuracies on held-out problems and on the training prompts, by (axis, teacher, value).
-    """
-
-    def __init__(self, plan: Plan):
-        self.plan, self.scale = plan, plan.scale
-        self.filtered, self.filtered_features, self.filtered_accuracy = {}, {}, {}
-        self.test, self.train = {}, {}
-        for cell in filtered_cells(self.scale):
-            self._add_filtered(cell)
-        for teacher in dict.fromkeys((strongest(self.scale), tersest(self.scale))):
-            for axis, values in training_axes(self.scale).items():
-                for value in values:
-                    self._add_training(axis, teacher, value)
-
-    def _add_filtered(self, cell: tuple[str, float]) -> None:
-        plan, scale, (teacher, t) = self.plan, self.scale, cell
-        name, source = f"{teacher} at T={t}, filtered", plan.responses[cell]
-        # The same prompts are filtered for training and, as far as GRACE reads them, for the features.
-        both = {
-            n: Job(FILTERED, {"M": scale.M, "seed": scale.seed + 11, "n_prompts": n}, {"responses": source}, name)
-            for n in (scale.n_train, scale.n_prompts)
-        }
-        self.filtered[cell] = both[scale.n_train]
-        like = plan.features[scale.student, teacher, t]
-        # All prompts that are left: how many is not known before the run.
-        params = like.params | {"n_prompts": None, "m": scale.m, "d": scale.d}
-        self.filtered_features[cell] = Job(
-            like.stage,
-            params,
-            like.inputs | {"responses": both[scale.n_prompts]},
-            name,
-            scale.n_prompts * scale.m / 300,
-        )
-        # M = None: all of the N x M responses, also where a prompt has more than M because another has none.
-        cost = plan.distilled[scale.student, teacher, t].cost
-        usual = plan.student(scale.student, self.filtered[cell], name)
-        student = Job(usual.stage, usual.params | {"M": None}, usual.inputs, name, cost)
-        self.filtered_accuracy[cell] = plan.accuracy(student, name)
-
-    def _add_training(self, axis: str, teacher: str, value: float) -> None:
-        plan, scale = self.plan, self.scale
-        name = f"{teacher}, {value:g} {axis}"
-        model = plan.student(
-            scale.student,
-            plan.responses[teacher, compared_at(scale)],
-            name,
-            **{{"epochs": "epochs", "generations": "M"}[axis]: value},
-        )
-        test = plan.accuracy(model, name)
-        train = plan.accuracy(model, f"{name}, training prompts", prompts=plan.train_prompts)
-        k = min(TRAIN_K, scale.k)
-        self.test[axis, teacher, value] = test
-        self.train[axis, teacher, value] = Job(
-            train.stage, train.params | {"k": k}, train.inputs, train.label, scale.n_train * k / 400
-        )
-
-
-def filtered_jobs(extra: ExtraPlan) -> list[Job]:
-    """Students and features of the filtered responses, as many as there can be; none of a cell before its filters."""
-    ready = [
-        cell
-        for cell, job in extra.filtered.items()
-        if all(one.done(paths.runs()) for one in (job, extra.filtered_features[cell].inputs["responses"]))
-    ]
-    there = [(cell, possible(extra, cell)) for cell in ready]
-    return [
-        *(extra.filtered_accuracy[cell] for cell, (taught, _) in there if taught),
-        *(extra.filtered_features[cell] for cell, (taught, scored) in there if taught and scored),
-    ]
-
-
 def training_axes(scale: Scale) -> dict[str, list]:
     """Values of the two axes: epochs from a quarter of the usual to twice it, responses a prompt from 1 to all kept."""
     epochs = {scale.epochs * factor for factor in (0.25, 0.5, 1, 2)}
@@ -147,85 +185,127 @@ def training_axes(scale: Scale) -> dict[str, list]:
     return {"epochs": sorted(int(e) for e in epochs if e >= 1 and e == int(e)), "generations": sorted(generations)}
 
 
-def _kept(job: Job, root: Path | None = None) -> dict:
-    return json.loads((job.folder(root or paths.runs()) / KEPT).read_text(encoding="utf-8"))
+# --- jobs, by the key of their row --------------------------------------------------------------------------
 
 
-def filters(extra: ExtraPlan) -> list[Job]:
-    """The jobs that say which filtered students there can be: run first."""
-    return [*extra.filtered.values(), *(job.inputs["responses"] for job in extra.filtered_features.values())]
+def filter_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+    """The filters of each cell: of all prompts, for training, and of those that GRACE reads, for the features.
 
-
-def possible(extra: ExtraPlan, cell: tuple, root: Path | None = None) -> tuple[bool, bool]:
-    """Whether the filter, once run, left a cell anything to teach a student with, and enough prompts for its scores."""
-    taught, read = (
-        _kept(job, root)["prompts_kept"]
-        for job in (extra.filtered[cell], extra.filtered_features[cell].inputs["responses"])
-    )
-    return taught > 0, taught > 0 and read >= extra.scale.n_folds
-
-
-def filtered(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Students of filtered responses, one row a cell: key, kept_share, prompts, prompts_kept, accuracies, scores.
-
-    `average` and the other accuracies are those of `distilled_students`, of a student taught only right responses (N x M
-    of them); the scores are of the filtered responses of the prompts that GRACE reads. NaN where a teacher has no right
-    response (no student), or right ones to fewer prompts than there are folds (no scores). The unfiltered students of
-    the same cells are in `students`, their scores in `scores`.
+    They say which filtered students there can be, so they are run first.
     """
-    config, root = get_scale(scale), paths.runs()
-
-    def make():
-        extra, rows = ExtraPlan(Plan(config)), []
-        run_jobs(filters(extra), root, "filtered responses")
-        there = [cell for cell in extra.filtered if possible(extra, cell)[0]]
-        scored = [cell for cell in there if possible(extra, cell)[1]]
-        run_jobs(filtered_jobs(extra), root, "filtered students")
-        for cell, job in extra.filtered.items():
-            row = dict(zip(KEY, (extra.plan.task.name, config.student, *cell), strict=True)) | _kept(job)
-            undefined = {"average": np.nan, "average_se": np.nan}
-            row |= accuracy_of(extra.filtered_accuracy[cell], root) if cell in there else undefined
-            if cell in scored:
-                features = load_features(extra.filtered_features[cell].folder(root), config.m, config.d)
-                with warnings.catch_warnings():  # resampled responses repeat: that nu decides more is what they do
-                    warnings.filterwarnings("ignore", message="nu = ")
-                    row |= cell_scores(features, config.n_folds, config.nu)
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    return _table(scale, "filtered", recompute, make)
+    plan, scale, found = plans[0], plans[0].scale, {}
+    for teacher, t in filtered_cells(scale):
+        label, inputs = f"{teacher} at T={t}, filtered", {"responses": plan.responses[teacher, t]}
+        found[plan.task.name, scale.student, teacher, t] = tuple(
+            Job(FILTERED, {"M": scale.M, "seed": scale.seed + 11, "n_prompts": n}, inputs, label)
+            for n in (scale.n_train, scale.n_prompts)
+        )
+    return found
 
 
-def training_runs(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Accuracy of students against epochs and against responses a prompt, one row a run.
+def filtered_students(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+    """Accuracy and features of the student of each filtered cell, whether there can be one or not."""
+    plan, scale, found = plans[0], plans[0].scale, {}
+    for key, (taught, read) in filter_jobs(plans).items():
+        like, usual = plan.features[key[1:]], plan.student(scale.student, taught, taught.label)
+        # All prompts that are left: how many is not known before the run.
+        params, inputs = (
+            like.params | {"n_prompts": None, "m": scale.m, "d": scale.d},
+            like.inputs | {"responses": read},
+        )
+        features = Job(like.stage, params, inputs, taught.label, scale.n_prompts * scale.m / 300)
+        # M = None: all of the N x M responses, also where a prompt has more than M because another has none.
+        cost = plan.distilled[key[1:]].cost
+        student = Job(usual.stage, usual.params | {"M": None}, usual.inputs, taught.label, cost)
+        found[key] = plan.accuracy(student, taught.label), features
+    return found
 
-    Columns: key, axis ("epochs", "generations"), value, usual (the scale's own setting: a cell of the grid), test and
-    test_se (Average@k on held-out problems), train and train_se (Average@4 on the prompts of the training set),
-    test_greedy, train_greedy.
+
+def possible_students(plans: list[Plan], root: Path) -> dict[tuple, tuple[Job, ...]]:
+    """Of each cell whose filters are finished in `root`: its filter, then as many of `filtered_students` as can be.
+
+    No student where the filter left nothing to teach it with, no features where it left fewer prompts than there are
+    folds.
     """
-    config, root = get_scale(scale), paths.runs()
+    found = {}
+    for key, (accuracy, features) in filtered_students(plans).items():
+        taught, read = accuracy.inputs["model"].inputs["responses"], features.inputs["responses"]
+        if not taught.fault(root) and not read.fault(root):
+            found[key] = (taught,)
+            if kept(taught, root)["prompts_kept"]:
+                found[key] += (accuracy,)
+                if kept(read, root)["prompts_kept"] >= plans[0].scale.n_folds:
+                    found[key] += (features,)
+    return found
 
-    def make():
-        extra, rows = ExtraPlan(Plan(config)), []
-        run_jobs([*extra.test.values(), *extra.train.values()], root, "epochs and generations")
-        usual = {"epochs": config.epochs, "generations": config.M}
-        for (axis, teacher, value), job in extra.test.items():
-            test, train = accuracy_of(job, root), accuracy_of(extra.train[axis, teacher, value], root)
-            key = (extra.plan.task.name, config.student, teacher, compared_at(config))
-            rows.append(
-                dict(zip(KEY, key, strict=True))
-                | {
-                    "axis": axis,
-                    "value": value,
-                    "usual": value == usual[axis],
-                    "test": test["average"],
-                    "test_se": test["average_se"],
-                    "train": train["average"],
-                    "train_se": train["average_se"],
-                    "test_greedy": test["greedy"],
-                    "train_greedy": train["greedy"],
-                }
+
+def kept(job: Job, root: Path) -> dict[str, float]:
+    """What a finished filter kept, see `filtered_responses`."""
+    return json.loads((job.folder(root) / KEPT).read_text(encoding="utf-8"))
+
+
+def training_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+    """Accuracy on held-out problems and on the training prompts, by cell, axis and value of `training_axes`."""
+    plan, scale, found = plans[0], plans[0].scale, {}
+    t, k = compared_at(scale), min(TRAIN_K, scale.k)
+    for teacher in dict.fromkeys((strongest(scale), tersest(scale))):
+        for axis, values in training_axes(scale).items():
+            for value in values:
+                label, changes = f"{teacher}, {value:g} {axis}", {{"epochs": "epochs", "generations": "M"}[axis]: value}
+                model = plan.student(scale.student, plan.responses[teacher, t], label, **changes)
+                test = plan.accuracy(model, label)
+                train = plan.accuracy(model, f"{label}, training prompts", prompts=plan.train_prompts)
+                cost = scale.n_train * k / 400
+                train = Job(train.stage, train.params | {"k": k}, train.inputs, train.label, cost)
+                found[plan.task.name, scale.student, teacher, t, axis, value] = test, train
+    return found
+
+
+def absurd_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job, Job]]:
+    """Responses, features and the student's accuracy, by (first student, one of `KINDS`).
+
+    Random words and the repeated response are made from the scale's first teacher at its lowest temperature.
+    """
+    plan, scale = plans[0], plans[0].scale
+    example, source = next(iter(plan.responses.items()))  # of a (teacher, temperature)
+    made, itself = {"kind": "random", "seed": scale.seed + 10}, source.params | {"temperature": 1.0}
+    cast = {"teacher": plan.students[scale.student], "prompts": plan.train_prompts}
+    responses = {
+        "self": Job(stages.RESPONSES, itself, cast, f"{scale.student} itself", source.cost),
+        "random": Job(MADE, made, {"responses": source}, "random words"),
+        "repeated": Job(MADE, made | {"kind": "repeated"}, {"responses": source}, "one response"),
+    }
+    cell, found = (scale.student, *example), {}
+    for kind, what in KINDS.items():
+        label = f"{scale.student} taught by {what}"
+        inputs = {"student": plan.students[scale.student], "responses": responses[kind]}
+        features, student = (
+            Job(like.stage, like.params, inputs, label, like.cost)
+            for like in (plan.features[cell], plan.distilled[cell])
+        )
+        found[scale.student, kind] = responses[kind], features, plan.accuracy(student, label)
+    return found
+
+
+def protocol_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+    """An evaluation and the one with the paper's settings, by (student, teacher, temperature, setting): the first and
+    the last teacher of the cast at the temperature at which teachers are compared."""
+    plan, student, t, found = plans[0], plans[0].scale.student, compared_at(plans[0].scale), {}
+    for teacher in dict.fromkeys((plan.scale.teachers[0].name, plan.scale.teachers[-1].name)):
+        usual, test = plan.distilled[student, teacher, t], plan.student_accuracy[student, teacher, t]
+        label = f"{teacher}, released settings"
+        released = plan.student(student, plan.responses[teacher, t], label, **RELEASED_TRAINING)
+        models = {name: (usual, template) for name, template in TEMPLATES.items()}
+        models["the released script's training"] = released, STUDENT_TEMPLATE
+        made = {
+            setting: Job(
+                stages.EVALUATE_AS,
+                test.params | {"template": template},
+                {"model": model, "prompts": plan.test_prompts},
+                f"{teacher}, {setting}",
+                test.cost,
             )
-        return pd.DataFrame(rows)
-
-    return _table(scale, "training_runs", recompute, make)
+            for setting, (model, template) in models.items()
+        }
+        found |= {(student, teacher, t, setting): (job, made["the paper's"]) for setting, job in made.items()}
+    return found

@@ -15,7 +15,7 @@ import pandas as pd
 from gracelib.drawing import correlations
 from gracelib.experiment import tables as pipeline
 from gracelib.experiment.paper_plan import PaperPlan, run_in_turn
-from gracelib.experiment.plan import KEY, accuracy_of, compared_at
+from gracelib.experiment.plan import accuracy_of, compared_at
 from gracelib.jobs import notebooks, paths
 from gracelib.paper.cast import check_access
 from gracelib.paper.cost import Assumptions
@@ -69,38 +69,10 @@ def run(
 
 def tables(scale: PaperScale, plans: Sequence[PaperPlan]) -> list[Path]:
     """Write the result tables of finished plans: cast, teachers, base_students, features, scores, students."""
-    root = paths.runs()
-    cells = [(plan, cell, job) for plan in plans for cell, job in plan.features.items()]
-
-    def key(plan: PaperPlan, cell: tuple) -> dict:
-        return dict(zip(KEY, (plan.task.name, *cell), strict=True))
-
-    def features(plan, cell, job):
-        f = pipeline.load_features(job.folder(root), scale.m, scale.d)
-        means = {k: float(f[k].mean()) for k in ("length", "loss", "mean_prob", "grad_norm")}
-        return key(plan, cell) | {"n_prompts": scale.n_prompts, "m": scale.m, "d": scale.d} | means
-
-    def scores(plan, cell, job):
-        f = pipeline.load_features(job.folder(root), scale.m, scale.d)
-        return key(plan, cell) | pipeline.cell_scores(f, scale.n_folds, scale.nu)
-
-    made = {
-        "cast": lambda: _cast(scale),
-        "teachers": lambda: [_teacher(scale, plan, *pair) for plan in plans for pair in plan.responses],
-        "base_students": lambda: [
-            {"task": plan.task.name, "student": role, **accuracy_of(job, root)}
-            for plan in plans
-            for role, job in plan.base_accuracy.items()
-        ],
-        "features": lambda: [features(*one) for one in cells],
-        "scores": lambda: [scores(*one) for one in cells],
-        "students": lambda: [
-            key(plan, cell) | accuracy_of(plan.student_accuracy[cell], root) for plan, cell, _ in cells
-        ],
-    }
-    for name, rows in made.items():
-        pipeline._table(scale.name, name, True, lambda rows=rows: pd.DataFrame(rows()))
-    return [paths.results(scale.name) / f"{name}.csv" for name in made]
+    teachers = [_teacher(scale, plan, *pair) for plan in plans for pair in plan.responses]
+    made = {"cast": pd.DataFrame(_cast(scale)), "teachers": pd.DataFrame(teachers)}
+    made |= {name: pipeline.collect(plans, name) for name in ("base_students", "features", "scores", "students")}
+    return [pipeline.write(scale.name, name, table) for name, table in made.items()]
 
 
 def _cast(scale: PaperScale) -> list[dict]:

@@ -14,12 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib.experiment import estimators, extras, feature_measures, measures, protocol, stages, tables
-from gracelib.experiment.filtering import FILTERED
-from gracelib.experiment.pathological import PathologicalPlan
-from gracelib.experiment.plan import Plan, plans_of
+from gracelib.experiment import extras, scoring, tables
+from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
-from gracelib.experiment.table_files import read_table
+from gracelib.experiment.tables import TABLES
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.explain import Verdict, in_words
 from gracelib.jobs.explain import explain as explain_jobs
@@ -27,15 +25,6 @@ from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
 from gracelib.paper.items import FIGURES, registered
 from gracelib.scale import Scale
-
-#: The tables of every scale, by the function of `pipeline` that makes each.
-CELL_TABLES = {
-    "teachers": "teacher_data",
-    "base_students": "base_students",
-    "features": "student_features",
-    "scores": "score_table",
-    "students": "distilled_students",
-}
 
 
 def figures(
@@ -55,7 +44,7 @@ def figures(
     if recompute is None:
         recompute = not names and scale not in REDRAWN
     if not recompute:
-        _check_tables(scale)
+        tables.check(scale)
     chosen = None
     if names:
         chosen = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in sorted({registered(name).notebook for name in names})]
@@ -67,17 +56,6 @@ def figures(
     if absent := [path for path in drawn if not path.is_file()]:
         raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
     return drawn
-
-
-def _check_tables(scale: str) -> None:
-    missing = [f"{name}.csv" for name in CELL_TABLES if not (paths.results(scale) / f"{name}.csv").is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
-            f"`{command_for(scale)}` makes them"
-        )
-    for path in sorted(paths.results(scale).glob("*.csv")):  # all of them, before a kernel is started for the first
-        read_table(path, command_for(scale))
 
 
 def figures_named(text: str) -> list[str]:
@@ -107,15 +85,14 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
     "extra" adds the students of the ablations; "figures" runs the notebooks, which score, collect the tables and draw.
     A scale of `TABLES_ONLY` ends with "tables" instead of the last two.
     """
-    config = get_scale(scale)
-    found = {
-        name: functools.partial(_part, name, own)
-        for name, own in jobs(config).items()
-        if name not in ("tables", "extra", "figures")
+    # Which filtered students there can be is known only once the filter has run: "extra" goes through the tables.
+    extra = [name for name in tables.names(scale) if TABLES[name].part == "extra"]
+    last = {
+        "extra": lambda: [tables.table(scale, name) for name in extra],
+        "figures": lambda: figures(scale, recompute=True),
+        "tables": lambda: [tables.table(scale, name) for name in tables.names(scale)],
     }
-    if scale in TABLES_ONLY:
-        return found | {"tables": lambda: [getattr(tables, make)(scale) for make in CELL_TABLES.values()]}
-    return found | {"extra": lambda: _extra(scale), "figures": lambda: figures(scale, recompute=True)}
+    return {name: last.get(name, functools.partial(_part, name, own)) for name, own in jobs(get_scale(scale)).items()}
 
 
 def jobs(config: Scale) -> dict[str, list[Job]]:
@@ -124,34 +101,13 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
     Of the filtered students only the filters are in it: which students there can be is known once these have run.
     """
     plans, found = plans_of(config), {}
-    found["teachers"] = [
-        job
-        for plan in plans
-        for group in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)
-        for job in group.values()
-    ]
-    for plan in plans:
-        for student, _ in plan.task.temperatures:
-            both = (*plan.features.items(), *plan.student_accuracy.items())
-            found[f"{plan.task.name}-{student}"] = [job for cell, job in both if cell[0] == student]
+    for name in tables.names(config.name):
+        for key, own in TABLES[name].jobs(plans).items():
+            part = f"{key[0]}-{key[1]}" if TABLES[name].part == "cells" else TABLES[name].part
+            found.setdefault(part, {}).update({job.key: job for job in own})
     if config.name in TABLES_ONLY:
-        return found | {"tables": []}
-    extra, odd = extras.ExtraPlan(plans[0]), PathologicalPlan(plans[0])
-    found["extra"] = [*extras.filters(extra), *extra.test.values(), *extra.train.values()]
-    found["figures"] = [
-        *odd.features.values(),
-        *odd.student_accuracy.values(),
-        *protocol.jobs(config).values(),
-        *(job for plan in plans for job in plan.students.values()),
-        *_scored(config, plans),
-    ]
-    return found
-
-
-def _scored(config: Scale, plans: list[Plan]) -> list[Job]:
-    """What scores or times features that are finished."""
-    groups = [*measures.jobs(config).values(), feature_measures.timings(config, plans), estimators.jobs(config)]
-    return [job for group in groups for job in group.values()]
+        found["tables"] = {}
+    return {part: [*own.values()] for part, own in found.items()}
 
 
 def _part(name: str, own: list[Job]) -> None:
@@ -162,20 +118,18 @@ def _models(config: Scale) -> None:
     """Everything that takes a model, and what scores the features, in two goes: workers that load torch once and not once
     a notebook, and no notebook that ends with one core at work. The notebooks then find their jobs finished; opened by
     hand, each does its own."""
-    last = {stages.EVALUATE, stages.EVALUATE_AS, stages.FEATURES, FILTERED}  # what else takes a model, these need
-    found = [job for part in jobs(config).values() for job in part if job.stage in last]
+    found = [job for part in jobs(config).values() for job in part]
+    scored = [job for job in found if job.stage in scoring.STAGES]
     with worker_pool(n_workers()) as pool:
-        run_jobs(found, paths.runs(), f"{config.name}: models and gradients", pool)
+        models = [job for job in found if job.stage not in scoring.STAGES]
+        run_jobs(models, paths.runs(), f"{config.name}: models and gradients", pool)
         # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
-        plans = plans_of(config)
-        found = extras.filtered_jobs(extras.ExtraPlan(plans[0]))
-        run_jobs([*found, *_scored(config, plans)], paths.runs(), f"{config.name}: filtered students, ablations", pool)
+        students = _filtered_students(config)
+        run_jobs([*students, *scored], paths.runs(), f"{config.name}: filtered students, ablations", pool)
 
 
-def _extra(scale: str) -> None:
-    # Through the tables: which filtered students there can be is known only once the filter has run.
-    extras.filtered(scale)
-    extras.training_runs(scale)
+def _filtered_students(config: Scale) -> list[Job]:
+    return [job for own in extras.possible_students(plans_of(config), paths.runs()).values() for job in own]
 
 
 def recompute(scale: str, only: Sequence[str] = ()) -> float:
@@ -216,17 +170,8 @@ def explain(scale: str, parts: Sequence[str] = ()) -> list[Verdict]:
     Filtered students are in it as far as their filters have run: before, nobody knows which there can be. ValueError
     for an unknown scale or part.
     """
-    config, root = get_scale(scale), paths.runs()
+    config = get_scale(scale)
     wanted = planned(config, parts)
-    if config.name not in TABLES_ONLY and (not parts or {"extra", "figures"} & set(parts)):
-        wanted += _filtered_students(config, root)
-    return explain_jobs(wanted, root, [job for other in SCALES.values() for job in planned(other)])
-
-
-def _filtered_students(config: Scale, root: Path) -> list[Job]:
-    extra, found = extras.ExtraPlan(Plan(config)), []
-    for cell, job in extra.filtered.items():
-        if not any(one.fault(root) for one in (job, extra.filtered_features[cell].inputs["responses"])):
-            taught, scored = extras.possible(extra, cell, root)
-            found += [extra.filtered_accuracy[cell]] * taught + [extra.filtered_features[cell]] * scored
-    return found
+    if "filtered" in tables.names(scale) and (not parts or {"extra", "figures"} & set(parts)):
+        wanted += _filtered_students(config)
+    return explain_jobs(wanted, paths.runs(), [job for other in SCALES.values() for job in planned(other)])

@@ -1,18 +1,47 @@
-"""Stages that need no model: what is measured on finished features, one folder of rows a cell, and made-up responses.
+"""What is measured on the features of a cell, once they are finished, and for which cells.
 
 Why jobs at all: a grid of 160 settings or 30 variants takes seconds a cell, and cells are independent, so they run in
 the worker processes and are kept like any other result. Each writes `rows.json`, a list of records.
+
+Two of these stages measure seconds, and seconds differ between machines and runs: finished jobs keep theirs, so that
+the same runs give the same table. `ESTIMATORS` are measured and not argued: gradients of fewer parameters, and cheaper
+projections, are in use under the same name; whether they rank teachers as the exact features do can only be seen where
+both are there. In a world of small students "last-layer" and "lora-b" save little: their gain is at large D.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
+import time
 import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
-from gracelib.jobs.store import Stage
+import numpy as np
+import pandas as pd
+
+from gracelib.evidence.ranks import DegenerateError, spearman
+from gracelib.experiment.plan import KEY, Plan, compared_at
+from gracelib.jobs.store import Job, Stage
 
 ROWS = "rows.json"
+BINS_AN_OCTAVE = 4  #: bin k holds the lengths in [2^(k/4), 2^((k+1)/4)): 19% wide, whatever the scale
+#: name -> what is changed of `gradients.response_features`; the first is the paper's and the pipeline's
+ESTIMATORS = {
+    "exact": {},
+    "last-layer": {"params": "last-layer"},
+    "lora-b": {"params": "lora-b"},
+    "sjlt": {"projection": "sjlt"},
+    "two-sided": {"projection": "two-sided"},
+}
+_TIMES = 3  #: GRACE is timed this often a cell; the median counts
+
+
+def rows_of(job: Job, root: Path) -> list[dict]:
+    """The records that a finished job of these stages wrote."""
+    return json.loads((job.folder(root) / ROWS).read_text(encoding="utf-8"))
 
 
 def _write(out: Path, rows: list[dict]) -> None:
@@ -26,16 +55,25 @@ def _features(inputs: dict[str, Path], params: dict) -> dict:
     return load_features(inputs["features"], params.get("m"), params.get("d"))
 
 
-def _quiet():
+def _settings(params: dict) -> dict:
+    return {"n_folds": params["n_folds"], "nu": params["nu"], "zero_rows": "keep"}
+
+
+@contextmanager
+def quiet():
     """That nu decides is a column (or a row) of the table where it matters, not a line per setting on stderr."""
-    warnings.filterwarnings("ignore", message="nu = ")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="nu = ")
+        yield
+
+
+# --- the stages ---------------------------------------------------------------------------------------------
 
 
 def run_variants(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.variants import variant_values
 
-    with warnings.catch_warnings():
-        _quiet()
+    with quiet():
         _write(out, [variant_values(_features(inputs, params), params["n_folds"], params["nu"])])
 
 
@@ -51,20 +89,13 @@ def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     f = _features(inputs, params)
     h = recalibrate(f["g"], f["length"])
-    keys = {"n_folds": params["n_folds"], "nu": params["nu"], "zero_rows": "keep"}
-    with warnings.catch_warnings():
-        _quiet()
-        result = grace(h, f["prompt_id"], **keys)
-    moved = grace_influence(h, f["prompt_id"], **keys)
+    with quiet():
+        result = grace(h, f["prompt_id"], **_settings(params))
+    moved = grace_influence(h, f["prompt_id"], **_settings(params))
     columns = (result.prompt_ids.tolist(), result.per_prompt.tolist(), result.count.tolist(), moved.tolist())
-    _write(
-        out,
-        [
-            dict(zip(("prompt", "contribution", "count", "influence"), row, strict=True))
-            | {"nu_share": result.nu_share}
-            for row in zip(*columns, strict=True)
-        ],
-    )
+    names = ("prompt", "contribution", "count", "influence")
+    shared = {"nu_share": result.nu_share}
+    _write(out, [dict(zip(names, row, strict=True)) | shared for row in zip(*columns, strict=True)])
 
 
 def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -78,8 +109,6 @@ def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    import numpy as np
-
     from gracelib.checks import check_prompt_ids
     from gracelib.cmi import cmi_bound
     from gracelib.scores import recalibrate
@@ -97,25 +126,54 @@ def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     _write(out, rows)
 
 
-def run_coverage(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.evidence.coverage import DESIGNS, coverage
+def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Seconds of GRACE on one cell's features: from `g` as it was loaded to the score, the median of three."""
+    from gracelib.scores import grace, recalibrate
 
-    _write(out, [{"design": params["design"], **coverage(DESIGNS[params["design"]], params["n_sets"])}])
+    f, seconds = _features(inputs, params), []
+    with quiet():
+        for _ in range(_TIMES):
+            started = time.perf_counter()
+            grace(recalibrate(f["g"], f["length"]), f["prompt_id"], **_settings(params))
+            seconds.append(time.perf_counter() - started)
+    _write(out, [{"score_seconds": round(statistics.median(seconds), 4), "feature_bytes": f["g"].nbytes}])
 
 
-def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.experiment.pathological import random_responses, repeated_response
-    from gracelib.models.accuracy import grade
-    from gracelib.text.tasks import read_responses, write_jsonl
-    from gracelib.world import stories
+def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Features of one cell by one estimator, timed, and GRACE from them."""
+    from gracelib.experiment.stages import _load
+    from gracelib.features.estimators import n_parameters
+    from gracelib.features.gradients import response_features
+    from gracelib.features.heap import give_back
+    from gracelib.features.memory import peak_memory, reset_peak
+    from gracelib.models.prompting import encode_examples
+    from gracelib.scores import grace, recalibrate
+    from gracelib.text.tasks import read_responses
 
-    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
-    made = (
-        repeated_response(rows)
-        if params["kind"] == "repeated"
-        else random_responses(rows, stories.vocabulary(), params["seed"])
-    )
-    write_jsonl(out / "responses.jsonl", grade(made))
+    model, tokenizer = _load(inputs["student"])
+    rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
+    pairs = [(row["question"], response) for row in rows for response in row["responses"]]
+    examples = encode_examples(tokenizer, pairs)
+    own, how = ESTIMATORS[params["estimator"]], {k: params[k] for k in ("d", "device", "dtype")}
+    how |= {"seed": params["projection_seed"], "progress": False}
+    response_features(model, examples[:2], **how, **own)  # what is loaded and chosen once is not the estimator's
+    give_back()
+    fresh, before, started = reset_peak(how["device"]), peak_memory(how["device"]), time.perf_counter()
+    f = response_features(model, examples, **how, **own)
+    seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
+    prompt_id = np.repeat(np.array([str(row["id"]) for row in rows]), params["m"])
+    with quiet():
+        found = grace(recalibrate(f["g"], f["length"]), prompt_id, **_settings(params))
+    row = {
+        "estimator": params["estimator"],
+        "parameters": n_parameters(model, own.get("params", "all")),
+        "responses": len(examples),
+        "seconds": round(seconds, 3),
+        "peak_mib": round(peak / 2**20, 1) if fresh else None,
+        "grace": found.total,
+        "device": how["device"],
+    }
+    _write(out, [row])
 
 
 VARIANTS = Stage("variants", run_variants)
@@ -123,5 +181,156 @@ FEW_PROMPTS = Stage("few_prompts", run_few_prompts)
 CONTRIBUTIONS = Stage("contributions", run_contributions)
 GRID = Stage("grid", run_grid)
 CMI = Stage("cmi", run_cmi)
-COVERAGE = Stage("coverage", run_coverage)
-MADE = Stage("made_responses", run_made)
+TIMING = Stage("timing", run_timing)
+ESTIMATOR = Stage("estimator", run_estimator)
+STAGES = (VARIANTS, FEW_PROMPTS, CONTRIBUTIONS, GRID, CMI, TIMING, ESTIMATOR)
+
+
+# --- which cells: jobs by `KEY` ---------------------------------------------------------------------------------
+
+
+def _each(
+    plans: list[Plan],
+    stage: Stage,
+    params: dict | Callable[[tuple], dict],
+    at: float | None = None,
+    cost: float = 1.0,
+    everywhere: bool = False,
+) -> dict[tuple, tuple[Job]]:
+    """A job of a stage for the cells of the first task and student (or all), or those at one temperature.
+
+    `params` is a dict or a function of the cell's key. The scale's m and d are added to it.
+    """
+    found = {}
+    for plan in plans:
+        for cell, features in plan.features.items():
+            key = (plan.task.name, *cell)
+            first = plan.first_task and cell[0] == plan.scale.student
+            if (everywhere or first) and at in (None, cell[2]):
+                own = {"m": plan.scale.m, "d": plan.scale.d} | (params(key) if callable(params) else params)
+                found[key] = (Job(stage, own, {"features": features}, features.label, cost),)
+    return found
+
+
+def _usual(plans: list[Plan]) -> dict:
+    return {"n_folds": plans[0].scale.n_folds, "nu": plans[0].scale.nu}
+
+
+def variant_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    return _each(plans, VARIANTS, _usual(plans))
+
+
+def few_prompts_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    return _each(plans, FEW_PROMPTS, {"n_kept": 4}, compared_at(plans[0].scale))
+
+
+def contribution_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    return _each(plans, CONTRIBUTIONS, _usual(plans))
+
+
+def timing_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    return _each(plans, TIMING, _usual(plans), everywhere=True)
+
+
+def grid_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """First task and student: n x d (the kept d halved down to an eighth), C, m, and nu x length power, each with all
+    else at the scale's setting. Other students of the first task: the kept d. Other tasks: C."""
+    scale = plans[0].scale
+    full = {"n": [scale.n_prompts], "m": [scale.m], "d": [scale.d], "n_folds": [scale.n_folds], "nu": [scale.nu]}
+    sizes = {"n": [n for n in _halves(scale.n_prompts, 4) if n >= scale.n_folds], "d": _halves(scale.d_kept, 4)}
+    folds = full | {"n_folds": [c for c in (2, 4, 5, 6, 8, 10, 12, 16, 20) if c <= scale.n_prompts]}
+    responses = full | {"m": _halves(scale.m_kept, 4)}
+    smoothing = full | {"nu": sorted({1e-4, scale.nu, 1e-2, 1e-1}), "power": [0.0, 1.0, 2.0]}
+
+    def params(key: tuple) -> dict:
+        if key[0] != scale.tasks[0].name:
+            return {"blocks": [folds]}
+        if key[1] != scale.student:
+            return {"blocks": [full, full | {"d": [scale.d_kept]}]}
+        return {"blocks": [full | sizes, folds, responses, smoothing]}
+
+    return _each(plans, GRID, params, cost=3.0, everywhere=True)
+
+
+def _halves(size: int, n: int) -> list[int]:
+    """`size` and what halving it n - 1 times gives, smallest first (whole numbers of at least 1)."""
+    return sorted({max(1, size >> k) for k in range(n)})
+
+
+def cmi_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """Other nu and n than the scale's only at the temperature where teachers are compared."""
+    scale = plans[0].scale
+    base = {"space": "h", "preconditioner": "smoothed", "nu": scale.nu, "n": scale.n_prompts}
+
+    def params(key: tuple) -> dict:
+        settings = [base, base | {"preconditioner": "identity"}, base | {"space": "g"}]
+        if key[3] == compared_at(scale):
+            settings += [base | {"nu": nu} for nu in (1e-4, 1e-2, 1e-1)]
+            settings += [base | {"n": scale.n_prompts // k} for k in (2, 4)]
+        return {"settings": settings}
+
+    return _each(plans, CMI, params)
+
+
+def estimator_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """One job an estimator and a cell of the first student at the temperature where teachers are compared: `KEY` and
+    the estimator's name."""
+    plan, scale, found = plans[0], plans[0].scale, {}
+    for (student, teacher, t), features in plan.features.items():
+        if student == scale.student and t == compared_at(scale):
+            params = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
+            params |= {"m": scale.m, "d": scale.d} | _usual(plans)
+            for name in ESTIMATORS:
+                own = params | {"estimator": name}
+                job = Job(ESTIMATOR, own, features.inputs, f"{name}: {features.label}", features.cost)
+                found[plan.task.name, student, teacher, t, name] = (job,)
+    return found
+
+
+# --- read off them ------------------------------------------------------------------------------------------
+
+
+def estimator_agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """What each estimator costs and keeps, a row each in the order of ESTIMATORS, from the table `estimators`.
+
+    Columns: parameters, seconds and peak_mib (medians over cells), times_exact (of seconds), agreement (Spearman rank
+    correlation of GRACE with the exact estimator's over the teachers), cells, volatile. NaN where fewer than three
+    cells, or equal scores, leave no ranks.
+    """
+    wide = table.pivot(index=KEY, columns="estimator", values="grace")
+    of_each = table.groupby("estimator")
+    made = of_each[["parameters"]].first().join(of_each[["seconds", "peak_mib"]].median()).reindex(list(ESTIMATORS))
+    made.insert(2, "times_exact", made["seconds"] / made["seconds"]["exact"])
+    return made.assign(agreement=[_agreement(wide, name) for name in made.index], cells=of_each.size(), volatile=True)
+
+
+def _agreement(wide: pd.DataFrame, name: str) -> float:
+    try:
+        return -spearman(wide[name], wide["exact"], "lower")  # "lower" turns the sign round
+    except DegenerateError:
+        return float("nan")
+
+
+def length_bins(length: np.ndarray, norm: np.ndarray) -> pd.DataFrame:
+    """Gradient norms of single responses, binned by |y|; only bins that hold a response.
+
+    The bins do not depend on the data, so that cells, teachers and scales can be put together afterwards. `length`
+    (N,) tokens >= 1, `norm` (N,) the unprojected |g|. Columns: bin_low, bin_high (the bin is [low, high)), count,
+    mean_length, mean_norm, mean_norm_log (of norm x log|y|), mean_norm_log2 (of norm x (log|y|)^2). ValueError for a
+    length below one, a norm that is not finite and > 0, or arrays of different lengths.
+    """
+    length, norm = np.asarray(length, float), np.asarray(norm, float)
+    if length.ndim != 1 or length.shape != norm.shape or not len(length):
+        raise ValueError(f"length has shape {length.shape}, norm {norm.shape}: expected one of each a response")
+    for name, values, fine in (("length", length, length >= 1), ("norm", norm, np.isfinite(norm) & (norm > 0))):
+        if not fine.all():
+            at = int(np.flatnonzero(~fine)[0])
+            raise ValueError(f"{name}[{at}] = {values[at]:g}: look at how the features were made")
+    bins = np.floor(BINS_AN_OCTAVE * np.log2(length) + 1e-9).astype(int)  # the margin keeps powers of two in their bin
+    means = {"mean_length": length, "mean_norm": norm}
+    means |= {"mean_norm_log": norm * np.log(length), "mean_norm_log2": norm * np.log(length) ** 2}
+    in_bins = pd.DataFrame(means).groupby(bins)
+    number = np.unique(bins)
+    edges = {"bin_low": 2 ** (number / BINS_AN_OCTAVE), "bin_high": 2 ** ((number + 1) / BINS_AN_OCTAVE)}
+    found = pd.DataFrame({**edges, "count": in_bins.size().to_numpy()}, index=number)
+    return found.join(in_bins.mean()).reset_index(drop=True)

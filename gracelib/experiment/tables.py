@@ -1,85 +1,88 @@
-"""From a scale to its result tables: which jobs there are, and what is read off them.
+"""Every result table of a scale: which jobs it is read off, and what its rows say.
 
-A notebook calls one function here for its stage (`teacher_data`, `student_features`, `score_table`,
-`distilled_students`); each finishes its jobs in worker processes, writes a result table under figures/<scale>/results
-and returns it. With `recompute=False` it returns the committed table instead, so that a reader of a notebook need
-not train anything. Figures are drawn from those tables alone.
+`TABLES` is the one list of them. From it follow what a notebook gets (`table`), which jobs a part of a full run
+consists of and what is planned (`run.jobs`), and what must be there before anything is drawn (`check`). A table is
+written under figures/<scale>/results and read back: with `recompute=False` the committed file is read, so that a reader
+of a notebook need not train anything. Figures are drawn from those files alone.
+
+A file may have been edited, cut or merged badly: it is whole, or one error with file and line. Why not
+`pandas.read_csv` alone: it takes a line that was cut for one with missing values, and a word in a column of numbers for
+a column of words, so that a figure shows something else or fails far from the fault.
 """
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
 from gracelib.baselines import compute_scores
-from gracelib.experiment.plan import accuracy_of, plans_of
-from gracelib.experiment.scales import command_for, get_scale
-from gracelib.experiment.table_files import read_table
+from gracelib.experiment import extras, scoring
+from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
+from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, command_for, get_scale
 from gracelib.features.files import load_features
+from gracelib.intervals import grace_difference, grace_interval
 from gracelib.jobs import paths
-from gracelib.jobs.store import write_atomically
+from gracelib.jobs.store import META, Job, write_atomically
 from gracelib.jobs.workers import run_jobs
 from gracelib.scale import Scale
+from gracelib.scores import Grace, recalibrate
 from gracelib.text.tasks import read_jsonl, read_responses
 
-
-def _table(scale: str, name: str, recompute: bool, make) -> pd.DataFrame:
-    """The result table `name` of a scale: made and written, or read where it was committed."""
-    path = paths.results(scale) / f"{name}.csv"
-    if recompute:
-        table = make()
-        write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
-    elif not path.is_file():
-        raise FileNotFoundError(
-            f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
-            f"`{command_for(scale)}`, or set recompute = True"
-        )
-    return read_table(path, command_for(scale))  # what a figure sees is what a fresh clone sees: the file
+Jobs = dict[tuple, tuple[Job, ...]]
 
 
-def _finish(jobs: list[dict], description: str) -> None:
-    """Run the jobs of several dictionaries together: fewer moments at which a core waits for the other."""
-    run_jobs([job for group in jobs for job in group.values()], paths.runs(), description)
+@dataclass(frozen=True)
+class Table:
+    """One result table.
 
-
-def teacher_data(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Train the cast and sample every teacher at every temperature; one row a (task, teacher, temperature).
-
-    Columns: task, teacher, manner, width, temperature, accuracy (Average@k on held-out problems), best_of, greedy,
-    train_accuracy (of the responses students learn from), mean_length (words), truncated (share), distinct (share of a
-    prompt's responses that differ). Base students' accuracies go to the table `base_students`.
+    `jobs(plans)`, with the plans of all tasks of a scale, gives the jobs that each row is read off, by the row's key:
+    its values of the columns `key`. Once they are finished, `rows(scale, key, *jobs)` gives what stands beside that
+    key, a dict a row. `then(plans)` replaces `jobs(plans)` where the rest is known only when these are finished.
     """
-    config, root = get_scale(scale), paths.runs()
 
-    def make():
-        plans = plans_of(config)
-        # The base students and their evaluation join in: long pretrainings fill two cores better together.
-        _finish(
-            [jobs for plan in plans for jobs in (plan.responses, plan.teacher_accuracy, plan.base_accuracy)], "teachers"
-        )
-        specs = {spec.name: spec for spec in config.teachers}
-        return pd.DataFrame(
-            [
-                {
-                    "task": plan.task.name,
-                    "teacher": teacher,
-                    "manner": specs[teacher].manner,
-                    "width": config.teacher_bases[specs[teacher].base][0].width,
-                    "temperature": t,
-                    **_teacher_row(
-                        read_responses(job.folder(root) / "responses.jsonl", allow_empty=True),
-                        accuracy_of(plan.teacher_accuracy[teacher, t], root),
-                        config.M,
-                    ),
-                }
-                for plan in plans
-                for (teacher, t), job in plan.responses.items()
-            ]
-        )
-
-    return _table(scale, "teachers", recompute, make)
+    part: str  #: of a full run that finishes the jobs, see `run.jobs`; "cells": one part a task and student
+    jobs: Callable[[list[Plan]], Jobs]
+    rows: Callable[..., Iterable[dict]]
+    key: Sequence[str] = tuple(KEY)
+    then: Callable[[list[Plan]], Jobs] | None = None
+    not_at: Sequence[str] = TABLES_ONLY  #: scales that do not have it
 
 
-def _teacher_row(data: list[dict], result: dict, M: int) -> dict[str, float]:
+# --- teachers and students ----------------------------------------------------------------------------------
+
+
+def _teachers(plans: list[Plan]) -> Jobs:
+    found = {}
+    for plan in plans:
+        specs = {spec.name: spec for spec in plan.scale.teachers}
+        for (teacher, t), responses in plan.responses.items():
+            spec = specs[teacher]
+            width = plan.scale.teacher_bases[spec.base][0].width
+            found[plan.task.name, teacher, spec.manner, width, t] = responses, plan.teacher_accuracy[teacher, t]
+    return found
+
+
+def _teacher_rows(scale: Scale, key: tuple, responses: Job, accuracy: Job) -> list[dict]:
+    return [teacher_row(_responses(responses), accuracy_of(accuracy, paths.runs()), scale.M)]
+
+
+def _responses(job: Job) -> list[dict]:
+    return read_responses(job.folder(paths.runs()) / "responses.jsonl", allow_empty=True)
+
+
+def teacher_row(data: list[dict], result: dict, M: int) -> dict[str, float]:
+    """What a row of `teachers` says beside its key, from graded responses, the first M of each, and an accuracy.
+
+    accuracy (Average@k on held-out problems), best_of, greedy, train_accuracy (of the responses students learn from),
+    mean_length (words), truncated (share), distinct (share of a prompt's responses that differ).
+    """
     texts = [r for row in data for r in row["responses"][:M]]
     return {
         "accuracy": result["average"],
@@ -92,83 +95,57 @@ def _teacher_row(data: list[dict], result: dict, M: int) -> dict[str, float]:
     }
 
 
-def base_students(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Accuracy of each base student before any distillation: task, student, average, best_of, greedy, truncated."""
-    config, root = get_scale(scale), paths.runs()
-
-    def make():
-        plans = plans_of(config)
-        _finish([plan.base_accuracy for plan in plans], "base students")
-        return pd.DataFrame(
-            [
-                {"task": plan.task.name, "student": name, **accuracy_of(job, root)}
-                for plan in plans
-                for name, job in plan.base_accuracy.items()
-            ]
-        )
-
-    return _table(scale, "base_students", recompute, make)
+def _base_students(plans: list[Plan]) -> Jobs:
+    return {(plan.task.name, name): (job,) for plan in plans for name, job in plan.base_accuracy.items()}
 
 
-def examples(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """One question of each task and each teacher's first response to it, coldest temperature first."""
-    config, root = get_scale(scale), paths.runs()
-
-    def make():
-        plans, rows = plans_of(config), []
-        _finish([plan.responses for plan in plans], "teachers")
-        for plan in plans:
-            for (teacher, t), job in plan.responses.items():
-                if t in (plan.task.sampled()[0], plan.task.sampled()[-1]):
-                    row = read_jsonl(job.folder(root) / "responses.jsonl")[0]
-                    rows.append(
-                        {
-                            "task": plan.task.name,
-                            "teacher": teacher,
-                            "temperature": t,
-                            "question": row["question"],
-                            "answer": row["answer"],
-                            "response": row["responses"][0],
-                            "correct": row["correct"][0],
-                        }
-                    )
-        return pd.DataFrame(rows)
-
-    return _table(scale, "examples", recompute, make)
+def _students(plans: list[Plan]) -> Jobs:
+    return {(plan.task.name, *cell): (job,) for plan in plans for cell, job in plan.student_accuracy.items()}
 
 
-def student_features(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Project every response's gradient; one row a cell with what needs no score: lengths, losses, norms.
-
-    Columns: task, student, teacher, temperature, n_prompts, m, d, length, loss, mean_prob, grad_norm (means over responses).
-    """
-    return _table(scale, "features", recompute, lambda: _from_features(scale, feature_means))
+def _accuracy_rows(scale: Scale, key: tuple, accuracy: Job) -> list[dict]:
+    return [accuracy_of(accuracy, paths.runs())]
 
 
-def feature_means(config: Scale, f: dict) -> dict[str, float]:
-    """What a row of `student_features` says of a cell, beside its key."""
+def _examples(plans: list[Plan]) -> Jobs:
+    return {
+        (plan.task.name, teacher, t): (job,)
+        for plan in plans
+        for (teacher, t), job in plan.responses.items()
+        if t in (plan.task.sampled()[0], plan.task.sampled()[-1])
+    }
+
+
+def _example_rows(scale: Scale, key: tuple, responses: Job) -> list[dict]:
+    row = read_jsonl(responses.folder(paths.runs()) / "responses.jsonl")[0]
+    shown = {"question": row["question"], "answer": row["answer"]}
+    return [shown | {"response": row["responses"][0], "correct": row["correct"][0]}]
+
+
+# --- features and scores ------------------------------------------------------------------------------------
+
+
+def _features(plans: list[Plan]) -> Jobs:
+    return {(plan.task.name, *cell): (job,) for plan in plans for cell, job in plan.features.items()}
+
+
+def _loaded(scale: Scale, features: Job) -> dict:
+    return load_features(features.folder(paths.runs()), scale.m, scale.d)
+
+
+def _feature_rows(scale: Scale, key: tuple, features: Job) -> list[dict]:
+    return [feature_means(scale, _loaded(scale, features))]
+
+
+def feature_means(scale: Scale, f: dict) -> dict[str, float]:
+    """What a row of `features` says beside its key: n_prompts, m, d; means over responses of length, loss, mean_prob
+    and grad_norm."""
     means = {k: float(f[k].mean()) for k in ("length", "loss", "mean_prob", "grad_norm")}
-    return {"n_prompts": config.n_prompts, "m": config.m, "d": config.d, **means}
+    return {"n_prompts": scale.n_prompts, "m": scale.m, "d": scale.d, **means}
 
 
-def _from_features(scale: str, row) -> pd.DataFrame:
-    """One row a cell: its key and `row(config, features)`, at the scale's m and d."""
-    config, root = get_scale(scale), paths.runs()
-    plans = plans_of(config)
-    _finish([plan.features for plan in plans], "features")
-    return pd.DataFrame(
-        [
-            {
-                "task": plan.task.name,
-                "student": student,
-                "teacher": teacher,
-                "temperature": t,
-                **row(config, load_features(job.folder(root), config.m, config.d)),
-            }
-            for plan in plans
-            for (student, teacher, t), job in plan.features.items()
-        ]
-    )
+def _score_rows(scale: Scale, key: tuple, features: Job) -> list[dict]:
+    return [cell_scores(_loaded(scale, features), scale.n_folds, scale.nu)]
 
 
 def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
@@ -181,32 +158,388 @@ def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
     return {"grace_cross": scored.grace.cross, **scored.values, **dict.fromkeys(scored.undefined, float("nan"))}
 
 
-def score_table(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Every score of every cell, from the features of `student_features`."""
-    return _table(
-        scale,
-        "scores",
-        recompute,
-        lambda: _from_features(scale, lambda config, f: cell_scores(f, config.n_folds, config.nu)),
+def _recorded(scale: Scale, key: tuple, job: Job) -> list[dict]:
+    return scoring.rows_of(job, paths.runs())
+
+
+def _six_digits(rows: Iterable[dict]) -> list[dict]:
+    """The rows with their numbers to six significant digits: large tables stay small."""
+    return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+
+def _grid_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
+    return _six_digits(_recorded(scale, key, job))
+
+
+def _length_rows(scale: Scale, key: tuple, features: Job) -> list[dict]:
+    f = load_features(features.folder(paths.runs()))  # every response that was kept
+    return _six_digits(scoring.length_bins(f["length"], f["grad_norm"]).to_dict("records"))
+
+
+# --- intervals, and who carries the score -------------------------------------------------------------------
+
+
+def _contributions(job: Job) -> tuple[Grace, np.ndarray]:
+    """GRACE's per-prompt contributions and influences of a cell."""
+    rows = scoring.rows_of(job, paths.runs())
+    prompt, value, count, moved = (
+        np.array([row[k] for row in rows]) for k in ("prompt", "contribution", "count", "influence")
     )
+    total, nan = float((count * value).sum() / count.sum()), float("nan")
+    return Grace(total, nan, nan, nan, rows[0]["nu_share"], prompt, value, count, np.zeros(0), 0), moved
 
 
-def distilled_students(scale: str, recompute: bool = True) -> pd.DataFrame:
-    """Distil the base student on every cell's responses and measure it; columns as `base_students`, per cell."""
-    config, root = get_scale(scale), paths.runs()
+def _interval_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
+    result, moved = _contributions(job)
+    full, fixed = grace_interval(result, influence=moved), grace_interval(result)
+    bounds = {"low": full.low, "high": full.high, "low_fixed": fixed.low, "high_fixed": fixed.high}
+    return [{"grace": result.total, **bounds}]
 
-    def make():
-        plans = plans_of(config)
-        _finish([plan.student_accuracy for plan in plans], "students")
-        return pd.DataFrame(
-            [
-                {"task": plan.task.name, "student": s, "teacher": teacher, "temperature": t, **accuracy_of(job, root)}
-                for plan in plans
-                for (s, teacher, t), job in plan.student_accuracy.items()
-            ]
+
+def _concentration(plans: list[Plan]) -> Jobs:
+    found = {}
+    for key, own in scoring.contribution_jobs(plans).items():
+        features = plans[0].features[key[1:]]
+        found[key] = (*own, features, features.inputs["responses"])
+    return found
+
+
+def _concentration_rows(scale: Scale, key: tuple, job: Job, features: Job, responses: Job) -> list[dict]:
+    result, moved = _contributions(job)
+    f = _loaded(scale, features)
+    h, bounds = recalibrate(f["g"], f["length"]), grace_interval(result, influence=moved)
+    top = result.prompt_ids[np.argmax(result.count * result.per_prompt)]
+    number = np.argmax((h[f["prompt_id"] == top] ** 2).sum(1))  # features keep a prompt's responses in order
+    share, rest = top_share(result)
+    row = {
+        "grace": result.total,
+        "grace_low": bounds.low,
+        "grace_high": bounds.high,
+        "top3_share": share,
+        "grace_without_top3": rest,
+        "nu_share": result.nu_share,
+        "largest_response": next(
+            row["responses"][number] for row in _responses(responses) if str(row["id"]) == str(top)
+        ),
+    }
+    return [row]
+
+
+def top_share(result: Grace, k: int = 3) -> tuple[float, float]:
+    """The share of GRACE's sum over prompts that the k largest contributions make, and the mean over the other prompts.
+
+    The matrices stay as fitted on all prompts. ValueError if no prompt would be left.
+    """
+    if not 0 < k < len(result.per_prompt):
+        raise ValueError(f"k = {k}: expected 1 to {len(result.per_prompt) - 1}, with {len(result.per_prompt)} prompts")
+    part = result.count * result.per_prompt
+    top, rest = np.split(np.argsort(-part, kind="stable"), [k])
+    return float(part[top].sum() / part.sum()), float(part[rest].sum() / result.count[rest].sum())
+
+
+def _ranked(plans: list[Plan]) -> Jobs:
+    """The contributions of every teacher, in the order of the cast, by student and temperature."""
+    found = {}
+    for (_, student, _, t), own in scoring.contribution_jobs(plans).items():
+        found[student, t] = found.get((student, t), ()) + own
+    return dict(sorted(found.items()))
+
+
+def _neighbour_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
+    found = [(spec.name, *_contributions(job)) for spec, job in zip(scale.teachers, jobs, strict=True)]
+    found, rows = sorted(found, key=lambda it: it[1].total), []
+    for rank, ((better, a, moved_a), (worse, b, moved_b)) in enumerate(pairwise(found), 1):
+        pair = grace_difference(b, a, influence=(moved_b, moved_a))
+        d = pair.difference
+        about = {"rank": rank, "better": better, "worse": worse, "ratio": b.total / a.total}
+        about |= {"difference": d.value, "low": d.low, "high": d.high}
+        rows.append(about | {"p_better": 1 - pair.p_a_lower, "apart": bool(d.low > 0)})
+    return rows
+
+
+# --- what it takes ------------------------------------------------------------------------------------------
+
+
+def _cost(plans: list[Plan]) -> Jobs:
+    """Students of the temperature where teachers are compared are trained if they are not there yet."""
+    timed, found = scoring.timing_jobs(plans), {}
+    for plan in plans:
+        for cell, accuracy in plan.student_accuracy.items():
+            key = (plan.task.name, *cell)
+            measured = (accuracy,) if cell[2] == compared_at(plan.scale) else ()
+            found[key] = (plan.students[cell[0]], *timed[key], *measured)
+    return found
+
+
+def _cost_rows(scale: Scale, key: tuple, student: Job, timing: Job, *accuracy: Job) -> list[dict]:
+    features = timing.inputs["features"]
+    row = {
+        "parameters": _parameters(student.folder(paths.runs())),
+        "responses": features.params["n_prompts"] * features.params["m"],
+        "feature_seconds": seconds_of(features),
+        "needed": scale.n_prompts * scale.m,
+        **scoring.rows_of(timing, paths.runs())[0],
+    }
+    for job in accuracy:
+        row |= {"train_seconds": seconds_of(job.inputs["model"]), "test_seconds": seconds_of(job)}
+    return [row | {"device": features.params["device"], "volatile": True}]
+
+
+def seconds_of(job: Job) -> float:
+    """What a finished job took; NaN if its folder was removed to save space (what needed it is finished)."""
+    path = job.folder(paths.runs()) / META
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else float("nan")
+
+
+def _parameters(folder: Path) -> int:
+    """The numbers in a model's file; tied weights are in it once."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", framework="numpy") as f:
+        return sum(int(np.prod(f.get_slice(name).get_shape())) for name in f.keys())
+
+
+def _estimator_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
+    return [row | {"volatile": True} for row in _recorded(scale, key, job)]
+
+
+# --- beyond the grid of cells -------------------------------------------------------------------------------
+
+
+def _possible_students(plans: list[Plan]) -> Jobs:
+    return extras.possible_students(plans, paths.runs())
+
+
+def _filtered_rows(scale: Scale, key: tuple, taught: Job, *student: Job) -> list[dict]:
+    row = extras.kept(taught, paths.runs()) | {"average": np.nan, "average_se": np.nan}
+    for accuracy in student[:1]:
+        row |= accuracy_of(accuracy, paths.runs())
+    for features in student[1:]:
+        with scoring.quiet():  # resampled responses repeat: that nu decides more is what they do
+            row |= cell_scores(_loaded(scale, features), scale.n_folds, scale.nu)
+    return [row]
+
+
+def _training_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
+    test, train = (accuracy_of(job, paths.runs()) for job in jobs)
+    row = {"usual": key[-1] == {"epochs": scale.epochs, "generations": scale.M}[key[-2]]}
+    row |= {"test": test["average"], "test_se": test["average_se"]}
+    row |= {"train": train["average"], "train_se": train["average_se"]}
+    return [row | {"test_greedy": test["greedy"], "train_greedy": train["greedy"]}]
+
+
+def _absurd_scores(plans: list[Plan]) -> Jobs:
+    return {key: (responses, features) for key, (responses, features, _) in extras.absurd_jobs(plans).items()}
+
+
+def _absurd_rows(scale: Scale, key: tuple, responses: Job, features: Job, *accuracy: Job) -> list[dict]:
+    right = [c for row in _responses(responses) for c in row["correct"]]
+    row = {"what": extras.KINDS[key[1]], "correct": sum(right) / len(right)}
+    row |= cell_scores(_loaded(scale, features), scale.n_folds, scale.nu)
+    for job in accuracy:
+        measured = accuracy_of(job, paths.runs())
+        row |= {"average_at_k" if k == "average" else k: v for k, v in measured.items()}
+    return [row]
+
+
+def _protocol_rows(scale: Scale, key: tuple, own: Job, usual: Job) -> list[dict]:
+    found, base = (accuracy_of(job, paths.runs()) for job in (own, usual))
+    row = {"average": found["average"], "average_se": found["average_se"]}
+    return [row | {"points": 100 * (found["average"] - base["average"])}]
+
+
+# --- the list -----------------------------------------------------------------------------------------------
+
+_TEACHER = ("task", "teacher", "manner", "width", "temperature")
+_ODD = ("student", "teacher")
+TABLES = {
+    # One row a (task, teacher, temperature), `teacher_row`.
+    "teachers": Table("teachers", _teachers, _teacher_rows, _TEACHER, not_at=()),
+    # Accuracy of each base student before any distillation: average, average_se, best_of, greedy, truncated.
+    "base_students": Table("teachers", _base_students, _accuracy_rows, ("task", "student"), not_at=()),
+    # One question of each task and each teacher's first response to it, at the coldest and the hottest temperature.
+    "examples": Table("teachers", _examples, _example_rows, ("task", "teacher", "temperature")),
+    # What needs no score, `feature_means`.
+    "features": Table("cells", _features, _feature_rows, not_at=()),
+    # Every score of every cell, `cell_scores`.
+    "scores": Table("cells", _features, _score_rows, not_at=()),
+    # Accuracy of the student distilled on every cell's responses; columns as `base_students`.
+    "students": Table("cells", _students, _accuracy_rows, not_at=()),
+    # `scoring.length_bins` of every cell of every task and student, over all responses kept; six significant digits.
+    "lengths": Table("cells", _features, _length_rows),
+    # Students of filtered responses: kept_share, prompts, prompts_kept; accuracies of a student taught only right
+    # responses (N x M of them); scores of the filtered responses of the prompts that GRACE reads. NaN where a teacher
+    # has no right response (no student), or right ones to fewer prompts than there are folds (no scores). The
+    # unfiltered students of the same cells are in `students`, their scores in `scores`.
+    "filtered": Table("extra", extras.filter_jobs, _filtered_rows, then=_possible_students),
+    # Accuracy against epochs and against responses a prompt, a row a run: usual (the scale's own setting: a cell of the
+    # grid), test and test_se (Average@k on held-out problems), train and train_se (Average@4 on the training prompts).
+    "training_runs": Table("extra", extras.training_jobs, _training_rows, (*KEY, "axis", "value")),
+    # Every variant of `variants.VARIANTS` (and what it is compared with), one column each.
+    "variants": Table("figures", scoring.variant_jobs, _recorded),
+    # The released code on all prompts and on 4, see `variants.few_prompts`.
+    "few_prompts": Table("figures", scoring.few_prompts_jobs, _recorded),
+    # GRACE with 95% intervals: low, high; low_fixed, high_fixed with the fold matrices held fixed.
+    "intervals": Table("figures", scoring.contribution_jobs, _interval_rows),
+    # How few prompts carry GRACE, and how much of it the smoothing decides: grace, grace_low, grace_high (as
+    # `intervals`), top3_share and grace_without_top3 (`top_share`), nu_share (`Grace.nu_share`), largest_response (to
+    # the prompt with the largest contribution, the text with the longest gradient).
+    "concentration": Table("figures", _concentration, _concentration_rows),
+    # Teachers next to each other in GRACE's ranking of one student and temperature: rank (of the better), better,
+    # worse, ratio (worse / better), difference, low, high, p_better (share of resamples that keep the order), apart
+    # (the 95% interval excludes zero). Empty with one teacher.
+    "neighbours": Table("figures", _ranked, _neighbour_rows, ("student", "temperature")),
+    # `score_grid` along the lines the ablations need, `scoring.grid_jobs`; six significant digits.
+    "grid": Table("figures", scoring.grid_jobs, _grid_rows),
+    # Terms of `cmi.CmiBound` with eta = sigma = 1 (multiply by eta^2/sigma^2), a row a setting: space ("g", "h"),
+    # preconditioner, nu, n.
+    "cmi": Table("figures", scoring.cmi_jobs, _recorded),
+    # What each cell took, as measured when its jobs ran: parameters (D of the student), responses (whose gradients were
+    # taken), feature_seconds (for these), needed (n m, what a score is computed from), score_seconds (GRACE from
+    # features in memory), feature_bytes (of n m x d numbers), train_seconds and test_seconds (of the cell's student, at
+    # the temperature at which teachers are compared, empty elsewhere), device, volatile (always True: seconds differ
+    # between machines, and between two runs on one).
+    "cost": Table("figures", _cost, _cost_rows),
+    # Every estimator of `scoring.ESTIMATORS` for every teacher (first task and student, one temperature): parameters (D
+    # of its gradients), responses, seconds and peak_mib (of the features, beyond the student; empty where the system
+    # does not tell), grace, device, volatile. At lab it would be hours to see the same ranks again.
+    "estimators": Table(
+        "figures", scoring.estimator_jobs, _estimator_rows, (*KEY, "estimator"), not_at=(*REDRAWN, *TABLES_ONLY)
+    ),
+    # Every score of the absurd teachers (`extras.KINDS`): what, correct (share of the responses), scores.
+    "pathological_scores": Table("figures", _absurd_scores, _absurd_rows, _ODD),
+    # The same with the accuracy of the students that these teachers make.
+    "pathological": Table("figures", extras.absurd_jobs, _absurd_rows, _ODD),
+    # The released scripts' settings: average (Average@k), average_se, points (difference from the paper's setting).
+    "protocol": Table(
+        "figures", extras.protocol_jobs, _protocol_rows, ("student", "teacher", "temperature", "setting")
+    ),
+}
+#: The tables of every scale: what a scale of `TABLES_ONLY` has, and what must be there before anything is drawn.
+#: Columns that everything drawn from a table needs, by its name; all but _WORDS must be numbers in every row.
+NEEDED = {
+    "teachers": ("task", "teacher", "manner", "width", "temperature", "accuracy"),
+    "base_students": ("task", "student", "average", "greedy"),
+    "features": (*KEY, "n_prompts", "m", "d", "length", "loss", "mean_prob", "grad_norm"),
+    "scores": (*KEY, "grace", "grace_variance", "grace_bias", "g_norm", "g_var", "g_vendi", "student_loss"),
+    "students": (*KEY, "average", "average_se", "best_of", "greedy", "truncated"),
+}
+_WORDS = ("task", "student", "teacher", "manner")
+#: A table that may be empty (of one teacher there are no neighbours), with the columns that it has then.
+MAY_BE_EMPTY = {
+    "neighbours": (
+        *("student", "temperature", "rank", "better", "worse", "ratio"),
+        *("difference", "low", "high", "p_better", "apart"),
+    )
+}
+
+
+def names(scale: str) -> list[str]:
+    """The tables that a scale has, in the order in which they are made."""
+    return [name for name, table in TABLES.items() if scale not in table.not_at]
+
+
+def table(scale: str, name: str, recompute: bool = True) -> pd.DataFrame:
+    """The result table `name` of a scale, one of `TABLES`: made and written, or read where it was committed.
+
+    Recomputing, its jobs are finished in worker processes first. FileNotFoundError, naming the command that makes it,
+    for a table that is not there to be read; ValueError for one that the scale does not have.
+    """
+    if name not in names(scale):
+        raise ValueError(f"scale {scale!r} has no table {name!r}: choose among {', '.join(names(scale))}")
+    path = paths.results(scale) / f"{name}.csv"
+    if recompute:
+        write(scale, name, collect(plans_of(get_scale(scale)), name))
+    elif not path.is_file():
+        raise FileNotFoundError(
+            f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
+            f"`{command_for(scale)}`, or set recompute = True"
         )
+    return read_table(path, command_for(scale))  # what a figure sees is what a fresh clone sees: the file
 
-    return _table(scale, "students", recompute, make)
+
+def collect(plans: list[Plan], name: str) -> pd.DataFrame:
+    """The rows of a table, once its jobs are finished."""
+    one = TABLES[name]
+    made = one.jobs(plans)
+    _finish(made, name)
+    if one.then:
+        made = one.then(plans)
+        _finish(made, name)
+    rows = [
+        dict(zip(one.key, key, strict=True)) | row
+        for key, jobs in made.items()
+        for row in one.rows(plans[0].scale, key, *jobs)
+    ]
+    return pd.DataFrame(rows, columns=None if rows else MAY_BE_EMPTY.get(name))
+
+
+def _finish(made: Jobs, description: str) -> None:
+    run_jobs([job for own in made.values() for job in own], paths.runs(), description)
+
+
+def write(scale: str, name: str, made: pd.DataFrame) -> Path:
+    """Write a result table; its file."""
+    path = paths.results(scale) / f"{name}.csv"
+    write_atomically(path, lambda part: made.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
+    return path
+
+
+def check(scale: str) -> None:
+    """Every table of a scale is there and whole: before anything is drawn from the first.
+
+    FileNotFoundError naming those that are not there, ValueError as `read_table`.
+    """
+    files = [paths.results(scale) / f"{name}.csv" for name in names(scale)]
+    if missing := [path.name for path in files if not path.is_file()]:
+        raise FileNotFoundError(
+            f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
+            f"`{command_for(scale)}` makes them"
+        )
+    for path in files:
+        read_table(path, command_for(scale))
+
+
+def read_table(path: Path, command: str) -> pd.DataFrame:
+    """A result table. `command` is said to make it anew.
+
+    Raises ValueError naming file, line and `command`: not UTF-8; empty; a line with more or fewer entries than the
+    head, or a last line without an end (cut); a column of `NEEDED` missing, or something else than numbers in it.
+    """
+    remedy = f"`{command}` makes it again, or take the committed file back"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); {remedy}") from error
+    if not text.strip():
+        raise ValueError(f"{path}, line 1: the file is empty; {remedy}")
+    rows = csv.reader(text.splitlines(keepends=True))
+    try:
+        head, n_rows = next(rows), 0
+        for row in rows:
+            n_rows += bool(row)
+            if row and len(row) != len(head):
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: {len(row)} entries under {len(head)} columns: the table "
+                    f"was cut or merged; {remedy}"
+                )
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: not CSV ({error}); {remedy}") from error
+    if not text.endswith("\n"):
+        raise ValueError(f"{path}, line {rows.line_num}: the last line has no end: the table was cut; {remedy}")
+    if not n_rows and path.stem not in MAY_BE_EMPTY:
+        raise ValueError(f"{path}: it has a head and no rows; {remedy}")
+    needed = NEEDED.get(path.stem, ())
+    if lost := [name for name in needed if name not in head]:
+        raise ValueError(f"{path}, line 1: column {lost[0]!r} is missing; {remedy}")
+    found = pd.read_csv(path)
+    for name in needed:
+        if name not in _WORDS and not pd.api.types.is_numeric_dtype(found[name]):
+            at = pd.to_numeric(found[name], errors="coerce").isna().to_numpy().argmax()
+            raise ValueError(
+                f"{path}, line {at + 2}: column {name!r} holds {found[name][at]!r}, not a number; {remedy}"
+            )
+    return found
 
 
 def cells(scale: str, task: str | None = None) -> pd.DataFrame:
@@ -214,9 +547,9 @@ def cells(scale: str, task: str | None = None) -> pd.DataFrame:
 
     Read from the committed results; all students of the task are in it.
     """
-    key, name = ["task", "student", "teacher", "temperature"], get_scale(scale).task(task).name
-    students = distilled_students(scale, recompute=False).rename(columns={"average": "average_at_k"})
-    teachers = teacher_data(scale, recompute=False).rename(
+    name = get_scale(scale).task(task).name
+    students = table(scale, "students", recompute=False).rename(columns={"average": "average_at_k"})
+    teachers = table(scale, "teachers", recompute=False).rename(
         columns={
             "accuracy": "teacher_accuracy",
             "truncated": "teacher_truncated",
@@ -226,8 +559,8 @@ def cells(scale: str, task: str | None = None) -> pd.DataFrame:
         }
     )
     joined = (
-        score_table(scale, recompute=False)
-        .merge(students, on=key, validate="1:1")
+        table(scale, "scores", recompute=False)
+        .merge(students, on=KEY, validate="1:1")
         .merge(teachers, on=["task", "teacher", "temperature"], validate="m:1")
     )
     return joined[joined["task"] == name].reset_index(drop=True)

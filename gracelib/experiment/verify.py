@@ -25,7 +25,7 @@ import pandas as pd
 
 from gracelib.experiment.plan import Plan, accuracy_of, plans_of
 from gracelib.experiment.scales import command_for, get_scale
-from gracelib.experiment.tables import _teacher_row, cell_scores, feature_means
+from gracelib.experiment.tables import cell_scores, feature_means, teacher_row
 from gracelib.features.files import load_features
 from gracelib.intervals import grace_influence, grace_interval
 from gracelib.jobs import paths
@@ -240,7 +240,7 @@ def _again(config: Scale, cell: Cell, root: Path) -> dict[str, dict[str, tuple[f
         "train_accuracy": _error([np.mean(row["correct"][: config.M]) for row in data]),
         "mean_length": _error([np.mean([len(r.split()) for r in row["responses"][: config.M]]) for row in data]),
     }
-    teachers = {k: (v, errors.get(k)) for k, v in _teacher_row(data, result, config.M).items()}
+    teachers = {k: (v, errors.get(k)) for k, v in teacher_row(data, result, config.M).items()}
     f = load_features(cell.features.folder(root), config.m, config.d)
     prompt = pd.Series(f["prompt_id"])
     means = {

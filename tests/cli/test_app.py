@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
-from gracelib.experiment import extras, measures, tables
+from gracelib.experiment import extras, scoring, tables
 from gracelib.experiment import run as commands
-from gracelib.experiment.plan import Plan
-from gracelib.experiment.run import CELL_TABLES, REDRAWN, TABLES_ONLY, figures_named
+from gracelib.experiment.plan import Plan, plans_of
+from gracelib.experiment.run import REDRAWN, TABLES_ONLY, figures_named
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.jobs import notebook_checks, notebooks, paths
 from gracelib.paper.items import FIGURES
@@ -29,7 +29,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
     for scale in ("mini", "lab"):
         paths.results(scale).mkdir(parents=True)
-        for name in CELL_TABLES:
+        for name in tables.names(scale):
             shutil.copy(paths.ROOT / "figures" / scale / "results" / f"{name}.csv", paths.results(scale))
     return tmp_path
 
@@ -220,10 +220,7 @@ def work(calls, monkeypatch):
         calls.append((description, sorted({job.stage.name for job in jobs}), jobs))
 
     monkeypatch.setattr(commands, "run_jobs", run_jobs)
-    for make in CELL_TABLES.values():
-        monkeypatch.setattr(tables, make, lambda scale, make=make: calls.append((make, scale)))
-    for make in ("filtered", "training_runs"):
-        monkeypatch.setattr(commands.extras, make, lambda scale, make=make: calls.append((make, scale)))
+    monkeypatch.setattr(tables, "table", lambda scale, name: calls.append((name, scale)))
     return calls
 
 
@@ -237,11 +234,11 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("long task, first student", ["evaluate", "features"]),
         ("filtered", "lab"),
         ("training_runs", "lab"),
-        ("lab: models and gradients", ["evaluate", "evaluate_as", "features", "filtered_responses"]),
         (
-            "lab: filtered students, ablations",
-            ["cmi", "contributions", "coverage", "estimator", "few_prompts", "grid", "timing", "variants"],
+            "lab: models and gradients",
+            ["evaluate", "evaluate_as", "features", "filtered_responses", "made_responses", "pretrain", "responses"],
         ),
+        ("lab: filtered students, ablations", ["cmi", "contributions", "few_prompts", "grid", "timing", "variants"]),
         ("lab", True),
     ]
     assert "lab: part short-first (2 of 6)" in result.stderr
@@ -252,7 +249,7 @@ def test_the_lab_is_recomputed_part_by_part(work):
 @pytest.mark.parametrize("scale", TABLES_ONLY)
 def test_other_worlds_make_their_tables_and_nothing_else(work, scale):
     assert runner.invoke(app, ["recompute", "--scale", scale]).exit_code == 0
-    assert [entry[0] for entry in work] == ["teachers", "short task, first student", *CELL_TABLES.values()]
+    assert [entry[0] for entry in work] == ["teachers", "short task, first student", *tables.names(scale)]
     assert all(entry[1] == scale for entry in work[2:])
 
 
@@ -268,16 +265,15 @@ def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(w
     ]
     asked = {job.key for job in work[3][2]}
     config = get_scale("mini")
-    for plan in (Plan(config, task.name) for task in config.tasks):
+    plans = plans_of(config)
+    for plan in plans:
         for group in (plan.teacher_accuracy, plan.base_accuracy, plan.features, plan.student_accuracy):
             assert {job.key for job in group.values()} <= asked
-    extra = extras.ExtraPlan(Plan(config))
+    assert {test.key for test, _ in extras.training_jobs(plans).values()} <= asked
     # Whether a filtered student can be trained is known only when the filter has run: here it has not.
-    assert {job.key for job in extra.test.values()} <= asked
-    assert not {job.key for job in extra.filtered_accuracy.values()} & (asked | {job.key for job in work[4][2]})
-    assert {job.key for group in measures.jobs(config).values() for job in group.values()} <= {
-        job.key for job in work[4][2]
-    }
+    scored = {job.key for job in work[4][2]}
+    assert not {accuracy.key for accuracy, _ in extras.filtered_students(plans).values()} & (asked | scored)
+    assert {job.key for jobs in (scoring.grid_jobs, scoring.timing_jobs) for (job,) in jobs(plans).values()} <= scored
 
 
 def test_a_part_alone(work):

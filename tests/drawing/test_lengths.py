@@ -9,8 +9,8 @@ import pytest
 from gracelib.drawing import lengths as length_figures
 from gracelib.drawing.style import DOUBLE
 from gracelib.evidence import lengths as length_tables
-from gracelib.experiment.feature_measures import length_bins
 from gracelib.experiment.scales import get_scale
+from gracelib.experiment.scoring import length_bins
 from synthetic import synthetic_cells
 
 

@@ -16,7 +16,9 @@ from gracelib.jobs import paths
 def report():
     config = get_scale("mini")
     return world_report(
-        tables.cells("mini"), tables.base_students("mini", recompute=False), min(config.d, config.n_prompts * config.m)
+        tables.cells("mini"),
+        tables.table("mini", "base_students", recompute=False),
+        min(config.d, config.n_prompts * config.m),
     )
 
 

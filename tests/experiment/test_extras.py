@@ -1,32 +1,26 @@
 """The extra students change one thing each: what is not changed has the key of the grid's own job, so it costs nothing and
-is compared with the very same students; and the teachers are chosen before any result.
+is compared with the very same students; and the teachers are chosen before any result. Filtering drops what is wrong
+and nothing else: the number of responses stays, each right one is as likely as another, and what a prompt is given
+depends on its id alone.
 """
 
-import os
-import subprocess
-import sys
+import json
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from gracelib.experiment import extras, tables
-from gracelib.experiment.extras import ExtraPlan, filtered_cells, strongest, tersest, training_axes, weakest
-from gracelib.experiment.plan import Plan
+from gracelib.experiment import extras
+from gracelib.experiment.extras import filtered_cells, filtered_responses, strongest, tersest, training_axes, weakest
+from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import SCALES, get_scale
+from gracelib.text.tasks import read_responses, write_jsonl
+from gracelib.world.cast import build_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
-from gracelib.experiment import extras as extra_runs
-from gracelib.experiment import tables as pipeline
-if __name__ == "__main__":
-    for name in ("teacher_data", "distilled_students"):
-        getattr(pipeline, name)("nano")
-    extra_runs.filtered("nano")
-    extra_runs.training_runs("nano")
-"""
+ROWS = [
+    {"id": "a", "question": "q", "answer": "1", "responses": ["", "one two three"]},
+    {"id": "b", "question": "r", "answer": "2", "responses": ["four", "five six"]},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -37,47 +31,44 @@ def nowhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["nano", "smoke", "mini", "lab"])
 def test_what_is_not_changed_is_the_cells_own_student(name):
-    plan = Plan(get_scale(name))
-    extra, own = ExtraPlan(plan), {job.key for job in plan.student_accuracy.values()}
+    plans = plans_of(get_scale(name))
+    plan, own = plans[0], {job.key for job in plans[0].student_accuracy.values()}
     usual = {"epochs": plan.scale.epochs, "generations": plan.scale.M}
-    for (axis, _, value), job in extra.test.items():
-        assert (job.key in own) == (value == usual[axis]), (axis, value)
+    for (*_, axis, value), (test, train) in extras.training_jobs(plans).items():
+        assert (test.key in own) == (value == usual[axis]), (axis, value)
         changed = {"epochs": "epochs", "generations": "M"}[axis]
-        distil = job.inputs["model"]
-        assert distil.params[changed] == value
+        distil = test.inputs["model"]
         default = next(iter(plan.distilled.values())).params
-        assert {k: v for k, v in distil.params.items() if k != changed} == {
-            k: v for k, v in default.items() if k != changed
-        }
-    for key, job in extra.train.items():
-        assert job.inputs["model"].key == extra.test[key].inputs["model"].key
-        assert job.inputs["prompts"].key == plan.train_prompts.key != plan.test_prompts.key
+        assert distil.params == default | {changed: value}
+        assert train.inputs["model"].key == distil.key
+        assert train.inputs["prompts"].key == plan.train_prompts.key != plan.test_prompts.key
 
 
 @pytest.mark.parametrize("name", ["nano", "smoke", "mini", "lab"])
 def test_filtered_students_differ_from_the_cells_in_their_responses_only(name):
-    plan = Plan(get_scale(name))
-    scale, extra = plan.scale, ExtraPlan(plan)
-    for cell, job in extra.filtered_accuracy.items():
-        like, distil = plan.distilled[scale.student, *cell], job.inputs["model"]
+    plans = plans_of(get_scale(name))
+    plan, scale, filters = plans[0], plans[0].scale, extras.filter_jobs(plans)
+    students = extras.filtered_students(plans)
+    assert [key[2:] for key in students] == filtered_cells(scale) and list(filters) == list(students)
+    for key, (accuracy, features) in students.items():
+        cell, (taught, read) = key[1:], filters[key]
+        like, distil = plan.distilled[cell], accuracy.inputs["model"]
         assert distil.params == like.params | {"M": None} and distil.inputs["student"].key == like.inputs["student"].key
-        assert distil.inputs["responses"] is extra.filtered[cell]
-        assert extra.filtered[cell].inputs["responses"].key == plan.responses[cell].key
-        assert extra.filtered[cell].params | {"seed": 0} == {"M": scale.M, "seed": 0, "n_prompts": scale.n_train}
-        assert job.params == plan.student_accuracy[scale.student, *cell].params
-        features = extra.filtered_features[cell]
-        like = plan.features[scale.student, *cell].params
-        assert features.params == like | {"n_prompts": None, "m": scale.m, "d": scale.d}
-        assert features.inputs["responses"].params["n_prompts"] == scale.n_prompts
+        assert distil.inputs["responses"].key == taught.key
+        assert taught.inputs["responses"].key == plan.responses[cell[1:]].key
+        assert taught.params | {"seed": 0} == {"M": scale.M, "seed": 0, "n_prompts": scale.n_train}
+        assert accuracy.params == plan.student_accuracy[cell].params
+        assert features.params == plan.features[cell].params | {"n_prompts": None, "m": scale.m, "d": scale.d}
+        assert features.inputs["responses"].key == read.key and read.params["n_prompts"] == scale.n_prompts
 
 
 def test_the_budget_and_the_choice_of_teachers():
     """At most three teachers x two temperatures at mini, 32 filtered and 16 longer or shorter ones at lab."""
     for name, most_filtered, most_trained in (("mini", 6, 10), ("lab", 32, 16)):
-        plan = Plan(get_scale(name))
-        extra, own = ExtraPlan(plan), {job.key for job in plan.distilled.values()}
-        trained = {job.inputs["model"].key for job in extra.test.values()} - own
-        assert len(extra.filtered) == most_filtered and len(trained) <= most_trained
+        plans = plans_of(get_scale(name))
+        own = {job.key for job in plans[0].distilled.values()}
+        trained = {test.inputs["model"].key for test, _ in extras.training_jobs(plans).values()} - own
+        assert len(extras.filter_jobs(plans)) == most_filtered and len(trained) <= most_trained
     lab = get_scale("lab")
     assert (strongest(lab), tersest(lab), weakest(lab)) == ("algebra-96", "terse-96", "equations-40")
     teachers = dict.fromkeys(t for t, _ in filtered_cells(lab))
@@ -97,31 +88,118 @@ def test_the_axes_double_and_hold_the_usual_setting():
     assert training_axes(odd) == {"epochs": [3, 6], "generations": [1, 2, 4, 6]}
 
 
-@pytest.mark.slow
-def test_the_tables_at_nano(tmp_path, monkeypatch):
-    """The real run. Its teacher may well have no right response: then the row says so, and there is no student."""
-    (tmp_path / "main.py").write_text(SCRIPT)
-    env = {
-        **os.environ,
-        "GRACELIB_RUNS": str(tmp_path / "runs"),
-        "GRACELIB_FIGURES": str(tmp_path / "figures"),
-        "PYTHONPATH": str(ROOT),
+# --- responses that are changed ---
+
+
+def prompts(grades: list[str]) -> list[dict]:
+    """One prompt a string of grades, "1" for a right response; a response says which prompt and sample it is."""
+    return [
+        {
+            "id": f"p{i}",
+            "question": f"q{i} ?",
+            "answer": "1",
+            "responses": [f"{i}.{k}" for k in range(len(own))],
+            "correct": [g == "1" for g in own],
+            "n_truncated": 3,
+        }
+        for i, own in enumerate(grades)
+    ]
+
+
+def test_only_right_responses_of_the_first_M_are_left_and_their_number_stays():
+    rows = prompts(["1011", "0101", "0000", "1111", "0001"])
+    made, kept = filtered_responses(rows, 3, seed=1)
+    assert kept == {"kept_share": (2 + 1 + 3) / 15, "prompts": 5, "prompts_kept": 3}
+    assert [row["id"] for row in made] == ["p0", "p1", "p3"]
+    assert sum(len(row["responses"]) for row in made) == 5 * 3
+    for row in made:
+        i = int(row["id"][1:])
+        right = {f"{i}.{k}" for k in range(3) if rows[i]["correct"][k]}  # the fourth is beyond M
+        assert set(row["responses"]) <= right and all(row["correct"]) and row["n_truncated"] == 0
+        assert len(row["correct"]) == len(row["responses"]) == 5
+    assert (
+        rows[0]["responses"] == ["0.0", "0.1", "0.2", "0.3"] and rows[0]["n_truncated"] == 3
+    )  # the source is untouched
+
+
+def test_what_does_not_divide_is_given_out_one_by_one():
+    made, _ = filtered_responses(prompts(["11", "00", "01", "10"]), 2, seed=0)
+    sizes = sorted(len(row["responses"]) for row in made)
+    assert sizes == [2, 3, 3]
+
+
+def test_row_order_never_matters_and_the_seed_does():
+    rows = prompts(["1101", "0110", "0000", "1011", "1111", "0011"])
+    made, kept = filtered_responses(rows, 4, seed=7)
+    again, kept_again = filtered_responses(rows[::-1], 4, seed=7)
+    assert again[::-1] == made and kept_again == kept
+    other, _ = filtered_responses(rows, 4, seed=8)
+    assert [r["responses"] for r in other] != [r["responses"] for r in made]
+
+
+def test_every_right_response_is_as_likely_and_wrong_ones_never_come():
+    """Over many prompts with two right responses of four, each place is drawn half of the time, with repetition."""
+    made, _ = filtered_responses(prompts(["0110"] * 2000), 4, seed=3)
+    places = Counter(text.split(".")[1] for row in made for text in row["responses"])
+    assert set(places) == {"1", "2"} and places["1"] / 8000 == pytest.approx(0.5, abs=0.02)
+    alike = sum(len(set(row["responses"])) == 1 for row in made) / 2000
+    assert alike == pytest.approx(2 * 0.5**4, abs=0.03)  # with replacement
+
+
+def test_a_teacher_that_is_never_wrong_or_never_right():
+    made, kept = filtered_responses(prompts(["11", "11"]), 2, seed=0)
+    assert kept["kept_share"] == 1 and [len(row["responses"]) for row in made] == [2, 2]
+    assert filtered_responses(prompts(["00", "00"]), 2, seed=0) == (
+        [],
+        {"kept_share": 0.0, "prompts": 2, "prompts_kept": 0},
+    )
+
+
+@pytest.mark.parametrize("change", [{"responses": ["a"]}, {"correct": [True]}])
+def test_too_few_responses_or_grades_are_refused(change):
+    rows = prompts(["11", "11"])
+    rows[1] |= change
+    with pytest.raises(ValueError, match="prompt 'p1' has 1 graded responses, fewer than M = 2"):
+        filtered_responses(rows, 2, seed=0)
+    del rows[1]["correct"]
+    with pytest.raises(ValueError, match="prompt 'p1' has 0 graded responses"):
+        filtered_responses(rows, 2, seed=0)
+
+
+def test_the_stage_reads_the_first_prompts_and_writes_responses_that_can_be_read(tmp_path):
+    rows = prompts(["10", "01", "11", "00"])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    write_jsonl(tmp_path / "in" / "responses.jsonl", rows)
+    extras.run_filtered(tmp_path / "out", {"M": 2, "seed": 5, "n_prompts": 2}, {"responses": tmp_path / "in"})
+    assert read_responses(tmp_path / "out" / "responses.jsonl") == filtered_responses(rows[:2], 2, 5)[0]
+    assert json.loads((tmp_path / "out" / "kept.json").read_text()) == {
+        "kept_share": 0.5,
+        "prompts": 2,
+        "prompts_kept": 2,
     }
-    command = [sys.executable, "main.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0 and done.stdout == "", done.stderr[-3000:]
-    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    filtered, runs = (getattr(extras, name)("nano", recompute=False) for name in ("filtered", "training_runs"))
-    teachers = tables.teacher_data("nano", recompute=False).set_index("task").train_accuracy
-    assert filtered.kept_share.item() == teachers["short"]
-    assert np.isnan(filtered.average.item()) == (filtered.prompts_kept.item() == 0)
-    students = tables.distilled_students("nano", recompute=False)
-    own = students[(students.task == "short") & (students.student == "first")].average.item()
-    assert (runs[runs.usual].test == own).all() and runs.usual.sum() == 2
-    assert runs[["test", "train"]].stack().between(0, 1).all()
-    for name, table in (("filtered", filtered), ("training_runs", runs)):
-        pd.testing.assert_frame_equal(getattr(extras, name)("nano"), table)
-    extra = ExtraPlan(Plan(get_scale("nano")))
-    jobs = [*extra.filtered.values(), *extra.test.values(), *extra.train.values()]
-    assert all(job.done(tmp_path / "runs") for job in jobs)
+
+
+def test_random_words_have_real_lengths_and_are_keyed_by_prompt_and_sample():
+    words = ["x", "y", "z"]
+    made = extras.random_responses(ROWS, words, 0)
+    assert [[len(r.split()) for r in row["responses"]] for row in made] == [[1, 3], [1, 2]]
+    assert all(word in words for row in made for r in row["responses"] for word in r.split())
+    assert extras.random_responses(ROWS[1:], words, 0) == made[1:] and extras.random_responses(ROWS, words, 1) != made
+    assert ROWS[0]["responses"] == ["", "one two three"]  # the source is not touched
+    with pytest.raises(ValueError, match="no words"):
+        extras.random_responses(ROWS, [], 0)
+
+
+def test_the_repeated_response_is_the_first_real_one():
+    assert [row["responses"] for row in extras.repeated_response(ROWS)] == [["one two three"] * 2] * 2
+    with pytest.raises(ValueError, match="every response is empty"):
+        extras.repeated_response([{"id": "a", "question": "q", "responses": [" "]}])
+
+
+def test_every_template_is_made_of_words_that_the_student_knows():
+    tokenizer = build_tokenizer()
+    for name, template in extras.TEMPLATES.items():
+        ids = tokenizer(template.format(question="ann has 9 books . how many ?"), add_special_tokens=False)["input_ids"]
+        assert tokenizer.unk_token_id not in ids, name
+    assert tokenizer("<eos> ### Problem:")["input_ids"][0] == tokenizer.eos_token_id

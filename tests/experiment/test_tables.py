@@ -1,77 +1,80 @@
-"""The pipeline at `nano`, through the functions the notebooks call: the same command twice does no work
-twice, and a run that lost some of its results ends with the same bytes as one that was never disturbed.
-(Runs that are killed, starved and damaged: tests/faults.)
+"""Every result table at `nano`, through the function that the notebooks call: complete, made once, read back the same;
+a run that lost some of its results ends with the same bytes as one that was never disturbed; and what is committed is
+enough to draw everything. (Runs that are killed, starved and damaged: tests/faults.)
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
-from gracelib.experiment import tables as pipeline
-from gracelib.experiment.scales import get_scale
-from gracelib.jobs import paths, workers
+from gracelib.experiment import extras, scoring, tables
+from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
+from gracelib.experiment.scales import TABLES_ONLY, get_scale
+from gracelib.jobs import notebooks, paths, workers
 from gracelib.jobs.store import META, with_upstream
+from gracelib.scores import grace
+from gracelib.variants import VARIANTS
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
-from gracelib.experiment import tables as pipeline
+NANO = get_scale("nano")
+NAMES = tables.names("nano")
+VOLATILE = ("cost.csv", "estimators.csv")  # seconds
+DRAWN = sorted({path.parent.name for path in (ROOT / "figures").glob("*/results")} - set(TABLES_ONLY))
+SCRIPT = f"""
+from gracelib.experiment import tables
 if __name__ == "__main__":
-    for stage in (pipeline.teacher_data, pipeline.base_students, pipeline.examples, pipeline.student_features,
-                  pipeline.score_table, pipeline.distilled_students):
-        stage("nano")
+    for name in {NAMES}:
+        tables.table("nano", name)
 """
 
 
-def start(where: Path) -> subprocess.Popen:
+def command(where: Path, *words: str) -> None:
+    """A command with runs/ and figures/ in `where`, which must succeed and say nothing on stdout."""
+    places = {"GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")}
+    env = {**os.environ, **places, "GRACELIB_WORKERS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], cwd=where, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == ""  # stdout is for results
+
+
+def make(where: Path) -> None:
     where.mkdir(exist_ok=True)
     (where / "main.py").write_text(SCRIPT)
-    env = {
-        **os.environ,
-        "GRACELIB_RUNS": str(where / "runs"),
-        "GRACELIB_FIGURES": str(where / "figures"),
-        "GRACELIB_WORKERS": "2",
-        "PYTHONPATH": str(ROOT),
-    }
-    return subprocess.Popen(
-        [sys.executable, "main.py"], cwd=where, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command(where, "main.py")
 
 
-def finish(where: Path) -> None:
-    main = start(where)
-    out, err = main.communicate(timeout=300)
-    assert main.returncode == 0, err
-    assert out == ""  # stdout is for results
-
-
-def tables(where: Path) -> dict[str, bytes]:
+def written(where: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in (where / "figures" / "nano" / "results").iterdir()}
-    assert all(name.endswith(".csv") for name in found), f"left over: {sorted(found)}"
+    assert sorted(found) == sorted(f"{name}.csv" for name in NAMES)  # and nothing half-written
     return found
 
 
+def committed(name: str) -> pd.DataFrame:
+    """The table as it was written."""
+    return tables.table("nano", name, recompute=False)
+
+
 def jobs():
-    scale = get_scale("nano")
-    return with_upstream(
-        [
-            job
-            for plan in (pipeline.Plan(scale, task.name) for task in scale.tasks)
-            for group in (plan.student_accuracy, plan.features, plan.base_accuracy, plan.teacher_accuracy)
-            for job in group.values()
-        ]
-    )
+    groups = [
+        group
+        for plan in plans_of(NANO)
+        for group in (plan.student_accuracy, plan.features, plan.base_accuracy, plan.teacher_accuracy)
+    ]
+    return with_upstream([job for group in groups for job in group.values()])
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     where = tmp_path_factory.mktemp("nano") / "first"
-    finish(where)
+    make(where)
     return where
 
 
@@ -82,16 +85,15 @@ def here(undisturbed, monkeypatch):
     return undisturbed
 
 
-def test_the_tables_are_complete(here):
-    scale = get_scale("nano")
-    assert {"teachers.csv", "base_students.csv", "examples.csv", "features.csv", "scores.csv", "students.csv"} <= set(
-        tables(here)
-    )
-    cells = pipeline.cells("nano")
-    assert len(cells) == len(scale.students) * len(scale.teachers) * len(scale.temperatures)
-    longer = pipeline.cells("nano", "long")
+# --- made once, the same whatever happens -------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_cells_are_complete(here):
+    cells, longer = tables.cells("nano"), tables.cells("nano", "long")
+    assert len(cells) == len(NANO.students) * len(NANO.teachers) * len(NANO.temperatures)
     assert set(longer["task"]) == {"long"} and set(longer["student"]) == {"first"}
-    assert len(longer) + len(cells) == len(pipeline.score_table("nano", recompute=False))
+    assert len(longer) + len(cells) == len(committed("scores"))
     assert longer["grace"].iloc[0] != cells["grace"].iloc[0]  # another task is another run
     numbers = cells.select_dtypes("number").drop(columns=["correct_prob", "difference_prob"])  # nobody is right at nano
     assert numbers.notna().all(axis=None) and len(numbers.columns) > 15
@@ -101,36 +103,23 @@ def test_the_tables_are_complete(here):
     assert all(job.done(paths.runs()) for job in jobs())
 
 
-def test_a_second_run_does_no_work(here, monkeypatch):
+@pytest.mark.slow
+def test_a_second_call_does_no_work_and_gives_the_same_table(here, monkeypatch):
     """No worker pool is even started, and the tables are the same bytes."""
-    before = tables(here)
+    before = written(here)
     monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
-    for stage in (
-        pipeline.teacher_data,
-        pipeline.base_students,
-        pipeline.examples,
-        pipeline.student_features,
-        pipeline.score_table,
-        pipeline.distilled_students,
-    ):
-        computed = stage("nano")
-        pd.testing.assert_frame_equal(stage("nano", recompute=False), computed, check_dtype=False)
-    assert tables(here) == before
+    for name in NAMES:
+        pd.testing.assert_frame_equal(committed(name), tables.table("nano", name), check_dtype=False)
+    assert written(here) == before
 
 
-def test_without_recompute_a_missing_table_is_an_error(here, monkeypatch, tmp_path):
-    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
-    with pytest.raises(FileNotFoundError):
-        pipeline.teacher_data("nano", recompute=False)
-
-
-def test_lost_results_are_made_again_with_the_same_bytes(undisturbed, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_lost_results_are_made_again_with_the_same_bytes(undisturbed, tmp_path):
     """Some finished folders go, one loses its meta file, all tables go: what is left is used, the rest comes
     back.
     """
-    where = tmp_path / "copy"
+    where, plan = tmp_path / "copy", Plan(NANO)
     shutil.copytree(undisturbed, where)
-    plan = pipeline.Plan(get_scale("nano"))
     root = where / "runs"
     lost = [*plan.responses.values(), *plan.student_accuracy.values()]
     for job in lost:
@@ -140,15 +129,168 @@ def test_lost_results_are_made_again_with_the_same_bytes(undisturbed, tmp_path, 
     shutil.rmtree(where / "figures")
     kept = {job.key: (job.folder(root) / META).stat().st_mtime_ns for job in jobs() if job.done(root)}
     assert len(kept) == len(jobs()) - len(lost) - 1
-    finish(where)
-    assert tables(where) == tables(undisturbed)
-    assert {
-        key: stamp
-        for job in jobs()
-        for key, stamp in [(job.key, (job.folder(root) / META).stat().st_mtime_ns)]
-        if key in kept
-    } == kept
+    make(where)
+    now, before = written(where), written(undisturbed)
+    assert [name for name in now if now[name] != before[name] and name not in VOLATILE] == []
+    assert kept == {job.key: (job.folder(root) / META).stat().st_mtime_ns for job in jobs() if job.key in kept}
     for job in (*lost, features):  # not only the tables: every result file
         for path in job.folder(root).iterdir():
             if path.name != META:
                 assert path.read_bytes() == (job.folder(undisturbed / "runs") / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_recompute_a_missing_table_is_an_error(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"{name}.csv is not there: run `make figures SCALE=nano`"):
+        committed(name)
+
+
+@pytest.mark.parametrize("scale, name", [("lab", "estimators"), ("lab-world1", "grid"), ("mini", "gird")])
+def test_a_table_that_a_scale_does_not_have_is_refused(scale, name):
+    with pytest.raises(ValueError, match=f"scale '{scale}' has no table '{name}': choose among teachers, "):
+        tables.table(scale, name)
+
+
+# --- what is committed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", DRAWN)
+def test_every_table_that_a_notebook_reads_is_committed(scale):
+    sources = [cell.source for path in notebooks.numbered() for cell in nbformat.read(path, as_version=4).cells]
+    assert set(re.findall(r'\.table\(\w+, "(\w+)"', "\n".join(sources))) == set(tables.TABLES)
+    tables.check(scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", DRAWN)
+def test_every_drawn_scale_is_drawn_again_from_the_committed_tables_alone(scale, tmp_path):
+    for results in (ROOT / "figures").glob("*/results"):  # claims look at the other worlds, too
+        shutil.copytree(results, tmp_path / "figures" / results.parent.name / "results")
+    command(tmp_path, "-m", "gracelib.cli", "figures", "--scale", scale, "--no-recompute")
+    before, now = (
+        {path.name: path.read_bytes() for path in (root / "figures" / scale).glob("*.csv")} for root in (ROOT, tmp_path)
+    )
+    assert before and before == now
+
+
+# --- what the tables say ------------------------------------------------------------------------------------
+
+
+def test_the_share_of_the_largest_prompts_is_of_the_sum():
+    """One prompt a hundred times as large as the others; prompts weigh as many responses as they have."""
+    rng = np.random.default_rng(0)
+    h, ids = rng.normal(size=(30, 3)), np.repeat(np.arange(10), 3)
+    h[ids == 4] *= 10
+    result = grace(h, ids, n_folds=5)
+    part = result.count * result.per_prompt
+    share, rest = tables.top_share(result, 1)
+    assert share == part[4] / part.sum() > 0.7
+    assert rest == pytest.approx(np.delete(result.per_prompt, 4).mean())
+    assert tables.top_share(result)[0] > share
+    with pytest.raises(ValueError, match="k = 10: expected 1 to 9, with 10 prompts"):
+        tables.top_share(result, 10)
+
+
+@pytest.mark.slow
+def test_the_tables_agree_with_each_other_and_with_the_scores(here):
+    everywhere = committed("scores")
+    scores = everywhere[(everywhere.task == "short") & (everywhere.student == "first")]
+    variants, grid, few = committed("variants"), committed("grid"), committed("concentration")
+    assert set(VARIANTS) <= set(variants) and len(variants) == len(scores) < len(everywhere)
+    for table in (variants, committed("intervals"), few):
+        np.testing.assert_allclose(table.grace, scores.grace, rtol=1e-9)
+    assert few.top3_share.between(0, 1).all() and (few.grace_without_top3 <= few.grace).all()
+    plan = Plan(NANO)
+    for row in few.itertuples():
+        texts = (plan.responses[row.teacher, row.temperature].folder(here / "runs") / "responses.jsonl").read_text()
+        assert str(row.largest_response) in texts
+    setting = {"n": NANO.n_prompts, "m": NANO.m, "d": NANO.d, "n_folds": NANO.n_folds, "nu": NANO.nu, "power": 1}
+    full = grid[(grid[list(setting)] == pd.Series(setting)).all(axis=1)]
+    np.testing.assert_allclose(full.grace, everywhere.grace, rtol=1e-5)
+    first = full[(full.task == "short") & (full.student == "first")]
+    np.testing.assert_allclose(first.nu_share, few.nu_share, rtol=1e-4)
+    assert not grid.duplicated([*KEY, *setting]).any()
+    assert grid.notna().all(axis=None)
+    cmi = committed("cmi")
+    assert set(cmi.preconditioner) == {"smoothed", "identity"} and set(cmi.space) == {"g", "h"}
+    assert (cmi.stability[cmi.preconditioner == "identity"] == 0).all()
+
+
+@pytest.mark.slow
+def test_every_cell_is_binned_and_costed(here):
+    cells = set(map(tuple, committed("features")[KEY].to_numpy()))
+    lengths, features, cost = committed("lengths"), committed("features").set_index(KEY), committed("cost")
+    assert set(map(tuple, lengths[KEY].to_numpy())) == set(map(tuple, cost[KEY].to_numpy())) == cells
+    for cell, own in lengths.groupby(KEY):
+        assert own["count"].sum() == NANO.n_prompts * NANO.m
+        mean = np.average(own.mean_norm, weights=own["count"])
+        assert mean == pytest.approx(features.grad_norm[cell], rel=1e-5)  # six digits are kept
+    assert cost.volatile.all() and (cost.score_seconds >= 0).all() and (cost.parameters > 1000).all()
+    assert (cost.needed == NANO.n_prompts * NANO.m).all()
+    assert (cost.feature_bytes == NANO.n_prompts * NANO.m * NANO.d * 4).all()
+    for column, group in (
+        ("feature_seconds", "features"),
+        ("train_seconds", "distilled"),
+        ("test_seconds", "student_accuracy"),
+    ):
+        took = [tables.seconds_of(job) for plan in plans_of(NANO) for job in getattr(plan, group).values()]
+        assert cost[column].tolist() == took and min(took) > 0
+
+
+@pytest.mark.slow
+def test_a_model_removed_to_save_space_leaves_its_cost_empty(undisturbed, tmp_path, monkeypatch):
+    shutil.copytree(undisturbed, tmp_path / "copy")
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "copy/runs"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "copy/figures"))
+    shutil.rmtree(next(iter(Plan(NANO).distilled.values())).folder(paths.runs()))
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
+    table = tables.table("nano", "cost")
+    assert np.isnan(table.train_seconds[0]) and table.train_seconds[1:].notna().all()
+    assert table.test_seconds.notna().all()
+
+
+@pytest.mark.slow
+def test_the_exact_estimator_is_the_pipelines(here):
+    table, scores = committed("estimators"), committed("scores")
+    first = (scores.task == NANO.tasks[0].name) & (scores.student == NANO.student)
+    own = scores[first & (scores.temperature == compared_at(NANO))].set_index(KEY)
+    assert len(table) == len(own) * len(scoring.ESTIMATORS) and table.volatile.all()
+    wide = table.pivot(index=KEY, columns="estimator", values="grace")
+    np.testing.assert_allclose(wide["exact"], own.grace.reindex(wide.index), rtol=2e-3)
+    for name in list(scoring.ESTIMATORS)[1:]:
+        assert np.isfinite(wide[name]).all() and (wide[name] > 0).all()
+        assert not np.allclose(wide[name], wide["exact"], rtol=1e-2), name
+    assert (table.seconds > 0).all() and (table.groupby("estimator").parameters.nunique() == 1).all()
+
+
+@pytest.mark.slow
+def test_absurd_teachers_are_measured_and_stay_out_of_the_cells(here):
+    odd, plans = committed("pathological"), plans_of(NANO)
+    assert odd.teacher.tolist() == list(extras.KINDS) and set(odd.student) == {"first"}
+    assert odd[["grace", "g_vendi", "average_at_k"]].notna().all(axis=None)
+    pd.testing.assert_frame_equal(odd[[*committed("pathological_scores")]], committed("pathological_scores"))
+    assert not set(extras.KINDS) & set(tables.cells("nano").teacher)
+    keys = {features.key for _, features, _ in extras.absurd_jobs(plans).values()}
+    assert len(keys) == 3 and not keys & {job.key for job in plans[0].features.values()}
+
+
+@pytest.mark.slow
+def test_extra_students(here):
+    """Nano's teacher may well have no right response: then the row says so, and there is no student."""
+    filtered, runs = committed("filtered"), committed("training_runs")
+    assert filtered.kept_share.item() == committed("teachers").set_index("task").train_accuracy["short"]
+    assert np.isnan(filtered.average.item()) == (filtered.prompts_kept.item() == 0)
+    students = committed("students")
+    own = students[(students.task == "short") & (students.student == "first")].average.item()
+    assert (runs[runs.usual].test == own).all() and runs.usual.sum() == 2
+    assert runs[["test", "train"]].stack().between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_the_released_protocol(here):
+    table = committed("protocol")
+    assert list(table.setting) == [*extras.TEMPLATES, "the released script's training"]
+    usual = table[table.setting == "the paper's"]
+    assert (usual.points == 0).all() and table.average.between(0, 1).all() and table.average_se.between(0, 1).all()
+    np.testing.assert_allclose(table.points, 100 * (table.average - usual.average.item()))

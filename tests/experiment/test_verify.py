@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 from gracelib.cli.app import app
 from gracelib.experiment import extras, given, run, scales, verify
 from gracelib.experiment import tables as pipeline
-from gracelib.experiment.filtering import KEPT
-from gracelib.experiment.plan import Plan, accuracy_of
+from gracelib.experiment.extras import KEPT
+from gracelib.experiment.plan import Plan, accuracy_of, plans_of
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, notebooks, paths, store
 from gracelib.jobs.store import META, file_hash, signed, verified
@@ -37,6 +37,10 @@ PARTS = ("teachers", "short-first", "short-second", "long-first")
 CELL = ("short", "first", "reversed-64", 0.6)
 
 
+def filters():
+    return [job for own in extras.filter_jobs(plans_of(NANO)).values() for job in own]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Runs, result tables, and the rerun of one cell: computed once, copied by each test."""
@@ -45,9 +49,9 @@ def made(tmp_path_factory):
         patch.setenv("GRACELIB_WORKERS", "2" if "PYTEST_XDIST_WORKER" not in os.environ else "1")
         patch.setenv("GRACELIB_RUNS", str(where / "runs"))
         patch.setenv("GRACELIB_FIGURES", str(where / "figures"))
-        run_jobs(run.planned(NANO, PARTS) + extras.filters(extras.ExtraPlan(Plan(NANO))), paths.runs(), "nano")
-        for make in run.CELL_TABLES.values():
-            getattr(pipeline, make)("nano")
+        run_jobs(run.planned(NANO, PARTS) + filters(), paths.runs(), "nano")
+        for name in pipeline.names("lab-world1"):  # what every scale has
+            pipeline.table("nano", name)
         verify.verify("nano", n=1, seed=SEED)
     return where
 
@@ -157,7 +161,7 @@ def test_filtered_students_are_foretold_once_the_filter_has_run(place):
     """Told that the filter left nothing, it foretells no student; told that it left four prompts, it foretells one."""
 
     def students(prompts_kept):
-        (job,) = {job.key: job for job in extras.filters(extras.ExtraPlan(Plan(NANO)))}.values()
+        (job,) = {job.key: job for job in filters()}.values()
         kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
         kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
         meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))

@@ -25,15 +25,14 @@ NOTEBOOKS = {
         (),
         [
             "from gracelib.experiment import tables",
-            "for make in (tables.teacher_data, tables.base_students, tables.examples):\n    make(scale, recompute)",
+            "for name in ('teachers', 'base_students', 'examples'):\n    tables.table(scale, name, recompute)",
         ],
     ),
     "02_students": (
         (),
         [
             "from gracelib.experiment import tables",
-            "for make in (tables.student_features, tables.score_table, tables.distilled_students):\n"
-            "    print(len(make(scale, recompute)))",
+            "for name in ('features', 'scores', 'students'):\n    print(len(tables.table(scale, name, recompute)))",
         ],
     ),
     "05_draws": (

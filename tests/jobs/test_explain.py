@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from gracelib.experiment import estimators, paper_stages, pathological
+from gracelib.experiment import extras, paper_stages, scoring
 from gracelib.experiment import run as commands
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, store
@@ -22,7 +22,6 @@ _FEATURES = _TAUGHT | {"made_responses", "features"}
 STANDS_ON = {
     "pretrain": set(),
     "prompts": set(),
-    "coverage": set(),
     "teacher": {"pretrain"},
     "responses": _TAUGHT - {"responses"},
     "made_responses": _TAUGHT,
@@ -208,8 +207,8 @@ def test_what_keeps_results_or_puts_pieces_together_is_in_no_key(stage):
 
 def test_a_called_neighbour_and_a_constant_are_in_the_key(monkeypatch):
     before = {stage: STAGES[stage].code for stage in ("made_responses", "estimator", "features")}
-    monkeypatch.setattr(pathological, "random_responses", lambda rows, words, seed: rows)
-    monkeypatch.setattr(estimators, "ESTIMATORS", {"exact": {"d": 1}})
+    monkeypatch.setattr(extras, "random_responses", lambda rows, words, seed: rows)
+    monkeypatch.setattr(scoring, "ESTIMATORS", {"exact": {"d": 1}})
     store._deciding.cache_clear()
     changed = {stage for stage, code in before.items() if STAGES[stage].code != code}
     store._deciding.cache_clear()

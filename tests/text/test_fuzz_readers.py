@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gracelib.cli.experiment import parameter_value
 from gracelib.experiment.run import figures_named
 from gracelib.experiment.scales import get_scale
-from gracelib.experiment.table_files import NEEDED, read_table
+from gracelib.experiment.tables import NEEDED, read_table
 from gracelib.features.files import load_features
 from gracelib.jobs import notebook_parameters
 from gracelib.jobs.workers import n_workers
