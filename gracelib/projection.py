@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import warnings
 from functools import cache
 
 import torch
@@ -194,11 +193,7 @@ class SignProjection:
 
         Not scaled by 1/sqrt(D). Raises ValueError if the shapes do not fit.
         """
-        if grad_block.ndim != 2 or out.shape != (grad_block.shape[0], self.d):
-            raise ValueError(
-                f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
-                f"{tuple(out.shape)} and {tuple(grad_block.shape)}"
-            )
+        self.check_shapes(out, name, grad_block)
         grad_block = grad_block.to(out.dtype)
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         shared = threads > 1 and self.chunk % threads == 0 and grad_block.shape[1] >= self.chunk
@@ -213,6 +208,14 @@ class SignProjection:
                 out.addmm_(piece, s)  # (B, c) @ (c, d)
         if shared:
             out += sums.sum(0)
+
+    def check_shapes(self, out: torch.Tensor, name: str, grad_block: torch.Tensor) -> None:
+        """Raises ValueError unless out is (B, d) and grad_block (B, k)."""
+        if grad_block.ndim != 2 or out.shape != (grad_block.shape[0], self.d):
+            raise ValueError(
+                f"accumulate({name!r}): out must be (B, {self.d}) and grad_block (B, k), got "
+                f"{tuple(out.shape)} and {tuple(grad_block.shape)}"
+            )
 
     def _signs(self, name: str, start: int, stop: int, at: int, dtype: torch.dtype) -> torch.Tensor:
         """Signs (d, c) of one chunk, from element start + at, of the block of elements start..stop-1: kept, or expanded
@@ -246,24 +249,3 @@ class SignProjection:
                 self.cached_word_bytes += size
             self._last = key, words
         return words
-
-
-def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
-    """The `SignProjection` for a device: on CUDA the fused kernel of `features.kernel` where it works (else this
-    module's, with a warning that says why), on anything else this module's. Raises ValueError for d < 1."""
-    if device.type == "cuda":
-        if (fault := _kernel_fault(device)) is None:
-            from gracelib.features.kernel import TritonSignProjection
-
-            return TritonSignProjection(d, seed, device)
-        warnings.warn(f"signs are made by torch, which is slower on a GPU than the fused kernel: {fault}", stacklevel=3)
-    return SignProjection(d, seed, device)
-
-
-@cache
-def _kernel_fault(device: torch.device) -> str | None:
-    try:
-        from gracelib.features.kernel import works_on
-    except ImportError as error:
-        return f"triton cannot be imported ({error}); pip install triton"
-    return works_on(device)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gracelib.features.estimators import PARAMS
+from gracelib.features.estimators import PARAMS, estimator
 from gracelib.features.gradients import response_features
 from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak, size_of
 from gracelib.jobs.paths import figures
@@ -85,7 +85,7 @@ def measure(
     examples = gsm8k_examples(n, model.config.vocab_size)
     lengths = [len(x) + len(y) for x, y in examples]
     plan = plan_memory(model, n, d, batch_tokens, lengths=lengths, dtype=dtype, device=device, params=params)
-    options = dict(d=d, dtype=dtype, params=params, batch_tokens=batch_tokens, device=device)
+    options = dict(d=d, dtype=dtype, batch_tokens=batch_tokens, device=device, **estimator(params))
     response_features(model, examples[:2], progress=False, **options)  # kernels are chosen and loaded
     reset_peak(device)
     one_backward(model, examples, batch_tokens)

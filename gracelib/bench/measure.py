@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from gracelib.bench import methods as ways
 from gracelib.bench import report
-from gracelib.features.heap import give_back
+from gracelib.features.batches import give_back
 from gracelib.features.memory import peak_memory, reset_peak
 from gracelib.jobs.paths import figures, runs
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically

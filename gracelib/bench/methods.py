@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gracelib.features.gradients import Example, _Batch, response_features
+from gracelib.features.gradients import Batch, Example, response_features
 from gracelib.features.per_layer import parameter_names
 from gracelib.projection import signs
 
@@ -141,7 +141,7 @@ def _product(work: Work) -> Callable[[int], None]:
 
 def gradient_of(model: nn.Module, example: Example) -> torch.Tensor:
     """All gradients of one response concatenated, (D,): a plain backward pass of that response alone."""
-    batch = _Batch([example], torch.device("cpu"))
+    batch = Batch([example], torch.device("cpu"))
     batch.loss(model(input_ids=batch.input_ids, use_cache=False).logits).backward()
     parameters = list(parameter_names(model))
     g = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])

@@ -56,7 +56,7 @@ def score(
     folds: Annotated[int, typer.Option(help="C: the prompts are dealt into so many folds")] = 10,
     nu: Annotated[float, typer.Option(help="smoothing of the second moment")] = 1e-3,
     params: Annotated[str, typer.Option(help="gradients of: all, last-layer, lora-b")] = "all",
-    projection: Annotated[str, typer.Option(help="of the gradients: signs (the paper's), sjlt, two-sided")] = "signs",
+    projection: Annotated[str, typer.Option(help="of the gradients: signs (the paper's), sjlt")] = "signs",
     batch_tokens: Annotated[int | None, typer.Option(help="padded tokens in a batch: less memory or less time")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64")] = "float32",
     seed: Annotated[int, typer.Option(help="of the draw of prompts, the projection and the folds")] = 0,

@@ -28,13 +28,12 @@ from gracelib.jobs.store import Job, Stage
 
 ROWS = "rows.json"
 BINS_AN_OCTAVE = 4  #: bin k holds the lengths in [2^(k/4), 2^((k+1)/4)): 19% wide, whatever the scale
-#: name -> what is changed of `gradients.response_features`; the first is the paper's and the pipeline's
+#: name -> the choice of `features.estimators`; the first is the paper's and the pipeline's
 ESTIMATORS = {
     "exact": {},
     "last-layer": {"params": "last-layer"},
     "lora-b": {"params": "lora-b"},
     "sjlt": {"projection": "sjlt"},
-    "two-sided": {"projection": "two-sided"},
 }
 _TIMES = 3  #: GRACE is timed this often a cell; the median counts
 
@@ -142,9 +141,9 @@ def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Features of one cell by one estimator, timed, and GRACE from them."""
     from gracelib.experiment.stages import _load
-    from gracelib.features.estimators import n_parameters
+    from gracelib.features.batches import give_back
+    from gracelib.features.estimators import estimator, n_parameters
     from gracelib.features.gradients import response_features
-    from gracelib.features.heap import give_back
     from gracelib.features.memory import peak_memory, reset_peak
     from gracelib.models.prompting import encode_examples
     from gracelib.scores import grace, recalibrate
@@ -154,12 +153,13 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
     pairs = [(row["question"], response) for row in rows for response in row["responses"]]
     examples = encode_examples(tokenizer, pairs)
-    own, how = ESTIMATORS[params["estimator"]], {k: params[k] for k in ("d", "device", "dtype")}
-    how |= {"seed": params["projection_seed"], "progress": False}
-    response_features(model, examples[:2], **how, **own)  # what is loaded and chosen once is not the estimator's
+    own, seed = ESTIMATORS[params["estimator"]], params["projection_seed"]
+    how = {k: params[k] for k in ("d", "device", "dtype")} | {"seed": seed, "progress": False}
+    how |= estimator(**own, seed=seed)
+    response_features(model, examples[:2], **how)  # what is loaded and chosen once is not the estimator's
     give_back()
     fresh, before, started = reset_peak(how["device"]), peak_memory(how["device"]), time.perf_counter()
-    f = response_features(model, examples, **how, **own)
+    f = response_features(model, examples, **how)
     seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
     prompt_id = np.repeat(np.array([str(row["id"]) for row in rows]), params["m"])
     with quiet():

@@ -2,11 +2,18 @@
 
 Why two sizes: the passes through a small model are fastest while their activations stay near the cores, but a sign that
 is made and packed for a product is best used for many responses. Neither size changes results beyond rounding.
+
+Freed memory: where the C library can be told (Linux with glibc), it keeps large blocks instead of giving them back to the
+system after each batch and asking for them again: every page that is asked for is filled with zeros first, which on a
+virtual machine took up to half of the time of the features.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
+import sys
 from collections.abc import Sequence
 
 import psutil
@@ -14,17 +21,11 @@ from torch import nn
 
 from gracelib.features.per_layer import held_bytes
 
-_BATCH_TOKENS = 4096  # whose activations stay near the cores
-_GROUP_ROWS = 512  # most responses projected together
-_GROUP_BYTES = min(6 << 30, psutil.virtual_memory().total // 4)  # and what they may wait with
+BATCH_TOKENS = 4096  # whose activations stay near the cores
+GROUP_ROWS = 512  # most responses projected together
+GROUP_BYTES = min(6 << 30, psutil.virtual_memory().total // 4)  # and what they may wait with
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _MAX_LOGITS = 1 << 28  # tokens x vocabulary of one batch: 1 GiB of float32
-
-
-def default_block_bytes(cpu: bool, n_parameters: int) -> int:
-    """Size of one block of per-response gradients. Of a large student's wide matrices 16 MiB of 512 responses are 30 rows:
-    products of so few are slow; about a hundred are wanted. A small one's fit whole, and stay near the cores."""
-    small, medium = n_parameters <= 2_000_000, n_parameters <= 20_000_000
-    return (256 if not cpu else 16 if small else 64 if medium else 128) << 20
 
 
 def batch_groups(
@@ -37,14 +38,14 @@ def batch_groups(
     other with the factors of their gradients, at most 512 responses and a quarter of main memory or 6 GiB. Otherwise a
     batch is a group, and twice as large.
     """
-    token_bytes = held_bytes(model) if together else _GROUP_BYTES
+    token_bytes = held_bytes(model) if together else GROUP_BYTES
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
-    default = max(1, min(_BATCH_TOKENS if together else 2 * _BATCH_TOKENS, _MAX_LOGITS // vocabulary))
-    batches = _batches(lengths, batch_tokens or default, None)
+    default = max(1, min(BATCH_TOKENS if together else 2 * BATCH_TOKENS, _MAX_LOGITS // vocabulary))
+    batches = length_batches(lengths, batch_tokens or default, None)
     if not together or not batches:
         return [[batch] for batch in batches]
     held = [token_bytes * len(batch) * lengths[batch[0]] for batch in batches]
-    parts = max(math.ceil(len(lengths) / _GROUP_ROWS), math.ceil(sum(held) / _GROUP_BYTES))
+    parts = max(math.ceil(len(lengths) / GROUP_ROWS), math.ceil(sum(held) / GROUP_BYTES))
     groups: list[list[list[int]]] = [[] for _ in range(parts)]  # even: a short one wastes its signs
     done = 0
     for batch, size in zip(batches, held, strict=True):
@@ -53,7 +54,7 @@ def batch_groups(
     return [group for group in groups if group]
 
 
-def _batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list[int]]:
     """Rows by falling length (the largest batch comes first, so memory is short at the start or never), cut
     so that rows x longest <= tokens; at least one row each, at most `size`."""
     batches: list[list[int]] = []
@@ -63,3 +64,22 @@ def _batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list
             batches.append([])
         batches[-1].append(i)
     return batches
+
+
+def keep_freed() -> None:
+    """From now on freed main memory stays with this process, to be used again. Its peak is the same."""
+    if mallopt := _of_c_library("mallopt"):
+        mallopt(_TRIM_THRESHOLD, -1)  # never: a large student's factors are more than any threshold it takes, 2 GiB
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # larger ones go back: the heap would be torn into pieces
+
+
+def give_back() -> None:
+    """Hand freed main memory back to the system: what was freed before a measurement must not count, nor be used again
+    unseen."""
+    gc.collect()
+    if trim := _of_c_library("malloc_trim"):
+        trim(0)
+
+
+def _of_c_library(name: str):
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,20 +1,35 @@
-"""Features at rest: how a finished folder of the `features` stage is read.
+"""Features at rest: how a finished folder of the `features` stage is read, and pieces of a long run that are kept.
 
-Why apart from `pipeline`: which responses and columns are taken decides every score, so this is part of the code of the
-stages that compute them, and the rest of the pipeline is not. A file that does not fit together is refused here with
-its name: a score would otherwise be one of the wrong rows.
+A folder that does not fit together is refused here with its name: a score would otherwise be one of the wrong rows.
+
+Why pieces with keys of their own: the gradients of a large student on thousands of responses take hours, and what
+decides a piece's numbers is short to say: the student's weights, the exact tokens, and the settings. So a piece is a
+file named after a hash of just that: a run that is killed loses the piece it was at, no more. The same command twice
+reads it; another order of the teachers' files or a file with more prompts finds the pieces that are the same; changed
+weights, another template or another `d` can never be given them. How many padded tokens went into a batch is not in the
+key: it moves the last digits only. What makes pieces loads torch, so it is imported where it is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from gracelib.jobs.store import DECISIVE, closure, digest, fingerprint, versions, write_atomically
+
 _NEEDED = ("g", "length", "loss", "mean_prob", "grad_norm", "prompt")
 _AGAIN = "remove its folder and run the same command again"
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+FEWEST, MOST = 32, 256  #: responses in a piece
+#: Responses x parameters in a piece, by kind of device: minutes of work. Each piece checks the gradients against
+#: autograd on two responses, so that pieces of fewer than FEWEST would mostly check.
+_WORK = {"cpu": 1e10, "cuda": 3e11}
 
 
 def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:
@@ -82,3 +97,106 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
     if len(ids) != prompt[-1] + 1:
         raise ValueError(f"{path}: {len(ids)} ids for {prompt[-1] + 1} prompts; {_AGAIN}")
     return features, ids
+
+
+def student_hash(model) -> str:
+    """A hash of what a model computes with: names, shapes and bytes of its parameters, and its configuration.
+
+    Not of its files: one checkpoint may be stored in one shard or in three, in a folder or in the hub's cache.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, p in sorted(model.named_parameters()):
+        found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
+        found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
+    found.update(json.dumps(config, sort_keys=True, default=str).encode())
+    return found.hexdigest()[:32]
+
+
+def piece_size(model, device: str) -> int:
+    """Responses in a piece: minutes of work, whatever the student's size; FEWEST to MOST."""
+    n_parameters = sum(p.numel() for p in model.parameters())
+    return int(min(MOST, max(FEWEST, _WORK.get(device, _WORK["cuda"]) // n_parameters)))
+
+
+def chunked_features(
+    model,
+    examples: Sequence[tuple[Sequence[int], Sequence[int]]],
+    names: Sequence[str],
+    work: Path,
+    *,
+    student: str,
+    d: int,
+    seed: int = 0,
+    params: str = "all",
+    projection: str = "signs",
+    dtype: str = "float32",
+    device: str = "cpu",
+    batch_tokens: int | None = None,
+    done: Callable[[int], None] = lambda n: None,
+) -> dict[str, np.ndarray]:
+    """`gradients.response_features` of `examples`, piece by piece; finished pieces are read from the folder `work`.
+
+    `student` is `student_hash(model)` taken once for all calls; `names` say in error messages where a response comes
+    from. `done(n)` is called after each piece with its number of responses. A piece whose checksum is wrong is named
+    on stderr and computed again. Returns and raises as `response_features`.
+    """
+    from safetensors.numpy import save_file
+
+    from gracelib.features.estimators import estimator
+    from gracelib.features.gradients import response_features
+
+    kind = device.partition(":")[0]
+    size, plugged_in = piece_size(model, kind), estimator(params, projection, seed)
+    how = {"d": d, "seed": seed, "dtype": dtype}
+    record = {
+        **how,
+        "student": student,
+        "params": params,
+        "projection": projection,
+        "device": kind,
+        "code": fingerprint(closure("gracelib.features.estimators")),
+        "versions": {name: versions()[name] for name in DECISIVE},
+    }
+    pieces = []
+    for start in range(0, len(examples), size):
+        own = examples[start : start + size]
+        path = work / f"{digest({**record, 'examples': [[list(x), list(y)] for x, y in own]})}.safetensors"
+        found = _read_piece(path, len(own), d) if path.is_file() else None
+        if found is None:
+            place = {"device": device, "batch_tokens": batch_tokens, "names": names[start : start + size]}
+            found = response_features(model, own, progress=False, **how, **place, **plugged_in)
+            found = {name: np.ascontiguousarray(values) for name, values in found.items()}
+            # One metadata entry: several are written in random order, and the same run must give the same bytes.
+            about = {"checksum": _checksum(found)}
+            write_atomically(path, lambda part: save_file(found, part, metadata=about))
+        pieces.append(found)
+        done(len(own))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _read_piece(path: Path, n: int, d: int) -> dict[str, np.ndarray] | None:
+    """A finished piece, or None (and a line on stderr) if it is not what was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            features = {name: file.get_tensor(name) for name in file.keys()}
+            kept = (file.metadata() or {}).get("checksum")
+    except (SafetensorError, OSError) as error:
+        print(f"{path.name} cannot be read ({error}); it is computed again", file=sys.stderr)
+        return None
+    if kept != _checksum(features) or features["g"].shape != (n, d):
+        print(f"{path.name} is damaged (its checksum changed); it is computed again", file=sys.stderr)
+        return None
+    return features
+
+
+def _checksum(features: dict[str, np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(features):
+        found.update(f"{name} {features[name].dtype} {features[name].shape}".encode())
+        found.update(features[name].tobytes())
+    return found.hexdigest()[:32]

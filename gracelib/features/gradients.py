@@ -17,8 +17,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -26,11 +26,8 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from gracelib.features import heap
-from gracelib.features.batches import _batches, batch_groups, default_block_bytes
-from gracelib.features.estimators import check_params, engine_of, n_parameters
+from gracelib.features.batches import batch_groups, keep_freed, length_batches
 from gracelib.features.per_layer import LayerByLayer, OneAtATime, Unsupported, parameter_names
-from gracelib.features.projection_choice import TwoSided, check_projection, make_projection
 from gracelib.projection import MIB, SignProjection
 
 Example = tuple[Sequence[int], Sequence[int]]
@@ -39,6 +36,28 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 # How far the layer-by-layer gradient may be from plain autograd's before it is not trusted: rounding only.
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
 _PROBE_ROWS = 8
+
+
+def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
+    """The `SignProjection` for a device: on CUDA the fused kernel of `features.kernel` where it works (else the plain
+    one, with a warning that says why), the plain one on anything else. Raises ValueError for d < 1."""
+    if device.type == "cuda":
+        if (fault := kernel_fault(device)) is None:
+            from gracelib.features.kernel import TritonSignProjection
+
+            return TritonSignProjection(d, seed, device)
+        warnings.warn(f"signs are made by torch, which is slower on a GPU than the fused kernel: {fault}", stacklevel=3)
+    return SignProjection(d, seed, device)
+
+
+@cache
+def kernel_fault(device: torch.device) -> str | None:
+    """Why the fused kernel cannot be used on a device; None if it can."""
+    try:
+        from gracelib.features.kernel import works_on
+    except ImportError as error:
+        return f"triton cannot be imported ({error}); pip install triton"
+    return works_on(device)
 
 
 def response_features(
@@ -53,9 +72,8 @@ def response_features(
     dtype: str = "float32",
     progress: bool = True,
     names: Sequence[str] | None = None,
-    method: str = "auto",
-    params: str = "all",
-    projection: str = "signs",
+    engine: Callable | None = None,
+    projection: Callable[[int, int, torch.device], SignProjection] = sign_projection,
 ) -> dict[str, np.ndarray]:
     """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
 
@@ -64,35 +82,28 @@ def response_features(
     d, seed: rows and seed of the sign projection. Rows are independent: g[:, :k] is the projection
         to k numbers.
     batch_tokens: padded tokens per batch (default: see `batch_groups`). It changes time, memory and rounding, not
-        results. block_bytes: size of one block of per-response gradients (default 16 MiB, 64 MiB
-        for more than 2 million parameters, 128 MiB for more than 20 million, CUDA 256 MiB).
+        results. block_bytes: size of one block of per-response gradients (default: see `default_block_bytes`).
     device: "auto" (CUDA when present) or a torch device. dtype: of weights and activations, "float32",
         "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
         of another dtype is copied, so the caller's model is never changed.
-    names: N labels for error messages. method: "auto", or "one at a time" for plain autograd.
-    params: "all" (the paper's), or one of the cheaper estimators of `estimators.py`: "last-layer" (the
-        output projection alone) or "lora-b" (B of fresh LoRA adapters, A drawn from `seed`). D, g and
-        grad_norm are then of those parameters; with "one at a time" their batches hold one response.
-    projection: "signs" (the paper's), or one of `projection_choice.py`: "sjlt", or "two-sided" (with params "all"
-        only; grad_norm is then an estimate, and the first columns are no projection to fewer numbers).
+    names: N labels for error messages.
+    engine: what makes the gradients, called as `LayerByLayer`; None takes that where it is exact, else `OneAtATime`,
+        which is plain autograd. projection: what is projected with, called with d, seed and the device. Cheaper
+        ones of either are in `estimators.py`; D, g and grad_norm are then of the engine's parameters.
 
     Returns arrays: g (N, d) float32 (float64 for "float64"), scaled by 1/sqrt(D), not length-recalibrated;
     length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
     response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64.
 
-    Raises ValueError for choices that do not go together, an empty prompt or response, ids outside the vocabulary, a
-    text longer than the model's positions, or a non-finite loss or gradient, naming the response. Warns when it falls
-    back to one response at a time. On a CPU the process keeps the memory that is freed (`heap.keep_freed`).
+    Raises ValueError for an empty prompt or response, ids outside the vocabulary, a text longer than the model's
+    positions, or a non-finite loss or gradient, naming the response. Warns when it falls back to one response at a
+    time. On a CPU the process keeps the memory that is freed (`batches.keep_freed`).
     """
     label = _labels(examples, names)
-    _check_arguments(d, batch_tokens, dtype, method)
-    check_params(params)
-    check_projection(projection, params, method)
+    _check_arguments(d, batch_tokens, dtype)
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     model = _placed(model, device, _DTYPES[dtype])
-    D = n_parameters(model, params)
-    block_bytes = block_bytes or default_block_bytes(device.type == "cpu", D)
     n = len(examples)
     wide = torch.float64 if dtype == "float64" else torch.float32
     result = {
@@ -103,30 +114,20 @@ def response_features(
     if n == 0:
         return result
     if device.type == "cpu":
-        heap.keep_freed()
+        keep_freed()
     was_training = model.training
     model.eval()  # dropout off: the gradient belongs to the response, not to a random draw
     try:
-        if params == "all":
-            engine = _engine(model, examples, device, dtype, method)
-        else:
-            engine = engine_of(model, params, seed)
-        if projection == "two-sided":
-            if engine is OneAtATime:
-                raise ValueError(
-                    f"projection='two-sided' needs gradients layer by layer, which {type(model).__name__} "
-                    "does not allow (see the warning); use projection='signs' or 'sjlt'"
-                )
-            engine = partial(TwoSided, d=d, seed=seed)
+        engine = engine or _engine(model, examples, device, dtype)
         lengths = [len(x) + len(y) for x, y in examples]
-        if engine is OneAtATime or method != "auto":
-            groups = [[batch] for batch in _batches(lengths, 1, 1)]
+        if engine is OneAtATime:
+            groups = [[batch] for batch in length_batches(lengths, 1, 1)]
         else:
             groups = batch_groups(model, lengths, batch_tokens, engine is LayerByLayer and device.type == "cpu")
-        projector = make_projection(projection, d, seed, device)
-        scale = 1 / math.sqrt(D)
+        projector = projection(d, seed, device)
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
+            scale = 1 / math.sqrt(sum(p.numel() for p in gradients.names))  # 1/sqrt(D)
             for group in groups:
                 rows = [i for batch in group for i in batch]
                 g = torch.zeros(d, len(rows), dtype=wide, device=device).T  # a layout for fast products
@@ -137,7 +138,7 @@ def response_features(
                     squares.add_(torch.linalg.vector_norm(block, dim=1).double().square_())
 
                 for own in group:
-                    batch = _Batch([examples[i] for i in own], device)
+                    batch = Batch([examples[i] for i in own], device)
 
                     def loss_of(logits, batch=batch, own=own):
                         total = batch.loss(logits)
@@ -149,8 +150,6 @@ def response_features(
                     result["mean_prob"][own] = batch.probabilities.cpu().numpy()
                 if len(group) > 1:
                     gradients.hand_on(sink)
-                if projection == "two-sided":
-                    squares = g.double().square().sum(1) / d
                 _check_finite("gradient norm", squares.sqrt(), rows, label)
                 _check_finite("projected gradient", g.abs().amax(1), rows, label)
                 result["g"][rows] = (g * scale).cpu().numpy()
@@ -161,7 +160,7 @@ def response_features(
     return result
 
 
-class _Batch:
+class Batch:
     """Right-padded inputs of some examples and the positions of their supervised tokens."""
 
     def __init__(self, examples: Sequence[Example], device: torch.device):
@@ -189,20 +188,13 @@ class _Batch:
         return (nll / self.lengths[self.row]).sum()
 
     def _mean(self, per_token: torch.Tensor) -> torch.Tensor:
-        return (
-            torch.zeros(len(self.lengths), dtype=per_token.dtype, device=per_token.device).index_add_(
-                0, self.row, per_token
-            )
-            / self.lengths
-        )
+        return torch.zeros_like(self.lengths, dtype=per_token.dtype).index_add_(0, self.row, per_token) / self.lengths
 
 
-def _engine(model, examples, device, dtype, method):
+def _engine(model, examples, device, dtype):
     """LayerByLayer where it is exact, else OneAtATime, announced. Being known is not enough (a parameter can
     be used outside its own module): two responses of different length are done both ways first and must
     agree, tensor by tensor."""
-    if method == "one at a time":
-        return OneAtATime
     by_length = sorted(range(len(examples)), key=lambda i: len(examples[i][0]) + len(examples[i][1]))
     pair = [examples[i] for i in (by_length[0], by_length[len(by_length) // 4])]
     try:
@@ -232,7 +224,7 @@ def _probe(model, engine, batches, device) -> dict[str, torch.Tensor]:
     done = 0
     with engine(model, max(map(len, batches)), 8 * MIB) as gradients:
         for rows in batches:
-            batch = _Batch(rows, device)
+            batch = Batch(rows, device)
             part = slice(done, done + len(rows))
             gradients.run(
                 batch.input_ids,
@@ -254,15 +246,13 @@ def _labels(examples, names):
     return lambda i: f"response {i}" if names is None else f"response {i} ({names[i]})"
 
 
-def _check_arguments(d, batch_tokens, dtype, method):
+def _check_arguments(d, batch_tokens, dtype):
     if d < 1:
         raise ValueError(f"response_features: d must be at least 1, got {d}")
     if batch_tokens is not None and batch_tokens < 1:
         raise ValueError(f"response_features: batch_tokens must be at least 1, got {batch_tokens}")
     if dtype not in _DTYPES:
         raise ValueError(f"response_features: dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-    if method not in ("auto", "one at a time"):
-        raise ValueError(f"response_features: method must be 'auto' or 'one at a time', got {method!r}")
 
 
 def _check_examples(model, examples, label):

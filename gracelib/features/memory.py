@@ -15,14 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 
-from gracelib.features.batches import _BATCH_TOKENS, _GROUP_BYTES, batch_groups, default_block_bytes
-from gracelib.features.estimators import RANK, _sizes, adapted_modules, chosen_shapes
-from gracelib.features.gradients import Example, _Batch
-from gracelib.features.per_layer import held_bytes
-from gracelib.features.projection_choice import _CHUNK, SPARSITY, check_projection, sides
+from gracelib.features.batches import BATCH_TOKENS, GROUP_BYTES, batch_groups
+from gracelib.features.estimators import (
+    CHUNK,
+    RANK,
+    SPARSITY,
+    adapted_modules,
+    check_estimator,
+    chosen_shapes,
+    in_and_out,
+)
+from gracelib.features.gradients import Batch, Example
+from gracelib.features.per_layer import default_block_bytes, held_bytes
 from gracelib.projection import MIB
 
 _SIGN_CACHE = 256 * MIB  # SignProjection's default
@@ -69,19 +77,18 @@ def plan_memory(
     """What `gradients.response_features` will need for n responses, in bytes.
 
     model: the student; one on torch's "meta" device (no weights read) will do. n, d, batch_tokens, dtype, device,
-    params, block_bytes, projection: as given there. lengths: tokens of prompt + response of each of the n examples;
+    block_bytes: as given there; params, projection: of `estimators.estimator`. lengths: tokens of prompt + response of each of the n examples;
     without them a batch is taken to hold as many responses as could fit, which states too much.
 
-    Raises ValueError for lengths that are not n, a choice of `params` that this model refuses, or a projection that is
-    unknown or does not go with `params`.
+    Raises ValueError for lengths that are not n, a choice of `params` that this model refuses, or an unknown projection.
     """
-    check_projection(projection, params)
+    check_estimator(params, projection)
     if lengths is not None and len(lengths) != n:
         raise ValueError(f"plan_memory: {len(lengths)} lengths for n={n} responses")
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
     known, lengths = lengths is not None, [2] * n if lengths is None else lengths  # the shortest: the most in a batch
-    together = cpu and params == "all" and projection != "two-sided"
+    together = cpu and params == "all"
     groups = [
         [(len(batch), len(batch) * lengths[batch[0]]) for batch in group]  # (rows, tokens with padding)
         for group in batch_groups(model, lengths, batch_tokens, together)
@@ -91,19 +98,19 @@ def plan_memory(
     most = max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)  # tokens that wait
     waiting = held_bytes(model) * most if most else 0  # which runs the model: not where nothing waits
     if not known:
-        tokens = max(tokens, batch_tokens or 2 * _BATCH_TOKENS)
-        waiting = _GROUP_BYTES if together else 0
+        tokens = max(tokens, batch_tokens or 2 * BATCH_TOKENS)
+        waiting = GROUP_BYTES if together else 0
     shapes = chosen_shapes(model, params)
     sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
     total = sum(sizes.values())
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     tied = _is_tied(model)
 
-    parts = {**_projecting(projection, shapes, total, rows, tokens, d, wide, cpu), "results": n * (d * wide + 5 * 8)}
-    if projection != "two-sided":  # which forms no gradient
-        block_bytes = block_bytes or default_block_bytes(cpu, total)
-        block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
-        parts["blocks of per-response gradients"] = 3 * block  # two sums of a tied tensor, and a factor's copy
+    block_bytes = block_bytes or default_block_bytes(cpu, total)
+    block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
+    parts = _projecting(projection, total, rows, d, wide, cpu)
+    parts["results"] = n * (d * wide + 5 * 8)
+    parts["blocks of per-response gradients"] = 3 * block  # two sums of a tied tensor, and a factor's copy
     if waiting:
         parts["factors of gradients that are projected together"] = waiting
     if params == "all":
@@ -117,7 +124,7 @@ def plan_memory(
             parts["largest tensor's gradient, in the first check"] = check - rest
     if params == "lora-b":
         modules = adapted_modules(model).values()  # A of each (drawn in float64), and A x of every token
-        parts["adapters"] = RANK * (sum(_sizes(m)[0] for m in modules) * (wide + 8) + tokens * len(modules) * wide)
+        parts["adapters"] = RANK * (sum(in_and_out(m)[0] for m in modules) * (wide + 8) + tokens * len(modules) * wide)
     if element < wide:  # factors are widened before they are multiplied
         parts["widened factors"] = tokens * (2 * vocabulary + max(s[-1] for s in shapes.values())) * wide
     weights = element * sum(p.numel() for p in dict.fromkeys(model.parameters()))
@@ -133,7 +140,7 @@ def one_backward(model: nn.Module, examples: Sequence[Example], batch_tokens: in
         p.grad = None
 
     handles = [p.register_post_accumulate_grad_hook(free) for p in model.parameters()]
-    batch = _Batch([examples[i] for i in rows], next(model.parameters()).device)
+    batch = Batch([examples[i] for i in rows], next(model.parameters()).device)
     batch.loss(model(input_ids=batch.input_ids, use_cache=False).logits).backward()
     for handle in handles:
         handle.remove()
@@ -148,8 +155,6 @@ def peak_memory(device: str = "cpu") -> int:
         line = next(line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     if sys.platform == "win32":
-        import psutil  # comes with accelerate
-
         return psutil.Process().memory_info().peak_wset
     import resource
 
@@ -175,30 +180,14 @@ def size_of(n_bytes: int) -> str:
     return f"{n_bytes / size:.1f} {unit}" if size > 1 else f"{n_bytes} {unit}"
 
 
-def _projecting(
-    projection: str,
-    shapes: dict[str, tuple[int, ...]],
-    total: int,
-    rows: int,
-    tokens: int,
-    d: int,
-    wide: int,
-    cpu: bool,
-) -> dict[str, int]:
-    """What making the projection needs beside the gradients, by `projection_choice.PROJECTIONS`."""
+def _projecting(projection: str, total: int, rows: int, d: int, wide: int, cpu: bool) -> dict[str, int]:
+    """What making the projection needs beside the gradients, by `estimators.PROJECTIONS`."""
     if projection == "sjlt":  # a piece, with either sign, and as `index_add_` wants it; words, rows (int64)
-        return {"pieces of gradients": _CHUNK * (4 * rows * wide + 8 * SPARSITY + 16)}
-    if projection == "two-sided":  # kept for all tensors; and a product of each factor, as it is made
-        d1, d2 = sides(d)
-        kept = sum(shape[0] * d1 + shape[1] * d2 if len(shape) == 2 else shape[0] * d for shape in shapes.values())
-        widest = max(max(shape) for shape in shapes.values())
-        return {"signs": kept * wide + 4 * widest * d2 * wide, "factors, projected": 2 * tokens * (d1 + d2) * wide}
+        return {"pieces of gradients": CHUNK * (4 * rows * wide + 8 * SPARSITY + 16)}
+    floats, words = total * d * wide, total * -(-d // 32) * 4  # of all signs; some of either are kept
     chunk = (4 if cpu else 64) * MIB * -(-d // 32) * 32 // d  # whole 32-row words, floats
-    return {
-        "signs": min(_SIGN_CACHE * 3 // 4, total * d * wide)
-        + min(_SIGN_CACHE // 4, total * -(-d // 32) * 4)
-        + 4 * chunk * (wide // 4)
-    }
+    kept = min(_SIGN_CACHE * 3 // 4, floats) + min(_SIGN_CACHE // 4, words)
+    return {"signs": kept + 4 * chunk * (wide // 4)}
 
 
 def _block(shape: tuple[int, ...], rows: int, block_bytes: int, wide: int) -> int:

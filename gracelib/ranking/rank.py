@@ -37,8 +37,7 @@ from gracelib.ranking import report
 from gracelib.scores import Grace, recalibrate
 from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, select_common
 
-PARAMS = ("all", "last-layer", "lora-b")  # as in parameter_choice, which needs torch
-PROJECTIONS = ("signs", "sjlt", "two-sided")  # as in projection_choice
+PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
 #: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's.
 COLUMNS = (
@@ -115,7 +114,7 @@ def score_teachers(
     n, m, d, n_folds (C), nu: common prompts, responses a prompt, numbers a gradient is projected to, folds of prompts,
         smoothing; the defaults are the paper's, which takes d = n.
     params: gradients with respect to "all" parameters (the paper), the "last-layer" or "lora-b". projection: of them to d
-        numbers by "signs" (the paper), "sjlt" or "two-sided" (`features.projection_choice`; the latter with all parameters).
+        numbers by "signs" (the paper) or "sjlt" (`features.estimators` says what they are).
     seed: of the draw of prompts, of the projection, and of the folds. batch_tokens: time and memory only.
     dtype, device: of the student. policy: template, BOS and truncation (`prompting.Policy`).
     work: folder of finished pieces (default `runs/score`): a run that was stopped goes on where it was, and the same
@@ -210,7 +209,7 @@ def _features(
 ) -> tuple[dict, dict, dict, dict]:
     """Features by teacher, how much was cut by teacher, what the student is, and memory planned and used."""
     # here: reading and refusing files needs no torch
-    from gracelib.features.chunks import chunked_features, student_hash
+    from gracelib.features.files import chunked_features, student_hash
     from gracelib.features.memory import peak_memory, plan_memory, reset_peak, size_of
 
     device = resolve_device(device)
@@ -346,10 +345,6 @@ def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype
     for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
-    if projection == "two-sided" and params != "all":
-        raise ValueError(
-            f"projection = 'two-sided' does not go with params = {params!r}: use params = 'all' or another projection"
-        )
 
 
 def _say(text: str) -> None:

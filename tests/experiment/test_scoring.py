@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gracelib.experiment.scoring import ESTIMATORS, length_bins
-from gracelib.features.estimators import PARAMS
-from gracelib.ranking.rank import PROJECTIONS
+from gracelib.ranking.rank import PARAMS, PROJECTIONS
 
 
 def test_every_labelled_alternative_is_an_estimator():

@@ -1,8 +1,10 @@
-"""Gradients of the output projection alone, and of the B matrices of fresh LoRA adapters.
+"""Cheaper gradients and projections are what their module's head says, and never the default.
 
-Invariants: both equal plain autograd of the same loss with respect to the same tensors (the adapters really attached,
-a tied head really untied), for every architecture; names, order, batches and blocks do not matter; a model on which
-a choice is not defined is refused by name; all parameters remain the default and are left exactly as they were.
+Invariants: gradients of the output projection alone, and of the B matrices of fresh LoRA adapters, equal plain autograd of
+the same loss with respect to the same tensors (the adapters really attached, a tied head really untied), for every
+architecture; the sparse projection is exact on whole numbers against the dense matrix written out, and unbiased for norms
+and inner products over seeds with the stated variance; names, order, batches and blocks do not matter; a model on which a
+choice is not defined is refused by name; all parameters and dense signs remain the default, to the bit.
 """
 
 import copy
@@ -15,8 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from gracelib.features import estimators as pc
+from gracelib.features.estimators import SPARSITY, SparseProjection, estimator
 from gracelib.features.gradients import response_features
-from gracelib.projection import signs
+from gracelib.projection import SignProjection, sign_words, signs
+from gracelib.ranking import rank
 from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, texts
 
 SEPARATE = [f"self_attn.{x}_proj" for x in "qkv"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
@@ -81,17 +85,20 @@ def test_equals_plain_autograd(kind, params):
     agree(features(build(kind), texts(), params=params), plain(kind, params, texts()))
 
 
-@pytest.mark.parametrize("params", ["last-layer", "lora-b"])
-def test_batches_blocks_and_order_change_nothing(params):
+@pytest.mark.parametrize("choice", [{"params": "last-layer"}, {"params": "lora-b"}, {"projection": "sjlt"}])
+def test_batches_blocks_and_order_change_nothing(choice):
     model, examples = build(), texts(17)
-    base = features(model, examples, dtype="float64", params=params)
+    base = features(model, examples, dtype="float64", **choice)
     assert base["g"].dtype == np.float64
-    for options in ({"batch_tokens": 1}, {"batch_tokens": 10**6}, {"block_bytes": 1}, {"method": "one at a time"}):
-        agree(features(model, examples, dtype="float64", params=params, **options), base, rtol=1e-6)
-    shuffled = features(model, examples[::-1], dtype="float64", params=params)
+    for options in ({"batch_tokens": 1}, {"batch_tokens": 10**6}, {"block_bytes": 1}):
+        agree(features(model, examples, dtype="float64", **choice, **options), base, rtol=1e-6)
+    shuffled = features(model, examples[::-1], dtype="float64", **choice)
     agree(shuffled, {k: v[::-1] for k, v in base.items()}, rtol=1e-6)
-    few = features(model, examples, d=7, params=params, dtype="float64")
-    np.testing.assert_allclose(few["g"], base["g"][:, :7], rtol=1e-6, atol=1e-12)
+    other = features(model, examples, dtype="float64", seed=1, **choice)["g"]
+    assert np.abs(other - base["g"]).max() > 0.01 * np.abs(base["g"]).max()
+    if "params" in choice:  # rows of dense signs are independent
+        few = features(model, examples, d=7, dtype="float64", **choice)
+        np.testing.assert_allclose(few["g"], base["g"][:, :7], rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("params", ["last-layer", "lora-b"])
@@ -109,7 +116,8 @@ def test_the_model_is_left_as_it_was(params):
 
 def test_all_is_the_default_to_the_bit_and_the_others_are_something_else():
     model = build()
-    default, *others = [features(model, texts(), **o) for o in ({}, *({"params": p} for p in pc.PARAMS))]
+    default = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False, batch_tokens=60)
+    others = [features(model, texts(), params=p) for p in pc.PARAMS]
     assert all(np.array_equal(default[k], others[0][k]) for k in default)
     for other in others[1:]:
         np.testing.assert_array_equal(other["length"], default["length"])
@@ -125,18 +133,14 @@ def test_adapters_depend_on_seed_and_module_and_are_drawn_as_adapters_are():
     assert a.abs().max() <= 1 / 64 and abs(a.std().item() * 64 - 1 / math.sqrt(3)) < 0.01
 
 
-def test_sizes_and_words():
-    """16 x outputs for every adapted module; vocabulary x hidden for the head; and the report says which."""
+def test_sizes():
+    """16 x outputs for every adapted module; vocabulary x hidden for the head."""
     llama, gpt2 = build("llama tied"), build("gpt2")
     per_layer = 16 + 8 + 8 + 24 + 24 + 16  # outputs of q, k, v, gate, up, down
     assert pc.n_parameters(llama, "lora-b") == 2 * 16 * per_layer
     assert pc.n_parameters(llama, "last-layer") == VOCAB * 16
     assert pc.n_parameters(llama, "all") == sum(p.numel() for p in llama.parameters())
     assert list(pc.adapted_modules(gpt2)) == adapted("gpt2")
-    assert "12 modules (q_proj, k_proj, v_proj, gate_proj, up_proj, down_proj)" in pc.describe(llama, "lora-b")
-    assert "6 modules (c_attn, c_fc, c_proj)" in pc.describe(gpt2, "lora-b")
-    assert "lm_head alone (tied: its own contribution): D = 464" in pc.describe(llama, "last-layer")
-    assert "tied" not in pc.describe(build("llama untied"), "last-layer")
 
 
 def test_a_model_on_which_the_choice_is_not_defined_is_refused():
@@ -146,13 +150,15 @@ def test_a_model_on_which_the_choice_is_not_defined_is_refused():
         mlp.fc1, mlp.fc2 = mlp.up_proj, mlp.down_proj
         del mlp.up_proj, mlp.down_proj, mlp.gate_proj
     with pytest.raises(ValueError, match=r"lora-b' adapts q_proj.* LlamaForCausalLM are called fc1, fc2, k_proj"):
-        response_features(model, texts(), d=4, params="lora-b", device="cpu")
+        features(model, texts(), params="lora-b")
     headless = build()
     headless.lm_head = nn.Identity()
     with pytest.raises(ValueError, match=r"params='last-layer': LlamaForCausalLM has no linear output projection"):
-        response_features(headless, texts(), d=4, params="last-layer", device="cpu")
+        features(headless, texts(), params="last-layer")
     with pytest.raises(ValueError, match=r"params must be one of all, last-layer, lora-b, got 'lora'"):
-        features(build(), texts(), params="lora")
+        estimator("lora")
+    with pytest.raises(ValueError, match=r"projection must be one of signs, sjlt, got 'fast'"):
+        estimator(projection="fast")
 
 
 def test_a_module_that_mixes_responses_is_refused():
@@ -171,6 +177,100 @@ def test_the_head_costs_no_backward_through_the_body():
     model.model.norm.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
     features(copy.deepcopy(model), texts(4), params="last-layer")
     assert seen and not any(seen)
+
+
+def sparse_matrix(seed, name, start, stop, d):
+    """The (n, d) matrix of the module's head, an element and a word at a time."""
+    made = torch.zeros(stop - start, d, dtype=torch.float64)
+    words = sign_words(seed, f"{name}\0sjlt", start, stop, SPARSITY).tolist()
+    for word_of in words:
+        for i, word in enumerate(word_of):
+            bits = word & 0xFFFFFFFF
+            made[i, ((bits & 0x7FFFFFFF) * d) >> 31] += 1.0 if bits >> 31 else -1.0
+    return made * math.sqrt(d / SPARSITY)
+
+
+def gradients(model, examples):
+    """name -> (N, numel) float64 of plain autograd."""
+    rows: dict = {name: [] for name, _ in model.named_parameters()}
+    model.eval()
+    for x, y in examples:
+        model.zero_grad()
+        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
+        torch.nn.functional.cross_entropy(logits, torch.tensor(y)).backward()
+        for name, p in model.named_parameters():
+            g = torch.zeros(p.numel()) if p.grad is None else p.grad.flatten().clone()
+            rows[name].append(g.double())
+    model.zero_grad()
+    return {name: torch.stack(own) for name, own in rows.items()}
+
+
+def test_sparse_is_exact_on_whole_numbers():
+    """d = 16 makes the factor 2; blocks, starts beyond 2^32 and a second visit change nothing."""
+    g = torch.randint(-50, 51, (3, 300), generator=torch.Generator().manual_seed(0)).double()
+    for start in (0, 2**32 - 100):
+        exact = g @ sparse_matrix(7, "w", start, start + 300, 16)
+        made, out = SparseProjection(16, 7), torch.zeros(3, 16)
+        made.accumulate(out, "w", start, g[:, :113].float())
+        made.accumulate(out, "w", start + 113, g[:, 113:].float())
+        assert torch.equal(out.double(), exact)
+    with pytest.raises(ValueError, match=r"out must be \(B, 16\) and grad_block \(B, k\), got \(2, 16\) and \(3, 5\)"):
+        made.accumulate(torch.zeros(2, 16), "w", 0, torch.zeros(3, 5))
+
+
+def test_sparse_rows_are_spread_evenly():
+    d, n = 12, 1 << 16
+    counts = (sparse_matrix(0, "w", 0, 4096, d) != 0).double().sum(0)
+    assert (counts - counts.mean()).abs().max() < 5 * math.sqrt(4096 * SPARSITY / d)
+    words = sign_words(0, "w\0sjlt", 0, n, SPARSITY)
+    assert ((words < 0).double().mean(1) - 0.5).abs().max() < 5 * 0.5 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("params", pc.PARAMS)
+def test_sparse_is_its_definition_for_every_choice_of_parameters(params):
+    model, examples = build(), texts(4)
+    dense, sparse = (features(model, examples, params=params, projection=p) for p in ("signs", "sjlt"))
+    for k in ("loss", "grad_norm", "length"):
+        np.testing.assert_array_equal(dense[k], sparse[k])
+    if params == "all":
+        exact = gradients(model, examples)
+        total = sum(v @ sparse_matrix(0, name, 0, v.shape[1], D_ROWS) for name, v in exact.items())
+        total /= math.sqrt(sum(v.shape[1] for v in exact.values()))
+        np.testing.assert_allclose(sparse["g"], total.numpy(), atol=3e-5 * total.norm(dim=1).max().item())
+    ratio = np.square(sparse["g"]).sum() / np.square(dense["g"]).sum()
+    assert 0.3 < ratio < 3
+
+
+def test_norms_and_inner_products_are_kept_on_average():
+    """E<Pi u, Pi v> = d <u, v> (without 1/D), over 1,500 seeds, within 5 standard errors; the variance of ||Pi u||^2 is
+    about 2 d ||u||^4."""
+    d, n_seeds = 12, 1500
+    generator = torch.Generator().manual_seed(3)
+    u = torch.randn(63, generator=generator, dtype=torch.float64)
+    v = 0.5 * u + torch.randn(63, generator=generator, dtype=torch.float64)
+    both, found = torch.stack([u, v]), []
+    for seed in range(n_seeds):
+        out = torch.zeros(2, d, dtype=torch.float64)
+        SparseProjection(d, seed).accumulate(out, "w", 0, both)
+        found.append(torch.stack([out[0] @ out[0], out[0] @ out[1]]))
+    found = torch.stack(found)
+    expected = d * torch.stack([u @ u, u @ v])
+    error = (found.mean(0) - expected).abs() / (found.std(0) / math.sqrt(n_seeds))
+    assert error.max() < 5, f"off by {error.tolist()} standard errors"
+    relative = found[:, 0].var().item() / (u @ u).item() ** 2 / d**2
+    assert 0.5 * 2 / d < relative < 1.6 * 2 / d, relative
+
+
+def test_the_default_is_the_papers():
+    assert estimator()["engine"] is None
+    assert type(estimator()["projection"](8, 0, torch.device("cpu"))) is SignProjection
+    assert rank.PARAMS == tuple(pc.PARAMS) and rank.PROJECTIONS == tuple(pc.PROJECTIONS)
+    assert (rank.PARAMS[0], rank.PROJECTIONS[0]) == ("all", "signs")
+
+
+def test_a_ranking_refuses_them_before_it_reads_anything():
+    with pytest.raises(ValueError, match="projection = 'fjlt': choose one of signs, sjlt"):
+        rank.score_teachers("no-such-student", [], projection="fjlt")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: no GPU features to compare")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gracelib.features.gradients import response_features
-from gracelib.features.per_layer import LayerByLayer, OneAtATime, held_bytes, parameter_names, unknown_modules
+from gracelib.features.per_layer import LayerByLayer, OneAtATime, held_bytes, parameter_names, unknown_modules, vector
 from gracelib.projection import signs
 from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, plain, texts
 
@@ -30,7 +30,7 @@ def test_equals_plain_backward(kind):
 @pytest.mark.parametrize("kind", ["llama tied", "gpt2"])
 def test_fallback_gives_the_same(kind):
     model = build(kind)
-    agree(features(model, texts(), method="one at a time"), features(model, texts()))
+    agree(features(model, texts(), engine=OneAtATime), features(model, texts()))
 
 
 def test_results_do_not_depend_on_batches_blocks_or_order():
@@ -112,9 +112,8 @@ def test_what_waits_is_counted_without_running_it(kind):
             gradients.run(torch.randint(4, VOCAB, (2, 7)), lambda logits: logits.square().sum(), None)
         for parts in gradients._kept.values():
             for _, _, adds in parts:
-                kept |= {
-                    x.data_ptr(): x for add in adds for x in getattr(add, "factors", ())[:2] if x.is_floating_point()
-                }
+                factors = [x for add in adds if add.func is not vector for x in add.args[:2]]
+                kept |= {x.data_ptr(): x for x in factors if x.is_floating_point()}
         seen = sum(x.numel() * x.element_size() for x in kept.values())
     shared = 4 * 16 if kind == "gpt2" else 0  # its two embeddings are added, so one gradient serves both
     assert seen == (held_bytes(model) - shared) * 2 * 2 * 7
@@ -133,8 +132,8 @@ def test_frozen_parameters_count_and_the_model_is_left_as_it_was():
     frozen.grad, mark = None, torch.ones_like(model.model.norm.weight)
     model.model.norm.weight.grad = mark
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    for method in ("auto", "one at a time"):
-        agree(features(model, texts(), method=method), expected)
+    for engine in (None, OneAtATime):
+        agree(features(model, texts(), engine=engine), expected)
     features(model, texts(), dtype="float64")
     assert model.training and [p for p in model.parameters() if not p.requires_grad] == [frozen]
     assert model.model.norm.weight.grad is mark and sum(p.grad is not None for p in model.parameters()) == 1
@@ -206,7 +205,7 @@ def test_non_finite_loss_names_the_response():
     with pytest.raises(ValueError, match=r"response 1 \(teacher T, prompt p3, sample 2\): loss is nan"):
         features(model, examples, names=["a", "teacher T, prompt p3, sample 2", "c"])
     with pytest.raises(ValueError, match=r"^response 1: loss is nan"):
-        features(model, examples, method="one at a time")
+        features(model, examples, engine=OneAtATime)
 
 
 def test_non_finite_gradient_names_the_response():
@@ -242,7 +241,6 @@ def test_non_finite_gradient_names_the_response():
         ([([1], [2])], {"d": 0}, r"d must be at least 1, got 0"),
         ([([1], [2])], {"batch_tokens": 0}, r"batch_tokens must be at least 1, got 0"),
         ([([1], [2])], {"dtype": "float16"}, r"dtype must be one of .*got 'float16'"),
-        ([([1], [2])], {"method": "fast"}, r"method must be .*got 'fast'"),
     ],
 )
 def test_bad_input_is_refused(examples, options, message):

@@ -15,7 +15,7 @@ import warnings
 import pytest
 import torch
 
-from gracelib import projection
+from gracelib.features import gradients
 from gracelib.jobs.paths import ROOT
 from gracelib.projection import SignProjection, signs
 
@@ -81,7 +81,7 @@ def check_cases(device):
 
 
 def in_a_process(code: str, **environment) -> str:
-    where = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    where = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "features")])
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -96,7 +96,7 @@ def in_a_process(code: str, **environment) -> str:
 
 @needs_triton
 def test_the_kernel_agrees_in_the_interpreter():
-    code = "import test_triton_projection as t; t.check_cases('cpu'); print('every case')"
+    code = "import test_kernel as t; t.check_cases('cpu'); print('every case')"
     assert "every case" in in_a_process(code, TRITON_INTERPRET="1")
 
 
@@ -127,18 +127,18 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_there(tmp_path):
 
 
 def test_a_cpu_never_takes_the_kernel(monkeypatch):
-    monkeypatch.setattr(projection, "_kernel_fault", lambda device: pytest.fail("asked about a CPU"))
+    monkeypatch.setattr(gradients, "kernel_fault", lambda device: pytest.fail("asked about a CPU"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert type(projection.sign_projection(8, 0, torch.device("cpu"))) is SignProjection
+        assert type(gradients.sign_projection(8, 0, torch.device("cpu"))) is SignProjection
 
 
 def test_a_gpu_without_the_kernel_says_so(monkeypatch):
     monkeypatch.setattr(
-        projection, "_kernel_fault", lambda device: "triton cannot be imported (No module named 'triton')"
+        gradients, "kernel_fault", lambda device: "triton cannot be imported (No module named 'triton')"
     )
     with pytest.warns(UserWarning, match=r"signs are made by torch.*No module named 'triton'"):
-        found = projection.sign_projection(8, 0, torch.device("cuda"))
+        found = gradients.sign_projection(8, 0, torch.device("cuda"))
     assert type(found) is SignProjection and found.device.type == "cuda"
 
 
@@ -171,8 +171,8 @@ print(t.works_on(cpu))
 @needs_cuda
 def test_the_kernel_agrees_on_the_device():
     check_cases("cuda")
-    projection._kernel_fault.cache_clear()
-    assert type(projection.sign_projection(8, 0, torch.device("cuda"))).__name__ == "TritonSignProjection"
+    gradients.kernel_fault.cache_clear()
+    assert type(gradients.sign_projection(8, 0, torch.device("cuda"))).__name__ == "TritonSignProjection"
 
 
 @needs_cuda

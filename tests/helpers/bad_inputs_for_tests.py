@@ -123,7 +123,7 @@ class Spent(BaseException):
 EXPENSIVE = (
     "transformers.Trainer.train",
     "gracelib.models.decoding.TransformersEngine.tokens",
-    "gracelib.features.chunks.response_features",
+    "gracelib.features.gradients.response_features",
     "gracelib.experiment.run.run_jobs",
     "gracelib.experiment.tables.run_jobs",
     "papermill.execute_notebook",

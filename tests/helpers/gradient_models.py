@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from gracelib.features.estimators import estimator
 from gracelib.features.gradients import response_features
 from gracelib.projection import signs
 
@@ -71,8 +72,9 @@ def plain(model, examples, d=D_ROWS, seed=0):
     return dict(zip(("g", "length", "loss", "mean_prob", "grad_norm"), map(np.array, zip(*rows))))
 
 
-def features(model, examples, **options):
+def features(model, examples, params="all", projection="signs", **options):
     options = {"d": D_ROWS, "device": "cpu", "progress": False, "batch_tokens": 60, **options}
+    options = estimator(params, projection, options.get("seed", 0)) | options
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fall-back that nobody expects fails the test
         return response_features(model, examples, **options)

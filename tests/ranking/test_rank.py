@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import gracelib
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.cli.app import app
-from gracelib.features import chunks
+from gracelib.features import files, gradients
 from gracelib.features.estimators import PARAMS
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
@@ -76,7 +76,7 @@ def no_gradients(scored, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a gradient was computed")
 
-    monkeypatch.setattr(chunks, "response_features", refuse)
+    monkeypatch.setattr(gradients, "response_features", refuse)
 
 
 def rank(student, files, work, **options):
@@ -255,7 +255,7 @@ def test_a_damaged_piece_is_computed_again(llama, tmp_path, damage, capsys):
     model, _ = checkpoints.load_student(llama)
 
     def features():
-        return chunks.chunked_features(model, [([3, 4], [5, 6, 1])], ["a"], tmp_path, student="x", d=4)
+        return files.chunked_features(model, [([3, 4], [5, 6, 1])], ["a"], tmp_path, student="x", d=4)
 
     first = features()
     (piece,) = tmp_path.glob("*.safetensors")
@@ -270,34 +270,34 @@ def test_a_damaged_piece_is_computed_again(llama, tmp_path, damage, capsys):
 def test_what_a_piece_depends_on(llama, tmp_path):
     """Another seed, another width, another weight: another piece. Other shards of the same weights: the same."""
     model, _ = checkpoints.load_student(llama)
-    key = chunks.student_hash(model)
+    key = files.student_hash(model)
     model.save_pretrained(tmp_path / "shards", max_shard_size="30KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    assert chunks.student_hash(AutoModelForCausalLM.from_pretrained(tmp_path / "shards")) == key
-    assert chunks.student_hash(model.to(torch.bfloat16)) != key
+    assert files.student_hash(AutoModelForCausalLM.from_pretrained(tmp_path / "shards")) == key
+    assert files.student_hash(model.to(torch.bfloat16)) != key
     model, _ = checkpoints.load_student(llama)
     examples, names = [([3, 4], [5, 6, 1])] * 2, ["a", "b"]
 
     def pieces(**changed):
         options = {"student": key, "d": 4, **changed}
-        chunks.chunked_features(model, examples, names, tmp_path / "work", **options)
+        files.chunked_features(model, examples, names, tmp_path / "work", **options)
         return len(list((tmp_path / "work").iterdir()))
 
     counts = [pieces(), pieces(batch_tokens=5), pieces(d=5), pieces(seed=1), pieces(params="last-layer")]
     assert counts == [1, 1, 2, 3, 4]
     with torch.no_grad():
         model.model.norm.weight[0] += 1e-3
-    assert chunks.student_hash(model) != key and pieces(student=chunks.student_hash(model)) == 5
+    assert files.student_hash(model) != key and pieces(student=files.student_hash(model)) == 5
 
 
 def test_many_responses_are_cut_into_pieces(llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "MOST", 5)
-    monkeypatch.setattr(chunks, "FEWEST", 2)
+    monkeypatch.setattr(files, "MOST", 5)
+    monkeypatch.setattr(files, "FEWEST", 2)
     model, tokenizer = checkpoints.load_student(llama)
     examples = [encode_example(tokenizer, text[:40], text[40:80]) for text in TEXTS[:12]]
     done = []
     names = [*map(str, range(12))]
-    found = chunks.chunked_features(model, examples, names, tmp_path, student="x", d=4, done=done.append)
+    found = files.chunked_features(model, examples, names, tmp_path, student="x", d=4, done=done.append)
     whole = response_features(model, examples, d=4, device="cpu", progress=False)
     assert done == [5, 5, 2] and len(list(tmp_path.iterdir())) == 3
     for name, values in whole.items():
@@ -310,7 +310,7 @@ def test_many_responses_are_cut_into_pieces(llama, tmp_path, monkeypatch):
 )
 def test_a_piece_is_minutes_of_work_whatever_the_student(n_parameters, device, size):
     student = torch.nn.Linear(n_parameters, 1, bias=False, device="meta")
-    assert chunks.piece_size(student, device) == size
+    assert files.piece_size(student, device) == size
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

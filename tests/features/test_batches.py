@@ -10,11 +10,10 @@ from gracelib.jobs.paths import ROOT
 RUN = """
 import resource, sys
 import torch
-from gracelib.features import heap
 from gracelib.bench.methods import random_examples, student_of
-from gracelib.features.gradients import response_features
+from gracelib.features import batches, gradients
 if sys.argv[1] == "as it was":
-    heap.keep_freed = lambda: None
+    gradients.keep_freed = lambda: None
 torch.set_num_threads(1)
 student, examples = student_of(300_000), random_examples(256, 20, 100, 160)
 
@@ -24,11 +23,11 @@ def faults_of(work):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def features():
-    response_features(student, examples, d=64, device="cpu", progress=False)
+    gradients.response_features(student, examples, d=64, device="cpu", progress=False)
 
 features()
 again = sorted(faults_of(features) for _ in range(3))[1]
-heap.give_back()
+batches.give_back()
 print(again, faults_of(features))
 """
 
