@@ -16,7 +16,7 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.evidence import cells as tables
-from gracelib.evidence.ablations import at_setting
+from gracelib.evidence.cells import at_setting
 from gracelib.evidence.claim_measures import interval, regret_draws, resamples, spearman_draws, within
 from gracelib.experiment import tables as pipeline
 from gracelib.experiment.plan import compared_at

@@ -1,7 +1,7 @@
 """The numbers behind the ablation figures: one correlation after another, each from cells that were scored once.
 
 Why apart from the drawing: a value printed in a picture, its caption and its table is computed here, once. Every
-correlation is signed Spearman (good is positive) with the bootstrap over teachers of `resample`; where one is undefined
+correlation is signed Spearman (good is positive) with the bootstrap over teachers of `ranks`; where one is undefined
 the row is NaN and `note` says why.
 """
 
@@ -13,11 +13,9 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.evidence import cells as tables
-from gracelib.evidence.ranks import FEW_CLUSTERS, DegenerateError, spearman
-from gracelib.evidence.resample import spearman_many, teacher_interval
+from gracelib.evidence.cells import KEY, at_setting, correlation, difference
+from gracelib.evidence.ranks import FEW_CLUSTERS, spearman_known, spearman_many
 
-KEY = ["task", "student", "teacher", "temperature"]
 SETTING = ("n", "m", "d", "n_folds", "nu", "power")
 READINGS = {"cells": "60% of the cells", "teachers": "60% of the teachers"}
 #: Which scores are set against which students in figure 16.
@@ -26,43 +24,6 @@ PAIRINGS = {
     "filtered": "filtered students, same scores",
     "rescored": "filtered students, scores of filtered responses",
 }
-
-
-def correlation(score, accuracy, teacher, direction: str) -> dict:
-    """Signed Spearman over the cells where the score is defined: spearman, low, high, cells, teachers, note."""
-    return difference((score, accuracy), None, teacher, direction)
-
-
-def difference(first: tuple, second: tuple | None, teacher, direction: str) -> dict:
-    """As `correlation`, of the second (score, accuracy) pair minus the first, on the same resamples of teachers.
-
-    Over the cells where both are defined; `second` None: the first pair's correlation alone.
-    """
-    pairs = [[np.asarray(column, float) for column in pair] for pair in (first, second) if pair is not None]
-    there = ~np.isnan(np.array([column for pair in pairs for column in pair])).any(0)
-    pairs, teacher = [[column[there] for column in pair] for pair in pairs], np.asarray(teacher, str)[there]
-    row = {
-        "spearman": np.nan,
-        "low": np.nan,
-        "high": np.nan,
-        "cells": int(there.sum()),
-        "teachers": len(set(teacher)),
-        "note": "",
-    }
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        values = [spearman_many(x, y, direction, counts) for x, y in pairs]
-        return values[0] if second is None else values[1] - values[0]
-
-    try:
-        values = [spearman(x, y, direction) for x, y in pairs]
-        row["spearman"] = values[0] if second is None else values[1] - values[0]
-        if row["teachers"] < 2:
-            return row | {"note": "one teacher: no interval"}
-        row["low"], row["high"] = teacher_interval(statistic, teacher, tables.N_BOOT, tables.SEED)
-    except DegenerateError as error:
-        row["note"] = f"{'no interval' if np.isfinite(row['spearman']) else 'undefined'}: {error}"
-    return row
 
 
 def few(rows: pd.DataFrame) -> str:
@@ -115,34 +76,18 @@ def filtered_correlations(cells: pd.DataFrame, filtered: pd.DataFrame, scores: S
     )
     made, teacher = [], pairs["teacher"]
     for score in scores:
-        rule, old = SCORES[score].direction, (pairs[score], pairs["unfiltered"])
-        again = pairs[f"{score}_again"] if f"{score}_again" in pairs else pairs[score]
-        own = {"unfiltered": old, "filtered": (pairs[score], pairs["filtered"]), "rescored": (again, pairs["filtered"])}
-        for pairing, columns in own.items():
-            row = {
-                "score": score,
-                "label": SCORES[score].label,
-                "pairing": pairing,
-                **correlation(*columns, teacher, rule),
-            }
-            moved = (
-                {"spearman": 0.0, "low": 0.0, "high": 0.0}
-                if pairing == "unfiltered"
-                else difference(old, columns, teacher, rule)
-            )
+        rule, again = SCORES[score].direction, pairs.get(f"{score}_again", pairs[score])
+        old, new = (pairs[score], pairs["unfiltered"], rule), (pairs[score], pairs["filtered"], rule)
+        for pairing, own in {"unfiltered": old, "filtered": new, "rescored": (again, pairs["filtered"], rule)}.items():
+            moved = {"spearman": 0.0, "low": 0.0, "high": 0.0}
+            if pairing != "unfiltered":
+                moved = difference(old, own, teacher)
+            row = {"score": score, "label": SCORES[score].label, "pairing": pairing} | difference(own, None, teacher)
             made.append(row | {"change": moved["spearman"], "change_low": moved["low"], "change_high": moved["high"]})
     return pd.DataFrame(made)
 
 
 # --- settings of the score -----------------------------------------------------------------------------------
-
-
-def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
-    """Rows of `measures.grid` with those values of the columns `SETTING`, whatever the others are."""
-    keep = np.ones(len(grid), bool)
-    for column, value in fixed.items():
-        keep &= np.isclose(grid[column], value, rtol=1e-9)
-    return grid[keep]
 
 
 def grid_correlations(
@@ -186,8 +131,8 @@ def setting_change(
         joined = own[[*KEY, "average_at_k"]].merge(rows[[*KEY, "grace"]], on=KEY)
         if len(joined) != len(own):
             return None
-        pair.append((joined["grace"], joined["average_at_k"]))
-    return difference(*pair, own["teacher"], "lower")
+        pair.append((joined["grace"], joined["average_at_k"], "lower"))
+    return difference(*pair, own["teacher"])
 
 
 # --- random subsets ------------------------------------------------------------------------------------------
@@ -207,13 +152,7 @@ def subset_correlations(
     for reading, drawn in _subsets(code, len(names), share, n_sets, seed).items():
         distinct = len(np.unique(drawn, axis=0))
         for score in scores:
-            x = rows[score].to_numpy(float)
-            there = ~np.isnan(x)
-            values = (
-                spearman_many(x[there], y[there], SCORES[score].direction, drawn[:, there])
-                if there.any()
-                else np.full(n_sets, np.nan)
-            )
+            values = spearman_many(rows[score], y, SCORES[score].direction, drawn)
             made.append(
                 pd.DataFrame(
                     {
@@ -249,11 +188,7 @@ def subset_summary(subsets: pd.DataFrame, rows: pd.DataFrame, scores: Sequence[s
         for score in scores:
             values = wide[score].dropna().to_numpy()
             low, median, high, lowest = np.quantile(values, (0.025, 0.5, 0.975, 0)) if len(values) else (np.nan,) * 4
-            there = rows[score].notna()
-            try:
-                whole, note = spearman(rows[score][there], rows["average_at_k"][there], SCORES[score].direction), ""
-            except DegenerateError as error:
-                whole, note = np.nan, f"undefined: {error}"
+            whole, reason = spearman_known(rows[score], rows["average_at_k"], SCORES[score].direction)
             ahead = (wide[score] >= top - 1e-12)[top.notna()]
             made.append(
                 {
@@ -267,7 +202,7 @@ def subset_summary(subsets: pd.DataFrame, rows: pd.DataFrame, scores: Sequence[s
                     "lowest": lowest,
                     "subsets": len(values),
                     "best_share": float(ahead.mean()) if len(ahead) else np.nan,
-                    "note": note,
+                    "note": f"undefined: {reason}" if reason else "",
                 }
             )
     table = pd.DataFrame(made)

@@ -7,17 +7,24 @@ correlation is undefined (two cells, a constant column) the row says why instead
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.drawing.style import family
-from gracelib.evidence.ranks import FEW_CLUSTERS, DegenerateError, regret, spearman
-from gracelib.evidence.resample import Statistic, regret_many, spearman_many, teacher_interval
+from gracelib.evidence import ranks
+from gracelib.evidence.ranks import (
+    FEW_CLUSTERS,
+    DegenerateError,
+    bootstrap,
+    regret,
+    regret_many,
+    spearman,
+    spearman_known,
+    spearman_many,
+)
 from gracelib.paper.reported import setting_name, setting_values
 
 MAIN_SCORES = (
@@ -32,8 +39,20 @@ MAIN_SCORES = (
 )
 ACCURACIES = {"average_at_k": "Average@{k}", "best_of": "best-of-{k}", "greedy": "greedy accuracy"}
 ACCURACY_SE = {"average_at_k": "average_se"}  #: the column with the standard error of an accuracy, where there is one
-N_BOOT, SEED = 1000, 0
+KEY = ["task", "student", "teacher", "temperature"]  #: of a cell
 _KEYS = ("task", "student", "teacher", "manner", "temperature")
+#: Column of the cells -> column of the table `grid`. Other scores are not in the grid and are dropped at another d.
+GRID_SCORES = {
+    "grace": "grace",
+    "grace_variance": "variance",
+    "grace_bias": "bias",
+    "grace_cross": "cross",
+    "g_vendi": "g_vendi",
+    "g_norm": "g_norm",
+    "g_var": "g_var",
+}
+_FREE_OF_D = ("student_loss", "teacher_accuracy", "mean_length")
+_RULE = "the teacher whose responses this student finds most familiar (lowest student loss, mean over temperatures)"
 PAPER_SETTING, PAPER_SPEARMAN, PAPER_REGRET = "paper setting", "paper spearman |rho|", "paper regret (points)"
 
 
@@ -49,7 +68,7 @@ def select(
     """The cells of one student on one task, checked and sorted by teacher and temperature, with the columns that
     are needed.
 
-    `cells` as `tables.cells` gives it; `temperature` keeps one; `leave_out` drops a family (a known family
+    `cells` as `tables.cells` gives it; `temperature` keeps one; `leave_out` drops a family (one
     that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
     """
     for name in scores:
@@ -62,8 +81,6 @@ def select(
             f"the table of cells lacks the column(s) {', '.join(missing)}: use the table that "
             "pipeline.cells(scale) returns, and run `make figures` again if results/students.csv is older than the code"
         )
-    for name in (*dict.fromkeys(cells["manner"]), *([leave_out] if leave_out is not None else [])):
-        family(name)
     rows = cells[cells["student"] == student]
     if rows.empty:
         raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}")
@@ -118,7 +135,7 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
         notes = [] if there.all() else [f"defined in {there.sum()} of {len(there)} cells"]
         teachers = rows["teacher"].to_numpy(str)[there]
         rho, points, reasons = _statistics(
-            tuple(value[there]), tuple(y[there]), tuple(teachers), score.direction, N_BOOT
+            tuple(value[there]), tuple(y[there]), tuple(teachers), score.direction, ranks.N_BOOT
         )
         lost = 100 * float(y.max() - y[there].max()) if there.any() else np.nan  # cells the score cannot select
         picked = rows[there].iloc[list(points[3])] if there.any() else rows[:0]
@@ -171,7 +188,7 @@ def _statistics(score: tuple, y: tuple, teacher: tuple, direction: str, n_boot: 
         if not spread:
             return nan
         try:
-            return _interval(lambda counts: many(x, accuracy, direction, counts), teacher, n_boot)
+            return bootstrap(lambda counts: many(x, accuracy, direction, counts), teacher, n_boot)
         except DegenerateError as error:
             reasons.append(f"no interval: {error}")
             return nan
@@ -190,77 +207,35 @@ def _statistics(score: tuple, y: tuple, teacher: tuple, direction: str, n_boot: 
     return rho, points, reasons
 
 
-def _interval(statistic: Statistic, teacher: Sequence, n_boot: int) -> tuple[float, float]:
-    """The bootstrap interval over teachers; that they are few is said in a note or caption."""
-    return teacher_interval(statistic, teacher, n_boot, SEED)
+def correlation(score, accuracy, teacher, direction: str) -> dict:
+    """Signed Spearman over the cells where the score is defined: spearman, low, high, cells, teachers, note."""
+    return difference((score, accuracy, direction), None, teacher)
 
 
-@dataclass(frozen=True)
-class PairedSpearman:
-    """Two scores on the same cells: how alike they order them, and which one orders the students better."""
+def difference(first: tuple, second: tuple | None, teacher) -> dict:
+    """As `correlation`, of the second (score, accuracy, direction) minus the first, on the same resamples of teachers.
 
-    a: str
-    b: str
-    agreement: float  #: Spearman of the two scores over cells, each oriented by its direction
-    spearman_a: float  #: signed, with accuracy
-    spearman_b: float
-    difference: float  #: spearman_a - spearman_b
-    low: float  #: 95% interval of the difference, both scores on the same resample of teachers
-    high: float
-    cells: int  #: in which both scores are defined
-    teachers: int
-    note: str = ""  #: why the numbers are NaN, where they are
-
-    @property
-    def apart(self) -> bool:
-        """The interval of the difference excludes zero."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        a, b = SCORES[self.a].label, SCORES[self.b].label
-        if self.note:
-            return f"{a} and {b} cannot be compared on these cells: {self.note}."
-        verdict = (
-            f"{a if self.difference > 0 else b} orders the students better here"
-            if self.apart
-            else "these data cannot tell which one orders the students better"
-        )
-        return (
-            f"{a} and {b} order the cells with rank agreement {self.agreement:.2f} ({self.cells} cells of "
-            f"{self.teachers} teachers). Signed Spearman with accuracy: {a} {self.spearman_a:+.2f}, {b} "
-            f"{self.spearman_b:+.2f}; difference {self.difference:+.2f}, 95% interval over teachers "
-            f"[{self.low:+.2f}, {self.high:+.2f}]: {verdict}."
-        )
-
-
-def paired_spearman_difference(
-    cells: pd.DataFrame, student: str, a: str, b: str, *, leave_out: str | None = None, n_boot: int | None = None
-) -> PairedSpearman:
-    """Signed Spearman of score `a` minus that of `b` with Average@k, with an interval that resamples teachers.
-
-    Both scores see the same resample, so what a resample does to both cancels. Over the cells where both are defined.
-    `n_boot` None: as in the tables. NaN with the reason in `note` where a correlation is undefined or there is one
-    teacher only.
+    Over the cells where both are defined; `second` None: the first one's correlation alone.
     """
-    rows = select(cells, student, (a, b), leave_out=leave_out).dropna(subset=[a, b])
-    teachers = rows["teacher"].to_numpy(str)
-    size, undefined = (len(rows), len(set(teachers))), (np.nan,) * 6
-    if size[1] < 2:
-        return PairedSpearman(a, b, *undefined, *size, f"{size[1]} teacher(s), nothing to resample")
-    columns = [rows[name].to_numpy(float) for name in (a, b, "average_at_k")]
-    x, y, accuracy = columns
+    triples = [triple for triple in (first, second) if triple is not None]
+    pairs = [[np.asarray(column, float) for column in triple[:2]] for triple in triples]
+    there = ~np.isnan([column for pair in pairs for column in pair]).any(0)
+    teacher = np.asarray(teacher, str)[there]
+    row = {"spearman": np.nan, "low": np.nan, "high": np.nan}
+    row |= {"cells": int(there.sum()), "teachers": len(set(teacher)), "note": ""}
 
-    def difference(counts: np.ndarray) -> np.ndarray:
-        in_a, in_b = (spearman_many(s, accuracy, SCORES[name].direction, counts) for s, name in ((x, a), (y, b)))
-        return in_a - in_b
+    def value(correlate, *counts):
+        found = [correlate(x[there], y[there], triple[2], *counts) for (x, y), triple in zip(pairs, triples, strict=True)]
+        return found[0] if second is None else found[1] - found[0]
 
-    same = 1 if SCORES[a].direction == SCORES[b].direction else -1
     try:
-        rho = [spearman(s, accuracy, SCORES[name].direction) for s, name in ((x, a), (y, b))]
-        interval = _interval(difference, teachers, N_BOOT if n_boot is None else n_boot)
-        return PairedSpearman(a, b, same * spearman(x, y, "higher"), *rho, rho[0] - rho[1], *interval, *size)
+        row["spearman"] = value(spearman)
+        if row["teachers"] < 2:
+            return row | {"note": "one teacher: no interval"}
+        row["low"], row["high"] = bootstrap(lambda counts: value(spearman_many, counts), teacher)
     except DegenerateError as error:
-        return PairedSpearman(a, b, *undefined, *size, str(error))
+        row["note"] = f"{'no interval' if np.isfinite(row['spearman']) else 'undefined'}: {error}"
+    return row
 
 
 def main_table(
@@ -280,3 +255,66 @@ def main_table(
         known = {} if leave_out is not None else setting_values("main table", quantity, task, student)
         table[column] = [known[s].text if s in known else "" for s in table["score"]]
     return table
+
+
+# --- the cells of a setting, seen otherwise: what changes is the table that goes in -------------------------------
+
+
+def default_setting(config: Run) -> dict[str, float]:
+    """A scale's own setting of everything that the ablation grid varies."""
+    names = {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds}
+    return names | {"nu": config.nu, "power": 1.0}
+
+
+def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
+    """Rows of `measures.grid` with those values of the columns of `default_setting`, whatever the others are."""
+    keep = np.ones(len(grid), bool)
+    for column, value in fixed.items():
+        keep &= np.isclose(grid[column], value, rtol=1e-9)
+    return grid[keep]
+
+
+def at_d(cells: pd.DataFrame, grid: pd.DataFrame, setting: Mapping[str, float], d: int) -> pd.DataFrame:
+    """The cells with their scores taken at `d` projection rows from the ablation grid, all else at the scale's setting.
+
+    `cells` from `tables.cells`, `grid` from `measures.grid`, `setting` the scale's (`default_setting`). Accuracies stay; the scores the grid does not have are
+    dropped, and so are students it was not computed for. ValueError if the grid has no such d, or lacks a cell.
+    """
+    rows = at_setting(grid, {column: value for column, value in setting.items() if column != "d"})
+    here = rows[rows["d"] == d].drop_duplicates(KEY)
+    scored = cells.merge(
+        here[[*KEY, *GRID_SCORES.values()]].rename(columns={v: k for k, v in GRID_SCORES.items()}),
+        on=KEY,
+        suffixes=("_default", ""),
+    )
+    if scored.empty:
+        raise ValueError(f"the grid has no row with d = {d} for these cells: it has d = {sorted(set(rows['d']))}")
+    expected = cells["student"].isin(scored["student"]).sum()
+    if len(scored) != expected:
+        raise ValueError(
+            f"the grid has {len(scored)} of {expected} cells at d = {d}: run `make figures` again, it is older"
+        )
+    stale = {c for c in cells if c in SCORES and c not in GRID_SCORES and c not in _FREE_OF_D}
+    return scored[[c for c in cells if c not in stale]]
+
+
+def most_familiar(cells: pd.DataFrame, student: str) -> str:
+    """The teacher with the lowest student loss, mean over its temperatures. ValueError without cells of the student."""
+    own = cells[cells["student"] == student]
+    if own.empty:
+        raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}")
+    return str(own.groupby("teacher")["student_loss"].mean().idxmin())
+
+
+def leave_out_teacher(cells: pd.DataFrame, student: str) -> tuple[pd.DataFrame, str]:
+    """The cells without the teacher most familiar to the student (figures 24 and 25), and a caption's sentence on it.
+
+    The paper leaves out Qwen2.5-1.5B-Instruct, a teacher that exists here under no name, so the choice follows a rule
+    that uses no accuracy. A single teacher is kept: without it nothing would be drawn, and the sentence says so.
+    """
+    name = most_familiar(cells, student)
+    if cells.loc[cells["student"] == student, "teacher"].nunique() == 1:
+        return cells, f"{name} is the only teacher: nothing was left out."
+    return cells[cells["teacher"] != name].reset_index(drop=True), (
+        f"Left out: {name}, {_RULE}; the paper leaves out Qwen2.5-1.5B-Instruct."
+    )

@@ -1,6 +1,6 @@
 """Choices under a constraint: one teacher's temperatures, one family, a size budget; the numbers behind figures 6 to 25.
 
-Why apart from `tables`: there every cell is a candidate. A practitioner often has fewer: the teacher is given and only
+Why apart from `cells`: there every cell is a candidate. A practitioner often has fewer: the teacher is given and only
 its temperature is free, or the teacher must be small, or of one family. Each function here restricts the candidates
 first and then asks the same two questions, how well a score orders them and what its first choice costs. Random choice
 stands beside the scores everywhere, because regrets shrink with the candidates, whoever chooses.
@@ -10,22 +10,20 @@ Intervals resample teachers, as everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.evidence import cells as tables
-from gracelib.evidence.ranks import DegenerateError, regret, spearman
-from gracelib.evidence.resample import teacher_interval
+from gracelib.evidence.ranks import interval, mean_many, regret_many, spearman_known
 
 RANDOM = "random"  #: in the place of a score: a candidate drawn at random, its expected regret
 #: The paper's budget in whose place a width stands; at the paper's scale the column holds the budgets themselves.
 PAPER_BUDGETS = {40: "3B", 64: "10B", 96: "30B", 3: "3B", 10: "10B", 30: "30B"}
 _ACCURACY = "average_at_k"
-_NAN = float("nan")
 
 
 def choice_cells(cells: pd.DataFrame, student: str, scores: Sequence[str]) -> pd.DataFrame:
@@ -41,73 +39,17 @@ def label(score: str) -> str:
     return "Random choice" if score == RANDOM else SCORES[score].label
 
 
-Statistic = Callable[
-    [np.ndarray], np.ndarray
-]  #: how often each teacher is drawn (B, teachers) -> (B,), NaN where undefined
+def regrets(rows: pd.DataFrame, score: str, counts: np.ndarray | None = None) -> np.ndarray:
+    """Regret in points of a score, or `RANDOM`, in resamples of the cells; `counts` (resamples, cells), None: as they are.
 
-
-def interval(statistic: Statistic, n_teachers: int) -> tuple[float, float]:
-    """95% interval over resampled teachers; NaN, NaN for fewer than two, or when nearly every resample is undefined."""
-    if n_teachers < 2:
-        return _NAN, _NAN
-    try:
-        return teacher_interval(statistic, np.arange(n_teachers), tables.N_BOOT, tables.SEED)
-    except DegenerateError:
-        return _NAN, _NAN
-
-
-def mean_of(values: np.ndarray) -> Statistic:
-    """The mean over drawn teachers of one value each, `values` (teachers,), over those where it is defined."""
-    defined = np.isfinite(values)
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        n = counts @ defined
-        return np.where(n, counts @ np.where(defined, values, 0.0) / np.maximum(n, 1), np.nan)
-
-    return statistic
-
-
-@dataclass(frozen=True)
-class Firsts:
-    """Per teacher: the best value of a score, the accuracies of the cells that have it, the best accuracy of all."""
-
-    top: np.ndarray
-    accuracy: np.ndarray  #: summed over the cells with the top value
-    n: np.ndarray  #: how many have it
-    best: np.ndarray
-
-    def regret(self, counts: np.ndarray, member: np.ndarray | None = None) -> np.ndarray:
-        """Regret in points among the teachers drawn (B, teachers) that are `member` (teachers,); NaN where none is."""
-        inside = (counts > 0) if member is None else (counts > 0) & member
-        top = np.where(inside, self.top, -np.inf)
-        first = counts * ((top == top.max(1, keepdims=True)) & np.isfinite(top))
-        n = first @ self.n
-        got = first @ self.accuracy / np.maximum(n, 1)
-        best = np.where(inside, self.best, -np.inf).max(1)
-        return np.where(n > 0, 100 * np.maximum(0.0, np.where(n > 0, best, got) - got), np.nan)
-
-    def all(self, member: np.ndarray | None = None) -> float:
-        """The regret among all teachers, or all that are `member`."""
-        return float(self.regret(np.ones((1, len(self.top))), member)[0])
-
-
-def firsts(rows: pd.DataFrame, score: str) -> Firsts:
-    """What regrets of a score over any set of whole teachers need; teachers in the order of their names.
-
-    A cell where the score is undefined cannot be selected, and still counts as what could have been had. `RANDOM`
-    selects every cell, so that its regret is the expected one.
+    A cell where the score is undefined cannot be selected, and still counts as what could have been had. `RANDOM` selects
+    every cell, so that its regret is the expected one.
     """
-    y = rows[_ACCURACY].to_numpy(float)
-    value = np.zeros(len(rows))
+    value, direction = np.zeros(len(rows)), "lower"
     if score != RANDOM:
-        value = rows[score].to_numpy(float) * (-1 if SCORES[score].direction == "lower" else 1)
-        value = np.where(np.isnan(value), -np.inf, value)
-    names, code = np.unique(rows["teacher"].to_numpy(str), return_inverse=True)
-    top, best = np.full((2, len(names)), -np.inf)
-    np.maximum.at(top, code, value)
-    np.maximum.at(best, code, y)
-    at = (value == top[code]).astype(float)
-    return Firsts(top, np.bincount(code, at * y), np.bincount(code, at), best)
+        value, direction = rows[score].to_numpy(float), SCORES[score].direction
+    counts = np.ones((1, len(rows))) if counts is None else counts
+    return regret_many(value, rows[_ACCURACY].to_numpy(float), direction, counts)
 
 
 def _selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -148,19 +90,12 @@ def temperature_choices(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFra
         own = own.reset_index(drop=True)
         t, y = own["temperature"].to_numpy(float), own[_ACCURACY].to_numpy(float)
         for score in (*scores, RANDOM):
-            chosen, note, rho = _selected(own, score), "", np.nan
-            if score == RANDOM:
-                points = 100 * (y.max() - y.mean())
-            elif chosen.empty:
-                points, note = np.nan, "the score is undefined in every cell"
-            else:
-                there, direction = own[score].notna().to_numpy(), SCORES[score].direction
-                lost = 100 * (y.max() - y[there].max())  # cells the score cannot select
-                points = regret(own[score][there], y[there], direction).points + lost
-                try:
-                    rho = spearman(own[score][there], y[there], direction)
-                except DegenerateError as error:
-                    note = f"Spearman undefined: {error}"
+            chosen, rho, note = _selected(own, score), np.nan, ""
+            if chosen.empty and score != RANDOM:
+                note = "the score is undefined in every cell"
+            elif score != RANDOM:
+                rho, reason = spearman_known(own[score], y, SCORES[score].direction)
+                note = f"Spearman undefined: {reason}" if reason else ""
             picked = float(chosen["temperature"].min()) if len(chosen) else np.nan
             ends = len(t) > 1
             made.append(
@@ -172,7 +107,7 @@ def temperature_choices(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFra
                     "label": label(score),
                     "picked": picked,
                     "best": float(t[y == y.max()].min()),
-                    "regret_points": points,
+                    "regret_points": regrets(own, score)[0],
                     "coldest": bool(ends and picked == t.min()),
                     "hottest": bool(ends and picked == t.max()),
                     "spearman": rho,
@@ -190,9 +125,11 @@ def over_teachers(choices: pd.DataFrame, column: str) -> pd.DataFrame:
     """
     made = []
     for score, own in choices.groupby("score", sort=False):
-        values = own.sort_values("teacher")[column].to_numpy(float)
+        own = own.sort_values("teacher")
+        values, low, high = own[column].to_numpy(float), np.nan, np.nan
         defined = values[np.isfinite(values)]
-        low, high = interval(mean_of(values), len(values)) if len(defined) > 1 else (np.nan, np.nan)
+        if len(defined) > 1:
+            low, high = interval(partial(mean_many, values), own["teacher"])
         made.append(
             {
                 "score": score,
@@ -233,17 +170,16 @@ def budget_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     made = []
     for width in sorted(set(rows["width"])):
         inside = rows[rows["width"] <= width].reset_index(drop=True)
-        first, n = firsts(inside, RANDOM), inside["teacher"].nunique()
-        low, high = interval(first.regret, n)
+        low, high = interval(partial(regrets, inside, RANDOM), inside["teacher"])
         blind = {
             "score": RANDOM,
             "label": label(RANDOM),
-            "regret_points": first.all(),
+            "regret_points": regrets(inside, RANDOM)[0],
             "regret_low": low,
             "regret_high": high,
             "selected": "",
             "cells": len(inside),
-            "teachers": n,
+            "teachers": inside["teacher"].nunique(),
             "note": "",
         }
         table = pd.concat([tables.score_rows(inside, scores), pd.DataFrame([blind])], ignore_index=True)
@@ -261,21 +197,18 @@ def family_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     interval: the mean regret of the first score minus this one's on the same resamples, negative when the first costs
     less. A single family gets no interval: its teachers are too few to resample.
     """
-    made, teachers = [], rows.drop_duplicates("teacher").sort_values("teacher")
-    families = list(dict.fromkeys(rows["manner"]))
-    members = [(teachers["manner"] == f).to_numpy() for f in families]
-    n, everyone, statistics = len(teachers), np.ones((1, len(teachers))), {}
+    made, everyone = [], np.ones((1, len(rows)))
+    families = {name: (rows["manner"] == name).to_numpy() for name in dict.fromkeys(rows["manner"])}
     for score in (*scores, RANDOM):
-        first = firsts(rows, score)
-        for name, member in zip(families, members, strict=True):
-            own = rows[rows["manner"] == name]
+        for name, member in families.items():
+            own = rows[member]
             picked = _selected(own, score)
             made.append(
                 {
                     "family": name,
                     "score": score,
                     "label": label(score),
-                    "regret_points": first.all(member),
+                    "regret_points": regrets(own, score)[0],
                     "regret_se_points": tables.regret_se(own, picked),
                     "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
                     "cells": len(own),
@@ -283,33 +216,30 @@ def family_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
                 }
             )
 
-        def mean(counts: np.ndarray, first=first) -> np.ndarray:
-            regrets = np.stack([first.regret(counts, member) for member in members])  # (families, B)
-            defined = np.isfinite(regrets)
-            n_defined = defined.sum(0)
-            return np.where(n_defined, np.where(defined, regrets, 0).sum(0) / np.maximum(n_defined, 1), np.nan)
+    def mean(score: str, counts: np.ndarray) -> np.ndarray:
+        inside = np.stack([regrets(rows, score, counts * member) for member in families.values()])  # (families, resamples)
+        n = np.isfinite(inside).sum(0)
+        return np.where(n, np.nansum(inside, axis=0) / np.maximum(n, 1), np.nan)
 
-        statistics[score] = mean
-    for score, mean in statistics.items():
+    def minus(score: str, counts: np.ndarray) -> np.ndarray:
+        return mean(scores[0], counts) - mean(score, counts)
 
-        def minus(counts: np.ndarray, mean=mean) -> np.ndarray:
-            return statistics[scores[0]](counts) - mean(counts)
-
-        low, high = interval(mean, n)
-        minus_low, minus_high = interval(minus, n)
+    for score in (*scores, RANDOM):
+        low, high = interval(partial(mean, score), rows["teacher"])
+        minus_low, minus_high = interval(partial(minus, score), rows["teacher"])
         made.append(
             {
                 "family": "mean",
                 "score": score,
                 "label": label(score),
-                "regret_points": float(mean(everyone)[0]),
+                "regret_points": float(mean(score, everyone)[0]),
                 "regret_low": low,
                 "regret_high": high,
-                "first_minus_this": float(minus(everyone)[0]),
+                "first_minus_this": float(minus(score, everyone)[0]),
                 "minus_low": minus_low,
                 "minus_high": minus_high,
                 "cells": len(rows),
-                "teachers": n,
+                "teachers": rows["teacher"].nunique(),
                 "note": f"{len(families)} families",
             }
         )

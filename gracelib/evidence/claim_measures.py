@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from gracelib.evidence.resample import regret_many, spearman_many
+from gracelib.evidence.ranks import regret_many, spearman_many
 
 LEVEL = 0.95
 ENOUGH_DEFINED = 0.5  #: share of resamples on which a statistic must be defined for its interval to be told

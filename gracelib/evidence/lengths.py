@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gracelib.evidence.cells import N_BOOT, SEED, score_rows, select
+from gracelib.evidence import ranks
+from gracelib.evidence.ranks import percentiles
 
 POWERS = (0, 1, 2)
 PRODUCTS = {0: "mean_norm", 1: "mean_norm_log", 2: "mean_norm_log2"}  #: columns of `feature_measures.lengths`
@@ -57,7 +58,7 @@ def length_relation(bins: pd.DataFrame) -> pd.DataFrame:
     for level in ("within", "between", "all"):
         point, drawn = _level(part, np.ones((1, draws.shape[1])), level), _level(part, draws, level)
         several = draws.shape[1] > 1
-        low, high = _quantiles(drawn["exponent"][:, None])[:, 0] if several else (np.nan, np.nan)
+        low, high = percentiles(drawn["exponent"]) if several else (np.nan, np.nan)
         flattest = int(point["spread"][0].argmin()) if np.isfinite(point["exponent"][0]) else -1
         agree = float((drawn["spread"].argmin(1) == flattest).mean()) if several and flattest >= 0 else np.nan
         rows.append(
@@ -92,8 +93,9 @@ def _sums(bins: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def _resamples(teachers: int) -> np.ndarray:
-    """How often each teacher is in each resample, (N_BOOT, teachers)."""
-    return np.random.default_rng(SEED).multinomial(teachers, np.full(teachers, 1 / teachers), size=N_BOOT)
+    """How often each teacher is in each resample, (N_BOOT, teachers); drawn as counts, so not the draws of `ranks`."""
+    rng = np.random.default_rng(ranks.SEED)
+    return rng.multinomial(teachers, np.full(teachers, 1 / teachers), size=ranks.N_BOOT)
 
 
 def _level(part: dict, draws: np.ndarray, level: str) -> dict[str, np.ndarray]:
@@ -110,15 +112,6 @@ def _level(part: dict, draws: np.ndarray, level: str) -> dict[str, np.ndarray]:
     xx, yy = (np.where(square[:, i] > 1e-12, square[:, i], np.nan) for i in (0, 1))  # NaN: it does not vary
     xy = cross[:, 1]
     return {"exponent": -xy / xx, "explained": xy**2 / (xx * yy), "spread": np.sqrt(square[:, 1:])}
-
-
-def _quantiles(draws: np.ndarray) -> np.ndarray:
-    """2.5% and 97.5% down the columns, (2, columns); NaN in a column with fewer than half of its draws."""
-    found = np.full((2, draws.shape[1]), np.nan)
-    good = np.isfinite(draws).mean(0) >= 0.5
-    if good.any():
-        found[:, good] = np.nanquantile(draws[:, good], [0.025, 0.975], axis=0)
-    return found
 
 
 def pooled(bins: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +133,7 @@ def _band(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.full((2, values.shape[1]), np.nan)
     draws = _resamples(len(values))
     with np.errstate(invalid="ignore", divide="ignore"):  # a bin that no drawn teacher has
-        return _quantiles((draws @ values) / (draws @ weights))
+        return percentiles((draws @ values) / (draws @ weights))
 
 
 def profiles(bins: pd.DataFrame) -> pd.DataFrame:
@@ -202,31 +195,3 @@ def curves(pool: pd.DataFrame) -> pd.DataFrame:
             r2 = 1 - (w * (y - a * shape) ** 2).sum() / (w * (y - np.average(y, weights=w)) ** 2).sum()
         rows.append({"curve": name, "factor": a, "exponent": b, "r_squared": r2})
     return pd.DataFrame(rows)
-
-
-def power_correlations(
-    cells: pd.DataFrame, grid: pd.DataFrame, student: str, setting: dict[str, float]
-) -> pd.DataFrame:
-    """GRACE's signed Spearman with accuracy by the power of log|y| in h, one row a (reading, power).
-
-    `cells` as `tables.cells`, `grid` as `measures.grid`, `setting` its default n, m, d, n_folds and nu. Readings: the
-    final version's total and the submission's centred score. Columns: reading, power, spearman, low, high (95% over
-    teachers), cells, note. ValueError if the grid lacks a power of some cell.
-    """
-    key = ["task", "student", "teacher", "temperature"]
-    at = np.logical_and.reduce([np.isclose(grid[k], v) for k, v in setting.items()])
-    found = []
-    for power in POWERS:
-        own = grid.loc[at & np.isclose(grid["power"], power), [*key, "grace", "variance"]]
-        rows = cells[cells["student"] == student].drop(columns=["grace", "grace_variance"])
-        rows = rows.merge(own.rename(columns={"variance": "grace_variance"}), on=key, how="left", validate="1:1")
-        if rows["grace"].isna().any():
-            raise ValueError(
-                f"the grid has no power {power} for {rows['grace'].isna().sum()} of {len(rows)} cells of student "
-                f"{student!r} at {setting}"
-            )
-        scores = score_rows(select(rows, student, ("grace", "grace_variance")), ("grace", "grace_variance"))
-        scores.insert(0, "reading", ["final (uncentred)", "submission (centred)"])
-        found.append(scores.assign(power=power))
-    columns = ["reading", "power", "spearman", "low", "high", "cells", "note"]
-    return pd.concat(found, ignore_index=True).sort_values("reading", kind="stable")[columns].reset_index(drop=True)
