@@ -16,6 +16,7 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.evidence import cells as tables
+from gracelib.evidence import ranks
 from gracelib.evidence.cells import at_setting
 from gracelib.evidence.claim_measures import interval, regret_draws, resamples, spearman_draws, within
 from gracelib.experiment import tables as pipeline
@@ -74,7 +75,7 @@ class World:
     def __init__(self, scale: str):
         self.scale, self.config = scale, get_scale(scale)
         self.cells, self._frames = pipeline.cells(scale), {}
-        self.resamples = resamples(self.cells["teacher"].unique(), tables.N_BOOT, tables.SEED)
+        self.resamples = resamples(self.cells["teacher"].unique(), ranks.N_BOOT, ranks.SEED)
         self.labels = self.resamples.labels
 
     def frame(self, where: str = "first") -> pd.DataFrame:

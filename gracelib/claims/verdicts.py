@@ -17,7 +17,6 @@ from gracelib.claims.measured import Measured, NotHere, World, shown
 from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Claim
 from gracelib.drawing.saving import Drawn
 from gracelib.evidence import cells as tables
-from gracelib.evidence.cells import paired_spearman_difference
 from gracelib.evidence.claim_measures import between, reliability, spearman_draws, within
 from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.experiment.scales import SCALES
@@ -117,7 +116,7 @@ def _caption(world: World, counts: dict[str, int], others: list[World]) -> str:
 
 
 class _Reasons(dict):
-    """Short reasons by `Claim.look`, computed once each; what is no question of `looked_into` is a pointer."""
+    """Short reasons by `Claim.look`, computed once each; what is no question of this module is a pointer."""
 
     def __init__(self, world: World):
         super().__init__()
@@ -211,45 +210,6 @@ def _ceiling(frame: pd.DataFrame) -> str:
         else f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
         "a rough guide that overstates the noise: the students of a teacher answer the same problems"
     )
-
-
-def looked_into(cells: pd.DataFrame, student: str, max_directions: int) -> pd.DataFrame:
-    """Candidate reasons for claims that fail, each a question with its numbers; columns question, answer.
-
-    `cells` as `tables.cells`, of one task; `max_directions` = min(d, n m). ValueError for an unknown student.
-    """
-    tables.select(cells, student, ("grace",))  # refuses a student that is not there, and cells that are there twice
-    frame = cells[cells.student == student].reset_index(drop=True)
-    by = frame.groupby("teacher")[["average_at_k", "teacher_accuracy"]].mean()
-    parts = {s: _parts(frame, s) for s in ("grace", "g_norm", "g_vendi", "student_loss", "teacher_accuracy")}
-    able = (
-        f"{_accuracy(frame)}; teachers' means {by.teacher_accuracy.min():.2f} to {by.teacher_accuracy.max():.2f}, "
-        f"their students' {by.average_at_k.min():.2f} to {by.average_at_k.max():.2f}"
-    )
-    order = f"{_norm(frame)}. {paired_spearman_difference(cells, student, 'grace', 'g_norm')}"
-    filled, outside = np.exp(frame.g_vendi) / max_directions, reliability(frame)[0]
-    answers = [
-        ("Does one family carry GRACE's correlation?", f"all {shown(_overall(frame))}; {_leave_one_family_out(frame)}"),
-        (
-            "Between teachers or within them? (Spearman of teachers' means, mean within a teacher)",
-            "; ".join(f"{SCORES[s].label} {shown(a)}, {shown(b)}" for s, (a, b) in parts.items()),
-        ),
-        ("Are GRACE and G-Norm the same order here?", order),
-        (
-            "Is it because all teachers are equally diverse?",
-            f"exp(G-Vendi) / min(d, n m) {filled.min():.2f} to {filled.max():.2f}; inner product within a prompt "
-            f"{frame.inner_product.min():.2f} to {frame.inner_product.max():.2f}"
-            if "inner_product" in frame
-            else f"exp(G-Vendi) / min(d, n m) {filled.min():.2f} to {filled.max():.2f}",
-        ),
-        (
-            "How high could any correlation be, with this many test problems?",
-            f"between teachers {np.sqrt(outside):.2f}; {_ceiling(frame)}" if np.isfinite(outside) else "one teacher",
-        ),
-        ("Is regret larger than the noise?", _noise(frame)),
-        ("Does teacher accuracy predict because weak teachers are weak?", able),
-    ]
-    return pd.DataFrame(answers, columns=["question", "answer"])
 
 
 def readme_block(scale: str) -> str:

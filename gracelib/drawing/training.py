@@ -8,6 +8,7 @@ worse", "no over-optimisation"); the captions say which direction was measured h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,10 +30,9 @@ from gracelib.drawing.style import (
     temperature_area,
     temperature_handles,
 )
-from gracelib.evidence import cells as tables
-from gracelib.evidence.ablations import KEY, PAIRINGS, few, filtered_correlations, filtered_pairs
-from gracelib.evidence.ranks import FEWEST
-from gracelib.evidence.resample import teacher_interval
+from gracelib.evidence.ablations import PAIRINGS, few, filtered_correlations, filtered_pairs
+from gracelib.evidence.cells import KEY
+from gracelib.evidence.ranks import FEWEST, bootstrap, mean_many
 
 # Greys, and marks that no family has.
 LOOKS = {"unfiltered": ("H", "white"), "filtered": ("H", "#222222"), "rescored": ("8", "#a0a0a0")}
@@ -125,9 +125,7 @@ def _change_sentence(pairs: pd.DataFrame) -> tuple[str, dict]:
     mean, (low, high) = float(change.mean()), (np.nan, np.nan)
     n = own["teacher"].nunique()
     if n > 1:
-        low, high = teacher_interval(
-            lambda counts: counts @ change / counts.sum(1), own["teacher"], tables.N_BOOT, tables.SEED
-        )
+        low, high = bootstrap(partial(mean_many, change), own["teacher"])
     worse, better = int((change < -CLEAR * se).sum()), int((change > CLEAR * se).sum())
     verdict = (
         f"{_count(n, 'teacher')} {'is' if n == 1 else 'are'} too few to tell whether filtering makes students worse, "

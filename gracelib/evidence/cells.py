@@ -22,10 +22,10 @@ from gracelib.evidence.ranks import (
     regret,
     regret_many,
     spearman,
-    spearman_known,
     spearman_many,
 )
 from gracelib.paper.reported import setting_name, setting_values
+from gracelib.scale import Scale
 
 MAIN_SCORES = (
     "grace",
@@ -225,7 +225,9 @@ def difference(first: tuple, second: tuple | None, teacher) -> dict:
     row |= {"cells": int(there.sum()), "teachers": len(set(teacher)), "note": ""}
 
     def value(correlate, *counts):
-        found = [correlate(x[there], y[there], triple[2], *counts) for (x, y), triple in zip(pairs, triples, strict=True)]
+        found = [
+            correlate(x[there], y[there], triple[2], *counts) for (x, y), triple in zip(pairs, triples, strict=True)
+        ]
         return found[0] if second is None else found[1] - found[0]
 
     try:
@@ -260,7 +262,7 @@ def main_table(
 # --- the cells of a setting, seen otherwise: what changes is the table that goes in -------------------------------
 
 
-def default_setting(config: Run) -> dict[str, float]:
+def default_setting(config: Scale) -> dict[str, float]:
     """A scale's own setting of everything that the ablation grid varies."""
     names = {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds}
     return names | {"nu": config.nu, "power": 1.0}

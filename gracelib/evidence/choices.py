@@ -217,7 +217,9 @@ def family_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
             )
 
     def mean(score: str, counts: np.ndarray) -> np.ndarray:
-        inside = np.stack([regrets(rows, score, counts * member) for member in families.values()])  # (families, resamples)
+        inside = np.stack(
+            [regrets(rows, score, counts * member) for member in families.values()]
+        )  # (families, resamples)
         n = np.isfinite(inside).sum(0)
         return np.where(n, np.nansum(inside, axis=0) / np.maximum(n, 1), np.nan)
 

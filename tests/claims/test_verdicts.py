@@ -16,9 +16,9 @@ from gracelib.claims import verdicts
 from gracelib.claims.measured import Measured, World
 from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Rule, above, under
 from gracelib.drawing import subsets as subset_figures
-from gracelib.evidence import ablations, claim_measures, ranks
+from gracelib.evidence import ablations, ranks
 from gracelib.evidence import cells as tables
-from gracelib.evidence.claim_measures import interval, regret_draws, reliability, resamples, spearman_draws
+from gracelib.evidence.claim_measures import interval, reliability, resamples, spearman_draws
 from gracelib.experiment import tables as pipeline
 from gracelib.jobs import paths
 
@@ -31,7 +31,7 @@ ENDS = ["value", "low", "high"]
 def folder(tmp_path, monkeypatch):
     """An empty figures folder and a fast bootstrap."""
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setattr(tables, "N_BOOT", 60)
+    monkeypatch.setattr(ranks, "N_BOOT", 60)
 
 
 def change(scale, name, function):
@@ -45,19 +45,6 @@ def m(value, low, high, **more):
 
 
 # --- statistics ---------------------------------------------------------------------------------------------
-
-
-def test_draws_are_those_of_the_plain_bootstrap():
-    rng = np.random.default_rng(0)
-    teacher = np.repeat([f"t{i}" for i in range(12)], 4)
-    x, y = rng.integers(0, 9, 48).astype(float), rng.uniform(0, 1, 48).round(1)  # with ties
-    again = resamples(teacher, 300, 5)
-    weights = again.weights(teacher)
-    found = ranks.cluster_bootstrap([x, y], teacher, lambda a, b: ranks.spearman(a, b, "lower"), 300, 5)
-    assert found.n_degenerate == 0
-    assert interval(-spearman_draws(x, y, weights)) == pytest.approx((found.value, found.low, found.high))
-    found = ranks.cluster_bootstrap([x, y], teacher, lambda a, b: ranks.regret(a, b, "lower").points, 300, 5)
-    assert interval(regret_draws(x, y, "lower", weights)) == pytest.approx((found.value, found.low, found.high))
 
 
 def test_weighted_spearman_is_that_of_repeated_cells():
@@ -171,8 +158,9 @@ def test_the_numbers_are_those_of_the_tables_and_the_caption_counts_them():
     for name, i in (("grace_first", 0), ("teacher_accuracy", 1)):
         assert rows.loc[name, ENDS].tolist() == pytest.approx(known.loc[i, ["spearman", "low", "high"]].tolist())
     assert rows.loc["regret_first", "value"] == pytest.approx(known.loc[0, "regret_points"])
-    pair = tables.paired_spearman_difference(cells, "first", "grace", "g_norm")
-    assert rows.loc["ahead_of_g_norm", ENDS].tolist() == pytest.approx([pair.difference, pair.low, pair.high])
+    own = tables.select(cells, "first", ("grace", "g_norm"))
+    pair = tables.difference(*((own[s], own.average_at_k, "lower") for s in ("g_norm", "grace")), own.teacher)
+    assert rows.loc["ahead_of_g_norm", ENDS].tolist() == pytest.approx([pair["spearman"], pair["low"], pair["high"]])
     counts = rows.verdict.value_counts()
     said = f"of {len(CLAIMS)}, {counts[HOLDS]} hold, {counts.get(FAILS, 0)} do not, and {counts[OPEN]} cannot be told"
     assert said in drawn.caption
@@ -282,18 +270,12 @@ def test_a_missing_table_is_an_error():
 
 def test_reasons_are_numbers_of_the_cells():
     write_tables("mini")
-    cells = pipeline.cells("mini")
-    found = verdicts.looked_into(cells, "first", 256).set_index("question").answer
-    assert len(found) == 7 and not found.str.contains("nan").any()
-    own = cells[cells.student == "first"]
+    reasons, own = verdicts._Reasons(World("mini")), World("mini").frame()
     means = own.groupby("teacher")[["grace", "average_at_k"]].mean()
     between = -spearmanr(means.grace, means.average_at_k)[0]
-    assert f"GRACE {between:+.2f}" in found.iloc[1]
-    assert claim_measures.between(own, "grace", "average_at_k") == pytest.approx(-between)
+    assert f"GRACE between teachers {between:+.2f}" in reasons["split"]
     without = {f: -spearmanr(p.grace, p.average_at_k)[0] for f in set(own.manner) for p in [own[own.manner != f]]}
-    assert all(f"{end:+.2f} without" in found.iloc[0] for end in (min(without.values()), max(without.values())))
-    with pytest.raises(ValueError, match="no cell of student 'third'"):
-        verdicts.looked_into(cells, "third", 256)
+    assert all(f"{end:+.2f} without" in reasons["split"] for end in (min(without.values()), max(without.values())))
 
 
 def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems():

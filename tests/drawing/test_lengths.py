@@ -11,7 +11,6 @@ from gracelib.drawing.style import DOUBLE
 from gracelib.evidence import lengths as length_tables
 from gracelib.experiment.scales import get_scale
 from gracelib.experiment.scoring import length_bins
-from synthetic import synthetic_cells
 
 
 def made_lengths(scale, within=1.0, between=0.0, noise=0.0, task="short"):
@@ -143,19 +142,3 @@ def test_lengths_that_do_not_vary_are_said_and_not_crashed_on():
     ]
     drawn = length_figures.figure21(pd.concat(cells), "first", "short", "mini", manners("mini"))
     assert "lengths do not vary here" in drawn.caption and "fewer than three bins" in drawn.caption
-
-
-def test_grace_by_power_is_read_at_the_default_setting():
-    cells, rows = synthetic_cells(), []
-    for power, sign in ((0.0, -1), (1.0, 1), (2.0, 1)):
-        for nu in (1e-3, 1e-2):
-            own = cells[["task", "student", "teacher", "temperature"]].copy()
-            better = sign * -cells.average_at_k if nu == 1e-3 else cells.average_at_k
-            rows.append(own.assign(n=8, m=4, d=8, n_folds=4, nu=nu, power=power, grace=better, variance=-better))
-    grid, setting = pd.concat(rows), {"n": 8, "m": 4, "d": 8, "n_folds": 4, "nu": 1e-3}
-    table = length_tables.power_correlations(cells, grid, "first", setting)
-    final = table[table.reading.str.startswith("final")].set_index("power").spearman
-    centred = table[table.reading.str.startswith("submission")].set_index("power").spearman
-    assert final.round(9).to_dict() == {0: -1, 1: 1, 2: 1} and (centred == -final).all()
-    with pytest.raises(ValueError, match="the grid has no power 2"):
-        length_tables.power_correlations(cells, grid[grid.power < 2], "first", setting)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from gracelib.drawing import bound, correlations, saving
 from gracelib.drawing.saving import Drawn, check_sidecars, picture_writers, save_figure
 from gracelib.evidence import cells as tables
-from gracelib.evidence import summaries
+from gracelib.evidence import ranks, summaries
 from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
 from gracelib.paper.items import FIGURES, README_MARKS, readme_table
@@ -68,7 +68,7 @@ SAVE = {"inputs": ["scores", "students"], "parameters": {"scale": "mini", "recom
 def folder(tmp_path, monkeypatch):
     """An empty figures folder of scale mini, with two result tables; a fast bootstrap."""
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setattr(tables, "N_BOOT", 40)
+    monkeypatch.setattr(ranks, "N_BOOT", 40)
     monkeypatch.setattr(saving, "FIGURES", {name: FIGURES[name] for name in DRAW})
     results = paths.results("mini")
     results.mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_drawing_again_gives_the_same_bytes(folder):
     assert contents(folder) == first
     assert b"<dc:date>" not in first["fig02_scatter.svg"] and b"Software" not in first["fig02_scatter.png"]
     code = (
-        "import sys, test_saving as t; t.tables.N_BOOT = 40; t.everything(); "
+        "import sys, test_saving as t; t.ranks.N_BOOT = 40; t.everything(); "
         "assert 'torch' not in sys.modules, 'a figure imports torch'"
     )
     environment = os.environ | {

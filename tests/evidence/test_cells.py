@@ -2,19 +2,23 @@
 a lost cell must not stop a whole figure, and a regret of zero must not look exact.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from gracelib.baselines import SCORES
 from gracelib.drawing.correlations import table_main
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
+from gracelib.experiment.scales import get_scale
 from synthetic import synthetic_cells
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(tables, "N_BOOT", 60)
+    monkeypatch.setattr(ranks, "N_BOOT", 60)
 
 
 def three_teachers(**columns) -> pd.DataFrame:
@@ -46,7 +50,7 @@ def test_an_interval_that_no_resample_allows_is_a_note():
         def refuse(*_, **__):
             raise ranks.DegenerateError("541 of 542 resamples of 3 clusters are degenerate")
 
-        patch.setattr(tables, "teacher_interval", refuse)
+        patch.setattr(tables, "bootstrap", refuse)
         row = tables.score_rows(tables.select(cells, "first", ["incorrect_prob"]), ["incorrect_prob"]).iloc[0]
     tables._statistics.cache_clear()
     assert np.isfinite(row.spearman) and np.isnan(row.low) and np.isnan(row.regret_low)
@@ -89,30 +93,108 @@ def test_the_main_table_says_what_its_intervals_leave_out():
     assert "seed of the students' training is not in them" in drawn.caption and "conservative" in drawn.caption
 
 
+def pair(cells, a, b):
+    return [(cells[name], cells.average_at_k, SCORES[name].direction) for name in (b, a)]
+
+
 def test_two_scores_are_compared_on_the_same_resamples():
     cells = synthetic_cells()
-    same = tables.paired_spearman_difference(cells.assign(g_norm=2 * cells.grace), "first", "grace", "g_norm")
-    assert (same.agreement, same.difference, same.low, same.high) == pytest.approx((1, 0, 0, 0)) and not same.apart
-    assert "cannot tell which one" in str(same)
-    worse = tables.paired_spearman_difference(cells.assign(g_norm=-cells.grace), "first", "grace", "g_norm")
-    assert worse.agreement == pytest.approx(-1) and worse.spearman_b == pytest.approx(-worse.spearman_a)
-    assert worse.apart and "GRACE orders the students better here" in str(worse)
-    vendi = tables.paired_spearman_difference(cells.assign(g_vendi=-cells.grace), "first", "grace", "g_vendi")
-    assert vendi.agreement == pytest.approx(1) and vendi.difference == pytest.approx(0)  # oriented: higher is better
-    rest = cells[cells.manner != "terse"]
-    without = tables.paired_spearman_difference(cells, "first", "grace", "g_norm", leave_out="terse")
-    assert without.cells == len(rest) and without.spearman_a == ranks.spearman(rest.grace, rest.average_at_k, "lower")
+    same = tables.difference(*pair(cells.assign(g_norm=2 * cells.grace), "grace", "g_norm"), cells.teacher)
+    assert (same["spearman"], same["low"], same["high"]) == (0, 0, 0)
+    worse = tables.difference(*pair(cells.assign(g_norm=-cells.grace), "grace", "g_norm"), cells.teacher)
+    assert worse["low"] > 0 and worse["spearman"] == pytest.approx(
+        2 * ranks.spearman(cells.grace, cells.average_at_k, "lower")
+    )
+    turned = tables.difference(*pair(cells.assign(g_vendi=-cells.grace), "grace", "g_vendi"), cells.teacher)
+    assert turned["spearman"] == pytest.approx(0)  # each by its own direction: higher is better there
 
 
 @pytest.mark.parametrize(
     "change, note",
     [
-        (lambda c: c[c.teacher == "terse-96"], "1 teacher(s), nothing to resample"),
-        (lambda c: c.assign(g_norm=1.0), "score is constant"),
-        (lambda c: c.assign(g_norm=np.nan), "0 teacher(s)"),
+        (lambda c: c[c.teacher == "terse-96"], "one teacher: no interval"),
+        (lambda c: c.assign(g_norm=1.0), "undefined: score is constant"),
+        (lambda c: c.assign(g_norm=np.nan), "at least 3 are needed"),
     ],
 )
-def test_where_two_scores_cannot_be_compared_the_sentence_says_so(change, note):
-    pair = tables.paired_spearman_difference(change(synthetic_cells()), "first", "grace", "g_norm")
-    assert np.isnan(pair.difference) and note in pair.note and not pair.apart
-    assert str(pair).startswith("GRACE and G-Norm cannot be compared on these cells: ")
+def test_where_two_scores_cannot_be_compared_the_note_says_so(change, note):
+    cells = change(synthetic_cells())
+    row = tables.difference(*pair(cells, "grace", "g_norm"), cells.teacher)
+    assert np.isnan([row["low"], row["high"]]).all() and note in row["note"]
+
+
+# --- the cells of a setting, seen otherwise -------------------------------------------------------------------------
+
+CONFIG = get_scale("mini")
+USUAL = tables.default_setting(CONFIG)
+
+
+def grid_of(cells, students=("first", "second")):
+    """A grid whose numbers tell where they come from: score = 1000 d + row of the cell, others only off the default."""
+    rows = []
+    here = cells[cells.student.isin(students)]
+    for (place, cell), (d, n, nu) in itertools.product(
+        here.iterrows(), ((256, 256, 1e-3), (512, 256, 1e-3), (512, 128, 1e-3), (512, 256, 1e-2))
+    ):
+        default = n == CONFIG.n_prompts and nu == CONFIG.nu
+        scores = dict.fromkeys(tables.GRID_SCORES.values(), 1000 * d + place if default else -1.0)
+        rows.append(
+            {
+                **cell[tables.KEY],
+                "n": n,
+                "m": CONFIG.m,
+                "d": d,
+                "n_folds": CONFIG.n_folds,
+                "nu": nu,
+                "power": 1.0,
+                **scores,
+            }
+        )
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+
+
+def test_the_scores_are_the_grids_and_the_rest_is_untouched():
+    cells = synthetic_cells(students=("first", "second"))
+    found = tables.at_d(cells, grid_of(cells), USUAL, 512)
+    assert len(found) == len(cells)
+    for column in tables.GRID_SCORES:
+        assert (found[column] == 512000 + np.arange(len(cells))).all()
+    for column in ("average_at_k", "average_se", "teacher_accuracy", "student_loss", "manner", "greedy", "best_of"):
+        pd.testing.assert_series_equal(found[column], cells[column])
+    assert not [c for c in found if c.endswith("_default")]
+
+
+def test_scores_that_the_grid_does_not_have_are_dropped():
+    cells = synthetic_cells().assign(badge=1.0)
+    assert "badge" not in tables.at_d(cells, grid_of(cells), USUAL, 512)
+
+
+def test_a_student_without_a_grid_is_dropped_and_a_lost_cell_is_an_error():
+    cells = synthetic_cells(students=("first", "second"))
+    found = tables.at_d(cells, grid_of(cells, ("second",)), USUAL, 512)
+    assert set(found.student) == {"second"} and len(found) == 24
+    with pytest.raises(ValueError, match=r"the grid has no row with d = 1024 .*: it has d = \[256, 512\]"):
+        tables.at_d(cells, grid_of(cells), USUAL, 1024)
+    stale = grid_of(cells)
+    with pytest.raises(ValueError, match="the grid has 44 of 48 cells at d = 512"):
+        tables.at_d(cells, stale[~((stale.teacher == "terse-96") & (stale.student == "first"))], USUAL, 512)
+
+
+def test_the_most_familiar_teacher_is_left_out():
+    cells = synthetic_cells(students=("first", "second"))
+    cells.loc[(cells.teacher == "table-96") & (cells.student == "second"), "student_loss"] = 0.01
+    own = cells[cells.student == "first"]
+    expected = min(set(own.teacher), key=lambda t: own.student_loss[own.teacher == t].mean())
+    rest, said = tables.leave_out_teacher(cells, "first")
+    assert expected != "table-96" and set(cells.teacher) - set(rest.teacher) == {expected}
+    assert said.startswith(f"Left out: {expected}, the teacher whose responses") and "Qwen2.5-1.5B" in said
+    assert tables.most_familiar(cells, "second") == "table-96"  # another student, another teacher
+    assert tables.most_familiar(cells.assign(average_at_k=1 - cells.average_at_k), "first") == expected
+
+
+def test_a_single_teacher_is_kept_and_an_unknown_student_refused():
+    cells = synthetic_cells((("terse-64", "terse"),), (0.6,))
+    rest, said = tables.leave_out_teacher(cells, "first")
+    assert rest.equals(cells) and said == "terse-64 is the only teacher: nothing was left out."
+    with pytest.raises(ValueError, match="no cell of student 'third': choose one of first"):
+        tables.most_familiar(cells, "third")

@@ -4,7 +4,7 @@ sign or counts eight temperatures as eight facts would look better than it is: t
 against.
 """
 
-import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gracelib.evidence.ranks import DegenerateError, cluster_bootstrap, regret, spearman
+from gracelib.evidence import ranks
+from gracelib.evidence.ranks import DegenerateError, bootstrap, regret, spearman
+from slow_bootstrap import slow_bootstrap
 
 numbers = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 8)), min_size=3, max_size=20)
 
@@ -86,101 +88,94 @@ def test_regret_refuses_percents():
         regret([1.0, 2.0], [0.2, 45.0], "lower")
 
 
-def mean(x):
-    return x.mean()
+# --- resamples of whole teachers ------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(3)
+TEACHERS = {
+    "lab": np.repeat([f"t{i}" for i in range(15)], 8),
+    "smoke": np.repeat(["a", "b", "c"], 2),
+    "uneven": np.array(list("aabbbcdddd")),
+}
 
 
-def test_bootstrap_resamples_clusters_not_cells():
-    """Cells that are copies within a cluster carry no information: the interval must not shrink with the
-    copies."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(12)
-    few = cluster_bootstrap([x], np.arange(12), mean)
-    many = cluster_bootstrap([np.repeat(x, 8)], np.repeat(np.arange(12), 8), mean)
-    assert (many.low, many.high) == pytest.approx((few.low, few.high))
-    as_if_independent = cluster_bootstrap([np.repeat(x, 8)], np.arange(96), mean)
-    assert as_if_independent.high - as_if_independent.low < 0.6 * (many.high - many.low)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("case", TEACHERS)
+@pytest.mark.parametrize("direction", ranks.DIRECTIONS)
+def test_the_interval_is_the_one_resample_by_resample(case, ties, direction):
+    teacher = TEACHERS[case]
+    score, y = RNG.normal(size=(2, len(teacher)))
+    score, y = (np.round(score), np.clip(np.round(y) / 8 + 0.5, 0, 1)) if ties else (score, 1 / (1 + np.exp(-y)))
+    for many, one in ((ranks.spearman_many, spearman), (ranks.regret_many, lambda *a: regret(*a).points)):
+        slow = slow_bootstrap([score, y], teacher, lambda a, b, f=one: f(a, b, direction), 150, 5)
+        fast = bootstrap(lambda counts, f=many: f(score, y, direction, counts), teacher, 150, 5)
+        assert fast == pytest.approx(slow[1:], abs=1e-9)
+        assert many(score, y, direction, np.ones((1, len(y))))[0] == pytest.approx(slow[0], abs=1e-12)
+
+
+def test_a_resample_counts_cells_as_often_as_they_are_drawn():
+    score, y = np.array([1.0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4])
+    counts = np.array([[1, 1, 1, 1], [2, 2, 0, 0], [0, 0, 1, 1], [0, 0, 3, 0], [0, 1, 2, 1]])
+    found = ranks.spearman_many(score, y, "higher", counts)
+    assert np.isnan(found).tolist() == [False, True, True, True, False]
+    assert found[0] == pytest.approx(spearman(score, y, "higher"))
+    rows = [1, 2, 2, 3]
+    assert found[4] == pytest.approx(spearman(score[rows], y[rows], "higher"))
+    assert ranks.regret_many(score, y, "lower", counts[[0]])[0] == pytest.approx(
+        100 * (0.4 - 0.15)
+    )  # the two first tie
+
+
+def test_what_is_undefined_is_left_out():
+    """A cell without a score is in no correlation and cannot be selected, but it can be the best."""
+    score, y, counts = (
+        np.array([1.0, np.nan, 2, 3]),
+        np.array([0.1, 0.9, 0.3, 0.4]),
+        np.array([[1, 1, 1, 1], [0, 3, 0, 0]]),
+    )
+    assert ranks.spearman_many(score, y, "higher", counts) == pytest.approx([1, np.nan], nan_ok=True)
+    assert ranks.regret_many(score, y, "higher", counts) == pytest.approx([100 * (0.9 - 0.4), np.nan], nan_ok=True)
+    assert ranks.mean_many(score, counts) == pytest.approx([2, np.nan], nan_ok=True)
+    assert ranks.spearman_known(score, y, "higher") == (1.0, "")
+    value, reason = ranks.spearman_known(score[:3], y[:3], "higher")
+    assert np.isnan(value) and reason == "2 cell(s): at least 3 are needed"
+    draws = np.column_stack([np.linspace(0, 1, 101), np.r_[np.full(60, np.nan), np.ones(41)]])
+    assert ranks.percentiles(draws)[:, 0] == pytest.approx([0.025, 0.975])
+    assert np.isnan(ranks.percentiles(draws)[:, 1]).all()  # fewer than half are defined
+
+
+def mean_of(x):
+    return partial(ranks.mean_many, x)
+
+
+def test_bootstrap_resamples_teachers_not_cells():
+    """Cells that are copies within a teacher carry no information: the interval must not shrink with the copies."""
+    x = np.random.default_rng(0).standard_normal(12)
+    few = bootstrap(mean_of(x), np.arange(12))
+    low, high = bootstrap(mean_of(np.repeat(x, 8)), np.repeat(np.arange(12), 8))
+    assert (low, high) == pytest.approx(few)
+    as_if_independent = bootstrap(mean_of(np.repeat(x, 8)), np.arange(96))
+    assert as_if_independent[1] - as_if_independent[0] < 0.6 * (high - low)
 
 
 def test_bootstrap_covers_the_truth():
-    """95% intervals of a mean over 20 clusters contain the truth in 85-100% of 100 synthetic data sets."""
+    """95% intervals of a mean over 20 teachers contain the truth in 85-100% of 100 synthetic data sets."""
     hits = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
         x = np.repeat(rng.standard_normal(20), 4) + 0.1 * rng.standard_normal(80)
-        interval = cluster_bootstrap([x], np.repeat(np.arange(20), 4), mean, n_boot=200, seed=seed)
-        hits += interval.low <= 0 <= interval.high
+        low, high = bootstrap(mean_of(x), np.repeat(np.arange(20), 4), n_boot=200, seed=seed)
+        hits += low <= 0 <= high
     assert 85 <= hits <= 100
 
 
-def test_bootstrap_takes_columns_by_name_and_is_reproducible():
-    cells = {"score": np.arange(24.0), "accuracy": np.arange(24.0)[::-1] / 24}
-    teacher = np.repeat(list("abcdefghijkl"), 2)
+def test_hopeless_resamples_are_refused():
+    def undefined(counts):
+        return np.full(len(counts), np.nan)
 
-    def rho(score, accuracy):
-        return spearman(score, accuracy, "lower")
-
-    first = cluster_bootstrap(cells, teacher, rho, n_boot=50, seed=3)
-    assert first == cluster_bootstrap(cells, teacher, rho, n_boot=50, seed=3)
-    assert (first.value, first.low, first.high) == pytest.approx((1.0, 1.0, 1.0))
-    assert first.n_clusters == 12 and first.n_boot == 50
-
-
-def test_degenerate_resamples_are_redrawn_and_counted():
-    """With 3 clusters of one constant cell each, 1 in 9 resamples draws one cluster thrice: undefined, so
-    redrawn."""
-    columns = [np.repeat([1.0, 2.0, 3.0], 2), np.repeat([0.1, 0.3, 0.2], 2)]
-
-    def rho(score, accuracy):
-        return spearman(score, accuracy, "higher")
-
-    with pytest.warns(UserWarning, match="only 3 clusters"):
-        result = cluster_bootstrap(columns, np.repeat([0, 1, 2], 2), rho, n_boot=400)
-    assert np.isfinite([result.value, result.low, result.high]).all()
-    assert 0.06 < result.n_degenerate / (400 + result.n_degenerate) < 0.17
-
-
-@pytest.mark.parametrize("clusters, warned", [(6, True), (10, True), (11, False)])
-def test_few_clusters_are_warned_of(clusters, warned):
-    """At six, a percentile interval even of a mean is a quarter too narrow: it must not pass for an exact one."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        cluster_bootstrap([np.arange(float(clusters))], np.arange(clusters), mean, n_boot=20)
-    assert bool(caught) is warned
-
-
-@pytest.mark.filterwarnings("ignore:only")
-def test_a_resample_with_too_few_cells_is_redrawn():
-    """Cluster 0 has one cell: a resample of it alone has two, of which no correlation is known."""
-    columns = [np.array([0.3, 0.2, 0.1]), np.array([0.5, 0.1, 0.2])]
-    result = cluster_bootstrap(columns, [0, 1, 1], lambda a, b: spearman(a, b, "lower"), n_boot=200)
-    assert np.isfinite([result.low, result.high]).all() and 40 < result.n_degenerate < 100  # a third of those kept
-    with pytest.raises(DegenerateError, match=r"2 cell\(s\): at least 3"):
-        spearman([1.0, 2.0], [0.1, 0.2], "lower")
-
-
-@pytest.mark.filterwarnings("ignore:only")
-def test_bootstrap_gives_up_with_a_reason_when_almost_nothing_is_defined():
-    def needs_all_clusters(x):  # a resample of 8 draws all 8 with probability 8!/8^8 = 0.0024
-        return mean(x) if len(set(x)) == 8 else np.nan
-
-    with pytest.raises(DegenerateError, match="are degenerate: there are too few distinct clusters"):
-        cluster_bootstrap([np.arange(8.0)], np.arange(8), needs_all_clusters, n_boot=20)
-    with pytest.raises(DegenerateError, match="the statistic is nan on the data itself"):
-        cluster_bootstrap([np.arange(5.0)], np.arange(5), lambda x: np.nan, n_boot=20)
-
-
-@pytest.mark.parametrize(
-    "columns, cluster, kwargs, message",
-    [
-        ([np.arange(3.0)], [0, 0, 0], {}, "only one cluster"),
-        ([np.arange(4.0)], [0, 1, 2], {}, r"column 0 has shape \(4,\), but there are 3 cluster labels"),
-        ({"x": np.arange(4.0)}, [0, 1, 2], {}, r"column 'x' has shape"),
-        ([np.arange(3.0)], np.zeros((3, 1)), {}, "one label per cell"),
-        ([np.arange(3.0)], [0, 1, 2], {"n_boot": 0}, "n_boot = 0"),
-        ([np.arange(3.0)], [0, 1, 2], {"level": 95}, "level = 95: expected a number between 0 and 1"),
-    ],
-)
-def test_bootstrap_refuses_bad_input(columns, cluster, kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        cluster_bootstrap(columns, cluster, mean, **kwargs)
+    with pytest.raises(ValueError, match="1 teacher"):
+        bootstrap(mean_of(np.ones(2)), ["a", "a"])
+    with pytest.raises(DegenerateError, match="1000 of 1000 resamples of 2 clusters are degenerate"):
+        bootstrap(undefined, ["a", "b"], 100)
+    assert (
+        np.isnan(ranks.interval(undefined, ["a", "b"])).all() and np.isnan(ranks.interval(mean_of([1.0]), ["a"])).all()
+    )
