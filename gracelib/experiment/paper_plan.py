@@ -22,11 +22,11 @@ from tqdm import tqdm
 from gracelib.experiment import paper_stages as stages
 from gracelib.jobs.store import Job, compute, with_upstream
 from gracelib.jobs.workers import prepare_worker
-from gracelib.paper.cast import content
+from gracelib.models.checkpoints import files_digest
 from gracelib.paper.cost import Assumptions, hours
 from gracelib.scale import Model, PaperScale
 
-_content = cache(content)
+_content = cache(files_digest)
 
 
 class PaperPlan:

@@ -114,13 +114,14 @@ def run_paper_features(out: Path, params: dict, inputs: dict[str, Path]) -> None
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
     verdict = {row["id"]: row["correct"] for row in read_jsonl(inputs["correct"] / "correct.jsonl")}
     model, tokenizer = load_student(params["model"], params["dtype"], "auto")
-    policy, encoded, names, correct, prompt = _policy(params), [], [], [], []
+    policy, pairs, names, correct, prompt = _policy(params), [], [], [], []
     for i, row in enumerate(rows):
         for k, response in enumerate(row["responses"]):
-            encoded.append(encode(tokenizer, row["question"], response, policy))
+            pairs.append((row["question"], response))
             names.append(f"prompt {row['id']}, sample {k} of {inputs['responses'].name}")
             correct.append(verdict[row["id"]][k])
             prompt.append(i)
+    encoded = encode(tokenizer, pairs, policy)
     if said := cut_sentence(encoded, policy):
         print(said, file=sys.stderr)
     features = response_features(

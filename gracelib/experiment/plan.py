@@ -84,7 +84,7 @@ class Plan:
 
     def _add_students(self) -> None:
         scale = self.scale
-        device, dtype = checkpoints.of_this_run()
+        device, dtype = checkpoints.device_of_run()
         self.features, self.distilled, self.student_accuracy, self.base_accuracy = {}, {}, {}, {}
         d = scale.d_kept if self.first_task else scale.d
         for student, temperatures in self.task.temperatures:

@@ -25,7 +25,6 @@ from gracelib.jobs.store import DECISIVE, closure, digest, fingerprint, versions
 
 _NEEDED = ("g", "length", "loss", "mean_prob", "grad_norm", "prompt")
 _AGAIN = "remove its folder and run the same command again"
-_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 FEWEST, MOST = 32, 256  #: responses in a piece
 #: Responses x parameters in a piece, by kind of device: minutes of work. Each piece checks the gradients against
 #: autograd on two responses, so that pieces of fewer than FEWEST would mostly check.
@@ -99,22 +98,6 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
     return features, ids
 
 
-def student_hash(model) -> str:
-    """A hash of what a model computes with: names, shapes and bytes of its parameters, and its configuration.
-
-    Not of its files: one checkpoint may be stored in one shard or in three, in a folder or in the hub's cache.
-    """
-    import torch
-
-    found = hashlib.sha256()
-    for name, p in sorted(model.named_parameters()):
-        found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-        found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
-    found.update(json.dumps(config, sort_keys=True, default=str).encode())
-    return found.hexdigest()[:32]
-
-
 def piece_size(model, device: str) -> int:
     """Responses in a piece: minutes of work, whatever the student's size; FEWEST to MOST."""
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -139,7 +122,7 @@ def chunked_features(
 ) -> dict[str, np.ndarray]:
     """`gradients.response_features` of `examples`, piece by piece; finished pieces are read from the folder `work`.
 
-    `student` is `student_hash(model)` taken once for all calls; `names` say in error messages where a response comes
+    `student` is `checkpoints.weights_digest(model)` taken once for all calls; `names` say in error messages where a response comes
     from. `done(n)` is called after each piece with its number of responses. A piece whose checksum is wrong is named
     on stderr and computed again. Returns and raises as `response_features`.
     """

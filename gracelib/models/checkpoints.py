@@ -11,6 +11,7 @@ after the weights were read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,8 @@ _KNOWN_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_END = 1 << 20  # bytes hashed at either end of a file of weights
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 _HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Model")
 
 
@@ -59,7 +62,7 @@ def resolve_device(name: str, what: str = "device") -> str:
     return name
 
 
-def of_this_run() -> tuple[str, str]:
+def device_of_run() -> tuple[str, str]:
     """(device, dtype) of the gradients of a whole run: GRACELIB_DEVICE (auto) and GRACELIB_DTYPE (float32).
 
     ValueError naming the variable for a value that is not known.
@@ -79,16 +82,14 @@ def check_student(path_or_hub_id: str | os.PathLike):
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    name = os.fspath(path_or_hub_id)
-    place = os.path.expanduser(name)
-    local = _check_folder(Path(place), name)
-    source = place if local else name
-    config = _ask(name, local, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
+    name, source = os.fspath(path_or_hub_id), place_of(path_or_hub_id)
+    _check_folder(Path(os.path.expanduser(name)), name)
+    config = _ask(name, "config", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False))
     heads = config.architectures or []
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (heads and not heads[0].endswith(_HEADS)):
         kind = (heads or [config.model_type])[0]
         raise ValueError(f"student {name!r} is not a causal language model: it is a {kind}")
-    tokenizer = _ask(name, local, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=False))
+    tokenizer = _ask(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=False))
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"student {name!r}: its tokenizer has no EOS token, so no response could end; set eos_token "
@@ -115,19 +116,15 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
     import torch
     from transformers import AutoModelForCausalLM
 
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    check_dtype(dtype)
     device = resolve_device(device)
     _, tokenizer = check_student(path_or_hub_id)
     name = os.fspath(path_or_hub_id)
-    place = os.path.expanduser(name)
-    local = os.path.isdir(place)
     model, info = _ask(
         name,
-        local,
         "weights",
         lambda: AutoModelForCausalLM.from_pretrained(
-            place if local else name,
+            place_of(name),
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
@@ -162,22 +159,66 @@ def without_weights(path_or_hub_id: str | os.PathLike, config):
     import torch
     from transformers import AutoModelForCausalLM
 
-    name = os.fspath(path_or_hub_id)
     with torch.device("meta"):
         return _ask(
-            name,
-            os.path.isdir(os.path.expanduser(name)),
+            os.fspath(path_or_hub_id),
             "config",
             lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False),
         )
 
 
-def _check_folder(place: Path, name: str) -> bool:
-    """Whether `name` is a folder (then: one that holds a model); False for what can only be a hub id."""
+def place_of(path_or_hub_id: str | os.PathLike) -> str:
+    """Where a model is read from: the folder, `~` expanded, if there is one; else the name as it is, a hub id."""
+    place = os.path.expanduser(path_or_hub_id)
+    return place if os.path.isdir(place) else os.fspath(path_or_hub_id)
+
+
+# Two digests for two questions: is this the same checkpoint (asked before 140 GB are read), and do these weights
+# compute the same (asked of a loaded model, in whatever files it lay).
+
+
+def files_digest(source: str | os.PathLike, endings: tuple[str, ...] = ("",), commit: str | None = None) -> str:
+    """What a result made with a source depends on: of a folder the names, sizes and both ends of its files (hashing
+    140 GB would take longer than loading them); of a hub id the id itself, with its `commit` where that is known.
+
+    endings: of the names of the files that count; hidden ones never do.
+    """
+    if not Path(source).is_dir():
+        return f"{source}@{commit}" if commit else str(source)
+    found = hashlib.sha256()
+    for path in sorted(p for p in Path(source).iterdir() if p.is_file() and p.name.endswith(endings)):
+        if path.name.startswith("."):
+            continue
+        size = path.stat().st_size
+        with open(path, "rb") as f:
+            head = f.read(_END)
+            f.seek(max(0, size - _END))
+            found.update(f"{path.name} {size} ".encode() + head + f.read())
+    return found.hexdigest()[:20]
+
+
+def weights_digest(model) -> str:
+    """A hash of what a model computes with: names, shapes and bytes of its parameters, and its configuration.
+
+    Not of its files: one checkpoint may be stored in one shard or in three, in a folder or in the hub's cache.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, p in sorted(model.named_parameters()):
+        found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
+        found.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
+    found.update(json.dumps(config, sort_keys=True, default=str).encode())
+    return found.hexdigest()[:32]
+
+
+def _check_folder(place: Path, name: str) -> None:
+    """ValueError for a folder that holds no whole model, and for what can be neither a folder nor a hub id."""
     if not place.exists():
         if not _HUB_ID.fullmatch(name):
             raise ValueError(f"student {name!r}: there is no such folder")
-        return False
+        return
     if not place.is_dir():
         raise ValueError(f"student {name!r} is a file; give the folder that holds config.json and model.safetensors")
     if not (place / "config.json").is_file():
@@ -224,15 +265,16 @@ def _check_folder(place: Path, name: str) -> bool:
             f"student {name!r} has no tokenizer: tokenizer.json is missing; save the student's own "
             "tokenizer there (tokenizer.save_pretrained)"
         )
-    return True
 
 
-def _ask(name: str, local: bool, what: str, load):
+def _ask(name: str, what: str, load):
     """load(), with what `transformers` raises said in one line."""
     try:
         return load()
     except Exception as error:  # every library below has errors of its own; all are about this checkpoint
         text = str(error)
+        line = " ".join(text.split())
+        line = line if len(line) <= 200 else line[:197] + "..."
         kinds, link = set(), error
         while link is not None:
             kinds |= {kind.__name__ for kind in type(link).__mro__}
@@ -247,8 +289,8 @@ def _ask(name: str, local: bool, what: str, load):
                 f"or download it where you have access (`hf download {name} --local-dir FOLDER`) and give the "
                 "folder"
             )
-        elif local:
-            reason = f"cannot be loaded: its {what}: {type(error).__name__}: {_one_line(text)}"
+        elif os.path.isdir(place_of(name)):
+            reason = f"cannot be loaded: its {what}: {type(error).__name__}: {line}"
         elif "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in text:
             reason = (
                 "is neither a folder here nor a model that the hub shows you: check the name; for a private one "
@@ -262,10 +304,5 @@ def _ask(name: str, local: bool, what: str, load):
                 f"download {name} --local-dir FOLDER`) and give the folder"
             )
         else:
-            reason = f"cannot be loaded from the hub: its {what}: {type(error).__name__}: {_one_line(text)}"
+            reason = f"cannot be loaded from the hub: its {what}: {type(error).__name__}: {line}"
         raise ValueError(f"student {name!r} {reason}") from error
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else line[:197] + "..."

@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -26,7 +25,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import STUDENT_TEMPLATE, encode_prompt
+from gracelib.models.prompting import STUDENT_TEMPLATE, Policy, encode_questions
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -37,13 +36,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def keyed_uniforms(seed: int, prompt_ids: list, samples: list[int], step: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), one a row, determined by (seed, prompt id, sample, step). Shape (rows,)."""
-    keys = _row_keys(seed, prompt_ids, samples)
-    return _uniforms(keys, step)
-
-
-def _row_keys(seed: int, prompt_ids: list, samples: list[int]) -> np.ndarray:
+def row_keys(seed: int, prompt_ids: list, samples: list[int]) -> np.ndarray:
+    """A key per row, determined by (seed, prompt id, sample). Shape (rows,), uint64."""
     digests = (
         hashlib.blake2b(repr((seed, str(p), k)).encode(), digest_size=8).digest()
         for p, k in zip(prompt_ids, samples, strict=True)
@@ -51,9 +45,10 @@ def _row_keys(seed: int, prompt_ids: list, samples: list[int]) -> np.ndarray:
     return np.array([int.from_bytes(d, "big") for d in digests], dtype=np.uint64)
 
 
-def _uniforms(row_keys: np.ndarray, step: int) -> np.ndarray:
+def uniforms(keys: np.ndarray, step: int) -> np.ndarray:
+    """Uniform numbers in [0, 1), one per row, determined by (key, step). Shape (rows,)."""
     with np.errstate(over="ignore"):
-        bits = _mix(row_keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15))
+        bits = _mix(keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15))
     return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
@@ -61,12 +56,12 @@ class KeyedSampler(LogitsProcessor):
     """Leaves one token a row: the one that the row's keyed uniform number selects, or, in the rows where `greedy`, the
     most probable one (last in a processor list)."""
 
-    def __init__(self, row_keys: np.ndarray, prompt_length: int, greedy: np.ndarray | None = None):
-        self.row_keys, self.prompt_length = row_keys, prompt_length
-        self.greedy = None if greedy is None or not greedy.any() else torch.from_numpy(greedy)
+    def __init__(self, keys: np.ndarray, prompt_length: int, greedy: np.ndarray):
+        self.keys, self.prompt_length = keys, prompt_length
+        self.greedy = torch.from_numpy(greedy) if greedy.any() else None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        u = torch.from_numpy(_uniforms(self.row_keys, input_ids.shape[1] - self.prompt_length)).to(scores.device)
+        u = torch.from_numpy(uniforms(self.keys, input_ids.shape[1] - self.prompt_length)).to(scores.device)
         cumulative = torch.softmax(scores.double(), -1).cumsum(-1)  # (rows, vocab)
         # A total short of one by rounding must not select a token of probability zero behind the last real one.
         target = torch.minimum(u, cumulative[:, -1] * (1 - 1e-12))
@@ -90,17 +85,17 @@ class _HalfEnded(StoppingCriteria):
 def decode(
     model,
     prompts: list[list[int]],
-    row_keys: np.ndarray,
+    keys: np.ndarray,
     *,
     temperature: float,
     top_p: float = 1.0,
     max_new_tokens: int,
     stop: tuple[int, ...],
-    greedy: np.ndarray | None = None,
+    greedy: np.ndarray,
 ) -> list[list[int]]:
     """The new tokens of each row, up to and including the first one of `stop`.
 
-    `prompts`: token ids, all of one length: nothing is padded. `row_keys`: (rows,) keys of the randomness. `greedy`:
+    `prompts`: token ids, all of one length: nothing is padded. `keys`: (rows,) keys of the randomness. `greedy`:
     (rows,), which rows take the most probable token instead; all of them at temperature 0.
 
     A row that has ended is carried along by `generate` until the last one ends, and attention and its cache are most of
@@ -111,14 +106,13 @@ def decode(
     stops = torch.tensor(stop, device=model.device)
     found: list[list[int]] = [[] for _ in prompts]
     rows, cache = np.arange(len(prompts)), {}
-    greedy = np.zeros(len(prompts), dtype=bool) if greedy is None else greedy
     while len(rows):
         processors = LogitsProcessorList()
         if temperature > 0:
             processors.append(TemperatureLogitsWarper(float(temperature)))
             if top_p < 1:
                 processors.append(TopPLogitsWarper(top_p))
-            processors.append(KeyedSampler(row_keys[rows], length, greedy[rows]))
+            processors.append(KeyedSampler(keys[rows], length, greedy[rows]))
         out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -154,6 +148,42 @@ def _of_rows(cache, rows: torch.Tensor) -> dict:
     return {"past_key_values": cache}
 
 
+def decode_all(
+    model, prompts: list[list[int]], keys: np.ndarray, *, greedy: np.ndarray, batch_size: int, **settings
+) -> list[list[int]]:
+    """`decode` for prompts sorted by length: at most `batch_size` at a time, and only of one length."""
+    found: list[list[int]] = []
+    while len(found) < len(prompts):
+        start = len(found)
+        same = [ids for ids in prompts[start : start + batch_size] if len(ids) == len(prompts[start])]
+        rows = slice(start, start + len(same))
+        found += decode(model, same, keys[rows], greedy=greedy[rows], **settings)
+    return found
+
+
+def read(tokenizer, ids: list[int], stop: tuple[int, ...]) -> tuple[str, bool]:
+    """(text before the first stop token, whether there was none)."""
+    end = next((i for i, token in enumerate(ids) if token in stop), None)
+    return tokenizer.decode(ids[:end], skip_special_tokens=True), end is None
+
+
+def check_sampling(
+    prompts: list[dict], m: int, temperature: float, top_p: float, max_new_tokens: int, batch_size: int | None
+) -> None:
+    """ValueError for settings that make no sense."""
+    for name, value in (("m", m), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    if not 0 <= temperature < math.inf or (temperature == 0 and m > 1):
+        raise ValueError(
+            f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding"
+        )
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} is outside (0, 1]")
+    if not prompts:
+        raise ValueError("no prompts to sample for")
+
+
 @torch.inference_mode()
 def sample_responses(
     model,
@@ -168,7 +198,6 @@ def sample_responses(
     batch_size: int = 1024,
     template: str = STUDENT_TEMPLATE,
     greedy: bool = False,
-    progress: bool = False,
 ) -> list[dict]:
     """`m` responses for each prompt, as texts without special tokens.
 
@@ -187,42 +216,34 @@ def sample_responses(
     Raises
     ------
     ValueError
-        m < 1, a negative temperature, temperature 0 with m > 1, top_p outside (0, 1], batch_size < 1, no prompts, a
-        tokenizer without EOS.
+        m, max_new_tokens or batch_size < 1, a negative temperature, temperature 0 with m > 1, top_p outside (0, 1], no
+        prompts, a tokenizer without EOS.
     """
-    if not prompts:
-        raise ValueError("no prompts to sample for")
-    if m < 1:
-        raise ValueError(f"m={m}: at least one response a prompt is needed")
-    if not 0 <= temperature < math.inf or (temperature == 0 and m > 1):
-        raise ValueError(
-            f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding"
-        )
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} is outside (0, 1]")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: at least one sequence at a time is needed")
+    check_sampling(prompts, m, temperature, top_p, max_new_tokens, batch_size)
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no EOS token: no response could end; set tokenizer.eos_token")
+    encoded = encode_questions(tokenizer, [row["question"] for row in prompts], Policy(template))
+    jobs = [(i, k) for i in range(len(prompts)) for k in range(m + greedy)]  # sample m is the greedy one
+    # Prompts of one length share a batch: nothing is padded, so no attention mask is needed.
+    jobs.sort(key=lambda job: len(encoded[job[0]]))
+    stop = (tokenizer.eos_token_id,)
     model.eval()
     own_config, model.generation_config = model.generation_config, GenerationConfig()  # no penalty we did not ask for
     try:
-        texts = _sample(
+        found = decode_all(
             model,
-            tokenizer,
-            prompts,
-            m,
-            greedy,
-            temperature,
-            seed,
-            max_new_tokens,
-            top_p,
-            batch_size,
-            template,
-            progress,
+            [encoded[i] for i, _ in jobs],
+            row_keys(seed, [prompts[i]["id"] for i, _ in jobs], [k for _, k in jobs]),
+            greedy=np.array([k == m for _, k in jobs]),
+            batch_size=batch_size,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
         )
     finally:
         model.generation_config = own_config
+    texts = {job: read(tokenizer, ids, stop) for job, ids in zip(jobs, found, strict=True)}
     return [
         {
             **row,
@@ -234,42 +255,13 @@ def sample_responses(
     ]
 
 
-def _sample(
-    model, tokenizer, prompts, m, greedy, temperature, seed, max_new_tokens, top_p, batch_size, template, progress
-) -> dict[tuple[int, int], tuple[str, bool]]:
-    """(prompt, sample) -> (text, whether it was cut off); sample m is the greedy one."""
-    encoded = [encode_prompt(tokenizer, row["question"], template) for row in prompts]
-    jobs = [(i, k) for i in range(len(prompts)) for k in range(m + greedy)]
-    # Prompts of one length share a batch: nothing is padded, so no attention mask is needed.
-    jobs.sort(key=lambda job: len(encoded[job[0]]))
-    texts: dict[tuple[int, int], tuple[str, bool]] = {}
-    bar = tqdm(total=len(jobs), desc="responses", unit="seq", disable=not progress)
-    eos, at = tokenizer.eos_token_id, 0
-    while at < len(jobs):
-        length = len(encoded[jobs[at][0]])
-        batch = [job for job in jobs[at : at + batch_size] if len(encoded[job[0]]) == length]
-        at += len(batch)
-        keys = _row_keys(seed, [prompts[i]["id"] for i, _ in batch], [k for _, k in batch])
-        found = decode(
-            model,
-            [encoded[i] for i, _ in batch],
-            keys,
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            stop=(eos,),
-            greedy=np.array([k == m for _, k in batch]),
-        )
-        for job, ids in zip(batch, found, strict=True):
-            ended = ids[-1] == eos
-            texts[job] = (tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True), not ended)
-        bar.update(len(batch))
-    bar.close()
-    return texts
-
-
 class TransformersEngine:
-    """A model in this process."""
+    """The engine that needs nothing but torch: a model in this process, on any device.
+
+    Prompts of the built-in world get the very texts that `sample_responses` gives them. What is added are prompts that
+    are encoded already (chat templates) and several tokens that end a response (real chat models have an end of turn
+    beside EOS).
+    """
 
     def __init__(self, model: str, dtype: str, device: str):
         self.model, _ = load_student(model, dtype, device)
@@ -277,20 +269,18 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def tokens(self, requests, sampling) -> list[list[list[int]]]:
-        """The new tokens of `m` samples of each request (see `sampling.Engine`). The requests' prompts must be of
-        one length: nothing is padded."""
+        """The new tokens of `m` samples of each request, up to and including the first stop token. The requests'
+        prompts must be of one length: nothing is padded."""
         rows = [(request, k) for request in requests for k in range(sampling.m)]
-        found = []
-        for at in range(0, len(rows), sampling.batch_size):
-            batch = rows[at : at + sampling.batch_size]
-            keys = _row_keys(sampling.seed, [request.id for request, _ in batch], [k for _, k in batch])
-            found += decode(
-                self.model,
-                [request.ids for request, _ in batch],
-                keys,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_new_tokens=requests[0].room,
-                stop=tuple(sampling.stop),
-            )
+        found = decode_all(
+            self.model,
+            [request.ids for request, _ in rows],
+            row_keys(sampling.seed, [request.id for request, _ in rows], [k for _, k in rows]),
+            greedy=np.zeros(len(rows), dtype=bool),
+            batch_size=sampling.batch_size,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_new_tokens=requests[0].room,
+            stop=sampling.stop,
+        )
         return [found[i : i + sampling.m] for i in range(0, len(found), sampling.m)]

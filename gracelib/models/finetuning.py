@@ -18,15 +18,16 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch.nn.functional import cross_entropy
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback
 from transformers.utils import logging
 
-from gracelib.jobs.store import digest
+from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import Policy, cut_sentence, encode
-from gracelib.models.training import IGNORED, collate
+from gracelib.models.prompting import Encoded, Policy, cut_sentence, encode
+from gracelib.models.training import IGNORED, collate, first_responses, trainer_arguments
 
 ABOUT = "training.json"
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -79,103 +80,41 @@ def fine_tune(
     """
     if not rows:
         raise ValueError("no rows to train on; the responses file may be empty")
-    short = next((row for row in rows if len(row["responses"]) < (M or 1)), None)
-    if short is not None:
-        raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M or 1}")
+    pairs = first_responses(rows, M)
     _check_settings(epochs, lr, warmup, seed, save_every, precision)
+    devices, main = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
+    _check_devices(batch_size, micro_batch, devices)
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation = _accumulation(batch_size, micro_batch, devices)
-    cuda = torch.cuda.is_available()
-    if cuda and devices == 1 and torch.cuda.device_count() > 1:
-        raise ValueError(
-            f"{torch.cuda.device_count()} GPUs are visible to one process; start it with `accelerate launch "
-            "--num_processes N -m gracelib.cli distill ...` to use them, or set CUDA_VISIBLE_DEVICES=0"
-        )
-    bf16 = cuda if precision == "auto" else precision == "bfloat16"
     if not progress:
         logging.disable_progress_bar()  # those of reading and writing weights
     model, tokenizer = load_student(student, dtype="float32")
-    encoded = [encode(tokenizer, row["question"], r, policy) for row in rows for r in row["responses"][:M]]
-    data = [{"input_ids": [*e.prompt_ids, *e.response_ids], "n_masked": len(e.prompt_ids)} for e in encoded]
-    main = int(os.environ.get("RANK", "0")) == 0
+    encoded = encode(tokenizer, pairs, policy)
     if main and (said := cut_sentence(encoded, policy)):
         print(said, file=sys.stderr)
+    data = [{"input_ids": [*e.prompt_ids, *e.response_ids], "n_masked": len(e.prompt_ids)} for e in encoded]
     settings = {
         "epochs": epochs,
         "lr": lr,
         "batch_size": batch_size,
         "warmup": warmup,
         "seed": seed,
-        "bf16": bf16,
+        "bf16": torch.cuda.is_available() if precision == "auto" else precision == "bfloat16",
         "micro_batch": micro_batch,
         "devices": devices,
         "student": str(student),
         "examples": digest([[e["input_ids"], e["n_masked"]] for e in data]),
     }
     resume = _resumable(scratch, settings, main)
-    args = TrainingArguments(
-        output_dir=str(scratch),
-        num_train_epochs=epochs,
-        learning_rate=lr,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=accumulation,
-        warmup_steps=warmup,
-        lr_scheduler_type="cosine",
-        weight_decay=0.0,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        max_grad_norm=1.0,
-        optim="adamw_torch",
-        seed=seed,
-        data_seed=seed,
-        bf16=bf16,
-        save_strategy="steps",
-        save_steps=save_every,
-        save_total_limit=2,
-        logging_steps=1,
-        report_to=[],
-        disable_tqdm=not progress,
-        log_level="error",
-        remove_unused_columns=False,
-        use_cpu=not cuda,
-        dataloader_pin_memory=cuda,
-        average_tokens_across_devices=True,
-    )
     if gradient_checkpointing:
         _checkpoint_activations(model)
-    trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=data,
-        data_collator=collate,
-        compute_loss_func=_token_mean,
-        callbacks=[_StopAtNonsense(), *(callbacks or [])],
-    )
-    trainer.remove_callback(PrinterCallback)  # no log lines on stdout, which is for results
-    trainer.remove_callback(ProgressCallback)
-    if progress:
-        trainer.add_callback(_Bar())
+    trainer = _trainer(model, data, scratch, settings, save_every, progress, callbacks or [])
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(out))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    about = {
-        "n_examples": len(data),
-        "n_tokens": sum(len(e.response_ids) for e in encoded),
-        "n_cut": sum(e.n_cut > 0 for e in encoded),
-        "tokens_cut": sum(e.n_cut for e in encoded),
-        "steps": trainer.state.global_step,
-        "loss": losses[-1] if losses else None,
-        "precision": "bfloat16" if bf16 else "float32",
-        "settings": settings,
-    }
+    about = _about(trainer, encoded, settings)
     trainer.accelerator.wait_for_everyone()
     if main:
-        _check_finite(out)
-        tokenizer.save_pretrained(out)
-        (out / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs
-        (out / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        _finish(out, tokenizer, about)
         shutil.rmtree(scratch, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return about
@@ -195,13 +134,82 @@ def _check_settings(epochs, lr, warmup, seed, save_every, precision) -> None:
         raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
 
 
-def _accumulation(batch_size: int, micro_batch: int, devices: int) -> int:
+def _check_devices(batch_size: int, micro_batch: int, devices: int) -> None:
     if min(batch_size, micro_batch) < 1 or batch_size % (micro_batch * devices):
         raise ValueError(
             f"batch_size={batch_size} is not a multiple of micro_batch={micro_batch} x {devices} device(s); "
             "choose a micro-batch that divides it"
         )
-    return batch_size // (micro_batch * devices)
+    if torch.cuda.is_available() and devices == 1 and torch.cuda.device_count() > 1:
+        raise ValueError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process; start it with `accelerate launch "
+            "--num_processes N -m gracelib.cli distill ...` to use them, or set CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _trainer(model, data: list[dict], scratch: Path, settings: dict, save_every: int, progress: bool, callbacks):
+    """A Trainer whose checkpoints lie in `scratch`: a step is `batch_size` examples, however they are spread."""
+    micro_batch, devices = settings["micro_batch"], settings["devices"]
+    args = trainer_arguments(
+        scratch,
+        settings["epochs"],
+        settings["lr"],
+        micro_batch,
+        settings["warmup"],
+        settings["seed"],
+        torch.cuda.is_available(),
+        gradient_accumulation_steps=settings["batch_size"] // (micro_batch * devices),
+        bf16=settings["bf16"],
+        save_strategy="steps",
+        save_steps=save_every,
+        save_total_limit=2,
+        logging_steps=1,
+        disable_tqdm=not progress,
+        average_tokens_across_devices=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=data,
+        data_collator=collate,
+        compute_loss_func=_token_mean,
+        callbacks=[_StopAtNonsense(), *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)  # no log lines on stdout, which is for results
+    trainer.remove_callback(ProgressCallback)
+    if progress:
+        trainer.add_callback(_Bar())
+    return trainer
+
+
+def _about(trainer: Trainer, encoded: list[Encoded], settings: dict) -> dict:
+    """What was trained on, how much of it was cut, and how it ended."""
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "n_examples": len(encoded),
+        "n_tokens": sum(len(e.response_ids) for e in encoded),
+        "n_cut": sum(e.n_cut > 0 for e in encoded),
+        "tokens_cut": sum(e.n_cut for e in encoded),
+        "steps": trainer.state.global_step,
+        "loss": losses[-1] if losses else None,
+        "precision": "bfloat16" if settings["bf16"] else "float32",
+        "settings": settings,
+    }
+
+
+def _finish(out: Path, tokenizer, about: dict) -> None:
+    """Make the saved weights an ordinary checkpoint. ValueError if one is not finite (the last step's gradient is in
+    no log)."""
+    for path in sorted(out.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as f:
+            bad = [name for name in f.keys() if not torch.isfinite(f.get_tensor(name)).all()]
+        if bad:
+            raise ValueError(
+                f"training left values that are not finite in {', '.join(bad[:3])}; lower the learning rate"
+            )
+    tokenizer.save_pretrained(out)
+    (out / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs
+    (out / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _checkpoint_activations(model) -> None:
@@ -244,19 +252,6 @@ class _StopAtNonsense(TrainerCallback):
             )
 
 
-def _check_finite(folder: Path) -> None:
-    """ValueError if a weight of the saved checkpoint is not finite (the last step's gradient is in no log)."""
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as f:
-            bad = [name for name in f.keys() if not torch.isfinite(f.get_tensor(name)).all()]
-        if bad:
-            raise ValueError(
-                f"training left values that are not finite in {', '.join(bad[:3])}; lower the learning rate"
-            )
-
-
 def _resumable(scratch: Path, settings: dict, main: bool) -> str | None:
     """The last complete checkpoint, or None. Remembers the settings there; ValueError if they were others."""
     record = scratch / "settings.json"
@@ -273,18 +268,13 @@ def _resumable(scratch: Path, settings: dict, main: bool) -> str | None:
                 "start again, or go on with its settings"
             )
     elif main:
-        scratch.mkdir(parents=True, exist_ok=True)
-        part = record.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        os.replace(part, record)
+        write_atomically(record, lambda part: part.write_text(json.dumps(settings, indent=1), encoding="utf-8"))
     # The Trainer writes a checkpoint's state last: a folder without it was being written when the run was killed.
-    steps = sorted(
-        (int(p.parent.name.rpartition("-")[2]), p.parent) for p in scratch.glob("checkpoint-*/trainer_state.json")
-    )
-    for _, folder in reversed(steps):
+    states = scratch.glob("checkpoint-*/trainer_state.json")
+    for state in sorted(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), reverse=True):
         try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(folder)
+            json.loads(state.read_text(encoding="utf-8"))
+            return str(state.parent)
         except ValueError:
             continue  # torn: the one before is whole
     return None

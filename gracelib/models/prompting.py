@@ -3,7 +3,7 @@
 Why: a token more or less at the boundary moves the point at which the loss starts, and a BOS that is there in
 training and not in evaluation moves the accuracy. The authors' scripts do both (an instruction at evaluation
 only, two BOS for some teachers). So a `Policy` says once what is done, and everything goes through `encode` and
-`encode_question`:
+`encode_questions`:
 
 * prompt and response are tokenised apart and joined as ids. The boundary is exact even where the tokenizer would
   merge the prompt's last letters with the response's first, and a training text begins with exactly the ids from
@@ -13,8 +13,8 @@ only, two BOS for some teachers). So a `Policy` says once what is done, and ever
 * a response that does not fit is cut at its end, counted in `n_cut`, and gets no EOS: an EOS there would teach the
   student to stop in the middle of a sentence. (The authors' code appends one.)
 
-The default policy gives exactly the ids of `encode_example`, which the built-in world uses. The template is
-filled in by replacing `{question}` and nothing else, so braces (LaTeX!) survive on both sides.
+The built-in world uses the default policy. Many texts go through the tokenizer in one call, whose calls otherwise take
+longer than its work. The template is filled in by replacing `{question}` and nothing else, so braces (LaTeX!) survive on both sides.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ STUDENT_TEMPLATE = "### Problem:\n{question}\n\n### Solution:\n"
 # The authors' code, which sends the braces doubled by mistake: \boxed{{}}.
 TEACHER_INSTRUCTION = "Please reason step by step and put your final answer within \\boxed{}."
 SLOT = "{question}"
+AT_ONCE = 1024  # pairs: the tokenizer keeps more of a text than its ids until its call ends
 
 
 @dataclass(frozen=True)
@@ -61,40 +62,51 @@ class Encoded:
     n_cut: int = 0
 
 
-def encode_question(tokenizer, question: str, policy: Policy = Policy()) -> list[int]:
+def encode_questions(tokenizer, questions: Sequence[str], policy: Policy = Policy()) -> list[list[int]]:
     """Ids that the student is given before a response: in gradients, in training and when it generates.
 
-    Raises ValueError if the policy asks for a BOS that the tokenizer does not have, or if the ids leave no room for a
-    response within max_tokens (a prompt is never cut: it would be another question).
+    Raises ValueError if the policy asks for a BOS that the tokenizer does not have, or if the ids of a question leave
+    no room for a response within max_tokens (a prompt is never cut: it would be another question).
     """
-    ids = tokenizer(policy.template.replace(SLOT, question), add_special_tokens=False)["input_ids"]
-    if policy.bos:
-        if tokenizer.bos_token_id is None:
-            raise ValueError("the policy asks for a BOS (bos=True), but the tokenizer has none; use bos=False")
-        if ids[:1] != [tokenizer.bos_token_id]:  # a template may spell it out: still only one
-            ids = [tokenizer.bos_token_id, *ids]
-    if policy.max_tokens is not None and len(ids) >= policy.max_tokens:
-        raise ValueError(
-            f"the prompt {_start(question)} has {len(ids)} tokens, which leaves none of "
-            f"max_tokens={policy.max_tokens} for a response; raise max_tokens or leave the prompt out"
-        )
-    return ids
+    bos = tokenizer.bos_token_id
+    if policy.bos and bos is None:
+        raise ValueError("the policy asks for a BOS (bos=True), but the tokenizer has none; use bos=False")
+    prompts = _tokenize(tokenizer, [policy.template.replace(SLOT, question) for question in questions])
+    if policy.bos:  # a template may spell it out: still only one
+        prompts = [ids if ids[:1] == [bos] else [bos, *ids] for ids in prompts]
+    for question, ids in zip(questions, prompts, strict=True):
+        if policy.max_tokens is not None and len(ids) >= policy.max_tokens:
+            raise ValueError(
+                f"the prompt {_start(question)} has {len(ids)} tokens, which leaves none of "
+                f"max_tokens={policy.max_tokens} for a response; raise max_tokens or leave the prompt out"
+            )
+    return prompts
 
 
-def encode(tokenizer, question: str, response: str, policy: Policy = Policy()) -> Encoded:
-    """Ids of one prompt and one response, see the module's head.
+def encode(tokenizer, pairs: Sequence[tuple[str, str]], policy: Policy = Policy()) -> list[Encoded]:
+    """Ids of (question, response) pairs, see the module's head.
 
-    Raises ValueError as `encode_question`, and if the tokenizer has no EOS token.
+    Raises ValueError as `encode_questions`, and if the tokenizer has no EOS token.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(
             "the tokenizer has no EOS token: nothing would teach the student to stop; set "
             "tokenizer.eos_token and save it to the student's folder"
         )
-    prompt_ids = encode_question(tokenizer, question, policy)
-    response_ids = [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    room = len(response_ids) if policy.max_tokens is None else policy.max_tokens - len(prompt_ids)
-    return Encoded(prompt_ids, response_ids[:room], max(0, len(response_ids) - room))
+    encoded = []
+    for start in range(0, len(pairs), AT_ONCE):
+        questions, responses = zip(*pairs[start : start + AT_ONCE], strict=True)
+        prompts = encode_questions(tokenizer, questions, policy)
+        for prompt, response in zip(prompts, _tokenize(tokenizer, responses), strict=True):
+            whole = [*response, tokenizer.eos_token_id]
+            room = len(whole) if policy.max_tokens is None else policy.max_tokens - len(prompt)
+            encoded.append(Encoded(prompt, whole[:room], max(0, len(whole) - room)))
+    return encoded
+
+
+def encode_examples(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+    """(prompt ids, response ids + EOS) of (question, response) pairs by the default policy, which cuts nothing."""
+    return [(e.prompt_ids, e.response_ids) for e in encode(tokenizer, pairs)]
 
 
 def cut_sentence(encoded: Sequence[Encoded], policy: Policy) -> str:
@@ -108,7 +120,7 @@ def cut_sentence(encoded: Sequence[Encoded], policy: Policy) -> str:
     )
 
 
-def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION, system: str | None = None) -> str:
+def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION) -> str:
     """What an instruction-tuned teacher is shown: instruction, blank line, question as the user's turn in the
     tokenizer's chat template, up to where the answer starts.
 
@@ -123,53 +135,19 @@ def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION
             "the student's template instead (style 'student')"
         )
     messages = [{"role": "user", "content": f"{instruction}\n\n{question}" if instruction else question}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError as error:  # Gemma's, for one, knows no system role
-        raise ValueError(
-            f"the chat template refuses these messages ({error})"
-            + ("; leave out the system message" if system is not None else "")
-        ) from error
+    except jinja2.TemplateError as error:  # a template may demand a system message, or turns in an order of its own
+        raise ValueError(f"the chat template refuses these messages ({error})") from error
 
 
-def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION, system: str | None = None) -> list[int]:
+def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION) -> list[int]:
     """Ids of `chat_prompt`, with the BOS that the template writes (or not) and no second one."""
-    return tokenizer(chat_prompt(tokenizer, question, instruction, system), add_special_tokens=False)["input_ids"]
+    return _tokenize(tokenizer, [chat_prompt(tokenizer, question, instruction)])[0]
 
 
-def encode_prompt(tokenizer, question: str, template: str = STUDENT_TEMPLATE) -> list[int]:
-    return tokenizer(template.format(question=question), add_special_tokens=False)["input_ids"]
-
-
-def encode_examples(
-    tokenizer, pairs: list[tuple[str, str]], template: str = STUDENT_TEMPLATE
-) -> list[tuple[list[int], list[int]]]:
-    """(prompt ids, response ids + EOS) of each (question, response): `encode_example` in one call of the tokenizer, whose
-    calls otherwise take longer than its work."""
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no EOS token; set tokenizer.eos_token before scoring or training")
-    if not pairs:
-        return []
-    prompts, responses = (
-        tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        for texts in (
-            [template.format(question=question) for question, _ in pairs],
-            [response for _, response in pairs],
-        )
-    )
-    return [(prompt, [*ids, tokenizer.eos_token_id]) for prompt, ids in zip(prompts, responses, strict=True)]
-
-
-def encode_example(
-    tokenizer, question: str, response: str, template: str = STUDENT_TEMPLATE
-) -> tuple[list[int], list[int]]:
-    """(prompt ids, response ids + EOS). Prompt and response are tokenised apart: the boundary is exact.
-
-    Raises ValueError if the tokenizer has no EOS token: nothing would teach the student to stop.
-    """
-    return encode_examples(tokenizer, [(question, response)], template)[0]
+def _tokenize(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
 
 def _start(text: str) -> str:

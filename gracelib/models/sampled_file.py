@@ -68,30 +68,28 @@ class GenerationFile:
         lines = self.part.read_bytes().splitlines(keepends=True) if self.part.exists() else []
         if lines and not lines[-1].endswith(b"\n"):  # torn by a kill
             lines.pop()
-        rows = []
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{self.part}, line {number}: damaged ({error}); remove the file to start again"
-                ) from error
-        if not rows:
+        if not lines:
             self.part.parent.mkdir(parents=True, exist_ok=True)
             self.part.write_bytes(_line({"settings": self.settings}))
             return {}
-        for number, row in enumerate(rows[1:], 2):
-            if not (isinstance(row, dict) and isinstance(row.get("id"), str | int)):
+        settings, rows = {}, {}
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                if number == 1:
+                    settings = dict(row["settings"])
+                elif isinstance(row["id"], str | int):
+                    rows[row["id"]] = row
+                else:
+                    raise ValueError(f"id {row['id']!r}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
-                    f"{self.part}, line {number}: damaged (no row with an id); remove the file to start again"
-                )
-        header = rows[0].get("settings") if isinstance(rows[0], dict) else None
-        if not isinstance(header, dict):
-            raise ValueError(f"{self.part}, line 1: does not say the settings; remove the file to start again")
-        self._check(self.part, header, "remove it to start again, or go on with its settings")
+                    f"{self.part}, line {number}: damaged ({type(error).__name__}: {error}); remove the file to start again"
+                ) from error
+        self._check(self.part, settings, "remove it to start again, or go on with its settings")
         with open(self.part, "r+b") as f:
             f.truncate(sum(map(len, lines)))
-        return {row["id"]: row for row in rows[1:]}
+        return rows
 
     def append(self, rows: list[dict]) -> None:
         """Add finished rows; they are on disk when this returns."""
@@ -107,7 +105,8 @@ class GenerationFile:
             part.write_bytes(b"".join(map(_line, rows)))
             record = {"settings": self.settings, **notes, "n_prompts": len(rows), "sha256": file_hash(part)}
             # The sidecar stands first: a file under its final name always has one.
-            write_atomically(sidecar(self.path), lambda side: _write_json(side, record))
+            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+            write_atomically(sidecar(self.path), lambda side: side.write_text(text, encoding="utf-8"))
 
         write_atomically(self.path, write_rows)
         self.part.unlink()
@@ -126,10 +125,6 @@ class GenerationFile:
 
 def _line(row: dict) -> bytes:
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
-
-
-def _write_json(path: Path, record: dict) -> None:
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _short(value) -> str:

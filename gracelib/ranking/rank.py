@@ -30,6 +30,7 @@ from gracelib.models.checkpoints import (
     check_student,
     load_student,
     resolve_device,
+    weights_digest,
     without_weights,
 )
 from gracelib.models.prompting import Policy, encode
@@ -209,7 +210,7 @@ def _features(
 ) -> tuple[dict, dict, dict, dict]:
     """Features by teacher, how much was cut by teacher, what the student is, and memory planned and used."""
     # here: reading and refusing files needs no torch
-    from gracelib.features.files import chunked_features, student_hash
+    from gracelib.features.files import chunked_features
     from gracelib.features.memory import peak_memory, plan_memory, reset_peak, size_of
 
     device = resolve_device(device)
@@ -226,7 +227,7 @@ def _features(
     reset_peak(device)
     memory = {"weights_planned": plan.weights, "extra_planned": plan.extra, "before": peak_memory(device)}
     model, _ = load_student(student, dtype=how["dtype"], device=device)
-    key, features = student_hash(model), {}
+    key, features = weights_digest(model), {}
     with tqdm(total=len(lengths), desc="gradients", unit="response", file=sys.stderr) as bar:
         for name, (examples, labels, _) in encoded.items():
             bar.set_postfix_str(name)
@@ -247,7 +248,7 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
         for k, response in enumerate(prompt.responses, 1):
             labels.append(f"{prompt.where}, response {k}")
             try:
-                made = encode(tokenizer, prompt.question, response, policy)
+                (made,) = encode(tokenizer, [(prompt.question, response)], policy)
             except ValueError as error:
                 raise ValueError(f"{labels[-1]}: {error}") from error
             examples.append((made.prompt_ids, made.response_ids))

@@ -13,7 +13,7 @@ import torch
 
 from gracelib.experiment.tables import cell_scores
 from gracelib.features.gradients import response_features
-from gracelib.models.prompting import encode_example
+from gracelib.models.prompting import encode_examples
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer
@@ -28,9 +28,9 @@ def found():
     tokenizer, rng = build_tokenizer(), Random(0)
     model = build_model(ModelSpec(64), len(tokenizer), 0)
     problems = stories.draw_problems(N, "distill", 0)
-    examples = [
-        encode_example(tokenizer, p.question, stories.solve(p, manner, rng)) for p in problems for manner in MANNERS
-    ]
+    examples = encode_examples(
+        tokenizer, [(p.question, stories.solve(p, manner, rng)) for p in problems for manner in MANNERS]
+    )
     threads_before, made = torch.get_num_threads(), {}
     try:
         for threads, tokens in SETTINGS:

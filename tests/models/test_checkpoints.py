@@ -4,6 +4,7 @@ Every message is a single line; whatever can be known without the weights is ref
 a checkpoint runs and no pickle is read.
 """
 
+import copy
 import json
 import shutil
 
@@ -15,9 +16,8 @@ from transformers import AutoTokenizer
 
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.features.gradients import response_features
-from gracelib.models import checkpoints
-from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import encode
+from gracelib.models.checkpoints import check_student, files_digest, load_student
+from gracelib.models.prompting import encode_examples
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def test_every_architecture_is_loaded_and_scored(kind, tmp_path):
     path = make_checkpoint(tmp_path / kind, kind)
     model, tokenizer = load_student(path)
     assert not model.training and {p.dtype for p in model.parameters()} == {torch.float32}
-    e = encode(tokenizer, "What is 1 + 1?", "It is 2.")
-    features = response_features(model, [(e.prompt_ids, e.response_ids)], d=4, device="cpu", progress=False)
-    assert np.isfinite(features["g"]).all() and features["length"][0] == len(e.response_ids)
+    examples = encode_examples(tokenizer, [("What is 1 + 1?", "It is 2.")])
+    features = response_features(model, examples, d=4, device="cpu", progress=False)
+    assert np.isfinite(features["g"]).all() and features["length"][0] == len(examples[0][1])
 
 
 def test_loaded_in_its_dtype_without_a_second_copy(whole, monkeypatch):
@@ -58,8 +58,6 @@ def test_loaded_in_its_dtype_without_a_second_copy(whole, monkeypatch):
     model, _ = load_student(whole, dtype="bfloat16")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
-    import copy
-
     monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("the weights are copied"))
     response_features(model, [([5, 6], [7, 1])], d=2, device="cpu", dtype="bfloat16", progress=False)
 
@@ -120,7 +118,7 @@ def test_what_can_be_known_is_refused_before_the_weights_are_read(folder, monkey
     monkeypatch.setattr(
         transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights are read")
     )
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float64, got 'float16'"):
+    with pytest.raises(ValueError, match="dtype='float16' is not known; choose one of float32, bfloat16, float64"):
         load_student(folder, dtype="float16")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<extra>"])
@@ -211,5 +209,17 @@ def test_offline_for_real(monkeypatch):
 
 
 def test_checking_alone_gives_config_and_tokenizer(whole):
-    config, tokenizer = checkpoints.check_student(whole)
+    config, tokenizer = check_student(whole)
     assert config.vocab_size == 400 and tokenizer.eos_token_id == 1
+
+
+def test_a_folder_is_told_apart_by_the_bytes_of_the_files_that_count(tmp_path):
+    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_text(text)
+    a, b, c = (files_digest(tmp_path / name) for name in "abc")
+    assert a == b != c
+    (tmp_path / "b" / "notes.txt").write_text("read me")
+    (tmp_path / "b" / ".hidden").write_text("1")
+    assert files_digest(tmp_path / "b") != b and files_digest(tmp_path / "b", (".safetensors",)) == b
+    assert files_digest("owner/name") == "owner/name" and files_digest("owner/name", commit="c") == "owner/name@c"

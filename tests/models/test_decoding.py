@@ -11,8 +11,8 @@ import scipy.stats
 import torch
 from transformers import GenerationConfig
 
-from gracelib.models.decoding import keyed_uniforms, sample_responses
-from gracelib.models.prompting import encode_example, encode_prompt
+from gracelib.models.decoding import KeyedSampler, decode, row_keys, sample_responses, uniforms
+from gracelib.models.prompting import encode_examples, encode_questions
 from gracelib.models.training import train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
@@ -35,8 +35,7 @@ def model(tokenizer):
     torch.set_num_threads(1)
     network = build_model(ModelSpec(32, 1, 2), len(tokenizer), 0)
     pairs = stories.mixture_texts(512, 0, {"terse": 1.0, "equations": 0.3}, 0.2, 1, 5)
-    examples = [encode_example(tokenizer, q, a) for q, a in pairs]
-    train_causal_lm(network, examples, epochs=2, lr=1e-2, batch_size=32, seed=0)
+    train_causal_lm(network, encode_examples(tokenizer, pairs), epochs=2, lr=1e-2, batch_size=32, seed=0)
     torch.set_num_threads(threads)
     return network.eval()
 
@@ -52,7 +51,7 @@ def reference(model, tokenizer):
 
 
 def next_token_distribution(model, tokenizer, prompt, temperature):
-    ids = torch.tensor([encode_prompt(tokenizer, prompt["question"])])
+    ids = torch.tensor(encode_questions(tokenizer, [prompt["question"]]))
     with torch.inference_mode():
         logits = model(ids).logits[0, -1].double()  # (vocab,)
     return torch.softmax(logits / temperature, -1).numpy()
@@ -107,7 +106,8 @@ def test_seed_sample_and_prompt_each_change_the_responses(model, tokenizer, refe
 
 def test_uniforms_are_uniform_and_unrelated():
     ids = [f"p{i}" for i in range(500)]
-    steps = np.stack([keyed_uniforms(0, ids * 4, [k for k in range(4) for _ in ids], t) for t in range(10)])
+    samples = [k for k in range(4) for _ in ids]
+    steps = np.stack([uniforms(row_keys(0, ids * 4, samples), t) for t in range(10)])
     assert steps.shape == (10, 2000) and steps.min() >= 0 and steps.max() < 1
     assert scipy.stats.kstest(steps.ravel(), "uniform").pvalue > 1e-3
     assert all(scipy.stats.kstest(row, "uniform").pvalue > 1e-4 for row in steps)
@@ -115,13 +115,13 @@ def test_uniforms_are_uniform_and_unrelated():
     bound = 4.5 / np.sqrt(2000)
     assert np.abs(np.corrcoef(steps)[~np.eye(10, dtype=bool)]).max() < bound  # between steps
     by_sample = np.corrcoef(steps[0].reshape(4, 500))[~np.eye(4, dtype=bool)]  # between samples
-    by_seed = np.corrcoef(steps[0], keyed_uniforms(1, ids * 4, [k for k in range(4) for _ in ids], 0))[0, 1]
+    by_seed = np.corrcoef(steps[0], uniforms(row_keys(1, ids * 4, samples), 0))[0, 1]
     assert np.abs(by_sample).max() < 4.5 / np.sqrt(500) and abs(by_seed) < bound
 
 
 def test_uniforms_are_frozen():
     """These numbers decide every sampled text: a change here silently changes all results."""
-    first = keyed_uniforms(0, ["distill-00000", "distill-00001"], [0, 3], 5)
+    first = uniforms(row_keys(0, ["distill-00000", "distill-00001"], [0, 3]), 5)
     assert first.tolist() == [0.5340413237809755, 0.9106518695883579]
 
 
@@ -180,14 +180,12 @@ def test_top_p_keeps_the_nucleus_and_only_that(model, tokenizer):
 
 def test_a_word_of_probability_zero_is_never_drawn():
     """u just below 1 must not fall off the end of a cumulative sum that rounding left short of one."""
-    from gracelib.models.decoding import KeyedSampler
-
     scores = torch.full((1, 50), -torch.inf)
     scores[0, 10:40] = torch.randn(30, generator=torch.Generator().manual_seed(0))
     for u, allowed in ((1 - 2**-53, 39), (0.0, 10)):
-        sampler = KeyedSampler(np.zeros(1, dtype=np.uint64), 1)
+        sampler = KeyedSampler(np.zeros(1, dtype=np.uint64), 1, np.array([False]))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gracelib.models.decoding._uniforms", lambda keys, step, u=u: np.array([u]))
+            patch.setattr("gracelib.models.decoding.uniforms", lambda keys, step, u=u: np.array([u]))
             out = sampler(torch.zeros(1, 1, dtype=torch.long), scores)
         assert out.argmax().item() == allowed and torch.isfinite(out).sum() == 1
 
@@ -195,7 +193,7 @@ def test_a_word_of_probability_zero_is_never_drawn():
 def test_greedy_is_the_library_s_greedy(model, tokenizer):
     rows = sample(model, tokenizer, PROMPTS[:24], m=1, temperature=0.0)
     for row in rows:
-        ids = torch.tensor([encode_prompt(tokenizer, row["question"])])
+        ids = torch.tensor(encode_questions(tokenizer, [row["question"]]))
         out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -268,18 +266,18 @@ def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
     from transformers import AutoModelForCausalLM, LogitsProcessorList
 
     from checkpoints_for_tests import make_checkpoint
-    from gracelib.models.decoding import KeyedSampler, _row_keys, decode
 
     window = {"sliding_window": 10} if family == "gemma2" else {}
     checkpoint = make_checkpoint(tmp_path / family, family)
     network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float64", **window).eval()
     prompts = torch.randint(3, 20, (40, 7), generator=torch.Generator().manual_seed(0))
-    keys = _row_keys(5, [str(i) for i in range(40)], [0] * 40)
+    keys = row_keys(5, [str(i) for i in range(40)], [0] * 40)
+    sampled = np.zeros(40, dtype=bool)
     stop = tuple(range(0, network.config.vocab_size, 8))  # an eighth of the tokens end a response of random weights
     with torch.inference_mode():
         read = []
         handle = network.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(out.shape[1]))
-        found = decode(network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop)
+        found = decode(network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop, greedy=sampled)
         handle.remove()
         network.generation_config = GenerationConfig()
         out = network.generate(
@@ -287,7 +285,7 @@ def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
             attention_mask=torch.ones_like(prompts),
             do_sample=False,
             max_new_tokens=24,
-            logits_processor=LogitsProcessorList([KeyedSampler(keys, 7)]),
+            logits_processor=LogitsProcessorList([KeyedSampler(keys, 7, sampled)]),
             eos_token_id=list(stop),
             pad_token_id=stop[0],
         )[:, 7:].tolist()
@@ -301,16 +299,17 @@ def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
     """A state space model has no keys and values to leave out: the rows that go on are read once more."""
     from transformers import MambaConfig, MambaForCausalLM
 
-    from gracelib.models.decoding import _row_keys, decode
-
     torch.manual_seed(0)
     network = MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4)).eval()
     network.generation_config = GenerationConfig()
-    prompts, keys = [[5, 6, 7, i] for i in range(8, 24)], _row_keys(0, list(map(str, range(16))), [0] * 16)
+    prompts, keys = [[5, 6, 7, i] for i in range(8, 24)], row_keys(0, list(map(str, range(16))), [0] * 16)
     settings = dict(temperature=1.0, max_new_tokens=20, stop=(1, 2, 3, 4))
     with torch.inference_mode():
-        together = decode(network, prompts, keys, **settings)
-        alone = [decode(network, [prompt], keys[i : i + 1], **settings)[0] for i, prompt in enumerate(prompts)]
+        together = decode(network, prompts, keys, greedy=np.zeros(16, dtype=bool), **settings)
+        alone = [
+            decode(network, [prompt], keys[i : i + 1], greedy=np.array([False]), **settings)[0]
+            for i, prompt in enumerate(prompts)
+        ]
     assert together == alone and len({len(row) for row in together}) > 3
 
 
@@ -320,14 +319,14 @@ def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"m": 0}, "m=0: at least one response a prompt is needed"),
+        ({"m": 0}, "m=0: must be at least 1"),
         ({"temperature": -0.5}, r"temperature=-0\.5 with m=8: use a positive temperature"),
         ({"temperature": 0.0}, r"temperature=0\.0 with m=8: use a positive temperature, or m=1 for greedy"),
         ({"top_p": 0.0}, r"top_p=0\.0 is outside \(0, 1\]"),
         ({"top_p": 1.5}, r"top_p=1\.5 is outside \(0, 1\]"),
         ({"prompts": []}, "no prompts to sample for"),
         ({"temperature": float("nan")}, "temperature=nan with m=8: use a positive temperature"),
-        ({"batch_size": 0}, "batch_size=0: at least one sequence at a time"),
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(model, tokenizer, changes, message):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
 from gracelib.models.finetuning import fine_tune
-from gracelib.models.prompting import Policy, encode
+from gracelib.models.prompting import Policy, encode_examples
 
 ROWS = [
     {
@@ -87,14 +87,12 @@ def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
         AutoTokenizer.from_pretrained(student),
     )
     total, count = 0.0, 0
-    for row in ROWS:
-        for response in row["responses"]:
-            e = encode(tokenizer, row["question"], response)
-            with torch.no_grad():
-                logits = model(torch.tensor([[*e.prompt_ids, *e.response_ids]])).logits[0]  # (T, V)
-            chosen = logits[len(e.prompt_ids) - 1 : -1].log_softmax(-1)  # (|y|, V)
-            total -= float(chosen[range(len(e.response_ids)), e.response_ids].sum())
-            count += len(e.response_ids)
+    for prompt, ids in encode_examples(tokenizer, [(row["question"], r) for row in ROWS for r in row["responses"]]):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *ids]])).logits[0]  # (T, V)
+        chosen = logits[len(prompt) - 1 : -1].log_softmax(-1)  # (|y|, V)
+        total -= float(chosen[range(len(ids)), ids].sum())
+        count += len(ids)
     about = fine_tune(student, ROWS, tmp_path / "out", micro_batch=4, batch_size=12, epochs=1, lr=1e-3, progress=False)
     assert about["steps"] == 1 and about["n_tokens"] == count
     assert math.isclose(about["loss"], total / count, rel_tol=1e-4)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from checkpoints_for_tests import KINDS, make_checkpoint
+from gracelib.models import prompting
 from gracelib.models.prompting import (
     STUDENT_TEMPLATE,
     TEACHER_INSTRUCTION,
@@ -21,10 +22,10 @@ from gracelib.models.prompting import (
     chat_prompt,
     cut_sentence,
     encode,
-    encode_example,
-    encode_prompt,
-    encode_question,
+    encode_examples,
+    encode_questions,
 )
+from gracelib.world.cast import build_tokenizer
 
 QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Janet’s ducks lay 16 eggs.\n", "é¥ 你好")
 RESPONSES = ("She has 16 - 3 = 13.\n#### 13", "\n\nThe answer is \\boxed{\\frac{1}{2}}.", " 7", "", "<b>{x}</b> 你好")
@@ -62,7 +63,7 @@ def checkpoints(tmp_path_factory):
 
 def test_the_boundary_is_exact_where_the_tokenizer_merges_across_it(merging):
     question, response = "Q", "She sold"
-    e = encode(merging, question, response)
+    (e,) = encode(merging, [(question, response)])
     assert merging.decode(e.prompt_ids) == "### Problem:\nQ\n\n### Solution:\n"
     assert merging.decode(e.response_ids[:-1]) == response
     joined = merging("### Problem:\nQ\n\n### Solution:\nShe sold", add_special_tokens=False)["input_ids"]
@@ -72,15 +73,36 @@ def test_the_boundary_is_exact_where_the_tokenizer_merges_across_it(merging):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "merging"])
-def test_the_default_is_the_encoding_of_the_built_in_world(kind, checkpoints, merging):
+def test_by_default_prompt_and_response_are_tokenised_apart_and_only_eos_is_added(kind, checkpoints, merging):
+    """Each as the tokenizer has it alone, whatever else goes through it in the same call."""
     tokenizer = merging if kind == "merging" else checkpoints[kind]
-    for question in QUESTIONS:
-        assert encode_question(tokenizer, question) == encode_prompt(tokenizer, question)
-        for response in RESPONSES:
-            prompt, ids = encode_example(tokenizer, question, response)
-            assert encode(tokenizer, question, response) == Encoded(prompt, ids, 0)
-            assert tokenizer.decode(prompt) == STUDENT_TEMPLATE.replace("{question}", question)
-            assert tokenizer.decode(ids[:-1]) == response
+    pairs = [(question, response) for question in QUESTIONS for response in RESPONSES]
+    for (question, response), (prompt, ids) in zip(pairs, encode_examples(tokenizer, pairs), strict=True):
+        text = STUDENT_TEMPLATE.replace("{question}", question)
+        assert prompt == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids == [*tokenizer(response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        assert (tokenizer.decode(prompt), tokenizer.decode(ids[:-1])) == (text, response)
+        assert [prompt] == encode_questions(tokenizer, [question])
+    assert encode(tokenizer, pairs) == [Encoded(*example, 0) for example in encode_examples(tokenizer, pairs)]
+    assert encode_examples(tokenizer, []) == []
+
+
+def test_many_pairs_come_back_in_order(merging, monkeypatch):
+    pairs = [(f"{i} ?", str(i)) for i in range(7)]
+    whole = encode(merging, pairs)
+    monkeypatch.setattr(prompting, "AT_ONCE", 3)
+    assert encode(merging, pairs) == whole and merging.decode(whole[6].response_ids[:-1]) == "6"
+
+
+def test_the_worlds_words_are_one_token_each():
+    (prompt, response), (_, empty) = encode_examples(
+        build_tokenizer(), [("ann has 9 books .", "9 + 1 = 10"), ("q", "")]
+    )
+    tokenizer = build_tokenizer()
+    assert tokenizer.convert_ids_to_tokens(response) == ["9", "+", "1", "=", "10", "<eos>"]
+    assert tokenizer.convert_ids_to_tokens(prompt)[-2:] == ["###", "Solution:"]
+    assert not set(tokenizer.all_special_ids) & set(prompt)  # no BOS, no EOS in the prompt
+    assert empty == [tokenizer.eos_token_id]  # |y| = 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,28 +114,27 @@ def test_generation_and_training_begin_with_the_same_ids(kind, bos, checkpoints)
     policy = Policy(bos=bos, template="Q: {question}\nA: ")
     if bos and tokenizer.bos_token_id is None:
         with pytest.raises(ValueError, match="asks for a BOS"):
-            encode_question(tokenizer, "x", policy)
+            encode_questions(tokenizer, ["x"], policy)
         return
-    e = encode(tokenizer, "x", "y = 2", policy)
-    assert e.prompt_ids == encode_question(tokenizer, "x", policy)
+    (e,) = encode(tokenizer, [("x", "y = 2")], policy)
+    assert [e.prompt_ids] == encode_questions(tokenizer, ["x"], policy)
     ids = [*e.prompt_ids, *e.response_ids]
     assert ids.count(tokenizer.bos_token_id) == int(bos) and (ids[0] == tokenizer.bos_token_id) is bos
     assert e.response_ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
-    plain = encode(tokenizer, "x", "y = 2", Policy(template=policy.template))
+    (plain,) = encode(tokenizer, [("x", "y = 2")], Policy(template=policy.template))
     assert e.response_ids == plain.response_ids and e.prompt_ids[int(bos) :] == plain.prompt_ids
 
 
 def test_a_template_that_spells_out_its_bos_gets_no_second_one(merging):
-    ids = encode_question(merging, "x", Policy("<s>{question}", bos=True))
-    assert ids == encode_question(merging, "x", Policy("<s>{question}")) and ids.count(merging.bos_token_id) == 1
+    (ids,) = encode_questions(merging, ["x"], Policy("<s>{question}", bos=True))
+    assert [ids] == encode_questions(merging, ["x"], Policy("<s>{question}")) and ids.count(merging.bos_token_id) == 1
 
 
 def test_braces_survive(merging):
     """In the question, in the response and in the template itself."""
     policy = Policy("Put it in \\boxed{}: {question} {{}}\n")
-    for question in QUESTIONS:
-        text = merging.decode(encode_question(merging, question, policy))
-        assert text == "Put it in \\boxed{}: " + question + " {{}}\n"
+    for question, ids in zip(QUESTIONS, encode_questions(merging, QUESTIONS, policy), strict=True):
+        assert merging.decode(ids) == "Put it in \\boxed{}: " + question + " {{}}\n"
 
 
 @pytest.mark.parametrize(
@@ -133,14 +154,14 @@ def test_a_bad_policy_is_refused(options, message):
 def test_truncation_is_counted(merging):
     """A cut response keeps its first tokens, loses its EOS with the rest, and every lost token is counted; one that
     just fits is whole."""
-    response = RESPONSES[0] * 3
-    whole = encode(merging, QUESTIONS[0], response)
+    pairs = [(QUESTIONS[0], RESPONSES[0] * 3)]
+    (whole,) = encode(merging, pairs)
     total = len(whole.prompt_ids) + len(whole.response_ids)
     for limit in (total + 5, total):
-        assert encode(merging, QUESTIONS[0], response, Policy(max_tokens=limit)) == whole
+        assert encode(merging, pairs, Policy(max_tokens=limit)) == [whole]
     for lost in (1, 2, len(whole.response_ids) - 1):
         policy = Policy(max_tokens=total - lost)
-        cut = encode(merging, QUESTIONS[0], response, policy)
+        (cut,) = encode(merging, pairs, policy)
         assert cut.n_cut == lost and cut.prompt_ids == whole.prompt_ids
         assert cut.response_ids == whole.response_ids[:-lost] and merging.eos_token_id not in cut.response_ids
         assert cut_sentence([whole, cut, cut], policy) == (
@@ -149,16 +170,16 @@ def test_truncation_is_counted(merging):
         )
     assert cut_sentence([whole], Policy()) == ""
     with pytest.raises(ValueError, match=re.escape(f"the prompt {QUESTIONS[0]!r} has {len(whole.prompt_ids)} tokens")):
-        encode(merging, QUESTIONS[0], response, Policy(max_tokens=len(whole.prompt_ids)))
+        encode(merging, pairs, Policy(max_tokens=len(whole.prompt_ids)))
     with pytest.raises(ValueError, match="leaves none of max_tokens=4"):  # generation has the same limit
-        encode_question(merging, QUESTIONS[0], Policy(max_tokens=4))
+        encode_questions(merging, QUESTIONS[:1], Policy(max_tokens=4))
 
 
 def test_a_tokenizer_without_eos_is_refused():
     tokenizer = merging_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no EOS token: nothing would teach the student to stop"):
-        encode(tokenizer, "Q", "A")
+        encode(tokenizer, [("Q", "A")])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,20 +197,14 @@ def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
         assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 2  # what is avoided
 
 
-def test_instruction_and_system_message(checkpoints):
-    tokenizer = checkpoints["llama"]
-    text = chat_prompt(tokenizer, "Q?", instruction="", system="Be brief.")
-    assert text == "<s><|system|>\nBe brief.\n<|user|>\nQ?\n<|assistant|>\n"
+def test_without_an_instruction_the_question_stands_alone(checkpoints):
+    assert chat_prompt(checkpoints["llama"], "Q?", instruction="") == "<s><|user|>\nQ?\n<|assistant|>\n"
 
 
 def test_no_template_or_one_that_refuses_is_said(merging):
     with pytest.raises(ValueError, match="no chat template: is this an instruction-tuned model"):
         chat_prompt(merging, "Q?")
     tokenizer = merging_tokenizer()
-    tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}"
-        "{% endif %}{{ messages[0]['content'] }}"
-    )
-    assert chat_prompt(tokenizer, "Q?", instruction="") == "Q?"
-    with pytest.raises(ValueError, match=r"refuses these messages \(no system role\); leave out the system message"):
-        chat_prompt(tokenizer, "Q?", system="Be brief.")
+    tokenizer.chat_template = "{{ raise_exception('no user role') }}"
+    with pytest.raises(ValueError, match=r"the chat template refuses these messages \(no user role\)"):
+        chat_prompt(tokenizer, "Q?")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from gracelib.models.prompting import encode_example
-from gracelib.models.training import IGNORED, PART, collate, train_causal_lm
+from gracelib.models.prompting import encode_examples
+from gracelib.models.training import IGNORED, PART, MuonAdamW, collate, train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer
@@ -31,7 +31,7 @@ def examples(tokenizer):
     """41 pairs of very different lengths: three parts, the last one short."""
     assert 41 % PART
     pairs = stories.mixture_texts(41, 3, dict.fromkeys(stories.MANNERS, 1.0), 0.3, 1, 5)
-    return [encode_example(tokenizer, q, a) for q, a in pairs]
+    return encode_examples(tokenizer, pairs)
 
 
 def network(tokenizer, seed=0):
@@ -143,8 +143,6 @@ def test_a_head_of_its_own_is_no_hidden_matrix():
     """Untied, as in most large models: AdamW keeps the head and the embedding."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from gracelib.models.training import _MuonAdamW
-
     config = LlamaConfig(
         vocab_size=50,
         hidden_size=16,
@@ -154,7 +152,7 @@ def test_a_head_of_its_own_is_no_hidden_matrix():
         tie_word_embeddings=False,
     )
     model = LlamaForCausalLM(config)
-    matrices, others = (group["params"] for group in _MuonAdamW(model, 1e-2, 1e-3).param_groups)
+    matrices, others = (group["params"] for group in MuonAdamW(model, 1e-2, 1e-3).param_groups)
     assert len(matrices) == 7 and all(50 not in p.shape for p in matrices)
     assert len(matrices) + len(others) == len(list(model.parameters()))
     assert any(p is model.lm_head.weight for p in others)

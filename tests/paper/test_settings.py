@@ -16,7 +16,7 @@ from gracelib.experiment import paper_run
 from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import command_for, get_scale
 from gracelib.jobs.paths import ROOT
-from gracelib.paper import cast, cost
+from gracelib.paper import cost
 from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
 from gracelib.paper.cost import Assumptions, plan, plan_text
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
@@ -381,11 +381,3 @@ def test_a_local_folder_needs_a_model_in_it(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     check_access([model])
     assert hub.asked == []
-
-
-def test_a_models_content_is_told_apart_by_its_bytes(tmp_path):
-    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "weights.safetensors").write_text(text)
-    a, b, c = (cast.content(str(tmp_path / name)) for name in "abc")
-    assert a == b != c and cast.content("owner/name") == "owner/name"

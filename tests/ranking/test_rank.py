@@ -27,7 +27,7 @@ from gracelib.features import files, gradients
 from gracelib.features.estimators import PARAMS
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
-from gracelib.models.prompting import Policy, encode_example
+from gracelib.models.prompting import Policy, encode_examples
 from gracelib.ranking import rank as ranking
 from gracelib.ranking import report
 from gracelib.ranking.rank import score_teachers
@@ -92,7 +92,7 @@ def test_grace_is_grace(scored, llama):
     model, tokenizer = checkpoints.load_student(llama)
     (teacher,) = read_teachers([THREE[0]])
     prompts = sorted((p for p in teacher.prompts if p.id in result.settings["prompt_ids"]), key=lambda p: p.id)
-    examples = [encode_example(tokenizer, p.question, p.responses[0]) for p in prompts]
+    examples = encode_examples(tokenizer, [(p.question, p.responses[0]) for p in prompts])
     found = response_features(model, examples, d=8, seed=1, device="cpu", progress=False)
     h = np.log(found["length"])[:, None] * found["g"].astype(float)
     unit, total = h / np.linalg.norm(h, axis=1, keepdims=True), 0.0
@@ -270,11 +270,11 @@ def test_a_damaged_piece_is_computed_again(llama, tmp_path, damage, capsys):
 def test_what_a_piece_depends_on(llama, tmp_path):
     """Another seed, another width, another weight: another piece. Other shards of the same weights: the same."""
     model, _ = checkpoints.load_student(llama)
-    key = files.student_hash(model)
+    key = checkpoints.weights_digest(model)
     model.save_pretrained(tmp_path / "shards", max_shard_size="30KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    assert files.student_hash(AutoModelForCausalLM.from_pretrained(tmp_path / "shards")) == key
-    assert files.student_hash(model.to(torch.bfloat16)) != key
+    assert checkpoints.weights_digest(AutoModelForCausalLM.from_pretrained(tmp_path / "shards")) == key
+    assert checkpoints.weights_digest(model.to(torch.bfloat16)) != key
     model, _ = checkpoints.load_student(llama)
     examples, names = [([3, 4], [5, 6, 1])] * 2, ["a", "b"]
 
@@ -287,14 +287,14 @@ def test_what_a_piece_depends_on(llama, tmp_path):
     assert counts == [1, 1, 2, 3, 4]
     with torch.no_grad():
         model.model.norm.weight[0] += 1e-3
-    assert files.student_hash(model) != key and pieces(student=files.student_hash(model)) == 5
+    assert checkpoints.weights_digest(model) != key and pieces(student=checkpoints.weights_digest(model)) == 5
 
 
 def test_many_responses_are_cut_into_pieces(llama, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MOST", 5)
     monkeypatch.setattr(files, "FEWEST", 2)
     model, tokenizer = checkpoints.load_student(llama)
-    examples = [encode_example(tokenizer, text[:40], text[40:80]) for text in TEXTS[:12]]
+    examples = encode_examples(tokenizer, [(text[:40], text[40:80]) for text in TEXTS[:12]])
     done = []
     names = [*map(str, range(12))]
     found = files.chunked_features(model, examples, names, tmp_path, student="x", d=4, done=done.append)

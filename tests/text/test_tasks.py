@@ -1,15 +1,10 @@
-"""Prompts and responses are refused with file, line and reason before any compute is spent, ids are stable,
-and the boundary between prompt and response is exact: one token to the left or right would change every
-gradient.
-"""
+"""Prompts and responses are refused with file, line and reason before any compute is spent, and ids are stable."""
 
 import json
 
 import pytest
 
-from gracelib.models.prompting import STUDENT_TEMPLATE, encode_example, encode_examples, encode_prompt
 from gracelib.text.tasks import question_id, read_jsonl, read_responses, write_jsonl
-from gracelib.world.cast import build_tokenizer
 
 GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 
@@ -17,11 +12,6 @@ GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 def write(path, *lines):
     path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), "utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return build_tokenizer()
 
 
 def test_rows_survive_writing_and_reading(tmp_path):
@@ -93,26 +83,6 @@ def test_an_empty_response_is_refused_unless_allowed(tmp_path):
         read_responses(path)
     assert read_responses(path, m=1)[0]["responses"] == ["a"]  # the empty one is not among the first m
     assert read_responses(path, allow_empty=True)[0]["responses"] == ["a", " "]
-
-
-def test_the_boundary_is_exact_and_eos_is_supervised(tokenizer):
-    prompt, response = encode_example(tokenizer, GOOD["question"], "9 + 1 = 10")
-    assert prompt == encode_prompt(tokenizer, GOOD["question"])
-    assert tokenizer.decode(prompt) == " ".join(STUDENT_TEMPLATE.format(question=GOOD["question"]).split())
-    assert tokenizer.convert_ids_to_tokens(response) == ["9", "+", "1", "=", "10", "<eos>"]
-    assert tokenizer.convert_ids_to_tokens(prompt)[-2:] == ["###", "Solution:"]
-    assert not set(tokenizer.all_special_ids) & set(prompt)  # no BOS, no EOS in the prompt
-    assert encode_example(tokenizer, GOOD["question"], "")[1] == [tokenizer.eos_token_id]  # |y| = 1
-    pairs = [(GOOD["question"], "9 + 1 = 10"), ("q ?", ""), (GOOD["question"] + " and", "a")]
-    assert encode_examples(tokenizer, pairs) == [encode_example(tokenizer, *pair) for pair in pairs]
-    assert encode_examples(tokenizer, []) == []
-
-
-def test_a_tokenizer_without_eos_is_refused():
-    tokenizer = build_tokenizer()
-    tokenizer.eos_token = None
-    with pytest.raises(ValueError, match="the tokenizer has no EOS token; set tokenizer.eos_token"):
-        encode_example(tokenizer, "q ?", "a")
 
 
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path):
