@@ -35,7 +35,7 @@ def score_grid(
     `features` has g (N, d_max) before recalibration, length and prompt_id. Subsets are nested: n takes the
     first prompts of one permutation of the sorted ids (default_rng(seed)), m the first responses of each
     prompt in the order given, d the first columns. Keys: n, m, d, n_folds, nu, power, grace, variance, bias,
-    cross, nu_share, g_vendi, g_norm, g_var, and nu_decides ((1 - 1/C) n m <= d: there `grace` warns). Folds
+    cross, nu_share, g_vendi, g_norm, g_var, and nu_decides ((1 - 1/C) n m <= d: where `grace` says so too). Folds
     are `grace`'s with the same seed. A one-token response counts as a zero row, as `zero_rows="keep"` says.
     Refuses sizes that the features do not have.
     """

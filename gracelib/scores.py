@@ -20,7 +20,6 @@ row is zero there is no score: always an error.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +51,7 @@ class Grace:
     count: np.ndarray  #: (n,) responses per prompt
     fold: np.ndarray  #: (n,) fold of each prompt, 0 .. n_folds - 1
     n_zero_rows: int  #: rows without direction (responses of one token) that were kept
+    nu_decides: str = ""  #: why the smoothing decides this score, in words; empty where the gradients do
 
 
 def recalibrate(g: np.ndarray, length: np.ndarray, power: float = 1.0) -> np.ndarray:
@@ -112,8 +112,8 @@ def grace(
         it.
     zero_rows : "refuse" or "keep", see the module's head.
 
-    Warns when nu decides the score: (1 - 1/C) n m <= d, or more than half of the score's log-derivative is
-    nu's. Source: paper section 3 (final version); the cross term is exact algebra that the paper leaves out.
+    `nu_decides` of the result says so when (1 - 1/C) n m <= d, or more than half of the score's log-derivative
+    is nu's. Source: paper section 3 (final version); the cross term is exact algebra that the paper leaves out.
     """
     check_choice("preconditioner", preconditioner, PRECONDITIONERS)
     check_choice("centre", centre, CENTRES)
@@ -159,12 +159,11 @@ def grace(
 
     total = float(squared.sum()) / n_rows
     nu_share = shrink / n_rows / total if total > 0 else 0.0
-    if preconditioner != "identity":
-        _warn_if_nu_decides(n_rows, d, n_folds, nu, nu_share)
+    decides = "" if preconditioner == "identity" else _why_nu_decides(n_rows, d, n_folds, nu_share)
     count = np.bincount(code, minlength=len(prompt_ids))
     per_prompt = np.bincount(code, weights=squared, minlength=len(prompt_ids)) / count
     parts = (total, variance, bias, cross, nu_share)
-    return Grace(*parts, prompt_ids, per_prompt, count, fold_of, int(no_direction.sum()))
+    return Grace(*parts, prompt_ids, per_prompt, count, fold_of, int(no_direction.sum()), decides)
 
 
 def released_grace(h: np.ndarray, prompt_id, smooth_coeff: float = 1e-3, n_splits: int = 10) -> float:
@@ -235,15 +234,11 @@ def g_var(h: np.ndarray, zero_rows: str = "refuse") -> float:
     return float(np.einsum("rd,rd->", centred, centred)) / len(h)
 
 
-def _warn_if_nu_decides(n_rows: int, d: int, n_folds: int, nu: float, nu_share: float) -> None:
+def _why_nu_decides(n_rows: int, d: int, n_folds: int, nu_share: float) -> str:
     outside = (1 - 1 / n_folds) * n_rows
     if outside <= d:
-        reason = (
-            f"(1 - 1/C) n m = {outside:g} <= d = {d}, Sigma(D_-i) cannot have full rank; use more prompts "
-            "or a smaller d"
-        )
-    elif nu_share > 0.5:
-        reason = f"{nu_share:.0%} of its log-derivative is nu's, as when responses are near-duplicates"
-    else:
-        return
-    warnings.warn(f"nu = {nu:g} decides this GRACE: {reason}", stacklevel=3)
+        rank = f"(1 - 1/C) n m = {outside:g} <= d = {d}, Sigma(D_-i) cannot have full rank"
+        return f"{rank}; use more prompts or a smaller d"
+    if nu_share > 0.5:
+        return f"{nu_share:.0%} of its log-derivative is nu's, as when responses are near-duplicates"
+    return ""

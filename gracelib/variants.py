@@ -175,7 +175,7 @@ def variant_values(features: Mapping, n_folds: int = 10, nu: float = 1e-3, seed:
     """Every variant and every reference of one cell, by name.
 
     `features` as `compute_scores` takes them, with grad_norm (N,). `nu` is also the released code's shrinkage. Raises
-    what `grace` raises on bad input; warnings that nu decides are the caller's to read.
+    what `grace` raises on bad input; that nu decides is a field of `Grace`.
     """
     teacher = Teacher(features, n_folds, nu, seed)
     values = {name: float(variant.function(teacher)) for name, variant in VARIANTS.items()}

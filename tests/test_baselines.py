@@ -13,8 +13,6 @@ from gracelib import baselines
 from gracelib.baselines import SCORES, badge, best_prob, compute_scores, determinant, graded_prob, inner_product
 from gracelib.scores import g_norm, g_var, g_vendi, grace, recalibrate
 
-pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
-
 
 def teacher(seed=0, n=20, m=3, d=6):
     """Features of one graded teacher; the length is never 1."""

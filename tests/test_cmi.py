@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from gracelib.cmi import LeaveOneOut, cmi_bound, inverse_sqrt_quadrature
 from gracelib.scores import g_var, grace
 
-pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
 TERMS = ("gradient", "stability", "stability_proof", "cross", "tight")
 
 

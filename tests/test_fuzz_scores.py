@@ -57,7 +57,6 @@ def value_or_refusal(function):
     """The value, checked to be finite; None for a refusal in one line."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=RuntimeWarning)  # numpy's overflow, invalid value, division by zero
-        warnings.filterwarnings("ignore", message="nu = ")
         try:
             found = function()
         except ValueError as error:

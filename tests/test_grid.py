@@ -11,8 +11,6 @@ import pytest
 from gracelib.grid import score_grid
 from gracelib.scores import g_norm, g_var, g_vendi, grace, recalibrate
 
-pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
-
 
 def teacher(one_token=()):
     rng = np.random.default_rng(0)

@@ -10,8 +10,6 @@ from gracelib.intervals import grace_difference, grace_influence, grace_interval
 from gracelib.moments import assign_folds
 from gracelib.scores import grace
 
-pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
-
 
 def made(seed=0, n=12, d=6):
     rng = np.random.default_rng(seed)

@@ -11,8 +11,6 @@ import pytest
 from gracelib.intervals import grace_difference, grace_interval
 from gracelib.scores import grace
 
-pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
-
 
 def near_copies(seed=0, n=40, m=3, d=24):
     rng = np.random.default_rng(seed)

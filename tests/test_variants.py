@@ -9,8 +9,6 @@ import pytest
 from gracelib.scores import grace, recalibrate, released_grace
 from gracelib.variants import REFERENCES, VARIANTS, Teacher, few_prompts, variant_values
 
-pytestmark = pytest.mark.filterwarnings("ignore:nu = ")
-
 
 def features(seed=0, n=20, m=3, d=8, one_token=False, unequal=False):
     rng = np.random.default_rng(seed)

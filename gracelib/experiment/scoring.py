@@ -14,9 +14,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,22 +56,13 @@ def _settings(params: dict) -> dict:
     return {"n_folds": params["n_folds"], "nu": params["nu"], "zero_rows": "keep"}
 
 
-@contextmanager
-def quiet():
-    """That nu decides is a column (or a row) of the table where it matters, not a line per setting on stderr."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="nu = ")
-        yield
-
-
 # --- the stages ---------------------------------------------------------------------------------------------
 
 
 def run_variants(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.variants import variant_values
 
-    with quiet():
-        _write(out, [variant_values(_features(inputs, params), params["n_folds"], params["nu"])])
+    _write(out, [variant_values(_features(inputs, params), params["n_folds"], params["nu"])])
 
 
 def run_few_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -88,8 +77,7 @@ def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     f = _features(inputs, params)
     h = recalibrate(f["g"], f["length"])
-    with quiet():
-        result = grace(h, f["prompt_id"], **_settings(params))
+    result = grace(h, f["prompt_id"], **_settings(params))
     moved = grace_influence(h, f["prompt_id"], **_settings(params))
     columns = (result.prompt_ids.tolist(), result.per_prompt.tolist(), result.count.tolist(), moved.tolist())
     names = ("prompt", "contribution", "count", "influence")
@@ -130,11 +118,10 @@ def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.scores import grace, recalibrate
 
     f, seconds = _features(inputs, params), []
-    with quiet():
-        for _ in range(_TIMES):
-            started = time.perf_counter()
-            grace(recalibrate(f["g"], f["length"]), f["prompt_id"], **_settings(params))
-            seconds.append(time.perf_counter() - started)
+    for _ in range(_TIMES):
+        started = time.perf_counter()
+        grace(recalibrate(f["g"], f["length"]), f["prompt_id"], **_settings(params))
+        seconds.append(time.perf_counter() - started)
     _write(out, [{"score_seconds": round(statistics.median(seconds), 4), "feature_bytes": f["g"].nbytes}])
 
 
@@ -162,8 +149,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     f = response_features(model, examples, **how)
     seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
     prompt_id = np.repeat(np.array([str(row["id"]) for row in rows]), params["m"])
-    with quiet():
-        found = grace(recalibrate(f["g"], f["length"]), prompt_id, **_settings(params))
+    found = grace(recalibrate(f["g"], f["length"]), prompt_id, **_settings(params))
     row = {
         "estimator": params["estimator"],
         "parameters": n_parameters(model, own.get("params", "all")),

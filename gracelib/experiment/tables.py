@@ -315,8 +315,7 @@ def _filtered_rows(scale: Scale, key: tuple, taught: Job, *student: Job) -> list
     for accuracy in student[:1]:
         row |= accuracy_of(accuracy, paths.runs())
     for features in student[1:]:
-        with scoring.quiet():  # resampled responses repeat: that nu decides more is what they do
-            row |= cell_scores(_loaded(scale, features), scale.n_folds, scale.nu)
+        row |= cell_scores(_loaded(scale, features), scale.n_folds, scale.nu)
     return [row]
 
 

@@ -11,7 +11,6 @@ same prompts.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,12 +153,10 @@ def score_teachers(
     rows, graces, influences = [], {}, {}
     for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
         own = {**features[teacher.name], "prompt_id": prompt_id}
-        with warnings.catch_warnings():  # that nu decides is said below, once for all teachers
-            warnings.filterwarnings("ignore", message="nu = ")
-            try:
-                scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
-            except ValueError as error:
-                raise ValueError(f"teacher {teacher.name}: {error}") from error
+        try:
+            scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"teacher {teacher.name}: {error}") from error
         h = recalibrate(own["g"], own["length"])
         influence = grace_influence(h, prompt_id, n_folds, nu, seed, zero_rows="keep")
         graces[teacher.name], influences[teacher.name] = scored.grace, influence
