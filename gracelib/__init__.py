@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from importlib import import_module
 
-_PUBLIC = {
-    "recalibrate": "scores",
-    "grace": "scores",
-    "Grace": "scores",
-    "g_vendi": "scores",
-    "g_var": "scores",
-    "g_norm": "scores",
-    "spearman": "evidence.ranks",
-    "regret": "evidence.ranks",
-    "response_features": "features.gradients",
-    "score_teachers": "ranking.rank",
-    "SignProjection": "projection",
-    "sample_responses": "models.decoding",
-    "train_causal_lm": "models.training",
+_NAMES = {  # module -> what it offers here
+    "scores": "recalibrate grace Grace g_norm g_var g_vendi",
+    "baselines": "SCORES compute_scores",
+    "cmi": "cmi_bound",
+    "intervals": "grace_interval grace_difference",
+    "grid": "score_grid",
+    "projection": "SignProjection",
+    "features.gradients": "response_features",
+    "features.files": "load_features",
+    "text.problems": "load_problems",
+    "text.grading": "grade_rows",
+    "models.sampling": "sample",
+    "models.finetuning": "fine_tune",
+    "models.training": "train_causal_lm",
+    "evidence.ranks": "spearman regret",
+    "ranking.rank": "score_teachers",
 }
+_PUBLIC = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_PUBLIC)
 
 

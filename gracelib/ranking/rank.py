@@ -133,7 +133,6 @@ def score_teachers(
     # By name, not as given: nothing below can then depend on the order of the files.
     teachers = sorted(read_teachers(paths), key=lambda t: t.name)
     selection = select_common(teachers, n, m, seed)
-    notes, smoothing_said = _smoothing_note(n, m, d, n_folds)
 
     features, cut, settings, memory = _features(
         student,
@@ -150,7 +149,7 @@ def score_teachers(
         policy=policy,
     )
     prompt_id = np.repeat(np.array(selection.ids), m)
-    rows, graces, influences = [], {}, {}
+    rows, heavy, graces, influences = [], [], {}, {}
     for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
         own = {**features[teacher.name], "prompt_id": prompt_id}
         try:
@@ -175,12 +174,13 @@ def score_teachers(
             }
         )
         if n >= HEAVY_PROMPTS and share > HEAVY_SHARE:
-            notes.append(f"{teacher.name}: 3 of its {n} prompts carry {share:.0%} of its GRACE; look at {where}")
+            heavy.append(f"{teacher.name}: 3 of its {n} prompts carry {share:.0%} of its GRACE; look at {where}")
     table = pd.DataFrame(rows).sort_values(["grace", "teacher"], ignore_index=True)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table = table[list(COLUMNS)]
-    notes += _table_notes(table, policy, smoothing_said)
     ranked = list(table["teacher"])
+    smoothed = [name for name in ranked if graces[name].nu_decides]
+    notes = notes_on(table, smoothed, policy, n, m, d, n_folds) + heavy
     neighbours = _differences(list(zip(ranked, ranked[1:], strict=False)), ranked, graces, influences)
     against_first = _differences([(ranked[0], other) for other in ranked[1:]], ranked, graces, influences)
     sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
@@ -290,19 +290,21 @@ def _heaviest(grace: Grace) -> tuple[float, str]:
     return float(np.sort(parts)[-3:].sum() / parts.sum()), str(grace.prompt_ids[np.argmax(parts)])
 
 
-def _smoothing_note(n: int, m: int, d: int, n_folds: int) -> tuple[list[str], bool]:
-    """What to say about d, n and m before anything is computed, and whether that is that nu decides."""
-    outside = (1 - 1 / n_folds) * n * m
-    if outside > d:
-        return [f"d = {d} is more than twice n = {n}; the paper takes d = n"] if d > 2 * n else [], False
-    return [
-        f"nu decides these scores: the {outside:.0f} gradients outside a fold cannot fill d = {d} dimensions; use "
-        "more prompts or responses, or a smaller d (the paper takes d = n with m = 4)"
-    ], True
-
-
-def _table_notes(table: pd.DataFrame, policy: Policy, smoothing_said: bool) -> list[str]:
-    notes = []
+def notes_on(table: pd.DataFrame, smoothed: Sequence[str], policy: Policy, n: int, m: int, d: int, n_folds: int):
+    """What to be wary of: smoothing that decides the scores (of the teachers `smoothed`), truncation, wide intervals."""
+    outside, notes = (1 - 1 / n_folds) * n * m, []
+    if outside <= d:  # for every teacher, so it is said once
+        notes.append(
+            f"nu decides these scores: the {outside:.0f} gradients outside a fold cannot fill d = {d} dimensions; use "
+            "more prompts or responses, or a smaller d (the paper takes d = n with m = 4)"
+        )
+    elif smoothed:
+        notes.append(
+            f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
+            "when responses are near-copies"
+        )
+    if outside > d > 2 * n:
+        notes.append(f"d = {d} is more than twice n = {n}; the paper takes d = n")
     for row in table[table["cut_responses"] > 0].itertuples():
         notes.append(
             f"{row.teacher}: {row.cut_responses} responses did not fit max_tokens = {policy.max_tokens} and "
@@ -314,12 +316,6 @@ def _table_notes(table: pd.DataFrame, policy: Policy, smoothing_said: bool) -> l
         notes.append(
             f"the intervals of {who} reach below zero, where GRACE cannot be: these prompts are too few for "
             "this d; use more of them, or a smaller d"
-        )
-    smoothed = table[table["nu_share"] > 0.5]["teacher"]
-    if len(smoothed) and not smoothing_said:
-        notes.append(
-            f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
-            "when responses are near-copies"
         )
     return notes
 

@@ -203,9 +203,10 @@ def test_more_dimensions_than_gradients_are_warned_of(llama, work, capsys):
     assert "nu decides these scores: the 12 gradients outside a fold cannot fill d = 32 dimensions" in result.notes[0]
     assert sum("nu decides" in note for note in result.notes) == 1  # once for all teachers, not a warning for each
     assert result.notes[0] in capsys.readouterr().err
-    note, nu_decides = ranking._smoothing_note(10, 8, 30, 10)
-    assert note == ["d = 30 is more than twice n = 10; the paper takes d = n"] and not nu_decides
-    assert ranking._smoothing_note(512, 4, 512, 10) == ([], False)  # the paper's
+    fine, options = result.table.assign(grace_low=1.0), (Policy(), 10, 8, 30, 10)
+    assert ranking.notes_on(fine, [], *options) == ["d = 30 is more than twice n = 10; the paper takes d = n"]
+    assert "nu decides GRACE of bad: more than half" in ranking.notes_on(fine, ["bad"], *options)[0]
+    assert ranking.notes_on(fine, [], Policy(), 512, 4, 512, 10) == []  # the paper's
 
 
 def test_the_public_name():
