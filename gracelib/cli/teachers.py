@@ -243,7 +243,7 @@ def distill(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; choose another folder for the trained student, or remove it")
-    from gracelib.text.tasks import read_responses
+    from gracelib.text.responses import read_responses
 
     rows = read_responses(responses, m=responses_a_prompt or None, allow_empty=True)
     from gracelib.models.finetuning import fine_tune
@@ -288,7 +288,7 @@ def _prompts(
         from gracelib.text.problems import load_problems
 
         return load_problems(task, source or None, split, n, seed)
-    from gracelib.text.tasks import read_jsonl
+    from gracelib.text.responses import read_jsonl
 
     if source:
         raise ValueError("--source belongs to --task; --prompts names the file itself")

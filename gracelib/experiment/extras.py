@@ -32,7 +32,7 @@ from gracelib.experiment.plan import Plan, compared_at
 from gracelib.jobs.store import Job, Stage
 from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.scale import Scale
-from gracelib.text.tasks import read_responses, write_jsonl
+from gracelib.text.responses import read_responses, write_jsonl
 
 #: Filtered students: number of teachers and their temperatures (the paper's where the scale is large enough).
 FEW, MANY = (3, (0.6, 1.0)), (8, (0.4, 0.6, 0.8, 1.0))

@@ -21,7 +21,7 @@ from gracelib.paper.cast import check_access
 from gracelib.paper.cost import Assumptions
 from gracelib.paper.settings import changes
 from gracelib.scale import PaperScale
-from gracelib.text.tasks import read_jsonl
+from gracelib.text.responses import read_jsonl
 
 DRAWN = "06_design_choices"  #: the notebook that needs the cells and nothing else
 

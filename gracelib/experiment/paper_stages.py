@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from gracelib.jobs.store import Stage
-from gracelib.text.tasks import read_jsonl, read_responses, write_jsonl
+from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
 
 ACCELERATE_VARIABLE = "GRACELIB_ACCELERATE"  #: an `accelerate launch` configuration: students are trained through it
 MISSING_SHARE = (

@@ -134,7 +134,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.features.memory import peak_memory, reset_peak
     from gracelib.models.prompting import encode_examples
     from gracelib.scores import grace, recalibrate
-    from gracelib.text.tasks import read_responses
+    from gracelib.text.responses import read_responses
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)

@@ -15,7 +15,7 @@ from gracelib.jobs.store import Stage
 from gracelib.models.prompting import encode_examples
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import is_correct
-from gracelib.text.tasks import read_jsonl, read_responses, write_jsonl
+from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
 from gracelib.world import stories
 from gracelib.world.cast import pretrain, train_teacher
 

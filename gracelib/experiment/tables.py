@@ -33,7 +33,7 @@ from gracelib.jobs.store import META, Job, write_atomically
 from gracelib.jobs.workers import run_jobs
 from gracelib.scale import Scale
 from gracelib.scores import Grace, recalibrate
-from gracelib.text.tasks import read_jsonl, read_responses
+from gracelib.text.responses import read_jsonl, read_responses
 
 Jobs = dict[tuple, tuple[Job, ...]]
 

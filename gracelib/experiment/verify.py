@@ -33,7 +33,7 @@ from gracelib.jobs.store import DECISIVE, META, Job, file_hash, versions, with_u
 from gracelib.jobs.workers import run_jobs
 from gracelib.scale import Scale
 from gracelib.scores import grace, recalibrate
-from gracelib.text.tasks import read_responses
+from gracelib.text.responses import read_responses
 
 STANDARD_ERRORS = 3
 #: Scales that differ in nothing but the seeds of all models and problems: what another training run may find.

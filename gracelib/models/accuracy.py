@@ -15,7 +15,7 @@ from gracelib.models import sampling
 from gracelib.models.decoding import sample_responses
 from gracelib.models.prompting import Policy
 from gracelib.text.answers import is_correct
-from gracelib.text.tasks import read_responses, write_jsonl
+from gracelib.text.responses import read_responses, write_jsonl
 
 GRADERS = ("math-verify", "last-number")
 

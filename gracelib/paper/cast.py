@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gracelib.scale import Model
-from gracelib.text.problems import TASKS as PROBLEMS
 
 LLAMA, GEMMA = "the Llama Community License", "Google's Gemma terms of use"
 STUDENTS = (  # base models; D as counted by a re-run of the paper's code
@@ -37,7 +36,6 @@ TEACHERS = (  # all of them instruction-tuned
     Model("OLMo-2-13B", "allenai/OLMo-2-1124-13B-Instruct", "OLMo", 30, 13.7e9),
     Model("Phi-4", "microsoft/phi-4", "Phi", 30, 14.7e9),
 )
-TASKS = {name: task.hub_id for name, task in PROBLEMS.items()}  #: hub ids of the data
 
 
 def is_local(source: str) -> bool:

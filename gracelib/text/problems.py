@@ -14,30 +14,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from gracelib.text.answers import LONGEST, reference_answer
+from gracelib.text.responses import ANSWER, QUESTION, answer_of, known, plain_of, question_id, question_of
 from gracelib.text.rows import SUFFIXES, read_records, short
-from gracelib.text.tasks import question_id
 
-
-@dataclass(frozen=True)
-class Task:
-    """Where a task lives on the hub, and the fields of its rows: the first that a row has counts."""
-
-    hub_id: str
-    question: tuple[str, ...]
-    answer: tuple[str, ...]
-
-
-# Hub ids to the best of our knowledge; `source=` overrides them with another id or a local file or folder. The MATH of
-# the paper's time has left the hub; this mirror has its 7,500 + 5,000 problems.
-TASKS = {
-    "gsm8k": Task("openai/gsm8k", ("question", "problem"), ("answer", "solution")),
-    "math": Task("EleutherAI/hendrycks_math", ("problem", "question"), ("answer", "solution")),
-}
+# Where a task lives on the hub, to the best of our knowledge; `source=` overrides it with another id or a local file or
+# folder. The MATH of the paper's time has left the hub; this mirror has its 7,500 + 5,000 problems.
+TASKS = {"gsm8k": "openai/gsm8k", "math": "EleutherAI/hendrycks_math"}
 # The parts that make up a data set, where the hub has it in parts (it calls them configs); others have one.
 CONFIGS = {
     "openai/gsm8k": ("main",),  # its other part, socratic, holds the same problems
@@ -51,7 +37,7 @@ CONFIGS = {
         "precalculus",
     ),
 }
-_FIELDS = ("id", "question", "problem", "answer", "solution")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LOCAL_HELP = (
     "pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with files named "
     "after their split"
@@ -66,7 +52,7 @@ def load_problems(
     Parameters
     ----------
     task : "gsm8k" (fields `question`, `answer` ending in `#### 18`) or "math" (`problem`, `solution` with a box, or a
-        bare `answer`). Files whose rows are already `question` and `answer` are read too.
+        bare `answer`). Rows are read as those of `gracelib.text.responses`, so either form will do for both.
     source : hub id, file (.jsonl, .json, .parquet), folder (files that have `split` in their name or path, or what
         `datasets` saved with `save_to_disk`), or None for the task's own hub id.
     split : "train" or "test" (default); a single file is the split, whatever its name.
@@ -82,80 +68,58 @@ def load_problems(
         raise ValueError(f"n={n!r}: the number of problems must be a positive whole number, or None for all")
     problems, again = {}, 0
     for where, row in _rows(TASKS[task], source, split):
-        problem = _problem(TASKS[task], row, where)
+        problem = _problem(row, where)
         again += problem["id"] in problems
-        known = problems.setdefault(problem["id"], problem)
-        if known["question"] != problem["question"]:
+        if problems.setdefault(problem["id"], problem)["question"] != problem["question"]:
             raise ValueError(f"{where}: id {problem['id']!r} belongs to another question already; ids must be unique")
     if not problems:
-        raise ValueError(f"{source or TASKS[task].hub_id}: no problems in it")
+        raise ValueError(f"{source or TASKS[task]}: no problems in it")
     if again:
         warnings.warn(f"{task}: {again} problems stand in the data more than once; each was kept once", stacklevel=2)
     if n is None:
         return list(problems.values())
     if n > len(problems):
         raise ValueError(
-            f"n={n} problems were asked for, but {source or TASKS[task].hub_id} (split {split}) has {len(problems)}"
+            f"n={n} problems were asked for, but {source or TASKS[task]} (split {split}) has {len(problems)}"
         )
     drawn = sorted(problems, key=lambda name: (Random(f"{seed}/{name}").random(), str(name)))
     return [problems[name] for name in drawn[:n]]
 
 
-def _problem(task: Task, row: object, where: str) -> dict:
-    if not isinstance(row, dict):
+def _problem(record: dict, where: str) -> dict:
+    there = known(record)
+    question, (name, said) = question_of(there, record, where), answer_of(there, where)
+    if not name:
         raise ValueError(
-            f"{where}: holds {short(row)}, not an object with {task.question[0]!r} and {task.answer[-1]!r}"
+            f"{where}: no answer field; expected one of {', '.join(ANSWER)}; it has {short(', '.join(record))}"
         )
-
-    def field(names: tuple[str, ...]) -> tuple[str, str]:
-        for name in names:
-            if row.get(name) is not None:
-                if not isinstance(row[name], str | int | float) or not str(row[name]).strip():
-                    raise ValueError(f"{where}: {name} {short(row[name])} is not text")
-                return name, str(row[name])
-        raise ValueError(f"{where}: field {' or '.join(map(repr, names))} is missing; it has {sorted(map(str, row))}")
-
-    (_, question), (source, said) = field(task.question), field(task.answer)
     try:
         answer = reference_answer(said).text.strip()
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    if len(answer) > LONGEST or (answer == said.strip() and (source == "solution" or "\n" in answer)):
+    if len(answer) > LONGEST or (answer == said and (name == "solution" or "\n" in answer)):
         raise ValueError(
-            f"{where}: {source} {short(said, 40)} holds neither '#### 18' nor '\\boxed{{18}}', and is "
+            f"{where}: {name} {short(said, 40)} holds neither '#### 18' nor '\\boxed{{18}}', and is "
             "too long to be the answer itself"
         )
-    name = row.get("id")
-    if name is not None and not isinstance(name, str | int):
-        raise ValueError(f"{where}: id {name!r} is neither text nor a whole number")
-    name = question_id(question) if name is None else name
-    return {"id": name, "question": question, "answer": " ".join(answer.split())}
+    own = there.get("id", question_id(question))
+    plain_of(own, "id", where)
+    return {"id": own, "question": question, "answer": " ".join(answer.split())}
 
 
-def _rows(task: Task, source: str | Path | None, split: str) -> Iterator[tuple[str, object]]:
+def _rows(hub_id: str, source: str | Path | None, split: str) -> Iterator[tuple[str, dict]]:
     """Each row with where it stands."""
-    path = None if source is None else Path(source)
-    if path is None or (not path.exists() and _is_hub_id(source)):
-        yield from _hub_rows(task.hub_id if path is None else str(source), split)
+    path = Path(source or hub_id)
+    is_id = isinstance(source, str) and _HUB_ID.fullmatch(source) and not source.endswith(SUFFIXES)
+    if source is None or (is_id and not path.exists()):
+        yield from _hub_rows(source or hub_id, split)
     elif not path.exists():
         raise ValueError(f"{path}: no such file or folder, and not the id of a data set (owner/name)")
-    elif path.is_dir():
-        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-            yield from _saved_rows(path, split)
-        else:
-            for file in _files_of(path, split):
-                yield from read_records(file, _FIELDS)
+    elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        yield from _saved_rows(path, split)
     else:
-        yield from read_records(path, _FIELDS)
-
-
-def _is_hub_id(source: str | Path) -> bool:
-    """owner/name, and not something that can only be a path."""
-    return (
-        isinstance(source, str)
-        and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
-        and not source.endswith(SUFFIXES)
-    )
+        for file in _files_of(path, split) if path.is_dir() else [path]:
+            yield from read_records(file, ("id", *QUESTION, *ANSWER))
 
 
 def _hub_rows(hub_id: str, split: str) -> Iterator[tuple[str, dict]]:

@@ -1,29 +1,34 @@
-"""One file of generations, one teacher: every row is understood without a doubt or refused with its place.
+"""Prompts and responses at rest, ours and other people's: every row is understood without a doubt or refused with its place.
 
 Why so strict: a reader that guesses (which of two fields is meant, which of two answers holds) gives a ranking of
 something else without a word. So what is not clear is refused before a model is loaded, in one sentence with file, line
 and remedy.
 
 The form is that of the paper's released code: the fields of the data set with a list `responses` added to each prompt.
-One response a row is read too; the rows of one question are then merged. Field names are in `QUESTION`, `RESPONSES`,
-`RESPONSE` and `ANSWER`; every other field is ignored. Two questions are the same if they are the same text.
+Our own files (`read_jsonl`, `read_responses`) hold one prompt a line under fixed names, and rows come back as they
+stand. Other people's (`read_generations`) may use the names in `QUESTION`, `RESPONSES`, `RESPONSE` and `ANSWER`, and
+hold one response a row: the rows of one question are then merged. Every other field is ignored. Two questions are the
+same if they are the same text.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gracelib.text.rows import check_unicode, read_records, short
-from gracelib.text.tasks import question_id
+from gracelib.text.rows import read_records, short, text_of
 
 QUESTION = ("question", "problem", "prompt")  #: one text; two of them in a row must agree
 RESPONSES = ("responses", "generations", "completions", "outputs")  #: a list of texts
 RESPONSE = ("response", "generation", "completion", "output")  #: one text; rows of one question are merged
 ANSWER = ("answer", "solution")  #: the first that is there: MATH has both, and its `solution` is never a response
 FIELDS = ("id", *QUESTION, *RESPONSES, *RESPONSE, *ANSWER)
+_AGAIN = "drop it or sample it again"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Prompt:
     answer: str | None
     responses: tuple[str, ...]
     where: str  #: "gen.jsonl, line 12": of merged rows the first
+    listed: bool = True  #: whether the responses stood in a list, to which no other row may add
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,83 @@ class Generations:
     prompts: tuple[Prompt, ...]
 
 
-@dataclass
-class _Row:
-    """What a row says; the first row of a question gathers what later ones add."""
+def question_id(question: str) -> str:
+    """A stable id for a question that came without one."""
+    return hashlib.blake2b(question.encode(), digest_size=8).hexdigest()
 
-    question: str
-    responses: list[str]
-    listed: bool  # held a list: nothing to merge
-    where: str
-    known: dict[str, tuple[str, str]] = field(default_factory=dict)  # id and answer, each with the place that says so
+
+# --- files of this package ----------------------------------------------------------------------------------
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path, required: tuple[str, ...] = ("question",)) -> list[dict]:
+    """Rows of a JSONL file as they stand; `id` is filled in by hashing the question where it is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        no such file.
+    ValueError
+        naming file and line: what `rows.read_records` refuses; a required field missing; a question that is not text,
+        an answer that is neither text nor a number, an id that is neither text nor a whole number or that stands twice.
+    """
+    return list(_placed(path, required).values())
+
+
+def _placed(path: Path, required: tuple[str, ...]) -> dict[str, dict]:
+    """The rows of a file by their places."""
+    rows, first = {}, {}
+    for where, row in read_records(path, FIELDS):
+        for name in required:
+            if name not in row:
+                raise ValueError(f"{where}: field {name!r} is missing; it has {short(sorted(row), items=True)}")
+        row.setdefault("id", question_id(text_of(row["question"], "field 'question'", where)))
+        plain_of(row["id"], "id", where)
+        if row.get("answer") is not None:
+            plain_of(row["answer"], "answer", where)
+        if first.setdefault(row["id"], where) != where:
+            there = first[row["id"]].rpartition(", ")[2]
+            raise ValueError(
+                f"{where}: id {short(row['id'])} stands already on {there}; put all responses of a prompt on one line"
+            )
+        rows[where] = row
+    return rows
+
+
+def read_responses(
+    path: Path, n_prompts: int | None = None, m: int | None = None, allow_empty: bool = False
+) -> list[dict]:
+    """The first `n_prompts` prompts of a responses file with the first `m` responses of each.
+
+    Raises ValueError naming file, line, prompt and remedy where fewer prompts or responses are there, or where a
+    response is empty. (`allow_empty`: a teacher that we sampled ourselves may have ended at once; that is a response of
+    one token, EOS, and stays in.)
+    """
+    rows = _placed(path, ("question", "responses"))
+    if n_prompts is not None and len(rows) < n_prompts:
+        raise ValueError(
+            f"{path}: {len(rows)} prompts, but n_prompts={n_prompts} were asked for; use n_prompts <= "
+            f"{len(rows)}, or sample more"
+        )
+    for where, row in list(rows.items())[:n_prompts]:
+        prompt, there = f"{where}: prompt {short(row['id'])}", row["responses"]
+        if not isinstance(there, list):
+            raise ValueError(f"{prompt}: responses must be a list of texts, not {short(there)}")
+        if len(there) < (m or 1):
+            raise ValueError(
+                f"{prompt} has {len(there)} responses, m={m or 1} were asked for; drop the prompt, sample "
+                "more, or ask for fewer"
+            )
+        row["responses"] = _texts(there, prompt, allow_empty=True)[:m]
+        _texts(row["responses"], prompt, allow_empty)  # an empty one is no harm where it is not used
+    return list(rows.values())[:n_prompts]
+
+
+# --- files of others ----------------------------------------------------------------------------------------
 
 
 def read_generations(path: str | Path, *, allow_empty: bool = False) -> Generations:
@@ -71,55 +145,49 @@ def read_generations(path: str | Path, *, allow_empty: bool = False) -> Generati
         object; a missing or doubtful field; responses that are not a list of texts; an empty response; a question
         twice where a row holds a list; rows of a question with different ids or answers; one id for two questions.
     """
-    path, first_of = Path(path), {}
+    path, found = Path(path), {}
     for where, record in read_records(path, FIELDS):
-        row = _row(record, where, allow_empty)
-        first = first_of.setdefault(row.question, row)
-        if first is not row:
-            _join(first, row)
-    prompts, seen = [], {}
-    for row in first_of.values():
-        ids, answer = row.known.get("id", (question_id(row.question), row.where)), row.known.get("answer", (None, ""))
-        prompt = Prompt(ids[0], row.question, answer[0], tuple(row.responses), row.where)
-        if (first := seen.setdefault(prompt.id, prompt)) is not prompt:
+        row = _prompt(record, where, allow_empty)
+        found[row.question] = _joined(found[row.question], row) if row.question in found else row
+    prompts = tuple(replace(row, id=row.id or question_id(row.question)) for row in found.values())
+    check_ids(prompts)
+    return Generations(Path(os.path.abspath(path)).stem, path, prompts)
+
+
+def check_ids(prompts: Iterable[Prompt]) -> None:
+    """ValueError for one id with two questions: rows counted from 0 in every file would otherwise pass for a match."""
+    seen = {}
+    for p in prompts:
+        if (first := seen.setdefault(p.id, p)).question != p.question:
             raise ValueError(
-                f"{ids[1]}: one id for two questions: {short(prompt.id)} stands already at {first.where};"
-                " give each question its own id, or drop the ids"
+                f"{p.where}: one id for two questions: {short(p.id)} is {short(p.question)} here, but "
+                f"{short(first.question)} at {first.where}; make ids and questions agree, or drop the ids"
             )
-        prompts.append(prompt)
-    return Generations(Path(os.path.abspath(path)).stem, path, tuple(prompts))
 
 
-def _join(first: _Row, row: _Row) -> None:
-    """Adds a later row of the same question to the first."""
+def _joined(first: Prompt, row: Prompt) -> Prompt:
+    """A question with what a later row of it adds."""
     if row.listed or first.listed:
         raise ValueError(
             f"{row.where}: the same question twice: {short(row.question)} stands already at {first.where};"
             " put all its responses into one list"
         )
-    for what, (new, _) in row.known.items():
-        old, there = first.known.setdefault(what, (new, row.where))
-        if old != new:
+    for what, old, new in (("id", first.id, row.id), ("answer", first.answer, row.answer)):
+        if old and new and old != new:
             raise ValueError(
                 f"{row.where}: conflicting {what}s for one question: {short(new)} here, {short(old)} at "
-                f"{there}; make them agree, or drop the field"
+                f"{first.where} or after it; make them agree, or drop the field"
             )
-    first.responses += row.responses
+    responses = first.responses + row.responses
+    return replace(first, id=first.id or row.id, answer=first.answer or row.answer, responses=responses)
 
 
-# --- one row ------------------------------------------------------------------------------------------------
-
-
-def _row(record: object, where: str, allow_empty: bool) -> _Row:
-    if not isinstance(record, dict):
-        raise ValueError(
-            f"{where}: holds {short(record)}, not an object with a question and its responses; "
-            "write one object a row (a file that is one JSON list is named .json)"
-        )
-    name = _the_one(record, QUESTION, where, "question")
-    question = _text(record[name], f"field {name!r}", where)
-    name = _the_one(record, RESPONSES + RESPONSE, where, "response")
-    listed, value = name in RESPONSES, record[name]
+def _prompt(record: dict, where: str, allow_empty: bool) -> Prompt:
+    """What one row says; `id` is empty where it has none."""
+    there = known(record)
+    question = question_of(there, record, where)
+    name = _the_one(there, record, RESPONSES + RESPONSE, where, "response")
+    listed, value = name in RESPONSES, there[name]
     if listed and not isinstance(value, list):
         raise ValueError(
             f"{where}: field {name!r} must be a list of texts, it is {short(value)}; "
@@ -129,64 +197,57 @@ def _row(record: object, where: str, allow_empty: bool) -> _Row:
         raise ValueError(f"{where}: field {name!r} holds a list; call it {RESPONSES[RESPONSE.index(name)]!r}")
     if value == []:
         raise ValueError(f"{where}: field {name!r} is an empty list; drop the prompt or sample it again")
-    texts = (
-        [(v, f"response {k} of {len(value)}") for k, v in enumerate(value, 1)]
-        if listed
-        else [(value, f"field {name!r}")]
-    )
-    responses = [_text(v, what, where, allow_empty, "; drop it or sample it again") for v, what in texts]
-    said = {"id": _id(record, where), "answer": _answer(record, where)}
-    known = {what: (v, where) for what, v in said.items() if v is not None}
-    return _Row(question, responses, listed, where, known)
+    if listed:
+        responses = _texts(value, where, allow_empty)
+    else:
+        responses = [text_of(value, f"field {name!r}", where, allow_empty, _AGAIN)]
+    own = plain_of(there["id"], "id", where) if "id" in there else ""
+    return Prompt(own, question, answer_of(there, where)[1] or None, tuple(responses), where, listed)
 
 
-def _absent(record: dict, name: str) -> bool:
-    """Tables write a missing value as null or NaN."""
-    value = record.get(name)
-    return value is None or (isinstance(value, float) and math.isnan(value))
+# --- one field ----------------------------------------------------------------------------------------------
 
 
-def _the_one(record: dict, names: tuple[str, ...], where: str, kind: str) -> str:
+def known(record: dict) -> dict:
+    """What a row says, without what a table makes of gaps in a column: null and NaN, and 2.0 of a 2."""
+    there = {name: value for name, value in record.items() if not (value is None or value != value)}
+    return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in there.items()}
+
+
+def question_of(there: dict, record: dict, where: str) -> str:
+    name = _the_one(there, record, QUESTION, where, "question")
+    return text_of(there[name], f"field {name!r}", where)
+
+
+def answer_of(there: dict, where: str) -> tuple[str, str]:
+    """The field that counts as the answer, and the answer as text; two empty texts if there is none."""
+    name = next((name for name in ANSWER if name in there), "")
+    return name, plain_of(there[name], name, where).strip() if name else ""
+
+
+def plain_of(value: object, name: str, where: str) -> str:
+    """An id, or an answer, as text."""
+    kinds, said = (str | int, "a whole number") if name == "id" else (str | int | float, "a number")
+    no_number = isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
+    if no_number or not isinstance(value, kinds):
+        raise ValueError(f"{where}: field {name!r} must be text or {said}, it is {short(value)}; correct or drop it")
+    return text_of(str(value), f"field {name!r}", where, allow_empty=name != "id")
+
+
+def _texts(texts: list, where: str, allow_empty: bool) -> list[str]:
+    return [
+        text_of(text, f"response {k} of {len(texts)}", where, allow_empty, _AGAIN) for k, text in enumerate(texts, 1)
+    ]
+
+
+def _the_one(there: dict, record: dict, names: tuple[str, ...], where: str, kind: str) -> str:
     """The field among `names` that the row has. Several that say different things are no choice of ours."""
-    there = [name for name in names if not _absent(record, name)]
-    if not there:
+    found = [name for name in names if name in there]
+    if not found:
         null = [name for name in names if name in record]
         has = f"{null[0]!r} is null" if null else f"it has {short(', '.join(record) or 'none')}"
         raise ValueError(f"{where}: no {kind} field; expected one of {', '.join(names)}; {has}")
-    for other in there[1:]:
-        if not (isinstance(record[other], str) and record[other] == record[there[0]]):
-            raise ValueError(f"{where}: fields {there[0]!r} and {other!r} could both be the {kind}; drop or rename one")
-    return there[0]
-
-
-def _text(value: object, what: str, where: str, allow_empty: bool = False, remedy: str = "; drop the row") -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {what} must be text, it is {short(value)}; write the text alone")
-    if not value.strip() and not allow_empty:
-        raise ValueError(f"{where}: {what} is empty{remedy}")
-    check_unicode(value, what, where)
-    return value
-
-
-def _whole(value: object) -> object:
-    """2.0 is what a table makes of 2 in a column with gaps."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _id(record: dict, where: str) -> str | None:
-    if _absent(record, "id"):
-        return None
-    value = _whole(record["id"])
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{where}: field 'id' must be text or a whole number, it is {short(value)}; or drop it")
-    return _text(str(value), "field 'id'", where)
-
-
-def _answer(record: dict, where: str) -> str | None:
-    name = next((name for name in ANSWER if not _absent(record, name)), None)
-    if name is None:
-        return None
-    value = _whole(record[name])
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: field {name!r} must be text or a number, it is {short(value)}; or drop it")
-    return _text(str(value), f"field {name!r}", where, allow_empty=True).strip() or None
+    for other in found[1:]:
+        if not (isinstance(there[other], str) and there[other] == there[found[0]]):
+            raise ValueError(f"{where}: fields {found[0]!r} and {other!r} could both be the {kind}; drop or rename one")
+    return found[0]

@@ -19,11 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gracelib.text.responses import Generations, Prompt, read_generations
-from gracelib.text.rows import SUFFIXES, short
-from gracelib.text.tasks import question_id
-
-_KINDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+from gracelib.text.responses import Generations, Prompt, check_ids, question_id, read_generations
+from gracelib.text.rows import SUFFIXES, reader_of, short
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,12 @@ def expand(paths: Iterable[str | Path] | str | Path) -> list[Path]:
         if os.path.isdir(path):
             inside = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()]
             if not inside:
-                raise ValueError(f"{path}: no {_KINDS} file in this folder; name the folder with the generations")
+                raise ValueError(
+                    f"{path}: no .jsonl, .json or .parquet file in this folder; name the folder with the generations"
+                )
             files += sorted(inside)
-        elif not os.path.exists(path):
-            raise FileNotFoundError(f"{path}: no such file or folder; check the spelling and the folder you are in")
-        elif path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path}: suffix {path.suffix!r}; generations are read from {_KINDS} files")
         else:
+            reader_of(path)  # refuses now what would not be found before the files in front of it are read
             files.append(path)
     if not files:
         raise ValueError("no file with generations was given; name one file a teacher, or a folder of them")
@@ -125,15 +121,33 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int) ->
         raise ValueError("no teacher to compare; read at least one file of generations")
     names = teacher_names([teacher.path for teacher in teachers])
     by_question = {name: {p.question: p for p in t.prompts} for name, t in zip(names, teachers, strict=True)}
-    _check_ids(teachers)
-    common = _common(teachers, list(by_question.values()))
-    _check_m([p for t in teachers for p in t.prompts if p.question in common], m)
+    check_ids(p for t in teachers for p in t.prompts)
+    common = set(by_question[names[0]])
+    for k, found in enumerate(by_question.values()):
+        if common.isdisjoint(found):
+            example = next(p for p in teachers[0].prompts if p.question in common)
+            others = f"{teachers[0].path}" + (f" and {k - 1} more" if k > 1 else "")
+            loose = len({" ".join(q.split()) for q in common} & {" ".join(q.split()) for q in found})
+            hint = f" ({loose} would agree if white space did not count)" if loose else ""
+            raise ValueError(
+                f"{teachers[k].path}: no prompts in common with {others}: {short(example.question)} "
+                f"({example.where}) is not there; name files that answer the same questions{hint}"
+            )
+        common &= found.keys()
+    few = [p for t in teachers for p in t.prompts if p.question in common and len(p.responses) < m]
+    if few:
+        more = f" ({len(few) - 1} more prompts have too few)" if len(few) > 1 else ""
+        raise ValueError(
+            f"{few[0].where}: prompt {short(few[0].id)} has {len(few[0].responses)} response(s), m={m} "
+            f"were asked for{more}; use m <= {min(len(p.responses) for p in few)}, or sample more"
+        )
+    by = "the one teacher" if len(teachers) == 1 else f"all {len(teachers)} teachers"
+    answered = f"{len(common)} prompt{' was' if len(common) == 1 else 's were'} answered by {by}"
     left_out = {name: len(found) - len(common) for name, found in by_question.items()}
     if n > len(common):
         smallest = min(teachers, key=lambda t: len(t.prompts))
         raise ValueError(
-            f"{smallest.path}: n={n} prompts were asked for, but "
-            f"{_answered_by(len(common), len(teachers))} (this, the smallest file, has "
+            f"{smallest.path}: n={n} prompts were asked for, but {answered} (this, the smallest file, has "
             f"{len(smallest.prompts)}); use n <= {len(common)}"
         )
     id_of = {q: _common_id([found[q] for found in by_question.values()]) for q in common}
@@ -144,55 +158,11 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int) ->
     }
     lost = ", ".join(f"{count} of {name}" for name, count in left_out.items() if count)
     sentence = (
-        f"{_answered_by(len(common), len(teachers))} (left out: {lost or 'none'}); "
+        f"{answered} (left out: {lost or 'none'}); "
         f"{'all are used' if n == len(common) else f'{n} of them, drawn with seed {seed}, are used'}, "
         f"with the first {'response' if m == 1 else f'{m} responses'} to each."
     )
     return Selection(prompts, tuple(id_of[q] for q in chosen), len(common), left_out, sentence)
-
-
-def _answered_by(n_common: int, n_teachers: int) -> str:
-    by = "the one teacher" if n_teachers == 1 else f"all {n_teachers} teachers"
-    return f"{n_common} prompt{' was' if n_common == 1 else 's were'} answered by {by}"
-
-
-def _check_ids(teachers: Sequence[Generations]) -> None:
-    """One id, one question: rows counted from 0 in every file would otherwise pass for a match."""
-    seen = {}
-    for p in (p for teacher in teachers for p in teacher.prompts):
-        if (first := seen.setdefault(p.id, p)).question != p.question:
-            raise ValueError(
-                f"{p.where}: one id for two questions: {short(p.id)} is {short(p.question)} here, but "
-                f"{short(first.question)} at {first.where}; make ids and questions agree, or drop the ids"
-            )
-
-
-def _check_m(prompts: list[Prompt], m: int) -> None:
-    few = [p for p in prompts if len(p.responses) < m]
-    if few:
-        more = f" ({len(few) - 1} more prompts have too few)" if len(few) > 1 else ""
-        least = min(len(p.responses) for p in few)
-        raise ValueError(
-            f"{few[0].where}: prompt {short(few[0].id)} has {len(few[0].responses)} response(s), m={m} "
-            f"were asked for{more}; use m <= {least}, or sample more"
-        )
-
-
-def _common(teachers: Sequence[Generations], found: list[dict[str, Prompt]]) -> set[str]:
-    """The questions that are in every file."""
-    common = set(found[0])
-    for k in range(1, len(found)):
-        if common.isdisjoint(found[k]):
-            example = next(p for p in found[0].values() if p.question in common)
-            others = f"{teachers[0].path}" + (f" and {k - 1} more" if k > 1 else "")
-            loose = len({" ".join(q.split()) for q in common} & {" ".join(q.split()) for q in found[k]})
-            hint = f" ({loose} would agree if white space did not count)" if loose else ""
-            raise ValueError(
-                f"{teachers[k].path}: no prompts in common with {others}: {short(example.question)} "
-                f"({example.where}) is not there; name files that answer the same questions{hint}"
-            )
-        common &= found[k].keys()
-    return common
 
 
 def _common_id(prompts: list[Prompt]) -> str:

@@ -14,7 +14,7 @@ from gracelib.experiment import extras
 from gracelib.experiment.extras import filtered_cells, filtered_responses, strongest, tersest, training_axes, weakest
 from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import SCALES, get_scale
-from gracelib.text.tasks import read_responses, write_jsonl
+from gracelib.text.responses import read_responses, write_jsonl
 from gracelib.world.cast import build_tokenizer
 
 ROWS = [

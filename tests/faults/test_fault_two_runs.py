@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from gracelib.jobs.store import META, Job, compute
-from gracelib.text.tasks import read_jsonl, write_jsonl
+from gracelib.text.responses import read_jsonl, write_jsonl
 from nano_for_tests import wait_until
 from stages_for_tests import ADD
 

@@ -115,11 +115,11 @@ PROMPT_FILES += [
 RESPONSE_FILES = files(
     "responses",
     TRAIN,
-    names_line_3_response_is_a_number=("a response that is a number", "line 3", "response 2 is 6", "list of texts"),
+    names_line_3_response_is_a_number=("a response that is a number", "line 3", "response 2 of 2 must be text", "6"),
     names_line_2_responses_is_a_text=("responses that are one text", "line 2", "list of texts"),
     names_line_2_responses_missing=("no responses", "line 2", "'responses'", "missing"),
     names_line_2_no_responses=("an empty list of responses", "line 2", "has 0 responses", "sample more"),
-    names_line_2_responses_nested=("lists within the list", "line 2", "response 1 is a list", "list of texts"),
+    names_line_2_responses_nested=("lists within the list", "line 2", "response 1 of 2 must be text", "a list of"),
     names_line_2_responses_is_null=("responses that are null", "line 2", "list of texts", "None"),
     names_line_2_half_a_character=("half a surrogate pair", "line 2", "half a character"),
     names_line_1_empty_file=("an empty file", "line 1", "the file is empty"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gracelib.text.responses import question_id
 from gracelib.text.selection import read_teachers, select_common
-from gracelib.text.tasks import question_id
 
 DATA = Path(__file__).parents[1] / "data"
 EXCERPT = DATA / "gsm8k_excerpt"

@@ -17,7 +17,7 @@ from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import command_for, get_scale
 from gracelib.jobs.paths import ROOT
 from gracelib.paper import cost
-from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS, check_access
+from gracelib.paper.cast import STUDENTS, TEACHERS, check_access
 from gracelib.paper.cost import Assumptions, plan, plan_text
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
 from gracelib.scale import EVERY_TENTH
@@ -64,12 +64,6 @@ def test_the_cast_is_the_papers():
         "meta-llama/Llama-3.2-3B",
     ]
     assert all(bool(m.terms) == m.hub_id.startswith(("meta-llama/", "google/")) for m in (*STUDENTS, *TEACHERS))
-
-
-def test_tasks_lie_where_the_loader_looks_for_them():
-    from gracelib.text import problems
-
-    assert TASKS == {name: task.hub_id for name, task in problems.TASKS.items()}
 
 
 def test_other_plans_and_commands_point_to_the_papers_own():

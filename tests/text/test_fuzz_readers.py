@@ -23,8 +23,7 @@ from gracelib.models.prompting import Policy
 from gracelib.models.sampled_file import GenerationFile, sidecar
 from gracelib.models.sampling import check_settings
 from gracelib.paper.settings import PAPER, with_file
-from gracelib.text.responses import FIELDS, read_generations
-from gracelib.text.tasks import read_jsonl, read_responses
+from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_responses
 
 
 def drawn(n):
@@ -49,14 +48,21 @@ def refused_or(function, place=""):
         return None
 
 
+SCALARS = st.sampled_from(
+    [None, True, 0, -7, 10**400, 1.5, 2.0, float("nan"), float("inf"), "", " ", "\0", "\ud800", "\n"]
+)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=8) | st.just("\ud800"),
+    SCALARS | st.integers(-3, 10**20) | st.floats() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3)
     ),
     max_leaves=6,
 )
-ROWS = st.dictionaries(st.sampled_from(FIELDS), VALUES | st.lists(st.text(max_size=5), max_size=3), max_size=5)
+ROWS = st.dictionaries(
+    st.sampled_from([*FIELDS, "other"]),
+    VALUES | st.text(max_size=5) | st.lists(st.text(max_size=5), max_size=3),
+    max_size=5,
+)
 GOOD = [
     {"id": i, "question": f"What is {i} + {i}?", "answer": str(2 * i), "responses": [f"It is {2 * i}.", "No."]}
     for i in range(3)
@@ -81,20 +87,33 @@ def jsonl(rows) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-@drawn(150)
+def read_or_refused(path):
+    """Prompts that hold what they promise, from every reader of them, or an error that begins with the path."""
+    found = refused_or(lambda: read_generations(path), str(path))
+    if found is not None:
+        assert len({p.id for p in found.prompts}) == len({p.question for p in found.prompts}) == len(found.prompts) > 0
+        for p in found.prompts:
+            assert p.id.strip() and p.question.strip() and p.responses and all(r.strip() for r in p.responses)
+            "".join((p.id, p.question, p.answer or "", *p.responses)).encode()
+    for read in (read_jsonl, read_responses):
+        rows = refused_or(lambda read=read: read(path), str(path))
+        assert rows is None or len({row["id"] for row in rows}) == len(rows) > 0
+
+
+@drawn(400)
 @given(
-    content=st.binary(max_size=60) | damaged(jsonl(GOOD)) | st.lists(ROWS, max_size=3).map(jsonl),
+    content=st.binary(max_size=60)
+    | st.text(alphabet='{}[]",:\\ue \r\n"question"0', max_size=40).map(str.encode)
+    | damaged(jsonl(GOOD))
+    | damaged(json.dumps(GOOD, indent=0).encode())
+    | st.lists(ROWS | VALUES | st.just(GOOD[0]), max_size=4).map(jsonl)
+    | st.lists(ROWS | VALUES | st.just(GOOD[0]), max_size=4).map(lambda rows: json.dumps(rows).encode()),
     suffix=st.sampled_from([".jsonl", ".json"]),
 )
 def test_prompts_and_generations(content, suffix, tmp_path):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    found = refused_or(lambda: read_generations(path), str(path))
-    if found is not None:
-        assert all(p.question.strip() and all(isinstance(r, str) for r in p.responses) for p in found.prompts)
-    for read in (read_jsonl, read_responses):
-        rows = refused_or(lambda read=read: read(path), str(path))
-        assert rows is None or len({row["id"] for row in rows}) == len(rows) > 0
+    read_or_refused(path)
 
 
 def test_parquet(tmp_path):
@@ -106,11 +125,11 @@ def test_parquet(tmp_path):
     whole = path.read_bytes()
     assert len(read_generations(path).prompts) == 3
 
-    @drawn(60)
-    @given(damaged(whole))
+    @drawn(80)
+    @given(damaged(whole) | st.binary(max_size=60))
     def check(content):
         path.write_bytes(content)
-        refused_or(lambda: read_generations(path), str(path))
+        read_or_refused(path)
 
     check()
 

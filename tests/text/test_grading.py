@@ -22,7 +22,7 @@ from pebble import ProcessPool
 from gracelib.jobs.paths import ROOT
 from gracelib.text.answers import as_number, plain
 from gracelib.text.grading import Grader, compare, grade_rows
-from gracelib.text.tasks import read_responses, write_jsonl
+from gracelib.text.responses import read_responses, write_jsonl
 from hostile_for_tests import FIXED, HOSTILE, PIECES, said_in
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"

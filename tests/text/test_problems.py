@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gracelib.jobs.paths import ROOT
 from gracelib.text import problems
 from gracelib.text.problems import load_problems
-from gracelib.text.tasks import question_id
+from gracelib.text.responses import question_id
 
 SHARED = Path(os.environ.get("GRACELIB_SHARED") or ROOT.parent / "shared") / "data"
 with_shared = pytest.mark.skipif(not (SHARED / "gsm8k").is_dir(), reason="the real data are not beside the repository")
@@ -158,9 +158,9 @@ def test_the_hub_is_asked_for_all_parts_of_a_task(monkeypatch):
         return [{**row, "problem": f"{config}: {row['problem']}"} for row in MATH[:2]]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    parts = problems.CONFIGS[problems.TASKS["math"].hub_id]
+    parts = problems.CONFIGS[problems.TASKS["math"]]
     assert len(load_problems("math", split="train")) == 2 * len(parts)
-    assert asked == [(problems.TASKS["math"].hub_id, part, "train") for part in parts]
+    assert asked == [(problems.TASKS["math"], part, "train") for part in parts]
     assert len(load_problems("math", "someone/other-math")) == 2
     assert asked[-1] == ("someone/other-math", None, "test")
     with pytest.raises(ValueError, match=r"openai/gsm8k \(main\), split test, row 1: solution 'Half.*holds neither"):
@@ -196,16 +196,16 @@ def test_without_network_the_message_says_how_to_pass_a_local_file(tmp_path):
         ('{"question": "a", "answer": "1"}\n{"question": "b"', "test.jsonl, line 2: not valid JSON"),
         (
             '{"question": "a", "answer": "1"}\n\n{"question": "b"}',
-            r"line 3: field 'answer' or 'solution' is missing; it has",
+            r"line 3: no answer field; expected one of answer, solution; it has 'question",
         ),
-        ('{"answer": "1"}', "line 1: field 'question' or 'problem' is missing"),
-        ('["a", "b"]', "line 1: holds a list of 2, not an object with 'question' and 'solution'"),
-        ('{"question": " ", "answer": "1"}', "line 1: question ' ' is not text"),
-        ('{"question": "a", "answer": ["1"]}', "line 1: answer a list of 1 is not text"),
+        ('{"answer": "1"}', "line 1: no question field; expected one of question, problem, prompt; it has 'answer'"),
+        ('["a", "b"]', "line 1: holds a list of 2, not an object"),
+        ('{"question": " ", "answer": "1"}', "line 1: field 'question' is empty; drop the row"),
+        ('{"question": "a", "answer": ["1"]}', "line 1: field 'answer' must be text or a number, it is a list of 1"),
         ('{"question": "a", "answer": "2 + 2 = 4\\n#### "}', "line 1: the reference answer .* is empty"),
         ('{"question": "a", "answer": "2 + 2\\nis 4"}', "line 1: answer .* holds neither '#### 18' nor"),
         ('{"problem": "a", "solution": "It is 4."}', "line 1: solution 'It is 4.' holds neither"),
-        ('{"question": "a", "answer": "1", "id": 1.5}', "line 1: id 1.5 is neither text nor a whole number"),
+        ('{"question": "a", "answer": "1", "id": 1.5}', "line 1: field 'id' must be text or a whole number, it is 1.5"),
         (
             '{"id": 1, "question": "a", "answer": "1"}\n{"id": 1, "question": "b", "answer": "1"}',
             "line 2: id 1 belongs to another question already",

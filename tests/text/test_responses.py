@@ -1,0 +1,357 @@
+"""Files that others wrote either become exactly the prompts they hold, or one ValueError with file, line and remedy:
+whatever the bytes, never another exception and never a guess (`test_fuzz_readers`). Our own are read back as they stand.
+"""
+
+import errno
+import json
+import math
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from gracelib.text.responses import (
+    RESPONSE,
+    RESPONSES,
+    Generations,
+    Prompt,
+    question_id,
+    read_generations,
+    read_jsonl,
+    read_responses,
+    write_jsonl,
+)
+from gracelib.text.selection import expand, read_teachers, select_common
+
+BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
+EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
+GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
+ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 + 1 = 2.", "Two."]}
+OTHER = {"id": "b", "question": "What is 2 + 3?", "answer": "5", "responses": ["2 + 3 = 5.", "Five."]}
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def write(path, *lines):
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def told(generations):
+    """What a file says, without the places."""
+    return [(p.id, p.question, p.answer, p.responses) for p in generations.prompts]
+
+
+def words(text):
+    return " ".join(re.sub(r"[^a-z0-9 ]", "", text.lower()).split())
+
+
+# --- files of this package ----------------------------------------------------------------------------------
+
+
+def test_rows_survive_writing_and_reading(tmp_path):
+    rows = [{"id": "a", "question": "wie viele Bücher ?", "extra": [1, 2]}, {"id": 7, "question": "line\nbreak"}]
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    assert read_jsonl(tmp_path / "x.jsonl") == rows
+
+
+def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
+    other = {"question": "bob has 3 cups . how many ?"}
+    first = read_jsonl(write(tmp_path / "a.jsonl", GOOD, other))
+    second = read_jsonl(write(tmp_path / "b.jsonl", other, "\n", {**GOOD, "answer": "11"}))
+    assert first[0]["id"] == second[1]["id"] == question_id(GOOD["question"]) != first[1]["id"]
+    assert read_jsonl(write(tmp_path / "c.jsonl", {**GOOD, "id": "mine"}))[0]["id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ([GOOD, "{broken\n"], r"x\.jsonl, line 2: not valid JSON .* a \.jsonl file holds one object a line"),
+        ([GOOD, "\n", "[1, 2]\n"], r"x\.jsonl, line 3: holds a list of 2, not an object; write one object a line"),
+        ([{"answer": "3"}], r"x\.jsonl, line 1: field 'question' is missing; it has \['answer'\]"),
+        ([GOOD, {"question": "  "}], r"x\.jsonl, line 2: field 'question' is empty; drop the row"),
+        ([{"question": 5}], r"x\.jsonl, line 1: field 'question' must be text, it is 5; write the text alone"),
+        (
+            [{**GOOD, "id": "a"}, {"question": "another ?", "id": "a"}],
+            r"line 2: id 'a' stands already on line 1; put all",
+        ),
+        ([GOOD, {**GOOD, "answer": "9"}], r"line 2: id '\w+' stands already on line 1"),  # the same question twice
+        ([], r"x\.jsonl, line 1: the file is empty: no rows in it; expected one row a prompt"),
+        (["\n", "  \n"], r"x\.jsonl, line 1: the file is empty: no rows in it"),
+        (
+            [GOOD, {"question": "another ?", "id": ["a"]}],
+            r"x\.jsonl, line 2: field 'id' must be text or a whole number, it is a list of 1; correct or drop it",
+        ),
+    ],
+)
+def test_bad_prompts_are_refused_with_file_and_line(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        read_jsonl(write(tmp_path / "x.jsonl", *lines))
+
+
+def test_responses_are_cut_to_the_first_n_and_m(tmp_path):
+    rows = [{"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]} for i in range(4)]
+    path = write(tmp_path / "r.jsonl", *rows)
+    assert read_responses(path) == rows
+    cut = read_responses(path, n_prompts=2, m=1)
+    assert [(row["id"], row["responses"]) for row in cut] == [(0, ["0 0"]), (1, ["1 0"])]
+
+
+def test_bad_responses_are_refused(tmp_path):
+    row = {"id": "p1", "question": "q ?", "responses": ["a", "b"]}
+    path = write(tmp_path / "r.jsonl", row)
+    with pytest.raises(ValueError, match=r"r\.jsonl: 1 prompts, but n_prompts=5 were asked for"):
+        read_responses(path, n_prompts=5)
+    with pytest.raises(ValueError, match=r"r\.jsonl, line 1: prompt 'p1' has 2 responses, m=3 were asked for"):
+        read_responses(path, m=3)
+    with pytest.raises(ValueError, match=r"r\.jsonl, line 1: field 'responses' is missing"):
+        read_responses(write(tmp_path / "r.jsonl", GOOD))
+    for responses in ("one text", ["a", 5], None, {"0": "a"}):
+        with pytest.raises(ValueError, match=r"prompt 'p1': respons.* must be (a list of texts, not|text, it is 5)"):
+            read_responses(write(tmp_path / "r.jsonl", {**row, "responses": responses}), m=1)
+
+
+def test_an_empty_response_is_refused_unless_allowed(tmp_path):
+    """A user's empty response is a mistake; a teacher's that ended at once is a response of one token."""
+    path = write(tmp_path / "r.jsonl", {"id": "p1", "question": "q ?", "responses": ["a", " "]})
+    with pytest.raises(ValueError, match=r"prompt 'p1': response 2 of 2 is empty; drop it or sample it again"):
+        read_responses(path)
+    assert read_responses(path, m=1)[0]["responses"] == ["a"]  # the empty one is not among the first m
+    assert read_responses(path, allow_empty=True)[0]["responses"] == ["a", " "]
+
+
+def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "caf\xe9 ?"}\n')
+    with pytest.raises(ValueError, match=r"latin\.jsonl, line 2: not UTF-8"):
+        read_jsonl(path)
+
+
+# --- the corpus of bad inputs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in BAD.iterdir()))
+def test_each_bad_input_is_refused_with_its_place(name):
+    """The name of a sample says where and what: see tests/bad_inputs/README.md."""
+    path = BAD / name
+    place, _, what = (name if path.is_dir() else path.stem).partition("__")
+    with pytest.raises(ValueError) as caught:
+        if path.is_dir():
+            select_common(read_teachers(path), n=2, m=2, seed=0)
+        else:
+            read_generations(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message and len(message) < 1000, message
+    assert what and words(what.replace("_", " ")) in words(message), message
+    if place != "file":
+        assert re.match(r".*, " + place.replace("_", " ") + r"( \(item \d+\))?[:)]", message), message
+    assert re.search(r"; \w+|\bexpected\b", message), f"no remedy: {message}"
+
+
+def test_the_corpus_covers_what_the_reader_refuses():
+    assert len(list(BAD.iterdir())) >= 60
+
+
+def test_paths_that_are_no_generations(tmp_path):
+    for read in (expand, read_generations, read_teachers):
+        for name in ("gone.jsonl", "x" * 5000 + "gone.jsonl"):
+            with pytest.raises(FileNotFoundError, match=r"gone\.jsonl: no such file.*; check the spelling"):
+                read(tmp_path / name)
+    with pytest.raises(ValueError, match=r"is a folder; name a file in it"):
+        read_generations(tmp_path)
+    with pytest.raises(ValueError, match=r"no \.jsonl, \.json or \.parquet file in this folder"):
+        expand([tmp_path])
+    with pytest.raises(ValueError, match="no file with generations was given; name one file a teacher"):
+        expand([])
+    text = tmp_path / "gen.txt"
+    text.write_text("hello")
+    with pytest.raises(ValueError, match=r"gen\.txt: suffix '\.txt'; it must be one of \.jsonl, \.json, "):
+        expand([text])
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = write(tmp_path / "gen.jsonl", ROW)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # chmod would not stop the superuser
+    with pytest.raises(ValueError, match=r"gen\.jsonl: cannot be read \(Permission denied\)"):
+        read_generations(path)
+
+
+def test_nesting_without_end_is_refused(tmp_path):
+    for name in ("gen.jsonl", "gen.json"):
+        path = tmp_path / name
+        path.write_text("[" * 200_000)
+        with pytest.raises(ValueError, match=rf"{name}, line 1.*: not valid JSON"):
+            read_generations(path)
+
+
+def test_a_message_quotes_no_page(tmp_path):
+    """A value or a set of names without end is cut."""
+    with pytest.raises(ValueError, match="it is 'xxx") as caught:
+        read_generations(write(tmp_path / "gen.jsonl", {**ROW, "responses": "x" * 100_000}))
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+    with pytest.raises(ValueError, match="no question field") as caught:
+        read_generations(write(tmp_path / "gen.jsonl", {f"k{i}": i for i in range(10_000)}))
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+# --- what a file may look like ------------------------------------------------------------------------------
+
+
+def test_the_form_of_the_papers_code_is_read(tmp_path):
+    """Fields of the data set with `responses` added: JSON Lines, or one indented list; unknown fields are ignored."""
+    rows = [
+        {"problem": "Find $x$.", "solution": "$\\boxed{3}$", "level": "Level 1", "responses": ["x is 3", "3"]},
+        {"problem": "Find $y$.", "solution": "$\\boxed{4}$", "answer": "4", "unique_id": 7, "responses": ["y is 4"]},
+    ]
+    path = tmp_path / "gen.json"
+    path.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    expected = [
+        Prompt(question_id("Find $x$."), "Find $x$.", "$\\boxed{3}$", ("x is 3", "3"), f"{path}, line 2 (item 1)"),
+        Prompt(question_id("Find $y$."), "Find $y$.", "4", ("y is 4",), f"{path}, line 11 (item 2)"),
+    ]
+    assert read_generations(path) == Generations("gen", path, tuple(expected))
+    assert told(read_generations(write(tmp_path / "gen.jsonl", *rows))) == told(read_generations(path))
+
+
+@pytest.mark.parametrize("listed, single", list(zip(RESPONSES, RESPONSE, strict=True)))
+def test_rows_of_one_question_are_merged_in_their_order(tmp_path, listed, single):
+    """Interleaved, with id and answer on some rows only: the same as the lists."""
+    rows = [
+        {"prompt": "q1 ?", single: "a"},
+        {"prompt": "q2 ?", single: "x", "id": 5, "answer": " "},
+        {"prompt": "q1 ?", single: "b", "answer": 2.0},
+        {"prompt": "q1 ?", single: "a", "answer": " 2\n"},
+    ]
+    merged = read_generations(write(tmp_path / "rows.jsonl", *rows))
+    assert merged.prompts[0].where == f"{tmp_path / 'rows.jsonl'}, line 1"
+    lists = [{"question": "q1 ?", listed: ["a", "b", "a"], "answer": 2}, {"question": "q2 ?", listed: ["x"], "id": "5"}]
+    assert told(merged) == told(read_generations(write(tmp_path / "lists.jsonl", *lists)))
+    assert told(merged) == [(question_id("q1 ?"), "q1 ?", "2", ("a", "b", "a")), ("5", "q2 ?", None, ("x",))]
+
+
+def test_bytes_around_the_rows_do_not_matter(tmp_path):
+    """Byte order mark, CRLF, blank lines, no line end at the end, capitals in the suffix, .json with rows as lines."""
+    row = {**ROW, "question": "What is 1 + 1 \u2028 caf\u00e9 \N{OWL}?"}
+    lines = [json.dumps(r, ensure_ascii=False).encode() for r in (row, OTHER)]
+    expected = told(read_generations(write(tmp_path / "plain.jsonl", row, OTHER)))
+    for name, data in {
+        "bom.jsonl": b"\xef\xbb\xbf" + b"\n".join(lines),
+        "crlf.JSONL": b"\r\n".join([b"", lines[0], b"  ", lines[1], b""]),
+        "lines.json": b"\n".join(lines) + b"\n",
+        "bom.json": b"\xef\xbb\xbf\r\n[\r\n" + b",\r\n".join(lines) + b"\r\n]\r\n",
+        "dense.json": b"[" + b",".join(lines) + b"]",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        assert told(read_generations(tmp_path / name)) == expected, name
+    assert [p.where for p in read_generations(tmp_path / "crlf.JSONL").prompts] == [
+        f"{tmp_path / 'crlf.JSONL'}, line {k}" for k in (2, 4)
+    ]
+    assert [p.where for p in read_generations(tmp_path / "bom.json").prompts] == [
+        f"{tmp_path / 'bom.json'}, line {k} (item {k - 2})" for k in (3, 4)
+    ]
+
+
+def test_lines_of_any_length(tmp_path):
+    row = {**ROW, "responses": ["x" * 5_000_000], "logits": [0.5] * 100_000}
+    assert read_generations(write(tmp_path / "gen.jsonl", row)).prompts[0].responses == ("x" * 5_000_000,)
+
+
+def test_missing_values_of_tables(tmp_path):
+    """Null and NaN are what a table makes of a gap; 3.0 of a 3 beside one."""
+    rows = [{**ROW, "id": None, "answer": math.nan, "response": None}, {**OTHER, "id": 3.0, "answer": 5.0}]
+    assert told(read_generations(write(tmp_path / "gen.jsonl", *rows))) == [
+        (question_id(ROW["question"]), ROW["question"], None, tuple(ROW["responses"])),
+        ("3", OTHER["question"], "5", tuple(OTHER["responses"])),
+    ]
+
+
+def test_two_fields_that_agree_are_no_doubt(tmp_path):
+    path = write(tmp_path / "gen.jsonl", {**ROW, "prompt": ROW["question"]})
+    assert told(read_generations(path)) == told(read_generations(write(tmp_path / "plain.jsonl", ROW)))
+
+
+def test_an_empty_response_only_where_it_is_allowed(tmp_path):
+    path = write(tmp_path / "gen.jsonl", {**ROW, "responses": ["", "b"]})
+    with pytest.raises(ValueError, match=r"gen\.jsonl, line 1: response 1 of 2 is empty; drop it or sample it again"):
+        read_generations(path)
+    assert read_generations(path, allow_empty=True).prompts[0].responses == ("", "b")
+
+
+def test_both_readers_of_this_package_agree():
+    for path in sorted(EXCERPT.glob("*.jsonl")):
+        rows = read_responses(path)
+        same = [(r["id"], r["question"], r["answer"], tuple(r["responses"])) for r in rows]
+        assert told(read_generations(path)) == same
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
+tables = st.lists(
+    st.fixed_dictionaries(
+        {
+            "question": text,
+            "responses": st.lists(text, min_size=1, max_size=3),
+            "answer": st.none() | text.map(str.strip),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda row: row["question"],
+)
+
+
+@settings(quick, max_examples=12)
+@given(rows=tables)
+def test_one_content_in_every_form(rows, tmp_path):
+    """JSON Lines, JSON, Parquet, as lists or as rows: the same prompts, and those that were written."""
+    expected = [(question_id(r["question"]), r["question"], r["answer"], tuple(r["responses"])) for r in rows]
+    singles = [{**{k: v for k, v in r.items() if k != "responses"}, "output": y} for r in rows for y in r["responses"]]
+    for kind, content in (("list", rows), ("rows", singles)):
+        (tmp_path / f"{kind}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        pq.write_table(pa.Table.from_pylist(content), tmp_path / f"{kind}.parquet")
+        write(tmp_path / f"{kind}.jsonl", *content)
+        for suffix in ("jsonl", "json", "parquet"):
+            assert told(read_generations(tmp_path / f"{kind}.{suffix}")) == expected
+
+
+def test_parquet_columns(tmp_path):
+    """Large and coded texts, unknown columns of any kind, many row groups; a column twice is a doubt."""
+    n = 700
+    table = pa.table(
+        {
+            "id": pa.array([None, *range(1, n)]),
+            "logits": pa.array([[0.5]] * n),
+            "problem": pa.array([f"q{i} ?" for i in range(n)], pa.large_string()),
+            "response": pa.array([f"a{i % 3}" for i in range(n)]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "gen.parquet", row_group_size=97)
+    prompts = read_generations(tmp_path / "gen.parquet").prompts
+    assert [p.question for p in prompts] == [f"q{i} ?" for i in range(n)]
+    assert prompts[0].id == question_id("q0 ?") and prompts[699].id == "699"
+    assert prompts[699].responses == ("a0",) and prompts[699].where == f"{tmp_path / 'gen.parquet'}, row 700"
+    twice = pa.Table.from_arrays([pa.array(["q ?"]), pa.array(["r ?"])], names=["question", "question"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match=r"twice\.parquet, row 1: column 'question' is there 2 times; keep one"):
+        read_generations(tmp_path / "twice.parquet")
+    bad = pa.table({"question": pa.array([b"q \xff ?"]).view(pa.string()), "response": ["a"]})
+    pq.write_table(bad, tmp_path / "bytes.parquet")
+    with pytest.raises(ValueError, match=r"bytes\.parquet, row 1: not a readable Parquet file \(.*utf-8"):
+        read_generations(tmp_path / "bytes.parquet")
+
+
+@settings(quick, max_examples=25)
+@given(n_lines=st.integers(1, 30), at=st.integers(0, 29), cut=st.integers(1, 40))
+def test_the_broken_line_is_the_one_that_is_named(n_lines, at, cut, tmp_path):
+    assume(at < n_lines)
+    lines = [json.dumps({"question": f"q{i} ?", "responses": ["a"]}) for i in range(n_lines)]
+    lines[at] = lines[at][:-cut] if cut < len(lines[at]) else "{"
+    (tmp_path / "f.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=rf"f\.jsonl, line {at + 1}: not valid JSON"):
+        read_generations(tmp_path / "f.jsonl")
