@@ -30,8 +30,9 @@ from pydantic import (
     create_model,
 )
 
-from gracelib.paper.cast import STUDENTS, TASKS, TEACHERS
+from gracelib.paper.cast import STUDENTS, TEACHERS
 from gracelib.scale import EVERY_TENTH, Model, PaperScale, PaperTask
+from gracelib.text.problems import TASKS
 
 #: What the command line asks for, for notebooks and workers too: the file that `with_file` reads, and `only`'s lists
 #: (JSON).
