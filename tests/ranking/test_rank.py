@@ -374,7 +374,7 @@ def test_bad_files_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_mod
         text = refusal([*arguments(llama, [sample], tmp_path), "--n", "2", "--m", "2", "--folds", "2"])
         assert sample.name in text
     missing = refusal(arguments(llama, [*THREE, tmp_path / "gone.jsonl"], tmp_path))
-    assert f"{tmp_path / 'gone.jsonl'}: no such file or folder" in missing
+    assert f"{tmp_path / 'gone.jsonl'}: no such file" in missing
 
 
 def test_bad_students_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model):
