@@ -1,24 +1,45 @@
 """What the paper's claims are measured with: the committed tables of a scale, and one function a kind of statement.
 
-Why functions that return functions: a claim is then one line of a list (`claims.statements`), and the same measurement is made
-on another task, student or world seed by giving it another `World`. All statistics of a world share one set of resamples
-of its teachers, so a difference between two of them is paired, also across students and tasks.
+A claim reads a row of a table that a figure draws (main table, figures 7, 9, 10, 13, 16 and 19 to 23), made from the cells of its
+world: another world seed is another `World`, the table function is the same. A dozen statements have no row: a minimum, a
+maximum or a share over resampled teachers. They are short functions of *draws* (1 + n_boot,): entry 0 is the data as they
+are, the others are resamples of whole teachers, the same for all statistics of the same teachers, so that differences
+are paired, also across students and tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from gracelib.baselines import SCORES
-from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
-from gracelib.evidence.cells import at_setting
-from gracelib.evidence.claim_measures import interval, regret_draws, resamples, spearman_draws, within
+from gracelib.evidence.ablations import filtered_correlations, filtered_pairs, subset_correlations, subset_summary
+from gracelib.evidence.cells import (
+    ACCURACY_SE,
+    at_setting,
+    default_setting,
+    difference,
+    most_familiar,
+    regret_se,
+    score_rows,
+    select,
+)
+from gracelib.evidence.choices import RANDOM, choice_cells, family_rows, over_teachers, temperature_choices
+from gracelib.evidence.lengths import length_relation, teacher_bins
+from gracelib.evidence.ranks import (
+    FEWEST,
+    mean_many,
+    percentiles,
+    pick_many,
+    regret_many,
+    spearman_known,
+    spearman_many,
+)
 from gracelib.experiment import tables as pipeline
 from gracelib.experiment.plan import compared_at
 from gracelib.experiment.scales import get_scale
@@ -26,6 +47,10 @@ from gracelib.experiment.scales import get_scale
 POINTS = " points"
 NOISE = "noise of the test problems alone"
 PARTS = ("grace_variance", "grace_bias", "mean_length")  #: not scores of the paper's list beside GRACE
+SUBSET_SHARE = 0.6  #: figure 23
+WARMER = 0.1  #: share of teachers whose warmer temperatures are better, from which on a low one is not always best
+FEW_FOLDS = 6  #: from this many folds on the paper finds the correlation flat
+UNITS = {"epochs": "epochs", "generations": "responses a prompt"}  #: of the axes of `training_runs`
 
 
 class NotHere(Exception):
@@ -46,9 +71,8 @@ class Measured:
     signed: bool = True  #: False where the number cannot be negative
     teachers: int = 0  #: how many are behind it
     noise: float = 0.0  #: of a regret: its standard error from the test problems, see `Rule.verdict`
-    chance: tuple[float, float] | None = (
-        None  #: what a random choice gives; upper end of the interval of this less that
-    )
+    #: What a random choice gives; upper end of the interval of this less that.
+    chance: tuple[float, float] | None = None
 
     def number(self, x: float) -> str:
         return f"{x:{'+' * self.signed}.{1 if self.unit == POINTS else 2}f}"
@@ -57,11 +81,9 @@ class Measured:
         """Value and interval."""
         if not np.isfinite(self.value):
             return "undefined"
-        ends = (
-            f" [{self.number(self.low)}, {self.number(self.high)}]"
-            if np.isfinite(self.low + self.high)
-            else " (no interval)"
-        )
+        ends = " (no interval)"
+        if np.isfinite(self.low + self.high):
+            ends = f" [{self.number(self.low)}, {self.number(self.high)}]"
         return f"{self.number(self.value)}{ends}{self.unit}"
 
     def sentence(self) -> str:
@@ -70,260 +92,510 @@ class Measured:
 
 
 class World:
-    """The tables of a scale as the claims need them. Tables are read when first asked for; a missing one is an error."""
+    """The tables of a scale as the claims need them; a missing one is an error when it is asked for."""
 
     def __init__(self, scale: str):
-        self.scale, self.config = scale, get_scale(scale)
-        self.cells, self._frames = pipeline.cells(scale), {}
-        self.resamples = resamples(self.cells["teacher"].unique(), ranks.N_BOOT, ranks.SEED)
-        self.labels = self.resamples.labels
+        self.scale, self.config, self.cells = scale, get_scale(scale), pipeline.cells(scale)
+        self.teachers = np.unique(self.cells["teacher"].to_numpy(str))
 
-    def frame(self, where: str = "first") -> pd.DataFrame:
-        """Cells of "first" or "second" (students of the first task) or "long" (the second task, its first student)."""
-        if where not in self._frames:
-            config = self.config
-            if where == "long":
-                if len(config.tasks) < 2:
-                    raise NotHere("this scale has no longer task")
-                cells, student = pipeline.cells(self.scale, config.tasks[1].name), config.student
-            else:
-                students = [name for name, _ in config.tasks[0].temperatures]
-                number = ("first", "second").index(where)
-                if number >= len(students):
-                    raise NotHere("this scale has no second student")
-                cells, student = self.cells, students[number]
-            self._frames[where] = (
-                cells[cells.student == student].sort_values(["teacher", "temperature"]).reset_index(drop=True)
-            )
-        return self._frames[where]
+    def table(self, name: str) -> pd.DataFrame:
+        return pipeline.table(self.scale, name, recompute=False)
 
-    def compared(self, where: str = "first") -> pd.DataFrame:
-        """The cells of a frame at the temperature where teachers are compared."""
-        frame = self.frame(where)
-        return frame[np.isclose(frame.temperature, compared_at(self.config))].reset_index(drop=True)
+    def frame(self, where: str = "first", at_compared: bool = False) -> pd.DataFrame:
+        """Cells of "first" or "second" (students of the first task) or "long" (the second task, its first student).
+
+        `at_compared`: those at the temperature where teachers are compared.
+        """
+        tasks, cells, student = self.config.tasks, self.cells, self.config.student
+        if where == "long":
+            if len(tasks) < 2:
+                raise NotHere("this scale has no longer task")
+            cells = pipeline.cells(self.scale, tasks[1].name)
+        if where == "second":
+            if len(tasks[0].temperatures) < 2:
+                raise NotHere("this scale has no second student")
+            student = tasks[0].temperatures[1][0]
+        rows = cells[cells.student == student].sort_values(["teacher", "temperature"])
+        if at_compared:
+            rows = rows[np.isclose(rows.temperature, compared_at(self.config))]
+        return rows.reset_index(drop=True)
 
     def error(self, frame: pd.DataFrame, accuracy: str = "average_at_k") -> pd.Series:
         """Standard error of an accuracy from the test problems; binomial where each problem is right or wrong."""
-        if accuracy in tables.ACCURACY_SE:
-            return frame[tables.ACCURACY_SE[accuracy]]
+        if accuracy in ACCURACY_SE:
+            return frame[ACCURACY_SE[accuracy]]
         return np.sqrt(frame[accuracy] * (1 - frame[accuracy]) / self.config.n_test)
 
-    def regret_noise(self, frame: pd.DataFrame, score: str = "grace", accuracy: str = "average_at_k") -> float:
-        """`cells.regret_se` of the cells that a score ranks first, in points, for any accuracy."""
+    def regret_noise(self, frame: pd.DataFrame, accuracy: str = "average_at_k") -> float:
+        """`cells.regret_se` of the cells that GRACE ranks first, in points, for any accuracy."""
         judged = frame.assign(average_at_k=frame[accuracy], average_se=self.error(frame, accuracy))
-        value = frame[score] * (-1 if SCORES[score].direction == "lower" else 1)
-        return tables.regret_se(judged, judged[value == value.max()])
+        return regret_se(judged, judged[judged.grace == judged.grace.min()])
 
-    def weights(self, frame: pd.DataFrame) -> np.ndarray:
-        return self.resamples.weights(frame["teacher"])
+    def counts(self, teacher: Sequence) -> np.ndarray:
+        """How often each cell (`teacher` (cells,)) is in each resample (1 + n_boot, cells); row 0: the data as they are."""
+        drawn = ranks.resamples(teacher, ranks.N_BOOT, np.random.default_rng(ranks.SEED))
+        return np.concatenate([np.ones((1, len(teacher))), drawn])
 
-    def rho(self, score: str, frame: pd.DataFrame, accuracy: str = "average_at_k", keep: np.ndarray | None = None):
-        """Draws of the signed Spearman correlation of a score (of `SCORES`) with an accuracy; `keep` (cells,) restricts."""
-        weights = self.weights(frame) if keep is None else self.weights(frame) * keep
-        sign = -1 if SCORES[score].direction == "lower" else 1
-        return sign * spearman_draws(frame[score], frame[accuracy], weights)
+    def mean(self, values: pd.Series) -> np.ndarray:
+        """Draws of the mean over teachers of one value each; those without one are left out of a resample."""
+        return mean_many(values.reindex(self.teachers), self.counts(self.teachers))
 
     def measured(
-        self,
-        draws: np.ndarray,
-        what: str,
-        unit: str = "",
-        extra: str = "",
-        signed: bool = True,
-        teachers: int | None = None,
-        **more,
+        self, draws: np.ndarray, what: str, unit: str = "", extra: str = "", teachers: int | None = None, **more
     ) -> Measured:
-        """Value and interval of draws; `teachers` None: all of this world's; `more` goes to `Measured`."""
-        return self.measured_ends(*interval(draws), what, unit, extra, signed, teachers, **more)
+        """Value and interval of draws; `teachers` None: all of this world's, and one has no interval; `more` as `Measured`."""
+        known = len(self.teachers) > 1 and np.isfinite(draws[0])
+        low, high = percentiles(draws[1:]) if known else (np.nan, np.nan)
+        teachers = len(self.teachers) if teachers is None else teachers
+        return Measured(float(draws[0]), float(low), float(high), what, unit, extra, teachers=teachers, **more)
 
-    def measured_ends(
-        self,
-        value: float,
-        low: float,
-        high: float,
-        what: str,
-        unit: str = "",
-        extra: str = "",
-        signed: bool = True,
-        teachers: int | None = None,
-        **more,
-    ) -> Measured:
-        """A value with its interval over teachers, which one teacher does not have."""
-        if len(self.labels) < 2:
-            low = high = np.nan
-        return Measured(
-            float(value),
-            float(low),
-            float(high),
-            what,
-            unit,
-            extra,
-            signed=signed,
-            teachers=len(self.labels) if teachers is None else teachers,
-            **more,
-        )
-
-    def widths(self) -> list[tuple[int, np.ndarray]]:
-        """Size budgets: each width of a teacher, and which cells of the first frame are of teachers within it."""
-        width = self.frame()["width"].to_numpy()
-        return [(int(w), width <= w) for w in sorted(set(width))]
-
-    @cached_property
-    def grid(self) -> pd.DataFrame:
-        return pipeline.table(self.scale, "grid", recompute=False)
-
-    def grid_rows(self, where: str, **changed) -> pd.DataFrame:
-        """Rows of the ablation grid at the usual setting but for what is `changed` (None: any); NotHere if there is none."""
-        config, frame = self.config, self.frame(where)
-        setting = {
-            "n": config.n_prompts,
-            "m": config.m,
-            "d": config.d,
-            "n_folds": config.n_folds,
-            "nu": config.nu,
-            "power": 1.0,
-        } | changed
-        task, student = frame["task"].iloc[0], frame["student"].iloc[0]
-        own = self.grid[(self.grid.task == task) & (self.grid.student == student)]
-        own = at_setting(own, {name: value for name, value in setting.items() if value is not None})
+    def at(self, where: str, **changed: float) -> pd.DataFrame:
+        """A frame with GRACE at the usual setting of the ablation grid but for what is `changed`; NotHere without it."""
+        frame, grid = self.frame(where), self.table("grid")
+        own = grid[(grid.task == frame.task.iloc[0]) & (grid.student == frame.student.iloc[0])]
+        own = at_setting(own, default_setting(self.config) | changed)
         if own.empty:
-            named = ", ".join(f"{k} = {v:g}" for k, v in changed.items() if v)
+            named = ", ".join(f"{k} = {v:g}" for k, v in changed.items())
             raise NotHere(f"the grid of this scale has no {named or 'row at the usual setting'}")
-        return own
-
-    def grid_rho(self, where: str, **changed) -> np.ndarray:
-        """Draws of GRACE's signed correlation at one setting of the ablation grid; NotHere if the grid has it not."""
-        own = self.grid_rows(where, **changed)
-        both = (
-            self.frame(where)
-            .drop(columns="grace")
-            .merge(own[["teacher", "temperature", "grace"]], on=["teacher", "temperature"], validate="1:1")
-        )
-        return self.rho("grace", both)
-
-    @cached_property
-    def filtered(self) -> pd.DataFrame:
-        return pipeline.table(self.scale, "filtered", recompute=False)
-
-    @cached_property
-    def training_runs(self) -> pd.DataFrame:
-        return pipeline.table(self.scale, "training_runs", recompute=False)
-
-    @cached_property
-    def lengths(self) -> pd.DataFrame:
-        return pipeline.table(self.scale, "lengths", recompute=False)
-
-    @cached_property
-    def pathological(self) -> pd.DataFrame:
-        odd = pipeline.table(self.scale, "pathological", recompute=False)
-        return odd[odd.student == self.config.student].set_index("teacher")
-
-    @cached_property
-    def cmi(self) -> pd.DataFrame:
-        table, config = pipeline.table(self.scale, "cmi", recompute=False), self.config
-        return table[
-            (table.space == "h")
-            & (table.preconditioner == "smoothed")
-            & np.isclose(table.nu, config.nu)
-            & (table.n == config.n_prompts)
-            & (table.student == config.student)
-        ]
+        key = ["teacher", "temperature"]
+        return frame.drop(columns="grace").merge(own[[*key, "grace", "nu_decides"]], on=key, validate="1:1")
 
 
 Measure = Callable[[World], Measured]
 
 
-def shown(draws: np.ndarray) -> str:
-    """The value of draws (or a plain number), signed, two digits."""
-    value = float(np.atleast_1d(draws)[0])
+def shown(value: float) -> str:
+    """A number, signed, two digits."""
     return f"{value:+.2f}" if np.isfinite(value) else "undefined"
 
 
 def from_noise(points: float, se: float, what: str, extra: str = "") -> Measured:
     """A difference of accuracies in points, with the 95% interval that the test problems alone give it."""
-    return Measured(points, points - 1.96 * se, points + 1.96 * se, what, POINTS, extra, NOISE)
+    return Measured(float(points), points - 1.96 * se, points + 1.96 * se, what, POINTS, extra, NOISE)
 
 
-def correlation(
-    score: str = "grace", where: str = "first", accuracy: str = "average_at_k", at_compared: bool = False
-) -> Measure:
-    """Signed Spearman of a score with an accuracy over all cells, or at the temperature where teachers are compared."""
-
-    def measure(w: World) -> Measured:
-        frame, extra = w.frame(where), ""
-        if at_compared:
-            frame, extra = w.compared(where), f" at T = {compared_at(w.config):g}"
-        draws = w.rho(score, frame, accuracy)
-        return w.measured(draws, f"signed Spearman of {SCORES[score].label}{extra}", "", f", {len(frame)} cells")
-
-    return measure
+# --- rows of the main table, and of figures 7, 9, 10, 13, 16 and 19 to 23 ---------------------------------------------
 
 
-def ahead_of(other: str, where: str = "first") -> Measure:
-    """GRACE's signed Spearman less another score's, paired."""
+def correlation(w: World, score: str = "grace", where: str = "first", at_compared: bool = False) -> Measured:
+    """Signed Spearman of a score over all cells, or at the temperature where teachers are compared."""
+    frame = w.frame(where, at_compared)
+    row = score_rows(frame, [score]).iloc[0]
+    what = f"signed Spearman of {row.label}" + (f" at T = {compared_at(w.config):g}" if at_compared else "")
+    return Measured(row.spearman, row.low, row.high, what, extra=f", {len(frame)} cells", teachers=row.teachers)
 
-    def measure(w: World) -> Measured:
-        frame = w.frame(where)
-        a, b = w.rho("grace", frame), w.rho(other, frame)
-        return w.measured(a - b, f"GRACE less {SCORES[other].label}", "", f" ({shown(a)} and {shown(b)})")
 
-    return measure
+def regret(w: World, where: str = "first", at_compared: bool = False) -> Measured:
+    """Regret in points of the cell that GRACE selects."""
+    row = score_rows(w.frame(where, at_compared), ["grace"]).iloc[0]
+    points, noise, n = (row.regret_points, row.regret_low, row.regret_high), row.regret_se_points, row.teachers
+    return Measured(*points, "regret of GRACE", POINTS, _noise(noise), signed=False, teachers=n, noise=noise)
+
+
+def _noise(se: float) -> str:
+    return f"; SE from the test problems {se:.1f}" if np.isfinite(se) else ""
+
+
+def regret_beside_chance(w: World, where: str = "first", families: bool = True) -> Measured:
+    """Mean over families of GRACE's regret when that family is all there is, beside a cell of it drawn at random; without
+    `families` as if all teachers were one. Figure 13."""
+    frame = w.frame(where)
+    rows = family_rows(frame if families else frame.assign(manner="all"), ("grace",))
+    each, mean = rows[(rows.family != "mean") & (rows.score == "grace")], rows[rows.family == "mean"].set_index("score")
+    own, blind = mean.loc["grace"], mean.loc[RANDOM]
+    # The mean of the standard errors: what a maximum adds to a regret is not averaged away.
+    noise, chance = float(each.regret_se_points.mean()), f"random choice{':' * families} {blind.regret_points:.1f}"
+    what, extra = "regret of GRACE", f"{_noise(noise)}; a {chance}"
+    if families:
+        what, extra = "mean regret of GRACE within a family", f", {len(each)} families (a {chance})"
+    points, beaten = (own.regret_points, own.regret_low, own.regret_high), (blind.regret_points, blind.minus_high)
+    return Measured(*points, what, POINTS, extra, signed=False, teachers=own.teachers, noise=noise, chance=beaten)
+
+
+def change(
+    w: World, what: str, new: str = "grace", old: str = "grace", accuracy: str = "average_at_k", where: str = "first"
+) -> Measured:
+    """Signed Spearman of a score with Average@k less another score's, or its own with another accuracy, paired."""
+    frame = w.frame(where)
+    first = (frame[old], frame[accuracy], SCORES[old].direction)
+    second = (frame[new], frame.average_at_k, SCORES[new].direction)
+    return _changed(first, second, frame.teacher, what.format(k=w.config.k))
+
+
+def _changed(first: tuple, second: tuple, teacher: Sequence, what: str, extra: str = "") -> Measured:
+    row = difference(first, second, teacher)
+    values = [shown(spearman_known(*one)[0]) for one in (second, first)]
+    ends = (row["spearman"], row["low"], row["high"])
+    return Measured(*ends, what, extra=f" ({' and '.join(values)}{extra})", teachers=row["teachers"])
+
+
+def settings(w: World, name: str, new: Callable, old: Callable, where: str = "first") -> Measured:
+    """GRACE's correlation at one setting of the grid less that at another; `new`, `old` take the scale and give the value."""
+    x, y = new(w.config), old(w.config)
+    if x == y:
+        raise NotHere(f"this scale has {name} = {x} only")
+    cells = {value: w.at(where, **{name: value}) for value in (x, y)}
+    decided = [f"{name} = {value}" for value, own in cells.items() if own.nu_decides.any()]
+    return _settings_apart(cells[x], cells[y], f"{name} = {x} less {name} = {y}", decided)
+
+
+def _settings_apart(new: pd.DataFrame, old: pd.DataFrame, what: str, decided: Sequence[str]) -> Measured:
+    first, second = ((own.grace, own.average_at_k, "lower") for own in (old, new))
+    extra = f"; the smoothing decides at {' and '.join(decided)}" if decided else ""
+    return _changed(first, second, new.teacher, f"Spearman of GRACE at {what}", extra)
+
+
+def half_as_many(w: World) -> Measured:
+    """GRACE's correlation at n = d/2 less the best at another n that the smoothing does not decide."""
+    half, grid = w.config.d // 2, w.table("grid")
+    cells = {}
+    for n in sorted(set(grid.n)):
+        try:
+            cells[int(n)] = w.at("first", n=n)
+        except NotHere:  # a setting of other ablations
+            continue
+    decided = [n for n, own in cells.items() if own.nu_decides.any()]
+    rest = [n for n in cells if n not in (half, *decided)]
+    if half not in cells:
+        raise NotHere(f"the grid of this scale has no n = {half} at d = {w.config.d}")
+    if half in decided or not rest:
+        raise NotHere(
+            f"at d = {w.config.d} the smoothing decides at n = {', '.join(map(str, decided))}: there is nothing to compare"
+        )
+    rho = {n: spearman_known(cells[n].grace, cells[n].average_at_k, "lower")[0] for n in rest}
+    best = max(rest, key=lambda n: (np.nan_to_num(rho[n], nan=-2), n))  # chosen on the data, not on every resample
+    what = f"n = {half} less n = {best}, the best other"
+    return _settings_apart(cells[half], cells[best], what, [f"n = {n}" for n in decided])
+
+
+def fewest_prompts(config) -> int:
+    """The smallest n of the ablation grid."""
+    return min(n for n in (config.n_prompts >> k for k in range(4)) if n >= config.n_folds)
+
+
+def filtered_correlation(w: World) -> Measured:
+    """GRACE's correlation with filtered students less that with the unfiltered ones: same cells, same scores (figure 16)."""
+    rows = filtered_correlations(w.cells, w.table("filtered"), ("grace",)).set_index("pairing")
+    before, after, again = (rows.loc[name] for name in ("unfiltered", "filtered", "rescored"))
+    return Measured(
+        after.change,
+        after.change_low,
+        after.change_high,
+        "Spearman of GRACE, filtered less unfiltered students, same scores",
+        "",
+        f" ({shown(after.spearman)} and {shown(before.spearman)}), {after.cells} "
+        f"cells of {after.teachers} teachers; with the scores of the filtered responses {shown(again.spearman)}",
+        teachers=int(after.teachers),
+    )
+
+
+def length_power(w: World, where: str) -> Measured:
+    """p of norm ~ (log|y|)^-p within teachers: a teacher differs from another in more than length (see `evidence.lengths`)."""
+    frame = w.frame(where)
+    bins = teacher_bins(w.table("lengths"), frame.student.iloc[0], frame.task.iloc[0])
+    rows = length_relation(bins).set_index("level")
+    inside, between, whole = rows.loc["within"], rows.loc["between"], rows.loc["all"].spread_0 ** 2
+    apart = f"; {between.spread_0**2 / whole:.0%} of the variance of log norm" if whole > 0 else ""
+    ends = (inside.exponent, inside.low, inside.high)
+    extra = f" (between them {shown(between.exponent)}{apart})"
+    return Measured(*ends, "p of norm ~ 1 / (log|y|)^p within teachers", extra=extra, teachers=len(w.teachers))
+
+
+def subsets(w: World) -> Measured:
+    """Median of GRACE's correlation over random 60% of the teachers, with the range of 95% of these subsets (figure 23)."""
+    k = len(w.teachers)
+    if k < 2:
+        raise NotHere("there is one teacher")
+    names, kept = [s for s in SCORES if s in w.cells and s != "mean_length"], max(1, round(SUBSET_SHARE * k))
+    rows = select(w.cells, w.config.student, names)
+    table = subset_summary(subset_correlations(rows, names, share=SUBSET_SHARE), rows, names)
+    found = table[table.score == "grace"].set_index("reading")
+    own, cells = found.loc["teachers"], found.loc["cells"]
+    return Measured(
+        own["median"],
+        own.low,
+        own.high,
+        "median Spearman of GRACE over subsets of teachers",
+        "",
+        f"; best of {len(names)} scores in {own.best_share:.0%}; over subsets of cells {shown(cells['median'])} "
+        f"[{shown(cells.low)}, {shown(cells.high)}]",
+        f"95% of {own.subsets} subsets of {kept} teachers",
+        teachers=kept,
+    )
+
+
+def longer_training(w: World, axis: str) -> Measured:
+    """Test accuracy at the largest number of epochs (responses a prompt) less that at the usual (a single one): the
+    teacher whose student gains least (figures 17 and 18)."""
+    runs = w.table("training_runs")
+    rows = runs[runs.axis == axis]
+    last = rows.loc[rows.groupby("teacher").value.idxmax()].set_index("teacher")
+    first = rows[rows.usual] if axis == "epochs" else rows.loc[rows.groupby("teacher").value.idxmin()]
+    first = first.set_index("teacher").reindex(last.index)
+    if last.empty or (last.value == first.value).all():
+        raise NotHere(f"this scale trains with one number of {UNITS[axis]} only")
+    change, se = 100 * (last.test - first.test), 100 * np.hypot(last.test_se, first.test_se)
+    least = change.idxmin()
+    each = ", ".join(f"{t} {points:+.1f}" for t, points in change.items())
+    what = f"{last.value.iloc[0]:g} less {first.value.iloc[0]:g} {UNITS[axis]}, the smallest of {len(change)} teacher"
+    return from_noise(change[least], se[least], what + "s" * (len(change) > 1), f" ({each}; one seed of training)")
+
+
+# --- one teacher's temperatures (figures 6 and 7) ---------------------------------------------------------------------
+
+
+def _choices(w: World, *scores: str) -> pd.DataFrame:
+    """`temperature_choices` of the teachers that have a choice."""
+    choices = temperature_choices(choice_cells(w.cells, w.config.student, scores), scores)
+    choices = choices[choices.temperatures > 1]
+    if choices.empty:
+        raise NotHere("there is one temperature")
+    return choices
+
+
+def within_teacher(w: World) -> Measured:
+    """Mean over teachers of GRACE's Spearman over one teacher's temperatures."""
+    row = over_teachers(_choices(w, "grace"), "spearman").iloc[0]
+    ends, extra = (row["mean"], row.low, row.high), f", {row.teachers} teachers"
+    return Measured(*ends, "mean within-teacher Spearman of GRACE", extra=extra, teachers=len(w.teachers))
+
+
+def _saved(choices: pd.DataFrame) -> pd.Series:
+    """What a temperature drawn at random costs less what GRACE's does, by teacher."""
+    cost = choices.pivot(index="teacher", columns="score", values="regret_points")
+    return cost[RANDOM] - cost["grace"]
+
+
+def temperature_regret(w: World) -> Measured:
+    """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
+    choices = _choices(w, "grace")
+    own, blind = over_teachers(choices, "regret_points").set_index("score").loc[["grace", RANDOM]].itertuples()
+    noise = [w.regret_noise(rows) for _, rows in w.frame().groupby("teacher")]
+    beaten = (blind.mean, percentiles(-w.mean(_saved(choices))[1:])[1])
+    return Measured(
+        own.mean,
+        own.low,
+        own.high,
+        "mean regret of GRACE within a teacher",
+        POINTS,
+        f" (a random temperature: {blind.mean:.1f})",
+        signed=False,
+        teachers=len(w.teachers),
+        noise=float(np.nanmean(noise)),
+        chance=beaten,
+    )
+
+
+def temperature_gain(w: World) -> Measured:
+    """Accuracy at the temperature that GRACE picks less the mean over temperatures, mean over teachers."""
+    return w.measured(w.mean(_saved(_choices(w, "grace"))), "GRACE's temperature less one drawn at random", POINTS)
+
+
+def both_rise(w: World) -> Measured:
+    """The smaller of the two mean within-teacher correlations with temperature, of G-Norm and of G-Vendi."""
+    norm, vendi = (w.mean(within(w.frame(), score, "temperature", "higher")) for score in ("g_norm", "g_vendi"))
+    what = "smaller mean within-teacher Spearman with temperature"
+    return w.measured(np.minimum(norm, vendi), what, "", f" (G-Norm {shown(norm[0])}, G-Vendi {shown(vendi[0])})")
+
+
+def within(frame: pd.DataFrame, x: str, y: str, direction: str) -> pd.Series:
+    """Signed Spearman of two columns over the temperatures of each teacher; NaN below three or where constant."""
+    return pd.Series({t: spearman_known(own[x], own[y], direction)[0] for t, own in frame.groupby("teacher")})
+
+
+def opposite_temperatures(w: World) -> Measured:
+    """G-Vendi's temperature less G-Norm's, mean over teachers, as a share of the range of temperatures."""
+    temperature = w.frame().temperature
+    picked = _choices(w, "g_vendi", "g_norm").pivot(index="teacher", columns="score", values="picked")
+    draws = w.mean((picked.g_vendi - picked.g_norm) / (temperature.max() - temperature.min()))
+    extra = f" (mean T {picked.g_vendi.mean():.2f} and {picked.g_norm.mean():.2f})"
+    return w.measured(draws, "G-Vendi's temperature less G-Norm's, share of the range", "", extra)
+
+
+def warmer_is_better(w: World) -> Measured:
+    """Share of teachers whose warmer half of temperatures teaches better than the colder, beyond one-sided 5% noise."""
+    found = n = 0
+    for _, own in w.frame().groupby("teacher"):
+        half = len(own) // 2
+        if half:
+            cold, warm = own[:half], own[-half:]
+            se = np.sqrt((cold.average_se**2).sum() + (warm.average_se**2).sum()) / half
+            found += int(warm.average_at_k.mean() - cold.average_at_k.mean() > 1.645 * se)
+            n += 1
+    if not n:
+        raise NotHere("there is one temperature")
+    # Even none of n can only show that the share is below WARMER from this many teachers on.
+    needed = int(np.ceil(np.log(0.025) / np.log(1 - WARMER)))
+    short = f"; that it does not hold, no fewer than {needed} teachers could show" if n < needed else ""
+    ends = binomtest(found, n).proportion_ci(0.95, method="exact")  # none of n is no proof that there is none
+    what, extra = (
+        "share of teachers whose warmer half of temperatures is better",
+        f" ({found} of {n}; by chance 0.05{short})",
+    )
+    return Measured(found / n, *ends, what, "", extra, "teachers, exact binomial", False, n)
+
+
+# --- what no table has a row of ---------------------------------------------------------------------------------------
 
 
 def ahead_of_all_on_both(w: World) -> Measured:
     """The smaller of GRACE's two correlations less that of the other score whose smaller one is best."""
     frames = [w.frame("first"), w.frame("long")]
     others = [s for s in SCORES if s not in (*PARTS, "grace") and all(s in f and f[s].notna().all() for f in frames)]
-    both = {s: np.stack([w.rho(s, f) for f in frames]) for s in ("grace", *others)}
+    counts = [w.counts(frame.teacher) for frame in frames]
+    both = {
+        s: [spearman_many(f[s], f.average_at_k, SCORES[s].direction, c) for f, c in zip(frames, counts, strict=True)]
+        for s in ("grace", *others)
+    }
+    lower = {score: np.min(draws, axis=0) for score, draws in both.items()}
     # The rival is chosen on the data: the best of a dozen on every resample would be ahead by chance alone.
-    best = max(others, key=lambda s: (np.nan_to_num(both[s][:, 0].min(), nan=-2), s))
-    each = "; ".join(f"{SCORES[s].label} {shown(both[s][0])} and {shown(both[s][1])}" for s in ("grace", best))
+    best = max(others, key=lambda s: (np.nan_to_num(lower[s][0], nan=-2), s))
+    each = "; ".join(f"{SCORES[s].label} {shown(both[s][0][0])} and {shown(both[s][1][0])}" for s in ("grace", best))
+    what = "lower of the two tasks' correlations, GRACE less the best other score"
+    return w.measured(lower["grace"] - lower[best], what, "", f" ({each})")
+
+
+def strongest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the strongest teacher: the highest mean accuracy over its temperatures (several if they tie)."""
+    mean = frame.groupby("teacher")["teacher_accuracy"].transform("mean")
+    return frame[mean == mean.max()]
+
+
+def strongest_is_not_best(w: World) -> Measured:
+    """Best student of any teacher less the best student of the strongest teacher."""
+    if len(w.teachers) < 2:
+        raise NotHere("there is one teacher")
+    best, strong = (rows.loc[rows.average_at_k.idxmax()] for rows in (w.frame(), strongest(w.frame())))
+    se = 100 * np.hypot(best.average_se, strong.average_se) if best.teacher != strong.teacher else 0.0
+    extra = f" ({strong.teacher} is strongest, {best.teacher} teaches best)"
+    points = 100 * (best.average_at_k - strong.average_at_k)
+    return from_noise(points, se, "best student less the strongest teacher's best", extra)
+
+
+def gain_over_strongest(w: World) -> Measured:
+    """Accuracy of the student of GRACE's selection less that of the best student of the strongest teacher, in points."""
+    frame = w.frame()
+    counts, of = w.counts(frame.teacher), frame.groupby("teacher")
+    ours = 100 * pick_many(frame.grace, frame.average_at_k, "lower", counts)
+    mean, best = of.teacher_accuracy.transform("mean"), of.average_at_k.transform("max")
+    theirs = 100 * pick_many(mean, best, "higher", counts)
+    extra = f" ({ours[0]:.1f} and {theirs[0]:.1f} %, of {' and '.join(strongest(frame).teacher.unique())})"
+    return w.measured(ours - theirs, "student of GRACE's pick less the strongest teacher's best", POINTS, extra)
+
+
+def budgets(w: World, quantity: str) -> Measured:
+    """GRACE's lowest correlation, or highest regret, over the size budgets of at least `FEWEST` teachers (over all where
+    none has as many: then it cannot be told); as many teachers as the smallest of them has (figures 7 and 14)."""
+    frame = w.frame()
+    inside = {int(width): (frame.width <= width).to_numpy() for width in sorted(set(frame.width))}
+    number = {width: frame.teacher[keep].nunique() for width, keep in inside.items()}
+    judged = [width for width, n in number.items() if n >= FEWEST] or list(number)
+    many, counts = {"spearman": spearman_many, "regret": regret_many}[quantity], w.counts(frame.teacher)
+    found = {i: many(frame.grace, frame.average_at_k, "lower", counts * keep) for i, keep in inside.items()}
+    form = shown if quantity == "spearman" else "{:.1f}".format
+    each = "; ".join(
+        f"up to {width}, {number[width]} teacher{'s' * (number[width] != 1)}: {form(draws[0])}"
+        + ("" if width in judged else ", not counted")
+        for width, draws in found.items()
+    )
+    draws, n = [found[width] for width in judged], number[judged[0]]
+    if quantity == "spearman":
+        return w.measured(np.min(draws, axis=0), "lowest Spearman over the size budgets", "", f" ({each})", n)
+    worst = max(judged, key=lambda width: found[width][0])
+    what, noise = "highest regret over the size budgets", w.regret_noise(frame[inside[worst]])
+    return w.measured(np.max(draws, axis=0), what, POINTS, f" ({each})", n, signed=False, noise=noise)
+
+
+def without_self_like(w: World, score: str) -> Measured:
+    """A score's correlation without the teacher most like the student less that with it, paired (figure 24)."""
+    frame, name = w.frame(), most_familiar(w.cells, w.config.student)
+    counts, rule = w.counts(frame.teacher), SCORES[score].direction
+    whole, left = (
+        spearman_many(frame[score], frame.average_at_k, rule, counts * keep)
+        for keep in (True, (frame.teacher != name).to_numpy())
+    )
+    what = f"Spearman of {SCORES[score].label} without {name} less with it"
+    return w.measured(left - whole, what, "", f" ({shown(left[0])} and {shown(whole[0])})")
+
+
+def pick_elsewhere(w: World) -> Measured:
+    """The larger of GRACE's regrets when students are judged by greedy accuracy and by best-of-k."""
+    frame = w.frame()
+    counts = w.counts(frame.teacher)
+    found = {a: regret_many(frame.grace, frame[a], "lower", counts) for a in ("greedy", "best_of")}
+    noise = w.regret_noise(frame, max(found, key=lambda a: found[a][0]))
+    extra = f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f}{_noise(noise)})"
+    draws = np.max([*found.values()], axis=0)
+    return w.measured(draws, "larger regret of GRACE, greedy and best-of-k", POINTS, extra, signed=False, noise=noise)
+
+
+def folds_flat(w: World) -> Measured:
+    """Highest less lowest correlation over C >= 6, the larger of both tasks; from the grid (figure 20)."""
+    found, said, grid = [], [], w.table("grid")
+    for where in ("first", "long"):
+        frame = w.frame(where)
+        task, counts = frame.task.iloc[0], w.counts(frame.teacher)
+        folds = sorted({int(c) for c in grid[grid.task == task].n_folds if c >= FEW_FOLDS})
+        if len(folds) < 2:
+            raise NotHere(f"the grid of this scale has {len(folds)} setting with C >= {FEW_FOLDS}")
+        cells = [w.at(where, n_folds=c) for c in folds]
+        rho = np.stack([spearman_many(own.grace, own.average_at_k, "lower", counts) for own in cells])
+        found.append(np.ptp(rho, axis=0))
+        said.append(f"{task} {shown(rho[:, 0].min())} to {shown(rho[:, 0].max())}")
+    what = f"range of Spearman over C = {folds[0]} to {folds[-1]}"
+    return w.measured(np.max(found, axis=0), what, "", f" ({'; '.join(said)})", signed=False)
+
+
+def filtered_points(w: World) -> Measured:
+    """Filtered student's accuracy less the unfiltered one's, mean over teachers (of a teacher's temperatures)."""
+    f = filtered_pairs(w.cells, w.table("filtered")).dropna(subset=["change_points"])
+    means = f.change_points.groupby(f.teacher).mean()
+    extra = f", {len(f)} cells of {len(means)} teachers; worse in {(f.change_points < 0).sum()}"
+    return w.measured(w.mean(means), "filtered less unfiltered", POINTS, extra, len(means))
+
+
+def _odd_teachers(w: World) -> pd.DataFrame:
+    odd = w.table("pathological")
+    return odd[odd.student == w.config.student].set_index("teacher")
+
+
+def flagged(w: World, kinds: Sequence[str]) -> Measured:
+    """The smallest share of real cells with less Bias/GRACE than an odd teacher, over the odd teachers named."""
+    frame, odd = w.frame(), _odd_teachers(w)
+    share, bias = frame.grace_bias / frame.grace, odd.grace_bias / odd.grace
+    found = {kind: mean_many(share < bias[kind], w.counts(frame.teacher)) for kind in kinds}
+    each = ", ".join(f"{kind} {draws[0]:.2f}" for kind, draws in found.items())
+    draws = np.min([*found.values()], axis=0)
+    return w.measured(draws, "lowest share of real cells with less bias", "", f" ({each})", signed=False)
+
+
+def vendi_likes_self(w: World) -> Measured:
+    """Of the untrained student as its own teacher: the smaller of two shares of real cells, those with a lower G-Vendi and
+    those whose students are better."""
+    frame, odd = w.frame(), _odd_teachers(w).loc["self"]
+    counts = w.counts(frame.teacher)
+    below, better = (
+        mean_many(frame.g_vendi < odd.g_vendi, counts),
+        mean_many(frame.average_at_k > odd.average_at_k, counts),
+    )
     return w.measured(
-        both["grace"].min(0) - both[best].min(0),
-        "lower of the two tasks' correlations, GRACE less the best other score",
+        np.minimum(below, better),
+        "smaller share of real cells, less diverse than self-distillation and better to learn from",
         "",
-        f" ({each})",
+        f" ({below[0]:.2f} and {better[0]:.2f}; its student is at {100 * odd.average_at_k:.1f} %)",
+        signed=False,
     )
 
 
-def beside_chance(draws: np.ndarray, blind: np.ndarray) -> tuple[float, float]:
-    """`Measured.chance` of draws beside those of a random choice on the same resamples."""
-    return float(blind[0]), interval(draws - blind)[2]
-
-
-def regret(
-    score: str = "grace",
-    where: str = "first",
-    accuracy: str = "average_at_k",
-    at_compared: bool = False,
-    beat_chance: bool = False,
-) -> Measure:
-    """Regret in points of the cell a score selects; with `beat_chance` it must be below that of a cell drawn at random."""
-
-    def measure(w: World) -> Measured:
-        frame = w.compared(where) if at_compared else w.frame(where)
-        weights, noise = w.weights(frame), w.regret_noise(frame, score, accuracy)
-        draws = regret_draws(frame[score], frame[accuracy], SCORES[score].direction, weights)
-        extra, chance = f"; SE from the test problems {noise:.1f}" if np.isfinite(noise) else "", None
-        if beat_chance:
-            chance = beside_chance(draws, regret_draws(np.zeros(len(frame)), frame[accuracy], "lower", weights))
-            extra += f"; a random choice {chance[0]:.1f}"
-        return w.measured(draws, f"regret of {SCORES[score].label}", POINTS, extra, False, noise=noise, chance=chance)
-
-    return measure
-
-
-def within_teacher(x: str, y: str = "average_at_k", what: str = "") -> Measure:
-    """Mean over teachers of the Spearman correlation over one teacher's temperatures; scores are signed by direction."""
-
-    def measure(w: World) -> Measured:
-        sign = -1 if y == "average_at_k" and SCORES[x].direction == "lower" else 1
-        values = sign * within(w.frame(), x, y, w.labels)
-        return w.measured(
-            w.resamples.mean(values),
-            what or f"mean within-teacher Spearman of {SCORES[x].label}",
-            "",
-            f", {np.isfinite(values).sum()} teachers",
-        )
-
-    return measure
+def stability_ratio(w: World) -> Measured:
+    """Median over cells of the gradient term over the stability term of the CMI bound, at the scale's n and nu."""
+    table, config = w.table("cmi"), w.config
+    own = table[(table.student == config.student) & (table.space == "h") & (table.preconditioner == "smoothed")]
+    own = own[np.isclose(own.nu, config.nu) & (own.n == config.n_prompts) & (own.stability > 0)]
+    if own.empty:
+        raise NotHere("the stability term is zero in every cell")
+    own = own.assign(ratio=own.gradient / own.stability).sort_values("ratio")
+    weights = w.counts(own.teacher).cumsum(1)
+    draws = own.ratio.to_numpy()[(weights >= weights[:, -1:] / 2).argmax(1)]  # the lower weighted median
+    extra = f", {own.ratio.min():.2g} to {own.ratio.max():.2g} over {len(own)} cells"
+    return w.measured(draws, "gradient term over stability term, lower median over cells", "", extra, signed=False)

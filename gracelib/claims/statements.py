@@ -1,105 +1,19 @@
 """The paper's claims, one line each: what it says and where, how it is measured here, and the rule that decides.
 
-Why in code and fixed beforehand: "about .8" can be found in any number afterwards. Each claim has a `Rule` written down
-before any number of the `lab` scale was seen. A rule has two parts: the *statement*, a range in which the value must
-lie, and the *contrary reference*, which the 95% interval must not reach for the claim to hold. For a correlation the
-contrary reference is what the paper's other scores reach in that setting: a GRACE that could as well be one of them does
-not bear the claim out. A claim does not hold when the whole interval lies outside the statement; between the two, these
-data cannot tell. A regret is a maximum over noisy accuracies, so that its interval excludes zero whatever the score: a
-claim on a regret fails only if the value less 1.96 standard errors of the test problems is beyond the statement too, and
-one that a random choice could meet as well holds only if GRACE is below it on the same resamples. Statements are
+Why in code and fixed beforehand: "about .8" can be found in any number afterwards. Each claim has a rule (`claims.rules`)
+written down before any number of the `lab` scale was seen. For a correlation the contrary reference is what the paper's
+other scores reach in that setting: a GRACE that could as well be one of them does not bear the claim out. Statements are
 in our own words; the numbers in `paper` are the paper's.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 
-from gracelib.claims import kinds
-from gracelib.claims import tables as own
-from gracelib.claims.measured import (
-    NOISE,
-    Measure,
-    Measured,
-    ahead_of,
-    ahead_of_all_on_both,
-    correlation,
-    regret,
-    within_teacher,
-)
-from gracelib.evidence.ranks import FEWEST
-
-INF = float("inf")
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Statement: `low` <= value <= `high`. Contrary reference: anything at or outside (`outer_low`, `outer_high`)."""
-
-    low: float = -INF
-    high: float = INF
-    outer_low: float = -INF
-    outer_high: float = INF
-
-    def __post_init__(self):
-        if not self.outer_low <= self.low < self.high <= self.outer_high:
-            raise ValueError(f"{self}: the statement must lie inside the contrary references")
-
-    def meets(self, value: float) -> bool:
-        return bool(self.low <= value <= self.high)
-
-    def verdict(self, m: Measured) -> tuple[str, str]:
-        """(verdict, reason): by the value and its interval as the head of this module says."""
-        if not math.isfinite(m.value):
-            return OPEN, "undefined on these cells"
-        if not math.isfinite(m.low + m.high):
-            return OPEN, "no interval: too few teachers to resample"
-        if m.over != NOISE and m.teachers < FEWEST:
-            return OPEN, f"{m.teachers} teachers are too few for an interval that means anything"
-        if m.high < self.low or m.low > self.high:
-            if m.noise != 0 and not m.value - 1.96 * m.noise > self.high:
-                return OPEN, (
-                    "the whole interval is outside the statement, the noise of the test problems could account for it"
-                )
-            return FAILS, "the whole interval is outside the statement"
-        if not self.meets(m.value):
-            return OPEN, "the value misses the statement, its interval reaches it"
-        if m.low <= self.outer_low or m.high >= self.outer_high:
-            reached = self.outer_low if m.low <= self.outer_low else self.outer_high
-            return OPEN, f"the value meets the statement, but the interval reaches the contrary reference {reached:g}"
-        if m.chance is not None and not m.chance[1] < 0:
-            return OPEN, (
-                "random choice would meet it too"
-                if self.meets(m.chance[0])
-                else "it is not clearly better than a random choice"
-            )
-        return HOLDS, ""
-
-    def text(self) -> str:
-        """The rule in words."""
-
-        def span(low: float, high: float) -> str:
-            if low == -INF:
-                return f"at most {high:g}"
-            return f"at least {low:g}" if high == INF else f"{low:g} to {high:g}"
-
-        if self == above(self.low) or self == under(self.high):
-            return f"value and interval {f'above {self.low:g}' if self.low > -INF else f'below {self.high:g}'}"
-        ends = [f"above {self.outer_low:g}"] * (self.outer_low > -INF)
-        ends += [f"below {self.outer_high:g}"] * (self.outer_high < INF)
-        return f"value {span(self.low, self.high)}, interval {' and '.join(ends)}"
-
-
-def above(bound: float, contrary: float | None = None) -> Rule:
-    """The value is at least `bound`; the interval excludes `contrary` (the bound itself if None)."""
-    return Rule(low=bound, outer_low=bound if contrary is None else contrary)
-
-
-def under(bound: float, contrary: float | None = None) -> Rule:
-    """The value is at most `bound`; the interval excludes `contrary` (the bound itself if None)."""
-    return Rule(high=bound, outer_high=bound if contrary is None else contrary)
+from gracelib.claims import measured as of
+from gracelib.claims.measured import Measure
+from gracelib.claims.rules import Rule, above, under
 
 
 @dataclass(frozen=True)
@@ -112,105 +26,104 @@ class Claim:
     measure: Measure
     rule: Rule
     cells_only: bool = False
-    look: str = (
-        ""  #: where the reason is looked into: a notebook, or a question of `claims` and the cells that it is put to
-    )
+    #: Where the reason is looked into: a notebook, or a question of `verdicts` and the cells that it is put to.
+    look: str = ""
 
 
 # fmt: off
 CLAIMS = (
-    Claim("grace_first", "GRACE orders the students: correlation above .8", ".86, figure 2", correlation(),
+    Claim("grace_first", "GRACE orders the students: correlation above .8", ".86, figure 2", of.correlation,
           above(.8, .55), True, "split"),
     Claim("grace_second", "GRACE orders a second student's runs above .7", ".74, figure 3",
-          correlation(where="second"), above(.7, .48), look="split second"),
-    Claim("grace_long", "GRACE orders the runs on a longer task above .8", ".88, figure 8", correlation(where="long"),
+          partial(of.correlation, where="second"), above(.7, .48), look="split second"),
+    Claim("grace_long", "GRACE orders the runs on a longer task above .8", ".88, figure 8", partial(of.correlation, where="long"),
           above(.8, .74), look="split long"),
     Claim("grace_one_temperature", "At one temperature GRACE orders the teachers above .8",
-          ".92 at T = 0.6, figure 5", correlation(at_compared=True), above(.8, .55), True, "split compared"),
+          ".92 at T = 0.6, figure 5", partial(of.correlation, at_compared=True), above(.8, .55), True, "split compared"),
     Claim("ahead_of_g_norm", "GRACE orders better than G-Norm", ".86 against .53-.55, figure 2 and main table",
-          ahead_of("g_norm"), above(0), True, "norm"),
-    Claim("ahead_of_g_vendi", "GRACE orders better than G-Vendi", ".86 against .44, figure 2", ahead_of("g_vendi"),
+          partial(of.change, what="GRACE less G-Norm", old="g_norm"), above(0), True, "norm"),
+    Claim("ahead_of_g_vendi", "GRACE orders better than G-Vendi", ".86 against .44, figure 2", partial(of.change, what="GRACE less G-Vendi", old="g_vendi"),
           above(0), True, "split"),
     Claim("ahead_of_loss", "GRACE orders better than the student's loss", ".86 against .44, figure 1",
-          ahead_of("student_loss"), above(0), True, "split"),
+          partial(of.change, what="GRACE less Student loss", old="student_loss"), above(0), True, "split"),
     Claim("only_one_on_both", "GRACE is the only score that does well on both tasks",
-          "only one above .8 on both, figure 4", ahead_of_all_on_both, above(0), look="norm; norm long"),
+          "only one above .8 on both, figure 4", of.ahead_of_all_on_both, above(0), look="norm; norm long"),
     Claim("teacher_accuracy", "Teacher accuracy hardly predicts the student", ".11, figure 1",
-          correlation("teacher_accuracy"), Rule(-.3, .3, -.55, .55), True, "accuracy"),
+          partial(of.correlation, score="teacher_accuracy"), Rule(-.3, .3, -.55, .55), True, "accuracy"),
     Claim("strongest", "The strongest teacher is not the best teacher",
-          "6.5 (7.7) points behind, section 3.1 (final version)", kinds.strongest_is_not_best, above(.1, 0), True,
+          "6.5 (7.7) points behind, section 3.1 (final version)", of.strongest_is_not_best, above(.1, 0), True,
           "accuracy"),
     Claim("gain", "GRACE's pick beats the strongest teacher", "7 points, final version",
-          kinds.gain_over_strongest, above(0), True, "accuracy"),
+          of.gain_over_strongest, above(0), True, "accuracy"),
     Claim("regret_first", "GRACE's pick costs less than a point", ".3 points, others 4.9 or more, main table",
-          regret(), under(1, 4.9), True, "noise"),
+          of.regret, under(1, 4.9), True, "noise"),
     Claim("regret_long", "On the longer task GRACE's pick costs less than 5.9 points, the strongest teacher's price",
-          "3.9 and at least 5.9, final version", regret(where="long", beat_chance=True), under(5.9), look="noise long"),
+          "3.9 and at least 5.9, final version", partial(of.regret_beside_chance, where="long", families=False), under(5.9), look="noise long"),
     Claim("regret_one_temperature", "At one temperature GRACE picks the best teacher (within a point)",
-          "0 points, figure 5", regret(at_compared=True), under(1, 4.9), True, "noise compared"),
-    Claim("budgets", "GRACE orders well under every size budget", ".75 or more, figure 7", kinds.budgets("spearman"),
+          "0 points, figure 5", partial(of.regret, at_compared=True), under(1, 4.9), True, "noise compared"),
+    Claim("budgets", "GRACE orders well under every size budget", ".75 or more, figure 7", partial(of.budgets, quantity="spearman"),
           above(.75, .55), True, "notebook 06"),
     Claim("budget_regret", "GRACE's pick costs less than a point under every size budget",
-          "under 1, others 2.5 or more, figure 14", kinds.budgets("regret"), under(1, 2.5), True, "notebook 06"),
+          "under 1, others 2.5 or more, figure 14", partial(of.budgets, quantity="regret"), under(1, 2.5), True, "notebook 06"),
     Claim("family_regret", "Within a family GRACE's pick costs about a point", "about 1, others 3 or more, figure 13",
-          kinds.family_regret, under(1.5, 3), True, "notebook 06"),
+          of.regret_beside_chance, under(1.5, 3), True, "notebook 06"),
     Claim("within_teacher", "GRACE orders one teacher's temperatures", ".75, others .53 and .59, figure 7",
-          within_teacher("grace"), above(.7, .59), True, "ceiling"),
+          of.within_teacher, above(.7, .59), True, "ceiling"),
     Claim("temperature_regret", "The temperature GRACE picks is nearly the best (within 2 points)",
-          "0.1 off for two teachers, figure 6", kinds.temperature_regret, under(2, 3), True, "ceiling"),
+          "0.1 off for two teachers, figure 6", of.temperature_regret, under(2, 3), True, "ceiling"),
     Claim("temperature_gain", "The temperature GRACE picks is better than a random one", "(implied), figure 6",
-          kinds.temperature_gain, above(0), True, "ceiling"),
-    Claim("both_rise", "G-Norm and G-Vendi both rise with temperature", "figure 6", kinds.both_rise, above(0), True,
+          of.temperature_gain, above(0), True, "ceiling"),
+    Claim("both_rise", "G-Norm and G-Vendi both rise with temperature", "figure 6", of.both_rise, above(0), True,
           "notebook 06"),
     Claim("opposite", "G-Norm and G-Vendi therefore recommend opposite temperatures", "figure 6",
-          kinds.opposite_temperatures, above(.5, 0), True, "notebook 06"),
+          of.opposite_temperatures, above(.5, 0), True, "notebook 06"),
     Claim("warmer", "A low temperature is not always best", "best at 0.8 and 0.4 of 0.3 to 1.0, figure 6",
-          kinds.warmer_is_better, above(kinds.WARMER, .05), True, "ceiling"),
-    Claim("folds", "The correlation is flat for six folds or more", "C >= 6, figure 20", own.folds_flat,
+          of.warmer_is_better, above(of.WARMER, .05), True, "ceiling"),
+    Claim("folds", "The correlation is flat for six folds or more", "C >= 6, figure 20", of.folds_flat,
           under(.05, .1), look="notebook 07"),
     Claim("larger_d", "A larger d helps the first student", ".86 to .90, figure 9",
-          own.settings("d", lambda c: c.d_kept, lambda c: c.d), above(0), look="notebook 07"),
+          partial(of.settings, name="d", new=lambda c: c.d_kept, old=lambda c: c.d), above(0), look="notebook 07"),
     Claim("larger_d_second", "A larger d helps the second student", ".74 to .81, figure 10",
-          own.settings("d", lambda c: c.d_kept, lambda c: c.d, "second"), above(0), look="notebook 07"),
+          partial(of.settings, name="d", new=lambda c: c.d_kept, old=lambda c: c.d, where="second"), above(0), look="notebook 07"),
     Claim("more_prompts", "More prompts help", "rises with n, figure 19",
-          own.settings("n", lambda c: c.n_prompts, own.fewest_prompts), above(0), look="notebook 07"),
+          partial(of.settings, name="n", new=lambda c: c.n_prompts, old=of.fewest_prompts), above(0), look="notebook 07"),
     Claim("half_as_many", "Half as many prompts as d are best", "n = d/2, appendix D.3",
-          own.half_as_many, above(0), look="notebook 07"),
+          of.half_as_many, above(0), look="notebook 07"),
     Claim("two_responses", "Two responses a prompt are worse than four", ".70 against .86, appendix D.3",
-          own.settings("m", lambda c: c.m, lambda c: c.m // 2), above(0), look="notebook 07"),
+          partial(of.settings, name="m", new=lambda c: c.m, old=lambda c: c.m // 2), above(0), look="notebook 07"),
     Claim("eight_responses", "Four responses a prompt are as good as eight", ".86 against .87, appendix D.3",
-          own.settings("m", lambda c: c.m_kept, lambda c: c.m), Rule(-.05, .05, -.1, .1), look="notebook 07"),
-    Claim("filtering", "Filtering out wrong responses makes students worse", "figure 15", own.filtered_points,
+          partial(of.settings, name="m", new=lambda c: c.m_kept, old=lambda c: c.m), Rule(-.05, .05, -.1, .1), look="notebook 07"),
+    Claim("filtering", "Filtering out wrong responses makes students worse", "figure 15", of.filtered_points,
           under(0), look="notebook 07"),
     Claim("filtered_correlation", "Filtering changes GRACE's correlation little", "slightly higher, figure 16",
-          own.filtered_correlation, Rule(-.1, .1, -.3, .3), look="notebook 07"),
+          of.filtered_correlation, Rule(-.1, .1, -.3, .3), look="notebook 07"),
     Claim("bias", "The bias share flags random text and the student as its own teacher", "final version",
-          own.flagged(("self", "random")), above(.95, .5), look="notebook 05, the absurd teachers"),
-    Claim("variance", "Without its bias GRACE orders real teachers alike", "final version", kinds.variance_agrees,
+          partial(of.flagged, kinds=("self", "random")), above(.95, .5), look="notebook 05, the absurd teachers"),
+    Claim("variance", "Without its bias GRACE orders real teachers alike", "final version", partial(of.change, what="GRACE-Variance less GRACE", new="grace_variance"),
           Rule(-.05, .05, -.1, .1), True, "split"),
     Claim("self", "G-Vendi likes self-distillation, which teaches nothing", "5.93 and 4 %, section 2.1",
-          own.vendi_likes_self, above(.5), look="notebook 05, the absurd teachers"),
+          of.vendi_likes_self, above(.5), look="notebook 05, the absurd teachers"),
     Claim("stability", "The stability term of the bound is at least 5 times smaller", "5-10 times, appendix B",
-          own.stability_ratio, above(5, 1), look="notebook 09"),
+          of.stability_ratio, above(5, 1), look="notebook 09"),
     Claim("greedy", "Greedy accuracy is harder to foretell than Average@k", ".70, figure 11",
-          kinds.below_average("greedy"), above(0), True, "noise greedy"),
+          partial(of.change, what="Spearman with Average@{k} less with greedy", accuracy="greedy"), above(0), True, "noise greedy"),
     Claim("best_of_k", "Best-of-k is harder to foretell than Average@k", ".64, figure 12",
-          kinds.below_average("best_of"), above(0), True, "noise best_of"),
+          partial(of.change, what="Spearman with Average@{k} less with best-of", accuracy="best_of"), above(0), True, "noise best_of"),
     Claim("pick_elsewhere", "GRACE's pick is still the best by greedy accuracy and best-of-k (within a point)",
-          "figures 11 and 12", kinds.pick_elsewhere, under(1, 4.9), True, "noise greedy; noise best_of"),
-    Claim("subsets", "GRACE's order is robust over subsets of 60%", "figure 23", kinds.subsets, above(.8, .55), True,
+          "figures 11 and 12", of.pick_elsewhere, under(1, 4.9), True, "noise greedy; noise best_of"),
+    Claim("subsets", "GRACE's order is robust over subsets of 60%", "figure 23", of.subsets, above(.8, .55), True,
           "split"),
     Claim("vendi_without_one", "G-Vendi is better without the most self-like teacher", ".44 to .58, figure 24",
-          kinds.without_self_like("g_vendi"), above(0), True, "notebook 06"),
+          partial(of.without_self_like, score="g_vendi"), above(0), True, "notebook 06"),
     Claim("grace_without_one", "GRACE is unchanged without that teacher", ".86, figure 24",
-          kinds.without_self_like("grace"), Rule(-.05, .05, -.1, .1), True, "notebook 06"),
-    Claim("norm_short", "The gradient's norm falls as 1/log|y|", "figure 21", own.length_power("first"),
+          partial(of.without_self_like, score="grace"), Rule(-.05, .05, -.1, .1), True, "notebook 06"),
+    Claim("norm_short", "The gradient's norm falls as 1/log|y|", "figure 21", partial(of.length_power, where="first"),
           Rule(.5, 1.5, 0, 2), look="notebook 08"),
-    Claim("norm_long", "On the longer task the norm falls as 1/(log|y|)^2", "figure 22", own.length_power("long"),
+    Claim("norm_long", "On the longer task the norm falls as 1/(log|y|)^2", "figure 22", partial(of.length_power, where="long"),
           Rule(1.5, 2.5, 1, 3), look="notebook 08"),
-    Claim("epochs", "Longer training does not over-optimise", "figure 17", own.longer_training("epochs"),
+    Claim("epochs", "Longer training does not over-optimise", "figure 17", partial(of.longer_training, axis="epochs"),
           above(-1, -3), look="notebook 07"),
-    Claim("generations", "More responses a prompt help", "figure 18", own.longer_training("generations"), above(0),
+    Claim("generations", "More responses a prompt help", "figure 18", partial(of.longer_training, axis="generations"), above(0),
           look="notebook 07"),
 )
 # fmt: on

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.claims.measured import Measured, NotHere, World, shown
-from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Claim
+from gracelib.claims.measured import Measured, NotHere, World, shown, within
+from gracelib.claims.rules import FAILS, HOLDS, OPEN
+from gracelib.claims.statements import CLAIMS, Claim
 from gracelib.drawing.saving import Drawn
-from gracelib.evidence import cells as tables
-from gracelib.evidence.claim_measures import between, reliability, spearman_draws, within
-from gracelib.evidence.ranks import FEW_CLUSTERS
+from gracelib.evidence.cells import ACCURACIES
+from gracelib.evidence.ranks import FEW_CLUSTERS, spearman_known
 from gracelib.experiment.scales import SCALES
 from gracelib.jobs.paths import results
 
@@ -63,7 +63,7 @@ def claims(scale: str) -> Drawn:
     FileNotFoundError if a result table of the scale is missing.
     """
     world, others = World(scale), [World(name) for name in other_worlds(scale)]
-    reasons, rows = _Reasons(world), []
+    reasons, rows = Reasons(world), []
     for claim in CLAIMS:
         here = measure(claim, world)
         elsewhere = [measure(claim, w) if claim.cells_only else "" for w in others]
@@ -79,7 +79,7 @@ def claims(scale: str) -> Drawn:
                 **{name: getattr(here, name) if known else np.nan for name in ("value", "low", "high")},
                 **{w.scale: m.text() if isinstance(m, Measured) else m for w, m in zip(others, elsewhere, strict=True)},
                 "verdict": verdict,
-                "why": "" if verdict == HOLDS else "; ".join(filter(None, [reason, reasons[claim.look]])),
+                "why": "" if verdict == HOLDS else "; ".join(filter(None, [reason, reasons.told(claim.look)])),
             }
         )
     table = pd.DataFrame(rows)
@@ -96,7 +96,7 @@ def claims(scale: str) -> Drawn:
 
 
 def _caption(world: World, counts: dict[str, int], others: list[World]) -> str:
-    n, cells = len(world.labels), len(world.frame())
+    n, cells = len(world.teachers), len(world.frame())
     few = f" {n} teacher{'s' * (n > 1)}: intervals are too narrow, read them as ranges." if n <= FEW_CLUSTERS else ""
     seeds = (
         f" Beside it the claims that need the cells alone, on {len(others)} other world seed{'s' * (len(others) > 1)} "
@@ -115,99 +115,102 @@ def _caption(world: World, counts: dict[str, int], others: list[World]) -> str:
     )
 
 
-class _Reasons(dict):
-    """Short reasons by `Claim.look`, computed once each; what is no question of this module is a pointer."""
+class Reasons:
+    """Why a claim does not hold, or cannot be told: numbers of the cells that it is about, or where to read on."""
 
     def __init__(self, world: World):
-        super().__init__()
         self.world = world
 
-    def __missing__(self, look: str) -> str:
-        self[look] = "; ".join(self._reason(one) for one in look.split("; ") if one)
-        return self[look]
+    def told(self, look: str) -> str:
+        """The answers to the questions of a `Claim.look`; "" without any."""
+        return "; ".join(self.answer(*one.split()) for one in look.split("; ") if one)
 
-    def _reason(self, look: str) -> str:
-        """ "<kind> [student or task] [compared] [accuracy]", asked of the cells that the claim is about."""
-        kind, *of = look.split()
-        makers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "ceiling": _ceiling}
-        if kind not in (*makers, "noise"):
-            return f"see {look}"
+    def answer(self, kind: str, *of: str) -> str:
+        """ "<kind> [second or long] [compared] [accuracy]", asked of these cells; what is no question is a pointer."""
+        answers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "ceiling": _ceiling}
+        if kind not in (*answers, "noise"):
+            return f"see {' '.join([kind, *of])}"
         where = next((name for name in of if name in ("second", "long")), "first")
-        frame = self.world.compared(where) if "compared" in of else self.world.frame(where)
+        frame = self.world.frame(where, at_compared="compared" in of)
         if kind == "noise":
-            accuracy = next((name for name in of if name in tables.ACCURACIES), "average_at_k")
+            accuracy = next((name for name in of if name in ACCURACIES), "average_at_k")
             return _noise(frame, accuracy, self.world.error(frame, accuracy))
-        return f"{'on the longer task ' * (where == 'long')}{makers[kind](frame)}"
-
-
-def _signed(score: str) -> int:
-    return -1 if SCORES[score].direction == "lower" else 1
-
-
-def _parts(frame: pd.DataFrame, score: str) -> tuple[float, float]:
-    """Signed Spearman between teachers (of their means) and the mean one within a teacher."""
-    inside = _signed(score) * within(frame, score, "average_at_k", np.unique(frame.teacher))
-    there = inside[np.isfinite(inside)]
-    return _signed(score) * between(frame, score, "average_at_k"), float(there.mean()) if len(there) else np.nan
-
-
-def _split(frame: pd.DataFrame) -> str:
-    a, b = _parts(frame, "grace")
-    inside = f", within one {shown(b)}" if frame.teacher.duplicated().any() else ""
-    return f"GRACE between teachers {shown(a)}{inside}; {_leave_one_family_out(frame)}"
+        return f"{'on the longer task ' * (where == 'long')}{answers[kind](frame)}"
 
 
 def _overall(frame: pd.DataFrame, score: str = "grace") -> float:
-    return _signed(score) * float(spearman_draws(frame[score], frame["average_at_k"], np.ones((1, len(frame))))[0])
+    return spearman_known(frame[score], frame.average_at_k, SCORES[score].direction)[0]
+
+
+def _between(frame: pd.DataFrame, score: str) -> float:
+    """Signed Spearman of the teachers' means."""
+    return _overall(frame[["teacher", score, "average_at_k"]].dropna().groupby("teacher").mean(), score)
+
+
+def _within(frame: pd.DataFrame, score: str) -> float:
+    """The mean Spearman over the temperatures of one teacher."""
+    return within(frame, score, "average_at_k", SCORES[score].direction).mean()
+
+
+def _split(frame: pd.DataFrame) -> str:
+    inside = f", within one {shown(_within(frame, 'grace'))}" if frame.teacher.duplicated().any() else ""
+    return f"GRACE between teachers {shown(_between(frame, 'grace'))}{inside}; {_leave_one_family_out(frame)}"
 
 
 def _leave_one_family_out(frame: pd.DataFrame) -> str:
-    found = {name: _overall(frame[frame.manner != name]) for name in dict.fromkeys(frame.manner)}
-    found = {name: rho for name, rho in found.items() if np.isfinite(rho)}
-    if not found:
+    found = pd.Series({name: _overall(frame[frame.manner != name]) for name in sorted(set(frame.manner))}).dropna()
+    if found.empty:
         return "no family can be left out"
-    # Families that make the same difference (but for rounding): the first by name, wherever this is said.
-    low, high = (pick(sorted(found), key=lambda name: round(found[name], 6)) for pick in (min, max))
+    same = found.round(6)  # families that make the same difference but for rounding: the first by name
+    low, high = same.idxmin(), same.idxmax()
     return f"{shown(found[low])} without {low} to {shown(found[high])} without {high}"
 
 
 def _norm(frame: pd.DataFrame) -> str:
-    pair = frame[["teacher", "grace", "g_norm"]].dropna()
-    agree = float(np.corrcoef(pair.grace.rank(), pair.g_norm.rank())[0, 1]) if len(pair) > 2 else np.nan
-    ratio = pair.grace / pair.g_norm
-    spread = np.log(ratio).std() / np.log(pair.grace).std() if len(pair) > 2 else np.nan
+    pair = frame[["grace", "g_norm"]].dropna()
+    spread = np.log(pair.grace / pair.g_norm).std() / np.log(pair.grace).std() if len(pair) > 2 else np.nan
     if not np.isfinite(spread):
         return "too few cells to compare GRACE with G-Norm"
-    return (
-        f"GRACE and G-Norm agree in rank {shown(agree)}; log(GRACE / G-Norm) varies {spread:.2f} times as much as "
-        f"log GRACE"
-    )
+    agree = shown(pair.grace.corr(pair.g_norm, "spearman"))
+    return f"GRACE and G-Norm agree in rank {agree}; log(GRACE / G-Norm) varies {spread:.2f} times as much as log GRACE"
 
 
 def _accuracy(frame: pd.DataFrame) -> str:
-    able = frame[frame.teacher_accuracy >= 0.85]
+    able, parts = (
+        frame[frame.teacher_accuracy >= 0.85],
+        [part(frame, "teacher_accuracy") for part in (_between, _within)],
+    )
     return (
-        f"between teachers {shown(_parts(frame, 'teacher_accuracy')[0])}, within one "
-        f"{shown(_parts(frame, 'teacher_accuracy')[1])}; among the {len(able)} cells of teachers at .85 or more "
-        f"{shown(_overall(able, 'teacher_accuracy'))}"
+        f"between teachers {shown(parts[0])}, within one {shown(parts[1])}; among the {len(able)} cells of teachers at "
+        f".85 or more {shown(_overall(able, 'teacher_accuracy'))}"
     )
 
 
-def _noise(frame: pd.DataFrame, accuracy: str = "average_at_k", error: pd.Series | None = None) -> str:
-    top, error = frame[accuracy].nlargest(3), frame.average_se if error is None else error
-    by = "" if accuracy == "average_at_k" else f"by {accuracy.replace('_', '-')} "
+def _noise(frame: pd.DataFrame, accuracy: str, error: pd.Series) -> str:
+    top, by = frame[accuracy].nlargest(3), f"by {accuracy.replace('_', '-')} " * (accuracy != "average_at_k")
     return (
         f"{by}one student's SE from the test problems {100 * error.median():.1f} points, the three best "
         f"students within {100 * (top.max() - top.min()):.1f}"
     )
 
 
+def reliability(frame: pd.DataFrame) -> float:
+    """The share of the variance of accuracies over a teacher's temperatures that is not noise of the test problems.
+
+    A share below zero is given as zero; NaN where nothing varies. Its root is the highest correlation that any score could
+    be expected to reach.
+    """
+    of = frame.assign(square=frame.average_se**2).groupby("teacher")
+    spread, lost = of.average_at_k.var().mean(), of.square.mean().mean()
+    return max(0.0, 1 - lost / spread) if spread > 0 else np.nan
+
+
 def _ceiling(frame: pd.DataFrame) -> str:
-    inside = reliability(frame)[1]
+    inside = reliability(frame)
+    if not np.isfinite(inside):
+        return "one temperature a teacher"
     return (
-        "one temperature a teacher"
-        if not np.isfinite(inside)
-        else f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
+        f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
         "a rough guide that overstates the noise: the students of a teacher answer the same problems"
     )
 

@@ -14,11 +14,11 @@ from scipy.stats import spearmanr
 from claim_tables_for_tests import write_tables
 from gracelib.claims import verdicts
 from gracelib.claims.measured import Measured, World
-from gracelib.claims.statements import CLAIMS, FAILS, HOLDS, OPEN, Rule, above, under
+from gracelib.claims.rules import FAILS, HOLDS, OPEN, Rule, above, under
+from gracelib.claims.statements import CLAIMS
 from gracelib.drawing import subsets as subset_figures
 from gracelib.evidence import ablations, ranks
 from gracelib.evidence import cells as tables
-from gracelib.evidence.claim_measures import interval, reliability, resamples, spearman_draws
 from gracelib.experiment import tables as pipeline
 from gracelib.jobs import paths
 
@@ -47,28 +47,6 @@ def m(value, low, high, **more):
 # --- statistics ---------------------------------------------------------------------------------------------
 
 
-def test_weighted_spearman_is_that_of_repeated_cells():
-    rng = np.random.default_rng(1)
-    x, y, w = rng.normal(size=9), rng.normal(size=9).round(1), rng.integers(0, 4, (20, 9))
-    x[3] = np.nan
-
-    def repeated(column, row):
-        return np.repeat(np.delete(column, 3), np.delete(row, 3))
-
-    plain = [spearmanr(repeated(x, row), repeated(y, row))[0] for row in w]
-    assert spearman_draws(x, y, w.astype(float)) == pytest.approx(plain)
-    assert np.isnan(spearman_draws([1, 2], [1, 2], np.ones((1, 2))))[0]
-    assert np.isnan(spearman_draws([1, 1, 1], [1, 2, 3], np.ones((1, 3))))[0]
-
-
-def test_an_interval_needs_enough_defined_resamples_and_known_teachers():
-    draws = np.r_[0.5, np.full(60, NAN), np.linspace(0, 1, 40)]
-    assert np.isnan(interval(draws)[1:]).all()
-    assert interval(np.r_[0.5, np.full(40, NAN), np.linspace(0, 1, 61)])[1:] == pytest.approx((0.025, 0.975))
-    with pytest.raises(ValueError, match="'z' is not one of those resampled: a, b"):
-        resamples("ab", 5, 0).weights(["a", "z"])
-
-
 def test_reliability_recovers_a_planted_share_of_noise():
     rng = np.random.default_rng(2)
     rows = [
@@ -76,9 +54,8 @@ def test_reliability_recovers_a_planted_share_of_noise():
         for i, q in enumerate(rng.normal(0.5, 0.1, 200))
         for e in rng.normal(0, 0.04, 8)
     ]
-    between, within = reliability(pd.DataFrame(rows, columns=["teacher", "average_at_k", "average_se"]))
+    within = verdicts.reliability(pd.DataFrame(rows, columns=["teacher", "average_at_k", "average_se"]))
     assert within == pytest.approx(0.04**2 / (0.04**2 + 0.03**2), abs=0.03)
-    assert between == pytest.approx(1 - (0.03**2 / 8) / (0.1**2 + (0.04**2 + 0.03**2) / 8), abs=0.01)
 
 
 # --- rules --------------------------------------------------------------------------------------------------
@@ -187,7 +164,8 @@ def test_lengths_filters_and_folds_are_read_as_planted():
     assert (rows.verdict[["norm_short", "norm_long"]] == HOLDS).all()
     assert rows.value["filtering"] == pytest.approx(3) and rows.verdict["filtering"] == FAILS
     world = World("lab")
-    rho = [world.grid_rho("first", n_folds=c)[0] for c in (6, 8, 10, 12, 16, 20)]
+    cells = [world.at("first", n_folds=c) for c in (6, 8, 10, 12, 16, 20)]
+    rho = [ranks.spearman(own.grace, own.average_at_k, "lower") for own in cells]
     assert rows.value["folds"] >= max(rho) - min(rho) - 1e-12
 
 
@@ -195,14 +173,14 @@ def test_the_ablation_claims_have_the_numbers_of_their_figures():
     """Figure 16's change, the within row of figure 21, the least gain of figure 17."""
     write_tables("lab")
     rows, world = verdicts.claims("lab").table.set_index("name"), World("lab")
-    again = ablations.filtered_correlations(world.cells, world.filtered, ("grace",)).set_index("pairing")
+    again = ablations.filtered_correlations(world.cells, world.table("filtered"), ("grace",)).set_index("pairing")
     assert (
         rows.loc["filtered_correlation", ENDS].tolist()
         == again.loc["filtered", ["change", "change_low", "change_high"]].tolist()
     )
     change("lab", "filtered", lambda t: t.assign(grace=t.grace.sample(frac=1, random_state=0).to_numpy()))
     assert verdicts.measure(BY_NAME["filtered_correlation"], World("lab")).value == rows.value["filtered_correlation"]
-    odd = world.lengths.assign(mean_norm=lambda t: t.mean_norm * np.where(t.teacher < "narration", 9, 1))
+    odd = world.table("lengths").assign(mean_norm=lambda t: t.mean_norm * np.where(t.teacher < "narration", 9, 1))
     odd.to_csv(paths.results("lab") / "lengths.csv", index=False)
     assert verdicts.measure(BY_NAME["norm_short"], World("lab")).value == pytest.approx(
         1
@@ -270,12 +248,12 @@ def test_a_missing_table_is_an_error():
 
 def test_reasons_are_numbers_of_the_cells():
     write_tables("mini")
-    reasons, own = verdicts._Reasons(World("mini")), World("mini").frame()
+    reasons, own = verdicts.Reasons(World("mini")), World("mini").frame()
     means = own.groupby("teacher")[["grace", "average_at_k"]].mean()
     between = -spearmanr(means.grace, means.average_at_k)[0]
-    assert f"GRACE between teachers {between:+.2f}" in reasons["split"]
+    assert f"GRACE between teachers {between:+.2f}" in reasons.told("split")
     without = {f: -spearmanr(p.grace, p.average_at_k)[0] for f in set(own.manner) for p in [own[own.manner != f]]}
-    assert all(f"{end:+.2f} without" in reasons["split"] for end in (min(without.values()), max(without.values())))
+    assert all(f"{end:+.2f} without" in reasons.told("split") for end in (min(without.values()), max(without.values())))
 
 
 def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems():
@@ -362,13 +340,15 @@ def test_the_rival_on_both_tasks_is_chosen_once():
 
 def test_reasons_are_about_the_cells_of_the_claim():
     write_tables("lab")
-    reasons, world = verdicts._Reasons(World("lab")), World("lab")
-    at = world.compared()
-    assert f"{100 * at.average_se.median():.1f} points" in reasons["noise compared"] and len(at) == 15
-    assert f"{100 * world.error(at, 'greedy').median():.1f} points" in reasons["noise compared greedy"]
-    assert reasons["split compared"].startswith("GRACE between") and "within one" not in reasons["split compared"]
-    assert "; on the longer task GRACE and G-Norm" in reasons["norm; norm long"]
-    assert reasons["notebook 07"] == "see notebook 07" and reasons[""] == ""
+    reasons, world = verdicts.Reasons(World("lab")), World("lab")
+    at = world.frame(at_compared=True)
+    assert f"{100 * at.average_se.median():.1f} points" in reasons.told("noise compared") and len(at) == 15
+    assert f"{100 * world.error(at, 'greedy').median():.1f} points" in reasons.told("noise compared greedy")
+    assert reasons.told("split compared").startswith("GRACE between") and "within one" not in reasons.told(
+        "split compared"
+    )
+    assert "; on the longer task GRACE and G-Norm" in reasons.told("norm; norm long")
+    assert reasons.told("notebook 07") == "see notebook 07" and reasons.told("") == ""
 
 
 # --- the README ---------------------------------------------------------------------------------------------
