@@ -58,7 +58,6 @@ explain: $(VENV)/.installed  ## what a run of SCALE would reuse or make again, a
 	$(RUN) explain --scale $(SCALE) $(if $(PART),--part "$(PART)") $(OPTIONS)
 
 verify: $(VENV)/.installed  ## make sampled cells of lab (or SCALE) again and compare with the committed tables
-	$(if $(filter file default,$(origin SCALE)),$(RUN) verify --scale mini --given)
 	$(RUN) verify --scale $(if $(filter file default,$(origin SCALE)),lab,$(SCALE)) --seed $(or $(SEED),0) --cells $(or $(CELLS),3) $(OPTIONS)
 
 lint: $(VENV)/.installed-test  ## style, formatting, who imports whom, what is committed of the notebooks

@@ -189,66 +189,18 @@ def verify(
     seed: Annotated[int, typer.Option(help="draws the cells")] = 0,
     cells: Annotated[int, typer.Option(help="how many")] = 3,
     machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            help="another machine's runs folder: compare the features of its "
-            "checkpoints and responses, instead of the tables"
-        ),
-    ] = None,
-    record: Annotated[bool, typer.Option("--record", help="write figures/SCALE/verify.csv, .json")] = False,
-    given: Annotated[
-        bool,
-        typer.Option("--given", help="the cell of figures/SCALE/given, from its committed checkpoints and responses"),
-    ] = False,
-    pack: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CELL", help="write figures/SCALE/given from a finished run: TASK,STUDENT,TEACHER,TEMPERATURE"
-        ),
-    ] = None,
 ) -> None:
     """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1: outside."""
     _check_world(scale)
     from gracelib.experiment import verify as of_tables
 
-    if bool(runs) + given + bool(pack) > 1 or (runs and machine != "auto") or (record and (runs or given or pack)):
-        raise ValueError(
-            "--runs, --given and --pack stand alone; --record belongs to none of them, --machine not to --runs"
-        )
-    if machine not in ("auto", "same", "other"):
-        raise ValueError(f"--machine {machine!r} is not known; choose auto, same or other")
-    if pack:
-        print(_pack(scale, pack))
-        return
-    if given or runs:
-        from gracelib.experiment import given as of_given
-
-        report = of_given.committed_cell(scale, machine) if given else of_given.against(scale, runs, cells, seed)
-    else:
-        report = of_tables.verify(scale, cells, seed, machine)
-    written = of_tables.record(scale, seed, report) if record else []
+    report = of_tables.verify(scale, cells, seed, machine)
     table, verdicts = report.table, report.table["verdict"].value_counts()
     print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))
     print(f"expected: {report.expected} ({report.because})")
     print("numbers:", ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
-    for path in written:
-        print(path)
     if report.outside:
         raise typer.Exit(1)
-
-
-def _pack(scale: str, cell: str) -> Path:
-    from gracelib.experiment.given import pack
-
-    try:
-        task, student, teacher, temperature = cell.split(",")
-        parsed = task, student, teacher, float(temperature)
-    except ValueError as error:
-        raise ValueError(
-            f"--pack {cell!r}: write TASK,STUDENT,TEACHER,TEMPERATURE, as short,first,terse-64,0.6"
-        ) from error
-    return pack(scale, parsed)
 
 
 COMMANDS = (figures, recompute, gallery, plan, explain, verify)
