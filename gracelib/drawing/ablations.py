@@ -1,354 +1,274 @@
-"""Figures 19 and 20 and the settings nobody plotted: how much of GRACE's correlation is the choice of n, m, d, C, nu.
+"""Figures 19, 20 and 23 and the settings nobody plotted: how much of GRACE's correlation is the choice of n, m, d, C, nu,
+or of the cells.
 
 All from one pass of gradients: `measures.grid` holds the score at every setting, the students are the same throughout.
 So differences between two settings of one figure are exact for these cells; their intervals ask what other teachers
-would have shown, and captions compare settings on the same resamples. Where the smoothing decides the score (fewer
-gradients than dimensions) a setting is drawn hollow.
+would have shown. Where the smoothing decides the score (fewer gradients than dimensions) a setting is drawn hollow.
+
+Figure 23 asks whether a correlation is carried by a few cells. The paper's text draws 60% of the teachers, the caption of
+its figure 60% of the combinations of teacher and temperature. The second keeps every teacher in nearly every subset, so it
+looks more stable than a different choice of teachers would be: both are drawn side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from gracelib.drawing import captions
-from gracelib.drawing import marks as plots
+from gracelib.baselines import SCORES
+from gracelib.drawing import captions, marks
+from gracelib.drawing.correlations import all_scores
 from gracelib.drawing.saving import Drawn
-from gracelib.drawing.style import DOUBLE, EDGE, GREY, SINGLE, SMALL, frame, styled
-from gracelib.evidence.ablations import few, grid_correlations, setting_change
-from gracelib.evidence.cells import select
+from gracelib.drawing.style import DOUBLE, EDGE, SINGLE, SMALL, entry, frame, styled
+from gracelib.evidence.ablations import READINGS, grid_correlations, setting_change, subset_correlations, subset_summary
+from gracelib.evidence.cells import default_setting, select
 from gracelib.paper.reported import paper_values
+from gracelib.scale import Scale
 
 PAPER_N, PAPER_D = 512, (512, 1024)
-FLAT_FROM = 6
-# Greys, and marks that no family has: the first is the default's.
-LOOKS = (("H", "#222222", "-"), ("8", "#a0a0a0", (0, (4, 1.5))), ("h", "#e0e0e0", (0, (1, 1.2))))
-PALE_LINE = "#707070"  #: the line of a mark too pale to draw one with
+FLAT_FROM = 6  #: the number of folds from which on the paper finds no change
 HOLLOW = "ν decides the score"
 #: From -1 to 1 in colours that black text and frames stand out from.
 PALE = ListedColormap(1 - 0.5 * (1 - colormaps["PuOr"](np.linspace(0, 1, 256))[:, :3]))
 
 
-def defaults(config) -> dict[str, float]:
-    """The scale's own setting of everything that the grid varies."""
-    return {
-        "n": config.n_prompts,
-        "m": config.m,
-        "d": config.d,
-        "n_folds": config.n_folds,
-        "nu": config.nu,
-        "power": 1.0,
-    }
-
-
-def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config) -> Drawn:
+def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     """Figure 19: GRACE's correlation against d, against n, and for every n with every d. Two columns wide.
 
     `cells` from `tables.cells` (first task), `grid` from `measures.grid`.
     """
-    base, rows = defaults(config), select(cells, config.student, ())
+    base, rows = default_setting(config), select(cells, config.student, ())
     table = grid_correlations(grid, cells, config.student, base, ("n", "d"))
-    reported = {d: paper_values("figure 19", "spearman_abs", case=f"d = {d}")["grace"] for d in PAPER_D}
-    marks = {d: v for d, v in reported.items() if base["n"] == PAPER_N and d in set(table["d"])}
-    hatched = Patch(facecolor="none", hatch="////", edgecolor="#808080", linewidth=0, label=f"{HOLLOW} (right)")
-    decided = [_handle(("H", "white", "-"), HOLLOW)], [hatched]
-    curves, cells_ = decided if table["nu_decides"].any() else ([], [])
-    legend = [
-        [_handle(LOOKS[0], "this run, 95% interval"), *curves, *plots.paper_handles(marks.values())],
-        [
-            Patch(facecolor="none", edgecolor="black", linewidth=1.4, label="n = d/2"),
-            Line2D(
-                [],
-                [],
-                linestyle="none",
-                marker="_",
-                color="black",
-                markersize=9,
-                markeredgewidth=1.6,
-                label="best n of a d",
-            ),
-            *cells_,
-        ],
+    reported = {f"d = {d}": paper_values("figure 19", "spearman_abs", case=f"d = {d}")["grace"] for d in PAPER_D}
+    known = {d: reported[f"d = {d}"] for d in PAPER_D if base["n"] == PAPER_N and d in set(table["d"])}
+    first = [entry("this run, 95% interval", **marks.line_look(marks.LOOKS[0])), *marks.paper_handles(known.values())]
+    second = [
+        Patch(facecolor="none", edgecolor="black", linewidth=1.4, label="n = d/2"),
+        entry("best n of a d", marker="_", markeredgecolor="black", markersize=9, markeredgewidth=1.6),
     ]
+    if table["nu_decides"].any():
+        first.insert(1, entry(HOLLOW, **(marks.line_look(marks.LOOKS[0]) | {"markerfacecolor": "white"})))
+        second.append(
+            Patch(facecolor="none", hatch="////", edgecolor="#808080", linewidth=0, label=f"{HOLLOW} (right)")
+        )
     with styled():
-        fig, (left, middle, right) = frame(DOUBLE, 2.15, legend, captions.note(config.name, rows), (1, 1, 1.15))
-        by_d, by_n = table[table["n"] == base["n"]], table[table["d"] == base["d"]]
-        for ax, own, axis, other in ((left, by_d, "d", "n"), (middle, by_n, "n", "d")):
-            curve(ax, own, axis)
-            _doubling(ax, own[axis])
-            ax.set_xlabel({"d": "Projection rows d", "n": "Prompts n"}[axis])
-            ax.set_title(f"{other} = {base[other]}", fontsize=SMALL, pad=4)
-        for d, value in marks.items():
-            _paper_mark(left, d, value)
+        note = captions.note(config.name, rows)
+        fig, (left, middle, right) = frame(DOUBLE, 2.15, [first, second], note, (1, 1, 1.15))
+        for ax, axis, other in ((left, "d", "n"), (middle, "n", "d")):
+            own = table[table[other] == base[other]]
+            _curve(ax, own, axis)
+            marks.log_ticks(ax, own[axis])
+            ax.margins(x=0.1)
+            ax.set(xlabel={"d": "Projection rows d", "n": "Prompts n"}[axis], title=f"{other} = {base[other]}")
+        for d, value in known.items():
+            marks.paper_mark(left, value, d, f"d = {d}", upright=True)
         left.set_ylabel("Signed Spearman of GRACE")
         _same_limits(left, middle)
         _heat(right, table)
-    said, ours = _sizes_sentence(table, grid, cells, config)
-    best = paper_values("figure 19", "best_n_over_d")["grace"]
     caption = (
         f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against d, all n = {base['n']} prompts. "
         f"Middle: against n at d = {base['d']}. Right: every n and d (frame: n = d/2, where the paper finds the best; "
-        f"line: the best n of a d). Hollow or hatched: the smoothing ν decides the score. {said} The paper "
-        f"(n = {PAPER_N}): {', '.join(f'{v.text} at d = {d}' for d, v in reported.items())}. "
-        f"{captions.cells_sentence(config.name, rows)}{few(rows)}"
+        f"line: the best n of a d). Hollow or hatched: the smoothing ν decides the score. The paper's values are those of "
+        f"n = {PAPER_N}. {captions.cells_sentence(config.name, rows)}"
     )
-    paper = {f"d = {d}": {"value": v.text, "source": v.source} for d, v in reported.items()}
-    return Drawn(
-        fig,
-        table,
-        caption,
-        f"Two lines with intervals and a table of numbers in colours. {said}",
-        ours,
-        paper | {"best_n_over_d": {"value": best.text, "source": best.source}},
-    )
+    other = {"larger_d": {"d": 2 * base["d"]}, "half_n": {"n": base["d"] // 2}}
+    ours = _changes(grid, cells, config, other)
+    paper = captions.papers(reported | {"best_n_over_d": paper_values("figure 19", "best_n_over_d")["grace"]})
+    alt = "Two lines with intervals over d and over n, and a table of correlations in colours."
+    return Drawn(fig, table, caption, alt, ours, paper)
 
 
-def _sizes_sentence(table: pd.DataFrame, grid: pd.DataFrame, cells: pd.DataFrame, config) -> tuple[str, dict]:
-    base, parts, ours = defaults(config), [], {}
-    wide = table.pivot(index="n", columns="d", values="spearman")
-    if wide.isna().all(axis=None):
-        return f"No correlation is defined: {table['note'].iloc[0]}.", {}
-    best = {int(d): int(wide[d].idxmax()) for d in wide if wide[d].notna().any() and d // 2 in wide.index}
-    half = [d for d, n in best.items() if 2 * n == d]
-    if best:
-        parts.append(f"The best n is d/2 for {len(half)} of {len(best)} values of d")
-    for name, new in (("larger_d", base | {"d": 2 * base["d"]}), ("half_n", base | {"n": base["d"] // 2})):
-        found = setting_change(grid, cells, config.student, base, new)
-        if found is not None and np.isfinite(found["spearman"]):
-            axis = "d" if name == "larger_d" else "n"
-            what = f"{axis} = {new[axis]} instead of {base[axis]}"
-            parts.append(f"{what} changes it by {_signed(found)}")
-            ours[name] = {k: found[k] for k in ("spearman", "low", "high")}
-    ours |= {"best_n": {str(d): n for d, n in best.items()}, "at_default": float(wide.loc[base["n"], base["d"]])}
-    return "; ".join(parts) + ".", ours
-
-
-def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config) -> Drawn:
+def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scale) -> Drawn:
     """Figure 20: GRACE's correlation against the number of folds C, for each task (name -> its cells). One column wide."""
-    base, tables, parts = defaults(config), [], []
-    for task, own in cells.items():
-        rows = select(own, config.student, ())
-        tables.append(grid_correlations(grid, own, config.student, base, ("n_folds",)).assign(task=task))
-        parts.append(rows)
-    table = pd.concat(tables, ignore_index=True)
-    flat = paper_values("figure 20", "flat_from_folds")["grace"]
-    legend = [
-        [_handle(look, f"{task} task") for task, look in zip(cells, LOOKS, strict=False)],
+    base, parts = default_setting(config), [select(own, config.student, ()) for own in cells.values()]
+    table = pd.concat(
         [
-            Patch(facecolor="#ececec", label=f"flat in the paper (C ≥ {FLAT_FROM})"),
-            Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label=f"default: {base['n_folds']}"),
+            grid_correlations(grid, own, config.student, base, ("n_folds",)).assign(task=task)
+            for task, own in cells.items()
         ],
-    ]
-    note = captions.note_two(config.name, parts[0], parts[1] if len(parts) > 1 else None)
+        ignore_index=True,
+    )
+    looks, top = dict(zip(cells, marks.LOOKS, strict=False)), max(table["n_folds"])
+    flat = Patch(facecolor=marks.SHADE, label=f"flat in the paper (C ≥ {FLAT_FROM})")
+    tasks = [entry(f"{task} task", **marks.line_look(look)) for task, look in looks.items()]
+    legend = [tasks, [flat, entry(f"default: {base['n_folds']}", **marks.DASHED)]]
     with styled():
-        fig, (ax,) = frame(SINGLE, 2.1, legend, note)
-        top = max(table["n_folds"])
-        ax.axvspan(FLAT_FROM - 0.5, top + 1, color="#ececec", zorder=0)
-        ax.axvline(base["n_folds"], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
-        for i, (task, look) in enumerate(zip(cells, LOOKS, strict=False)):
-            curve(ax, table[table["task"] == task], "n_folds", look, shift=0.18 * (i - (len(cells) - 1) / 2))
-        ax.set_xlim(1, top + 1)
-        ax.set_xticks([c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top])
-        ax.set_xlabel("Folds C")
-        ax.set_ylabel("Signed Spearman of GRACE")
-    said, ours = [], {}
-    for task, own in table.groupby("task", sort=False):
-        known = own.dropna(subset=["spearman"])
-        late, early = (known[known["n_folds"].ge(FLAT_FROM) == side]["spearman"] for side in (True, False))
-        if late.empty:
-            said.append(f"{task} task: undefined ({own['note'].iloc[0].removeprefix('undefined: ')})")
-            continue
-        moved = f" (below {FLAT_FROM}: {_range(early)})" if len(early) else ""
-        said.append(f"{task} task: {_range(late)} from C = {FLAT_FROM} on{moved}")
-        ours[task] = {"lowest_from_6": late.min(), "highest_from_6": late.max()}
-    said = "; ".join(said) + "."
+        fig, (ax,) = frame(SINGLE, 2.1, legend, captions.note(config.name, *parts))
+        ax.axvspan(FLAT_FROM - 0.5, top + 1, color=marks.SHADE, zorder=0)
+        ax.axvline(base["n_folds"], **marks.DASHED, zorder=1.5)
+        for i, (task, look) in enumerate(looks.items()):
+            _curve(ax, table[table["task"] == task], "n_folds", look, shift=0.18 * (i - (len(cells) - 1) / 2))
+        ax.set(xlim=(1, top + 1), xticks=[c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top])
+        ax.set(xlabel="Folds C", ylabel="Signed Spearman of GRACE")
     caption = (
         f"Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
-        f"at the scale's setting. {said} The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
-        f"{captions.cells_sentence(config.name, *parts)}{few(parts[0])}"
+        f"at the scale's setting. The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
+        f"{captions.cells_sentence(config.name, *parts)}"
     )
-    return Drawn(
-        fig,
-        table,
-        caption,
-        f"A line with intervals for each task. {said}",
-        ours,
-        {"flat_from_folds": {"value": flat.text, "source": flat.source}},
-    )
+    known = captions.papers({"flat_from_folds": paper_values("figure 20", "flat_from_folds")["grace"]})
+    return Drawn(fig, table, caption, "A line with intervals over the number of folds for each task.", {}, known)
 
 
-def settings(cells: pd.DataFrame, grid: pd.DataFrame, config) -> Drawn:
+def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     """GRACE's correlation against the smoothing nu for three length powers, and against m. Two columns wide."""
-    base, rows = defaults(config), select(cells, config.student, ())
+    base, rows = default_setting(config), select(cells, config.student, ())
     smoothed = grid_correlations(grid, cells, config.student, base, ("nu", "power"))
     by_m = grid_correlations(grid, cells, config.student, base, ("m",))
     paper = {m: paper_values("settings", "spearman_abs", case=f"m = {m}")["grace"] for m in (2, 4, 8)}
     drawn = {m: v for m, v in paper.items() if m in set(by_m["m"])}
-    powers = sorted(set(smoothed["power"]), key=lambda p: (p != 1, p))
-    named = {0.0: "no recalibration", 1.0: "log |y| (default)", 2.0: "(log |y|)²"}
-    looks = dict(zip(powers, LOOKS, strict=True))
-    legend = [[_handle(looks[p], named[p]) for p in powers] + plots.paper_handles(drawn.values())]
+    names = {1.0: "log |y| (default)", 0.0: "no recalibration", 2.0: "(log |y|)²"}
+    looks = dict(zip(names, marks.LOOKS, strict=False))
+    powers = [entry(names[p], **marks.line_look(look)) for p, look in looks.items()]
     with styled():
+        legend = [[*powers, *marks.paper_handles(drawn.values())]]
         fig, (left, right) = frame(DOUBLE, 2.0, legend, captions.note(config.name, rows), (1.35, 1))
-        for i, power in enumerate(powers):
-            curve(left, smoothed[smoothed["power"] == power], "nu", looks[power], factor=1.12 ** (i - 1))
-        left.set_xscale("log")
-        left.set_xticks(sorted(set(smoothed["nu"])), [f"{v:g}" for v in sorted(set(smoothed["nu"]))])
-        left.xaxis.set_minor_locator(NullLocator())
-        left.axvline(base["nu"], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
-        left.set_xlabel("Smoothing ν (dashed: default)")
-        left.set_ylabel("Signed Spearman of GRACE")
-        curve(right, by_m, "m")
-        _doubling(right, by_m["m"])
+        for i, (power, look) in enumerate(looks.items()):
+            _curve(left, smoothed[smoothed["power"] == power], "nu", look, factor=1.12 ** (i - 1))
+        marks.log_ticks(left, smoothed["nu"], base=10)
+        left.axvline(base["nu"], **marks.DASHED, zorder=1.5)
+        left.set(xlabel="Smoothing ν (dashed: default)", ylabel="Signed Spearman of GRACE")
+        _curve(right, by_m, "m")
+        marks.log_ticks(right, by_m["m"])
+        right.margins(x=0.1)
         for m, value in drawn.items():
-            _paper_mark(right, m, value)
-        right.set_xlabel("Responses a prompt m")
+            marks.paper_mark(right, value, m, f"m = {m}", upright=True)
+        right.set_xlabel("Responses per prompt m")
         _same_limits(left, right)
-    said, ours = [], {}
-    if smoothed["spearman"].notna().any():
-        own = smoothed[smoothed["power"] == 1]["spearman"].dropna()
-        said.append(f"over ν the correlation is {_range(own)}")
-        for power in powers[1:]:
-            found = setting_change(grid, cells, config.student, base, base | {"power": power})
-            if found is not None and np.isfinite(found["spearman"]):
-                said.append(f"{named[power]} changes it by {_signed(found)}")
-                ours[named[power]] = {k: found[k] for k in ("spearman", "low", "high")}
-        values = {int(r.m): r.spearman for r in by_m.itertuples()}
-        said.append("m = " + ", ".join(f"{m}: {plots.number(v)}" for m, v in values.items()))
-        ours["m"] = {str(m): v for m, v in values.items()}
-    else:
-        said.append(f"no correlation is defined ({by_m['note'].iloc[0].removeprefix('undefined: ')})")
-    said = f"{'; '.join(said)}."
-    said = said[0].upper() + said[1:]
     caption = (
         f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against the smoothing ν, for three powers "
-        f"of the length factor. Right: against the responses a prompt that GRACE reads; the paper has "
-        f"{', '.join(f'{v.text} (m = {m})' for m, v in paper.items())}. {said} {captions.cells_sentence(config.name, rows)}"
-        f"{few(rows)}"
+        f"of the length factor. Right: against the responses per prompt that GRACE reads. "
+        f"{captions.cells_sentence(config.name, rows)}"
     )
     table = pd.concat([smoothed.assign(panel="left"), by_m.assign(panel="right")], ignore_index=True)
-    return Drawn(
-        fig,
-        table,
-        caption,
-        f"Lines with intervals. {said}",
-        ours,
-        {f"m = {m}": {"value": v.text, "source": v.source} for m, v in paper.items()},
+    ours = _changes(grid, cells, config, {names[p]: {"power": p} for p in (0.0, 2.0)})
+    known = captions.papers({f"m = {m}": value for m, value in paper.items()})
+    return Drawn(fig, table, caption, "Lines with intervals over ν on the left and over m on the right.", ours, known)
+
+
+def figure23(
+    cells: pd.DataFrame,
+    student: str,
+    scale: str,
+    *,
+    scores: Sequence[str] | None = None,
+    n_sets: int = 100,
+    share: float = 0.6,
+    seed: int = 0,
+) -> Drawn:
+    """Figure 23: violins of each score's correlation over random subsets, of cells and of teachers. Two columns wide.
+
+    `scores` None: `correlations.all_scores`.
+    """
+    names = all_scores(cells) if scores is None else list(scores)
+    rows = select(cells, student, names)
+    subsets = subset_correlations(rows, names, share=share, n_sets=n_sets, seed=seed)
+    table = subset_summary(subsets, rows, names)
+    legend = [
+        Patch(facecolor=marks.BAR, edgecolor=EDGE, linewidth=0.5, label=f"{n_sets} random subsets"),
+        entry("median", marker="|", markeredgecolor="black", markersize=6, markeredgewidth=1.2),
+        entry("all cells", marker="H", color="white"),
+    ]
+    with styled():
+        height = 0.75 + 0.2 * len(names)
+        fig, axes = frame(DOUBLE, height, [legend], captions.note(scale, rows), (1, 1), sharey=True)
+        order = table[table["reading"] == "cells"]["score"].tolist()
+        for ax, (reading, what) in zip(axes, READINGS.items(), strict=True):
+            own = subsets[subsets["reading"] == reading]
+            _violins(ax, own, table[table["reading"] == reading].set_index("score").loc[order])
+            sizes = " to ".join(map(str, sorted({own["cells"].min(), own["cells"].max()})))
+            distinct = own["distinct"].iloc[0]
+            few = f"; {captions.counted(distinct, 'different subset')}" if distinct < n_sets else ""
+            ax.set_title(f"{what} (cells: {sizes}{few})")
+            marks.correlation_axis(ax)
+            marks.rows_axis(ax, [SCORES[s].label for s in order], "Score" if ax is axes[0] else "")
+    caption = (
+        f"Signed Spearman correlation of {len(order)} scores with the students' accuracy over {n_sets} random subsets drawn "
+        f"without replacement: {share:.0%} of the cells (the caption of the paper's figure) and {share:.0%} of the teachers "
+        f"with all their temperatures (its text). The spread over subsets is no confidence interval: subsets overlap. "
+        f"{captions.cells_sentence(scale, rows)}"
     )
+    columns = ("median", "low", "high", "best_share")
+    ours = {reading: captions.records(own, columns) for reading, own in table.groupby("reading", sort=False)}
+    known = {"direction": {"value": "GRACE consistently strong", "source": "submission, figure 23"}}
+    return Drawn(fig, table, caption, "Two panels of horizontal violins, one row a score.", ours, known)
 
 
 # --- panels --------------------------------------------------------------------------------------------------
 
 
-def curve(
-    ax: Axes, rows: pd.DataFrame, axis: str, look: tuple = LOOKS[0], shift: float = 0.0, factor: float = 1.0
+def _curve(
+    ax: Axes, rows: pd.DataFrame, axis: str, look: tuple = marks.LOOKS[0], shift: float = 0.0, factor: float = 1.0
 ) -> None:
     """A correlation with intervals along one setting; hollow where the smoothing decides; `shift`, `factor` move it."""
-    mark, face, dash = look
-    x = rows[axis].to_numpy(float) * factor + shift
-    y, hollow = rows["spearman"].to_numpy(float), rows["nu_decides"].to_numpy(bool)
-    if np.isnan(y).all():
+    x = rows[axis] * factor + shift
+    if rows["spearman"].isna().all():
         text = rows["note"].iloc[0].removeprefix("undefined: ").replace(": ", ":\n")
-        ax.text(
-            0.5, 0.5, f"undefined\n{text}", ha="center", va="center", fontsize=SMALL, color=GREY, transform=ax.transAxes
-        )
-        ax.set_ylim(-1, 1)
+        marks.say(ax, f"undefined\n{text}")
         ax.plot(x, np.zeros(len(x)), alpha=0)
+        ax.set_ylim(-1, 1)
         return
-    color = PALE_LINE if face == LOOKS[2][1] else face
-    ax.plot(x, y, color=color, linestyle=dash, linewidth=1.1, zorder=2)
-    ax.vlines(x, rows["low"], rows["high"], color=color, linewidth=0.9, zorder=2)
-    faces = ["white" if h else face for h in hollow]
-    ax.scatter(x, y, s=26, marker=mark, c=faces, edgecolors=EDGE, linewidths=0.7, zorder=3)
+    line = marks.line_look(look)
+    ax.plot(x, rows["spearman"], color=line["color"], linestyle=look[2], linewidth=1.1, zorder=2)
+    faces = ["white" if hollow else look[1] for hollow in rows["nu_decides"]]
+    marks.points(ax, x, rows["spearman"], rows["low"], rows["high"], look, c=faces)
     ax.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _paper_mark(ax: Axes, x: float, value) -> None:
-    """A value of the paper, drawn as everywhere."""
-    ax.plot(
-        x,
-        value.low,
-        marker="D",
-        markersize=4.6,
-        color=plots.PAPER_MARK,
-        markerfacecolor="white",
-        markeredgewidth=1.1,
-        linestyle="none",
-        zorder=4,
-        gid="paper",
-    )
 
 
 def _heat(ax: Axes, table: pd.DataFrame) -> None:
     """The table over n (rows, largest on top) and d, as numbers on colours from -1 to 1."""
-    wide = table.pivot(index="n", columns="d", values="spearman").sort_index(ascending=False)
-    decided = table.pivot(index="n", columns="d", values="nu_decides").sort_index(ascending=False)
-    ax.imshow(wide.to_numpy(float), cmap=PALE, vmin=-1, vmax=1, aspect="auto")
+    wide, decided = (
+        table.pivot(index="n", columns="d", values=c).sort_index(ascending=False) for c in ("spearman", "nu_decides")
+    )
+    texts = wide.map(lambda rho: "–" if np.isnan(rho) else marks.number(rho))
+    shown = {"fmt": "", "annot_kws": {"fontsize": SMALL, "color": "black"}, "cbar": False}
+    sns.heatmap(wide.fillna(0), cmap=PALE, vmin=-1, vmax=1, annot=texts, ax=ax, **shown)
     best = wide.idxmax() if wide.notna().any().all() else {}
     for i, n in enumerate(wide.index):
         for j, d in enumerate(wide):
-            value = wide.loc[n, d]
-            text = "–" if np.isnan(value) else plots.number(value)
-            ax.text(j, i, text, ha="center", va="center", fontsize=SMALL)
             if decided.loc[n, d]:
-                hatch = {"fill": False, "hatch": "////", "edgecolor": "#00000038", "linewidth": 0}
-                ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **hatch))
+                ax.add_patch(Rectangle((j, i), 1, 1, fill=False, hatch="////", edgecolor="#00000038", linewidth=0))
             if 2 * n == d:
-                ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.4))
+                ax.add_patch(Rectangle((j + 0.04, i + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.4))
             if len(best) and best[d] == n:
-                ax.plot([j - 0.28, j + 0.28], [i + 0.3, i + 0.3], linewidth=1.6, solid_capstyle="butt", color="black")
-    ax.set_xticks(range(wide.shape[1]), wide.columns)
-    ax.set_yticks(range(len(wide)), wide.index)
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
+                ax.hlines(i + 0.8, j + 0.22, j + 0.78, linewidth=1.6, color="black")
+    ax.tick_params(length=0, rotation=0)
     ax.set_xlabel("Projection rows d")
     ax.set_ylabel("Prompts n", labelpad=1)
 
 
-def _handle(look: tuple, label: str) -> Line2D:
-    mark, face, dash = look
-    color = {LOOKS[2][1]: PALE_LINE, "white": EDGE}.get(face, face)
-    return Line2D(
-        [],
-        [],
-        color=color,
-        linestyle=dash,
-        linewidth=1.1,
-        marker=mark,
-        markersize=5,
-        markerfacecolor=face,
-        markeredgecolor=EDGE,
-        markeredgewidth=0.6,
-        label=label,
-    )
+def _violins(ax: Axes, subsets: pd.DataFrame, found: pd.DataFrame) -> None:
+    """One row a score: a violin of its values over subsets (dots where there are but a few), median, value on all cells."""
+    known = subsets.dropna(subset=["spearman"])
+    many = known.groupby("score")["spearman"].transform(lambda values: values.round(9).nunique()) > 3
+    drawn = {"x": "spearman", "y": "score", "order": list(found.index), "color": marks.BAR, "ax": ax}
+    if many.any():
+        shape = {"cut": 0, "density_norm": "width", "inner": None, "width": 0.85, "saturation": 1}
+        sns.violinplot(known[many], **drawn, **shape, linecolor=EDGE, linewidth=0.5)
+    if not many.all():
+        sns.stripplot(known[~many], **drawn, jitter=False, size=3, edgecolor=EDGE, linewidth=0.4)
+    at = np.arange(len(found))
+    ax.scatter(found["median"], at, s=45, marker="|", c="black", linewidths=1.2, zorder=3)
+    ax.scatter(found["spearman"], at, s=16, marker="H", c="white", edgecolors=EDGE, linewidths=0.7, zorder=4)
+    for y in np.flatnonzero(found["median"].isna()):
+        marks.say(ax, "undefined", 0, y, ax.transData)
 
 
-def _doubling(ax: Axes, values: pd.Series) -> None:
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(set(values)), [f"{v:g}" for v in sorted(set(values))])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.margins(x=0.1)
+def _changes(grid: pd.DataFrame, cells: pd.DataFrame, config: Scale, others: Mapping[str, Mapping]) -> dict:
+    """How another setting changes the correlation, on the same resamples; those that the grid does not have are absent."""
+    base = default_setting(config)
+    found = {name: setting_change(grid, cells, config.student, base, base | new) for name, new in others.items()}
+    return {name: change for name, change in found.items() if change is not None}
 
 
 def _same_limits(*axes: Axes) -> None:
     low, high = zip(*(ax.get_ylim() for ax in axes), strict=True)
     for ax in axes:
         ax.set_ylim(min(low), max(high))
-
-
-def _signed(found: Mapping) -> str:
-    text = plots.number(found["spearman"])
-    return text if np.isnan(found["low"]) else f"{text} [{plots.number(found['low'])}, {plots.number(found['high'])}]"
-
-
-def _range(values: pd.Series) -> str:
-    low, high = plots.number(values.min()), plots.number(values.max())
-    return low if low == high else f"{low} to {high}"

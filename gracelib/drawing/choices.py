@@ -3,41 +3,45 @@
 Which temperature for this teacher, which teacher of this family, which teacher under this size: each figure restricts
 the candidates as `evidence.choices` does and draws the numbers of that table. Random choice is drawn beside the scores,
 and a grey band shows how far two equally good students may measure apart, because a small regret needs both to be read.
-Scores are greys with marks of their own: colours and the other marks belong to the families, here as everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
-from gracelib.drawing import captions
-from gracelib.drawing import choice_plots as cp
-from gracelib.drawing import choice_text as text
-from gracelib.drawing import marks as plots
+from gracelib.drawing import captions, marks
 from gracelib.drawing.saving import Drawn
-from gracelib.drawing.style import DOUBLE, EDGE, GREY, SMALL, family, family_handles, frame, styled
+from gracelib.drawing.style import DOUBLE, EDGE, entry, family, family_handles, frame, styled
 from gracelib.evidence.choices import (
     RANDOM,
     budget_rows,
     choice_cells,
     family_rows,
+    label,
     noise_points,
     over_teachers,
+    scaled_up,
     temperature_choices,
     two_teachers,
 )
-from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.paper.reported import STUDENT, TASK, PaperValue, paper_values, setting_name, setting_values
 
 THREE = ("grace", "g_norm", "g_vendi")
 FIVE = (*THREE, "student_loss", "teacher_accuracy")
+ENOUGH_FOR_A_VIOLIN = 10  #: below, a smooth outline would claim more than the marks show
 _BUDGETS = (
     "the paper's budgets in parentheses are those in whose place they stand (its last leaves out its 70B teacher, "
     "ours leaves out none)"
 )
+_BAND = "Grey: one standard error of the difference of two students, from the test problems alone."
 
 
 def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = THREE) -> Drawn:
@@ -47,31 +51,35 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     """
     rows = choice_cells(cells, student, scores)
     two, choices = two_teachers(cells, student), temperature_choices(rows, scores)
-    noise, teachers = noise_points(rows), _ordered(rows)
-    handles = [
-        [*(cp.line_handle(s, scores) for s in scores), *cp.pick_handles()],
-        [*family_handles(rows["manner"]), cp.band_handle()],
-    ]
+    looks, noise, teachers = dict(zip(scores, marks.LOOKS, strict=False)), noise_points(rows), _ordered(rows)
+    own = [entry(label(s), **marks.line_look(look)) for s, look in looks.items()]
+    chosen = marks.chosen_handles("picked by the score", "best temperature")
+    legend, low = [[*own, *chosen], [*family_handles(rows["manner"]), _band_handle()]], 0.55 + 0.22 * len(teachers)
     with styled():
-        fig, axes = cp.two_by_two(1.8, 0.55 + 0.22 * len(teachers), handles, captions.note(scale, rows))
+        fig, (ax,) = frame(DOUBLE, 1.8 + low, legend, captions.note(scale, rows))
+        ax.remove()
+        fig.get_layout_engine().set(wspace=0.06, hspace=0.05)
+        (top, bottom) = fig.subfigs[0].subplots(2, 2, height_ratios=[1.8, low])
         lines = [
-            cp.curves(ax, rows[rows["teacher"] == name], choices[choices["teacher"] == name], scores, k, right)
-            for ax, name, right in zip(axes[0], two, (len(two) < 2, True), strict=False)
+            _curves(ax, rows[rows["teacher"] == name], choices[choices["teacher"] == name], looks, k)
+            for ax, name in zip(top, two, strict=False)
         ]
-        for ax in axes[0][len(two) :]:
+        top[0].set_ylabel("Score (scaled, 0 to 1)")
+        for ax in top[len(two) :]:
             ax.set_axis_off()
-            ax.text(0.5, 0.5, "one teacher only", ha="center", fontsize=SMALL, color=GREY, transform=ax.transAxes)
-        cp.picks(axes[1][0], choices, teachers, scores, "picked", "Temperature picked ($T$)")
-        cp.band(axes[1][1], noise)
-        cp.picks(axes[1][1], choices, teachers, scores, "regret_points", "Regret of that pick (points)")
-        axes[1][1].set_xlim(left=-0.04 * max(axes[1][1].get_xlim()[1], 1))
-        axes[1][1].tick_params(labelleft=False)
-    sentence = text.temperature_sentence(choices, noise)
+            marks.say(ax, "one teacher only")
+        _picks(bottom[0], choices, teachers, looks, "picked", "Temperature picked ($T$)")
+        _picks(bottom[1], choices, teachers, looks, "regret_points", "Regret of that pick (points)")
+        _band(bottom[1], noise)
+        bottom[1].set_xlim(left=-0.04 * max(bottom[1].get_xlim()[1], 1))
+        bottom[1].tick_params(labelleft=False)
     caption = (
-        f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} with "
-        f"one standard error, for two teachers chosen by their own accuracy: {_two_named(rows, two)}. Triangles: the temperature a score "
-        f"picks; dashed: the best one. Bottom: the pick for every teacher and what it costs against that teacher's best "
-        f"temperature; filled family marks are the best temperatures. {sentence} {_cells(scale, rows)}"
+        f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
+        f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
+        f"relative, and the most accurate of its family (where no family has two, the least and the most accurate). "
+        f"Triangles: the temperature a score picks; dashed: the best one. Bottom: the pick for every teacher and what it "
+        f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_BAND} "
+        f"{captions.cells_sentence(scale, rows)}"
     )
     table = pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True)
     named = choices[choices["teacher"].isin(two)]
@@ -80,70 +88,138 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
         "picked": {f"{r.teacher}, {r.score}": r.picked for r in named.itertuples() if r.score != RANDOM},
         "best": dict(zip(named["teacher"], named["best"], strict=True)),
     }
-    alt = f"Two panels of lines over temperature, and two of marks, one row a teacher. {sentence}"
+    alt = "Two panels of lines over temperature, and two of marks, one row a teacher."
     return Drawn(fig, table, caption, alt, ours, _paper_temperatures(rows))
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, choices: pd.DataFrame, looks: Mapping[str, tuple], k: int) -> pd.DataFrame:
+    """One teacher's scaled scores (left scale) and accuracy (right scale) against temperature; the numbers drawn.
+
+    `rows` and `choices`: the teacher's cells and its rows of `temperature_choices`.
+    """
+    own, choices = rows.sort_values("temperature"), choices.set_index("score")
+    teacher, manner = own["teacher"].iloc[0], own["manner"].iloc[0]
+    t, made = own["temperature"].to_numpy(float), own[["teacher", "temperature"]].copy()
+    for score, look in looks.items():
+        made[f"{score}_scaled"] = scaled = scaled_up(own[score].to_numpy(float), score)
+        ax.plot(t, scaled, **marks.line_look(look), zorder=3)
+        at = (t == choices.loc[score, "picked"]) & np.isfinite(scaled)
+        marks.chosen_mark(ax, t[at], scaled[at], f"picked-{score}")
+    twin = ax.twinx()
+    marks.family_line(twin, t, 100 * own["average_at_k"], manner, 100 * own["average_se"], linewidth=1.8)
+    ax.grid(visible=False)  # it would lie upon the accuracy's line
+    twin.grid(visible=True, axis="x")
+    twin.grid(visible=False, axis="y")
+    twin.spines["right"].set_visible(True)
+    twin.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    twin.margins(0.06, 0.12)
+    if ax.get_subplotspec().is_last_col() or len(t) == 1:
+        twin.set_ylabel(marks.accuracy_label("average_at_k", k).removeprefix("Student "))
+    ax.set_zorder(twin.get_zorder() + 1)  # the scores' marks lie upon the accuracy's line
+    ax.patch.set_visible(False)
+    ax.set(ylim=(-0.12, 1.22), yticks=[0, 0.5, 1], xlabel="Temperature ($T$)")
+    ax.set_title(f"{teacher} (coloured: accuracy ± one SE)")
+    if len(t) == 1:
+        marks.say(ax, "one temperature", 0.25, 0.92)
+        ax.set_xticks(t)
+    else:
+        best = choices["best"].iloc[0]
+        ax.axvline(best, **(marks.DASHED | {"color": family(manner).color}), zorder=1.5, gid="best")
+    return made.assign(average_at_k=own["average_at_k"], average_se=own["average_se"])
+
+
+def _picks(
+    ax: Axes, choices: pd.DataFrame, teachers: Sequence[str], looks: Mapping[str, tuple], column: str, name: str
+) -> None:
+    """A column of `temperature_choices`, one row a teacher, one lane a score; with "picked", the best ones behind."""
+    marks.rows_axis(ax, teachers, striped=True)
+    wide = choices.pivot(index="teacher", columns="score", values=column).loc[list(teachers)]
+    y = np.arange(len(teachers))
+    if column == "picked":
+        best = choices.drop_duplicates("teacher").set_index("teacher").loc[list(teachers)]
+        marks.family_marks(ax, best["best"], y, best["manner"], 60, zorder=2)
+    for i, (score, (mark, face, _)) in enumerate(looks.items()):
+        lane = y + 0.84 * ((i + 0.5) / len(looks) - 0.5)
+        ax.scatter(
+            wide[score], lane, s=22, marker=mark, c=face, edgecolors=EDGE, linewidths=0.6, zorder=4, clip_on=False
+        )
+    ax.set_xlabel(name)
 
 
 def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[str] = THREE) -> Drawn:
     """Figure 7: left, each teacher's Spearman over its temperatures; right, Spearman over all cells of a size budget."""
     rows = choice_cells(cells, student, scores)
-    choices = temperature_choices(rows, scores)
-    choices = choices[choices["score"] != RANDOM]
-    within, budgets = over_teachers(choices, "spearman"), budget_rows(rows, scores)
-    budgets = budgets[budgets["score"] != RANDOM]
+    choices, budgets = temperature_choices(rows, scores), budget_rows(rows, scores)
+    choices, budgets = choices[choices["score"] != RANDOM], budgets[budgets["score"] != RANDOM]
+    within, looks = over_teachers(choices, "spearman"), dict(zip(scores, marks.LOOKS, strict=False))
     paper = {q: _paper(rows, "figure 7", q) for q in ("spearman_within_abs", "spearman_budget_abs")}
-    marks = [cp.line_handle(s, scores, lines=False) for s in scores] + [cp.interval_handle()]
     theirs = [v for values in paper.values() for v in values.values()]
-    handles = [marks, cp.paper_handles(theirs, _setting(rows)), family_handles(rows["manner"])]
+    own = [entry(label(s), **marks.line_look(look, line=False)) for s, look in looks.items()]
+    own.append(entry("95% interval", linestyle="-", color=EDGE, linewidth=1.1))
+    known = marks.paper_handles(theirs, f"paper, {_setting(rows)}, |ρ|", upright=True)
+    legend = [own, known, family_handles(rows["manner"])]
     with styled():
-        fig, (left, right) = frame(DOUBLE, 2.6, handles, captions.note(scale, rows), (1, 1.15), sharey=True)
-        cp.violins(left, choices, within, paper["spearman_within_abs"])
-        names = sorted(set(budgets["budget"]))
-        for i, score in enumerate(scores):
-            own = budgets[budgets["score"] == score]
-            x = np.arange(len(names)) + 0.24 * (i - (len(scores) - 1) / 2)
-            cp.points(right, x, own["spearman"], own["low"], own["high"], score, scores)
-            if score in paper["spearman_budget_abs"]:
-                for at in x:
-                    cp.paper_mark(right, paper["spearman_budget_abs"][score], at + 0.09, score)
-        right.set_xticks(range(len(names)), [text.budget_name(budgets, w) for w in names])
-        pad = 0.6 + 0.5 * max(0, 3 - len(names))  # few budgets do not stand farther apart
-        right.set_xlim(-pad, len(names) - 1 + pad)
+        fig, (left, right) = frame(DOUBLE, 2.6, legend, captions.note(scale, rows), (1, 1.15), sharey=True)
+        _violins(left, choices, within, looks, paper["spearman_within_abs"])
+        widths = sorted(set(budgets["budget"]))
+        for i, (score, look) in enumerate(looks.items()):
+            mine = budgets[budgets["score"] == score]
+            x = np.arange(len(widths)) + 0.24 * (i - (len(scores) - 1) / 2)
+            marks.points(right, x, mine["spearman"], mine["low"], mine["high"], look, gid=f"ours-{score}")
+            for at in x if score in paper["spearman_budget_abs"] else ():
+                marks.paper_mark(right, paper["spearman_budget_abs"][score], at + 0.09, score, upright=True)
+        pad = 0.6 + 0.5 * max(0, 3 - len(widths))  # few budgets do not stand farther apart
+        names = [_budget_name(budgets, w) for w in widths]
+        right.set(xticks=range(len(widths)), xticklabels=names, xlim=(-pad, len(widths) - 1 + pad))
         right.set_xlabel("Size budget (width)")
-        for ax in (left, right):
-            ax.axhline(0, color=EDGE, linewidth=0.7, zorder=1)
-            ax.grid(visible=False, axis="x")
-            ax.set_ylim(-1.08, 1.08)
-            ax.set_yticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
-        left.set_ylabel("Signed Spearman (good is positive)")
-        right.tick_params(labelleft=False)
         if budgets["spearman"].isna().all():
-            right.text(sum(right.get_xlim()) / 2, 0.06, "undefined", ha="center", fontsize=SMALL, color=GREY)
-    counts = " or ".join(map(str, sorted(set(rows.groupby("teacher").size()))))
-    sentence = f"{text.within_sentence(within, choices)} {text.budget_sentence(budgets, 'spearman')}"
-    said = (
-        " ".join(
-            text.paper_sentence(v, _setting(rows), what, "|ρ|")
-            for v, what in (
-                (paper["spearman_within_abs"], "within a teacher, mean"),
-                (paper["spearman_budget_abs"], "every budget"),
-            )
-        )
-        or ""
-    )
+            marks.say(right, "undefined")
+        for ax in (right, left):
+            marks.correlation_axis(ax, "y")
+            ax.grid(visible=False, axis="x")
+        right.set_ylabel("")
+        right.tick_params(labelleft=False)
     caption = (
-        f"Left: signed Spearman of score and accuracy over one teacher's temperatures ({counts}), a mark a "
-        f"teacher (so few temperatures allow few values), a violin where {cp.ENOUGH_FOR_A_VIOLIN} or more are defined, and "
-        f"their mean. Right: over all cells of the teachers up to a width; {_BUDGETS}. {sentence} {said} "
-        f"{_cells(scale, rows)}"
+        f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark a teacher (so few "
+        f"temperatures allow few values), a violin where {ENOUGH_FOR_A_VIOLIN} or more are defined, and their mean. Right: "
+        f"over all cells of the teachers up to a width; {_BUDGETS}. {captions.cells_sentence(scale, rows)}"
     )
-    table = pd.concat(
-        [choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")],
-        ignore_index=True,
-    )
+    parts = [choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")]
     ours = {"within": _records(within), "budgets": {str(w): _records(b) for w, b in budgets.groupby("budget")}}
-    alt = f"Violins with one mark a teacher, and correlations with intervals for each size budget. {sentence}"
-    return Drawn(fig, table, caption, alt, ours, {q: captions.papers(v) for q, v in paper.items()})
+    known = {q: captions.papers(v) for q, v in paper.items()}
+    alt = "Violins with one mark a teacher, and correlations with intervals for each size budget."
+    return Drawn(fig, pd.concat(parts, ignore_index=True), caption, alt, ours, known)
+
+
+def _violins(
+    ax: Axes, choices: pd.DataFrame, means: pd.DataFrame, looks: Mapping[str, tuple], paper: Mapping[str, PaperValue]
+) -> None:
+    """Per score a violin of its teachers' correlations, their family marks, the mean, the paper's value."""
+    known = choices.dropna(subset=["spearman"]).sort_values(["spearman", "teacher"])
+    enough = known.groupby("score")["spearman"].transform(lambda v: len(v) >= ENOUGH_FOR_A_VIOLIN and np.ptp(v) > 0)
+    if enough.any():
+        shape = {"cut": 0, "density_norm": "width", "inner": None, "width": 0.72, "saturation": 1, "zorder": 1.5}
+        outline = {"color": marks.PALE_BAR, "linecolor": EDGE, "linewidth": 0.5}
+        sns.violinplot(known[enough], x="score", y="spearman", order=list(looks), ax=ax, **shape, **outline)
+    for x, row in enumerate(means.to_dict("records")):
+        own = known[known["score"] == row["score"]]
+        if own.empty:
+            marks.say(ax, "undefined", x, 0.06, ax.transData)
+            continue
+        marks.family_marks(ax, x + _beside(own["spearman"].to_numpy(float)), own["spearman"], own["manner"])
+        marks.points(ax, x + 0.37, row["mean"], row["low"], row["high"], looks[row["score"]])
+        if row["score"] in paper:
+            marks.paper_mark(ax, paper[row["score"]], x + 0.47, row["score"], upright=True)
+    ax.set(xticks=range(len(means)), xticklabels=means["label"], xlim=(-0.5, len(means) - 0.4))
+    ax.set_xlabel("Score (correlation over one teacher's temperatures)")
+
+
+def _beside(values: np.ndarray, near: float = 0.07, step: float = 0.085) -> np.ndarray:
+    """Offsets that lay marks of nearly equal values (sorted) side by side."""
+    group = np.cumsum(np.diff(values, prepend=values[0]) > near)
+    place = np.arange(len(values)) - np.searchsorted(group, group)
+    size = np.bincount(group)[group]
+    return np.minimum(step, 0.62 / size) * (place - (size - 1) / 2)
 
 
 def figure13(
@@ -162,93 +238,75 @@ def figure13(
     numbers are filed.
     """
     rows = choice_cells(cells, student, scores)
-    table, noise, paper = family_rows(rows, scores), noise_points(rows), _paper(rows, item, "regret_family_points")
-    families = [h.get_label().replace(" ", "_") for h in family_handles(rows["manner"])]
-    mean = table[table["family"] == "mean"].reset_index(drop=True)
-    theirs = plots.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}")
-    handles = [family_handles(rows["manner"]), cp.bar_handles("mean over families"), theirs]
-    lane = 0.8 / max(len(families), 1)
+    table, paper = family_rows(rows, scores), _paper(rows, item, "regret_family_points")
+    mean, each = table[table["family"] == "mean"].reset_index(drop=True), table[table["family"] != "mean"]
+    families = family_handles(rows["manner"])
+    theirs = marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}")
+    legend = [families, [*marks.bar_handles("mean over families"), _band_handle()], theirs]
+    height = 0.5 + len(mean) * max(0.26, 0.09 * len(families))
     with styled():
-        fig, (ax,) = frame(
-            DOUBLE, 0.5 + len(mean) * max(0.26, 0.09 * len(families)), handles, captions.note(scale, rows)
-        )
-        cp.band(ax, noise)
+        fig, (ax,) = frame(DOUBLE, height, legend, captions.note(scale, rows))
+        _band(ax, noise_points(rows))
         widest = [*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]
-        plots.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
-        for j, name in enumerate(families):
-            look, own = family(name), table[table["family"] == name].set_index("score")["regret_points"]
-            ax.scatter(
-                own[mean["score"]],
-                mean.index - 0.4 + lane * (j + 0.5),
-                s=22 * look.area,
-                c=look.color,
-                marker=look.marker,
-                edgecolors=EDGE,
-                linewidths=0.5,
-                zorder=3.5,
-                label=name,
-                clip_on=False,
-            )
+        marks.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
+        lanes = {h.get_label().replace(" ", "_"): 0.8 * (j + 0.5) / len(families) for j, h in enumerate(families)}
+        order = each["score"].map({score: y for y, score in enumerate(mean["score"])})
+        y = order - 0.4 + each["family"].map(lanes)
+        marks.family_marks(ax, each["regret_points"], y, each["family"], 22, zorder=3.5, clip_on=False)
         ax.set_xlabel("Regret within a family (points)")
     sizes = rows.drop_duplicates("teacher")["manner"].value_counts()
-    sentence, said = (
-        text.family_sentence(table),
-        text.paper_sentence(paper, _setting(rows), "mean over families", "points"),
-    )
     caption = (
         f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
         f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
-        f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
-        f"{_band(noise)} {sentence} {said} {_cells(scale, rows)}"
+        f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in lanes)} (with one, only its temperature is chosen). "
+        f"{_BAND} {captions.cells_sentence(scale, rows)}"
     )
-    alt = f"Horizontal bars, one a score, with a mark for each family. {sentence}"
+    alt = "Horizontal bars with intervals, one a score, with a mark for each family."
     return Drawn(fig, table, caption, alt, _records(mean), captions.papers(paper))
 
 
 def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = FIVE) -> Drawn:
     """Figure 14: the regret of each score when only teachers up to a width are candidates, one panel a budget."""
     rows = choice_cells(cells, student, scores)
-    table, noise, paper = (
-        budget_rows(rows, scores),
-        noise_points(rows),
-        _paper(rows, "figure 14", "regret_budget_points"),
-    )
-    budgets = sorted(set(table["budget"]))
+    table, paper = budget_rows(rows, scores), _paper(rows, "figure 14", "regret_budget_points")
+    budgets = dict(list(table.groupby("budget", sort=True)))
     widest = np.nanmax([*table["regret_points"], *table["regret_high"], *(v.high for v in paper.values())])
-    handles = [cp.bar_handles("this run"), plots.paper_handles(paper.values(), f"paper, {_setting(rows)}")]
+    bars = [*marks.bar_handles("this run"), _band_handle()]
+    legend = [bars, marks.paper_handles(paper.values(), f"paper, {_setting(rows)}")]
+    height = 0.75 + 0.22 * (len(scores) + 1)
     with styled():
-        fig, axes = frame(
-            DOUBLE, 0.75 + 0.22 * (len(scores) + 1), handles, captions.note(scale, rows), [1] * len(budgets)
-        )
-        for i, (ax, width) in enumerate(zip(axes, budgets, strict=True)):
-            own = table[table["budget"] == width].reset_index(drop=True)
-            cp.band(ax, noise)
-            plots.regret_bars(ax, own, paper, at_most=widest, labels=i == 0)
-            ax.set_title(text.budget_name(table, width).replace("\n", ", "), fontsize=SMALL, pad=4)
-    sentence = text.budget_sentence(table, "regret_points")
-    said = text.paper_sentence(paper, _setting(rows), "every budget", "points")
+        fig, axes = frame(DOUBLE, height, legend, captions.note(scale, rows), [1] * len(budgets))
+        for ax, (width, own) in zip(axes, budgets.items(), strict=True):
+            _band(ax, noise_points(rows))
+            marks.regret_bars(ax, own, paper, at_most=widest, labels=ax is axes[0])
+            ax.set_title(_budget_name(table, width).replace("\n", ", "))
     caption = (
         f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
-        f"temperatures; {_BUDGETS}. {_band(noise)} {sentence} {said} {_cells(scale, rows)}"
+        f"temperatures; {_BUDGETS}. {_BAND} {captions.cells_sentence(scale, rows)}"
     )
-    ours = {str(w): _records(own) for w, own in table.groupby("budget")}
-    return Drawn(fig, table, caption, f"Horizontal bars, one panel a budget. {sentence}", ours, captions.papers(paper))
+    ours = {str(w): _records(own) for w, own in budgets.items()}
+    alt = "Horizontal bars with intervals, one a score, one panel a size budget."
+    return Drawn(fig, table, caption, alt, ours, captions.papers(paper))
 
 
 # --- shared by the figures -----------------------------------------------------------------------------------
 
 
-def _cells(scale: str, rows: pd.DataFrame) -> str:
-    few = ""
-    if 1 < rows["teacher"].nunique() <= FEW_CLUSTERS:
-        few = " With so few teachers they are too narrow: read them as ranges."
-    return captions.cells_sentence(scale, rows) + few
+def _band(ax: Axes, noise: float) -> None:
+    """The grey band of regrets that the test problems alone can make."""
+    if np.isfinite(noise):
+        ax.axvspan(0, noise, color=marks.SHADE, zorder=0)
 
 
-def _band(noise: float) -> str:
-    return (
-        f"Grey: one standard error of the difference of two students, {noise:.1f} points, from the test problems alone."
-    )
+def _band_handle() -> Artist:
+    return Patch(facecolor=marks.SHADE, label="one SE of a difference")
+
+
+def _budget_name(table: pd.DataFrame, width: int) -> str:
+    """A budget with what it stands for and how many teachers it has, on two lines."""
+    row = table[table["budget"] == width].iloc[0]
+    paper = f" ({row['paper_budget']})" if row["paper_budget"] else ""
+    return f"≤ {width}{paper}\n{captions.counted(row['teachers'], 'teacher')}"
 
 
 def _ordered(rows: pd.DataFrame) -> list[str]:
@@ -256,17 +314,6 @@ def _ordered(rows: pd.DataFrame) -> list[str]:
     rank = {h.get_label().replace(" ", "_"): i for i, h in enumerate(family_handles(rows["manner"]))}
     one = rows.drop_duplicates("teacher")
     return list(one.assign(rank=one["manner"].map(rank)).sort_values(["rank", "width", "teacher"])["teacher"])
-
-
-def _two_named(rows: pd.DataFrame, two: Sequence[str]) -> str:
-    if len(two) < 2:
-        return f"{two[0]} (there is no other)"
-    same = rows[rows["teacher"].isin(two)]["manner"].nunique() == 1
-    return (
-        f"{two[0]}, the least accurate teacher that has a relative, and {two[1]}, the most accurate of its family"
-        if same
-        else f"{two[0]} and {two[1]}, the least and the most accurate teacher (no family has two)"
-    )
 
 
 def _setting(rows: pd.DataFrame) -> str:
@@ -290,6 +337,4 @@ def _paper_temperatures(rows: pd.DataFrame) -> dict:
 
 def _records(table: pd.DataFrame) -> dict:
     """One entry a score, without the columns that say nothing of it."""
-    return {
-        row.pop("score"): row for row in table.drop(columns=["label", "family"], errors="ignore").to_dict("records")
-    }
+    return captions.records(table, table.columns.drop(["score", "label", "family"], errors="ignore"))

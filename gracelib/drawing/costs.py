@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from gracelib.drawing import captions
 from gracelib.drawing.saving import Drawn
 
 #: The paper's Table 1 (submission; Llama-3.2-1B on GSM8K, n = 512, m = 4, d = 512, one H100 with 80 GB), in our units.
@@ -33,6 +34,7 @@ _NEEDED = (
     "test_seconds",
     "device",
 )
+_COUNTED = ("size of features (MB a teacher)", "student's parameters (D)")
 
 
 def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
@@ -60,9 +62,6 @@ def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-_COUNTED = ("size of features (MB a teacher)", "student's parameters (D)")
-
-
 def table1(cost: pd.DataFrame, scale: str) -> Drawn:
     """Table 1: one row a (task, student, quantity) with the median, lowest and highest over cells, and the paper's
     value beside the first setting.
@@ -70,51 +69,21 @@ def table1(cost: pd.DataFrame, scale: str) -> Drawn:
     Columns: task, student, quantity, median, lowest, highest, cells (in which it was measured), volatile (seconds: not
     the same on another machine, nor in another run), paper.
     """
-    per_cell, rows, first = cell_costs(cost), [], (cost["task"].iloc[0], cost["student"].iloc[0])
-    for (task, student), own in per_cell.groupby([cost["task"], cost["student"]], sort=False):
-        for quantity, values in own.items():
-            values = values.dropna()
-            stats = (values.median(), values.min(), values.max()) if len(values) else (float("nan"),) * 3
-            rows.append(
-                (
-                    task,
-                    student,
-                    quantity,
-                    *stats,
-                    len(values),
-                    quantity not in _COUNTED,
-                    PAPER.get(quantity, "") if (task, student) == first else "",
-                )
-            )
-    table = pd.DataFrame(
-        rows, columns=["task", "student", "quantity", "median", "lowest", "highest", "cells", "volatile", "paper"]
-    )
-    own = table[(table["task"] == first[0]) & (table["student"] == first[1])]
-    devices = ", ".join(sorted(set(cost["device"])))
-    needed = cost["needed"].iloc[0]
+    by_setting = cell_costs(cost).groupby([cost["task"], cost["student"]], sort=False)
+    table = by_setting.agg(["median", "min", "max", "count"]).stack(0, future_stack=True)
+    table = table.set_axis(["median", "lowest", "highest", "cells"], axis=1)
+    table = table.rename_axis(["task", "student", "quantity"]).reset_index()
+    first = (table["task"] == table["task"][0]) & (table["student"] == table["student"][0])
+    table["volatile"] = ~table["quantity"].isin(_COUNTED)
+    table["paper"] = table["quantity"].map(PAPER).where(first).fillna("")
     caption = (
-        f"What one teacher at one temperature costs: gradients of {needed} responses, GRACE from them, and for "
-        "comparison training and testing the student that GRACE is meant to spare. Seconds are those of each job in "
-        f"its worker process on this run's machine ({devices}), with what else ran at the time; they include loading "
-        "the model, and for features all dimensions that the ablations keep, and differ between machines (column "
-        f"volatile). Sampling the teacher is in neither. {cost_sentence(table)} The paper's column is its Table 1, for "
-        f"another student on an H100. Scale {scale}: {len(cost)} cells of "
-        f"{len(table[['task', 'student']].drop_duplicates())} setting(s)."
+        f"What one teacher at one temperature costs: gradients of {cost['needed'].iloc[0]} responses, GRACE from them, and "
+        f"for comparison training and testing the student that GRACE is meant to spare. Seconds are those of each job in "
+        f"its worker process on this run's machine ({', '.join(sorted(set(cost['device'])))}), with what else ran at the "
+        "time; they include loading the model, and for features all dimensions that the ablations keep, and differ between "
+        "machines (column volatile). Sampling the teacher is in neither. The paper's column is its Table 1, for another "
+        f"student on an H100. Scale {scale}: {captions.counted(len(cost), 'cell')} of "
+        f"{captions.counted(by_setting.ngroups, 'setting')}."
     )
-    ours = {
-        row.quantity: {"median": row.median, "lowest": row.lowest, "highest": row.highest} for row in own.itertuples()
-    }
+    ours = table[first].set_index("quantity")[["median", "lowest", "highest"]].to_dict("index")
     return Drawn(None, table, caption, "", ours, {q: {"value": v, "source": SOURCE} for q, v in PAPER.items()})
-
-
-def cost_sentence(table: pd.DataFrame) -> str:
-    """How much cheaper the score is than the training it spares, for the first setting, in a sentence."""
-    first = table[(table["task"] == table["task"].iloc[0]) & (table["student"] == table["student"].iloc[0])]
-    row = first.set_index("quantity").loc["training and testing / features and GRACE"]
-    if not row["cells"]:
-        return "Training was not measured in this run."
-    return (
-        f"Training and testing a student took {row['median']:.2g} times as long as features and GRACE together (task "
-        f"{first['task'].iloc[0]}, student {first['student'].iloc[0]}: median of {row['cells']} "
-        f"cell{'' if row['cells'] == 1 else 's'}, {row['lowest']:.2g} to {row['highest']:.2g})."
-    )

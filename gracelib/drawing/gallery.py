@@ -25,6 +25,7 @@ from gracelib.drawing.saving import check_sidecars
 from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
 from gracelib.paper.items import FIGURES, Item
+from gracelib.scale import Scale
 
 QUANTITIES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}
 #: Ends of intervals, shown in the column of what they belong to.
@@ -97,7 +98,7 @@ $body
 SCROLL = Template('<div class="scroll$more" tabindex="0" role="region" aria-label="$label">$content</div>')
 
 
-def write(config, out: Path | None = None) -> Path:
+def write(config: Scale, out: Path | None = None) -> Path:
     """Write the page of a scale (`scales.get_scale`) to `out` (build/gallery-<scale>.html, git-ignored); the path.
 
     Figures that are not drawn yet are listed on the page and on stderr. FileNotFoundError where no figure of it is drawn.
@@ -118,7 +119,7 @@ def write(config, out: Path | None = None) -> Path:
     return out
 
 
-def page(config, base: Path) -> tuple[str, list[str]]:
+def page(config: Scale, base: Path) -> tuple[str, list[str]]:
     """The page as HTML, its links relative to the folder `base`; and the figures that are missing on it."""
     scale = config.name
     problems, missing, sections = check_sidecars(scale), [], []

@@ -1,51 +1,78 @@
-"""Plots that take an `ax`: what is drawn, apart from where it stands and how it is saved.
+"""Marks and axes of which the figures are composed: `ax` first, what is drawn apart from where it stands.
 
-Why `ax` first: a reader who wants another panel in their own figure calls the same function as the paper's
-figures do. Look and sizes come from `style`, names and directions from `baselines.SCORES`, every correlation
-from `tables`; nothing is computed here that a table would have to compute again. Accuracies come in as
-fractions and are drawn in percent, regrets in points.
+Why `ax` first: a reader who wants another panel in their own figure calls the same function as the paper's figures do.
+Look and sizes come from `style`, names and directions from `baselines.SCORES`, every number from a table of `evidence`;
+nothing is computed here that a table would have to compute again. Accuracies come in as fractions and are drawn in
+percent, regrets in points. Where several scores or settings share an axis they are greys with marks of their own: colours
+and the other marks belong to the families of teachers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.axis import Axis
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from gracelib.baselines import SCORES
-from gracelib.drawing.style import EDGE, GREY, SMALL, family, temperature_area
+from gracelib.drawing.style import (
+    EDGE,
+    GREY,
+    SMALL,
+    entry,
+    family,
+    family_handles,
+    temperature_area,
+    temperature_handles,
+)
 from gracelib.evidence.cells import ACCURACIES
 from gracelib.paper.reported import STUDENT, TASK, PaperValue
 
-BAR, PAPER_MARK = "#8fa9bf", "#a03000"
+BAR, PALE_BAR, PAPER_MARK, SHADE = "#8fa9bf", "#d8e1e8", "#a03000", "#e9e9e9"
 PAPER_LABEL = f"paper, {STUDENT}/{TASK}, |ρ|"
+DASHED = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}  #: the line of a default or of a best value
+#: Marker, face and line of the scores or settings that share an axis, in their order.
+LOOKS = (
+    ("H", "#222222", "-"),
+    ("8", "#a0a0a0", (0, (4, 1.5))),
+    ("h", "#e0e0e0", (0, (1, 1.2))),
+    ("H", "#666666", (0, (6, 2))),
+    ("8", "#d0d0d0", (0, (3, 1, 1, 1))),
+)
+_PALE, _PALE_LINE = ("#e0e0e0", "#d0d0d0"), "#707070"  #: faces too pale to draw a line with, and its colour
 _ONE_SIZE = 40.0  #: marker area where all cells have one temperature
+_UNDER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  #: under text that a line would cross
+
+# --- words ---------------------------------------------------------------------------------------------------
 
 
-def number(value: float) -> str:
+def number(value: float, form: str = "+.2f") -> str:
     """A correlation as printed: two decimals, always a sign, a true minus."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0: what rounds to zero has no minus
+    return f"{round(value, 2) + 0.0:{form}}".replace("-", "−")  # + 0.0: what rounds to zero has no minus
+
+
+def with_interval(value: float, low: float, high: float, form: str = "+.2f") -> str:
+    """ "+0.61 [+0.40, +0.83]"; the value alone where it has no interval."""
+    text = number(value, form)
+    return text if np.isnan(low) else f"{text} [{number(low, form)}, {number(high, form)}]"
 
 
 def spearman_text(row: Mapping) -> str:
     """A row of `cells.score_rows` as "Spearman +0.84 [+0.61, +0.93]"; says so where it is undefined."""
     if np.isnan(row["spearman"]):
         return "Spearman undefined"
-    text = f"Spearman {number(row['spearman'])}"
-    return text if np.isnan(row["low"]) else f"{text} [{number(row['low'])}, {number(row['high'])}]"
+    return f"Spearman {with_interval(row['spearman'], row['low'], row['high'])}"
 
 
 def score_label(name: str) -> str:
     """Axis label of a score with its direction."""
-    score = SCORES[name]
     percent = "%, " if name == "teacher_accuracy" else ""
-    return f"{score.label} ({percent}{score.direction} is better)"
+    return f"{SCORES[name].label} ({percent}{SCORES[name].direction} is better)"
 
 
 def accuracy_label(accuracy: str = "average_at_k", k: int = 16) -> str:
@@ -56,6 +83,77 @@ def accuracy_label(accuracy: str = "average_at_k", k: int = 16) -> str:
 def score_values(rows: pd.DataFrame, name: str) -> np.ndarray:
     """A score's column as drawn: teacher accuracy in percent, the others as they are."""
     return rows[name].to_numpy(float) * (100 if name == "teacher_accuracy" else 1)
+
+
+def say(ax: Axes, text: str, x: float = 0.5, y: float = 0.5, transform=None) -> None:
+    """Grey words in the middle of the axes, or where `x` and `y` say (a fraction of the axes, or as `transform`)."""
+    where = ax.transAxes if transform is None else transform
+    ax.text(x, y, text, ha="center", va="center", fontsize=SMALL, color=GREY, transform=where, bbox=_UNDER)
+
+
+# --- marks ---------------------------------------------------------------------------------------------------
+
+
+def family_marks(ax: Axes, x, y, manner: Sequence[str], area=20.0, **more) -> None:
+    """One mark for each (x, y) in the look of its family; `area` in square points, `more` as in `Axes.scatter`."""
+    x, y, area = np.broadcast_arrays(x, y, area)
+    for name in dict.fromkeys(manner):
+        look, of = family(name), np.asarray(manner) == name
+        usual = {"c": look.color, "marker": look.marker, "edgecolors": EDGE, "linewidths": 0.5, "zorder": 3}
+        ax.scatter(x[of], y[of], s=look.area * area[of], **(usual | {"label": name} | more))
+
+
+def family_line(ax: Axes, x, y, name: str, error=None, **more) -> None:
+    """A line in the look of a family, with error bars where given; `more` as in `Axes.errorbar`."""
+    look = family(name)
+    usual = {"markersize": 5.5, "markeredgecolor": EDGE, "markeredgewidth": 0.5, "linewidth": 1.2, "elinewidth": 0.9}
+    ax.errorbar(x, y, error, color=look.color, marker=look.marker, **(usual | more))
+
+
+def line_look(look: tuple, line: bool = True) -> dict:
+    """One of `LOOKS` as properties of a line with marks (`line` False: the marks alone)."""
+    mark, face, dash = look
+    return {
+        "color": _PALE_LINE if face in _PALE else face,
+        "linestyle": dash if line else "none",
+        "linewidth": 1.1,
+        "marker": mark,
+        "markersize": 5,
+        "markerfacecolor": face,
+        "markeredgecolor": EDGE,
+        "markeredgewidth": 0.6,
+    }
+
+
+def points(ax: Axes, x, y, low, high, look: tuple, *, upright: bool = True, **more) -> None:
+    """Marks of one look with their intervals, vertical or horizontal; what is undefined is left out."""
+    interval = {"color": line_look(look)["color"], "linewidth": 1, "zorder": 2.5}
+    if upright:
+        ax.vlines(x, low, high, **interval)
+    else:
+        ax.hlines(y, low, high, **interval)
+    usual = {"s": 26, "c": look[1], "marker": look[0], "edgecolors": EDGE, "linewidths": 0.7, "zorder": 4}
+    ax.scatter(x, y, **(usual | more))
+
+
+def paper_mark(ax: Axes, value: PaperValue, at: float, name: str, upright: bool = False) -> None:
+    """The paper's value in the row `at` (in the column, if `upright`): open diamonds at its ends, for a bound a triangle
+    that points to where the value is."""
+    ends = sorted({value.low, value.high})
+    where = ([at] * len(ends), ends) if upright else (ends, [at] * len(ends))
+    ax.plot(*where, **_paper_look(value.bound, upright), linewidth=0.8, zorder=4.5, clip_on=False, gid=f"paper-{name}")
+
+
+def _paper_look(bound: str, upright: bool) -> dict:
+    more, less = "^v" if upright else "><"
+    return {
+        "color": PAPER_MARK,
+        "marker": {"at least": more, "at most": less}.get(bound, "D"),
+        "markersize": 4.8,
+        "markerfacecolor": "white",
+        "markeredgecolor": PAPER_MARK,
+        "markeredgewidth": 1.1,
+    }
 
 
 def scatter(
@@ -69,45 +167,14 @@ def scatter(
     """
     x, y = score_values(rows, score), 100 * rows[accuracy].to_numpy(float)
     one = rows["temperature"].nunique() == 1
-    area = np.array([_ONE_SIZE if one else temperature_area(t) for t in rows["temperature"]])
-    for name in dict.fromkeys(rows["manner"]):
-        look, of = family(name), (rows["manner"] == name).to_numpy()
-        ax.scatter(
-            x[of],
-            y[of],
-            s=area[of] * look.area,
-            c=look.color,
-            marker=look.marker,
-            edgecolors=EDGE,
-            linewidths=0.5,
-            alpha=0.9,
-            zorder=3,
-            label=name,
-        )
+    area = [_ONE_SIZE if one else temperature_area(t) for t in rows["temperature"]]
+    family_marks(ax, x, y, rows["manner"], area, alpha=0.9)
     x_axis(ax, x)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.margins(0.07, 0.08)
     if np.ptp(y) == 0:  # one accuracy leaves nothing to scale the axis by
         ax.set_ylim(y[0] - 5, y[0] + 5)
-    ax.set_xlabel(score_label(score))
-    ax.set_ylabel(accuracy_label(accuracy, k))
-    ax.set_title(spearman_text(row), fontsize=SMALL, pad=4)
-
-
-def x_axis(ax: Axes, values: np.ndarray) -> None:
-    """Logarithmic with plain labels where positive values span more than a decade, else linear with few
-    ticks.
-    """
-    values = values[np.isfinite(values)]
-    if len(values) and values.min() > 0 and values.max() / values.min() > 10:
-        decades = np.log10(values.max() / values.min())
-        ax.set_xscale("log")
-        subs = (1.0, 2.0, 5.0) if decades < 2 else (1.0, 3.0) if decades < 3 else (1.0,)
-        ax.xaxis.set_major_locator(LogLocator(subs=subs))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
+    ax.set(xlabel=score_label(score), ylabel=accuracy_label(accuracy, k), title=spearman_text(row))
 
 
 def selected_and_regret(
@@ -118,49 +185,23 @@ def selected_and_regret(
     The regret printed is the row's. Tied first places each get a triangle.
     """
     x, y = score_values(rows, score), 100 * rows[accuracy].to_numpy(float)
-    first = np.nanmin(x) if SCORES[score].direction == "lower" else np.nanmax(x)
-    chosen = np.flatnonzero(x == first)
-    best = y.max()
-    ax.axhline(best, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
-    ax.vlines(x[chosen], y[chosen], best, color="black", linewidth=1.4, zorder=2)
-    ax.scatter(
-        x[chosen],
-        y[chosen],
-        s=190,
-        marker="^",
-        facecolors="none",
-        edgecolors="black",
-        linewidths=1.3,
-        zorder=4,
-        gid=f"selected-{score}",
-    )
+    chosen = np.flatnonzero(x == (np.nanmin(x) if SCORES[score].direction == "lower" else np.nanmax(x)))
+    ax.axhline(y.max(), **DASHED, zorder=1.5)
+    ax.vlines(x[chosen], y[chosen], y.max(), color="black", linewidth=1.4, zorder=2)
+    chosen_mark(ax, x[chosen], y[chosen], f"selected-{score}", s=190)
     ax.margins(0.1, 0.12)
-    ax.set_title(f"{ax.get_title(loc='left')}\nregret {row['regret_points']:.1f} points", fontsize=SMALL, pad=4)
+    ax.set_title(f"{ax.get_title(loc='left')}\nregret {row['regret_points']:.1f} points")
 
 
-def selected_handles() -> list[Artist]:
-    """Legend entries of `selected_and_regret`."""
-    return [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker="^",
-            markerfacecolor="none",
-            markeredgecolor="black",
-            markeredgewidth=1.2,
-            markersize=8.5,
-            label="selected by the score",
-        ),
-        Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label="best student"),
-        Line2D([], [], color="black", linewidth=1.4, label="regret"),
-    ]
+def chosen_mark(ax: Axes, x, y, gid: str, s: float = 110.0) -> None:
+    """An open triangle around what a score chooses."""
+    ax.scatter(x, y, s=s, marker="^", facecolors="none", edgecolors="black", linewidths=1.2, zorder=4, gid=gid)
 
 
 def correlation_bars(
     ax: Axes,
     table: pd.DataFrame,
-    paper: Mapping[str, PaperValue] | None = None,
+    paper: Mapping[str, PaperValue],
     *,
     labels: bool = True,
     star: bool = False,
@@ -169,110 +210,119 @@ def correlation_bars(
     """Bars of signed Spearman with 95% intervals; the paper's value is an open diamond of its own.
 
     `table` from `cells.score_rows`, drawn from top to bottom in its order; our value is printed at the
-    right. `paper`: magnitudes by score name; one that is reported as a range gets a diamond at both ends, a bound a
-    triangle. An undefined correlation has no bar and says so. A score that some cells lack says on how many it stands,
-    or gets a star (`star`; for panels that share their names, which `labels` prints). `narrow`: a short axis label.
+    right. `paper`: magnitudes by score name. An undefined correlation has no bar and says so. A score that some cells
+    lack says on how many it stands, or gets a star (`star`; for panels that share their names, which `labels` prints).
+    `narrow`: a short axis label.
     """
-    whole = table["cells"].max()
-    for y, row in enumerate(table.to_dict("records")):
-        value = row["spearman"]
-        if np.isnan(value):
-            ax.text(-0.04, y, "undefined", ha="right", va="center", fontsize=SMALL, color=GREY)
-            continue
-        _bar(ax, y, value, (row["low"], row["high"]), number(value) + ("*" if star and row["cells"] < whole else ""))
-    _paper_marks(ax, table, paper)
-    ax.axvline(0, color=EDGE, linewidth=0.7, zorder=2.5)
-    ax.set_xlim(-1, 1)
-    ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−0.5", "0", "0.5", "1"])
-    _score_axis(ax, table, labels, counts=not star)
-    ax.set_xlabel("Spearman (good is +)" if narrow else "Signed Spearman (good is positive)")
+    _bars(ax, table, ("spearman", "low", "high"), number, paper, labels, star)
+    correlation_axis(ax, label="Spearman (good is +)" if narrow else "Signed Spearman (good is positive)")
 
 
 def regret_bars(
-    ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue] | None = None, *, at_most: float, labels: bool = True
+    ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue], *, at_most: float, labels: bool = True
 ) -> None:
     """Bars of regret in points with 95% intervals, from 0 to a little over `at_most`; marks as `correlation_bars`."""
-    for y, row in enumerate(table.to_dict("records")):
-        value = row["regret_points"]
-        if np.isnan(value):
-            ax.text(0.5, y, "undefined", ha="left", va="center", fontsize=SMALL, color=GREY)
-            continue
-        _bar(ax, y, value, (row["regret_low"], row["regret_high"]), f"{value:.1f}")
-    _paper_marks(ax, table, paper)
-    ax.set_xlim(0, 1.05 * max(at_most, 1.0))
+    _bars(ax, table, ("regret_points", "regret_low", "regret_high"), "{:.1f}".format, paper, labels)
+    ax.set(xlim=(0, 1.05 * max(at_most, 1.0)), xlabel="Regret (points)")
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    _score_axis(ax, table, labels)
-    ax.set_xlabel("Regret (points)")
 
 
-def _bar(ax: Axes, y: int, value: float, interval: tuple[float, float], text: str) -> None:
-    """A horizontal bar with its interval, and its value at the right edge of the axes."""
-    ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
-    if not np.isnan(interval[0]):
-        ax.plot(interval, [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
-    ax.annotate(
-        text,
-        (1, y),
-        xycoords=ax.get_yaxis_transform(),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=SMALL,
-    )
+def _bars(ax: Axes, table: pd.DataFrame, columns, text, paper: Mapping, labels: bool, star: bool = False) -> None:
+    names, whole = [], table["cells"].max()
+    for y, row in enumerate(table.to_dict("records")):
+        value, low, high = (row[c] for c in columns)
+        everywhere = row["cells"] == whole
+        names.append(row["label"] if everywhere or star else f"{row['label']} ({row['cells']} cells)")
+        if row["score"] in paper:
+            paper_mark(ax, paper[row["score"]], y, row["score"])
+        if np.isnan(value):
+            say(ax, "undefined", 0.25, y, ax.get_yaxis_transform())
+            continue
+        ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
+        if not np.isnan(low):
+            ax.plot([low, high], [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
+        at_right = {"xycoords": ax.get_yaxis_transform(), "xytext": (3, 0), "textcoords": "offset points"}
+        said = text(value) + "*" * (star and not everywhere)
+        ax.annotate(said, (1, y), va="center", fontsize=SMALL, **at_right)
+    rows_axis(ax, names if labels else [""] * len(names), "Score" if labels else "")
 
 
-def _score_axis(ax: Axes, table: pd.DataFrame, labels: bool, counts: bool = True) -> None:
-    """The scores from top to bottom; one that some cells do not have says on how many it stands."""
-    whole = table["cells"].max()
-    names = [r.label if r.cells == whole or not counts else f"{r.label} ({r.cells} cells)" for r in table.itertuples()]
-    ax.set_yticks(range(len(table)), names if labels else [""] * len(table))
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.grid(visible=False, axis="y")
+# --- axes ----------------------------------------------------------------------------------------------------
+
+
+def rows_axis(ax: Axes, names: Sequence[str], label: str = "", striped: bool = False) -> None:
+    """Named rows from top to bottom; `striped` shades every second one, so that marks can be followed to their name."""
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), ylabel=label)
     ax.tick_params(axis="y", length=0)
-    if labels:
-        ax.set_ylabel("Score")
+    ax.grid(visible=False, axis="y")
+    for y in range(1, len(names), 2) if striped else ():
+        ax.axhspan(y - 0.5, y + 0.5, color="#f6f6f6", zorder=-1)
 
 
-def _paper_marks(ax: Axes, table: pd.DataFrame, paper: Mapping[str, PaperValue] | None) -> None:
-    for y, name in enumerate(table["score"]):
-        if paper and name in paper:
-            ends = sorted({paper[name].low, paper[name].high})
-            ax.plot(
-                ends,
-                [y] * len(ends),
-                **_mark(paper[name].bound),
-                linewidth=0.8,
-                zorder=4,
-                clip_on=False,
-                gid=f"paper-{name}",
-            )
+def correlation_axis(ax: Axes, axis: str = "x", label: str = "Signed Spearman (good is positive)") -> None:
+    """An axis from -1 to 1 with a line at zero."""
+    line = ax.axvline if axis == "x" else ax.axhline
+    line(0, color=EDGE, linewidth=0.7, zorder=1)
+    shown = {"lim": (-1.05, 1.05), "ticks": [-1, -0.5, 0, 0.5, 1], "ticklabels": ["−1", "−0.5", "0", "0.5", "1"]}
+    ax.set(**{f"{axis}{name}": value for name, value in (shown | {"label": label}).items()})
 
 
-def _mark(bound: str = "") -> dict:
-    """The look of a value of the paper: an open diamond; of a bound, an open triangle that points where the value is."""
-    return {
-        "color": PAPER_MARK,
-        "marker": {"at least": ">", "at most": "<"}.get(bound, "D"),
-        "markersize": 4.6 if bound in ("", "about") else 5.2,
-        "markerfacecolor": "white",
-        "markeredgewidth": 1.1,
-    }
+def x_axis(ax: Axes, values: np.ndarray) -> None:
+    """Logarithmic with plain labels where positive values span more than a decade, else linear with few
+    ticks.
+    """
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() / values.min() > 10:
+        ax.set_xscale("log")
+        plain_log(ax.xaxis, values.min(), values.max())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
 
 
-def paper_handles(values: Iterable[PaperValue], label: str = PAPER_LABEL) -> list[Artist]:
+def plain_log(axis: Axis, low: float, high: float) -> None:
+    """Plain labels on a logarithmic axis from `low` to `high`, fewer where that spans decades."""
+    steps = {3: (1,), 2: (1, 3), 1: (1, 2, 5), 0.5: (1, 1.5, 2, 3, 5, 7), 0: (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8)}
+    axis.set_major_locator(
+        LogLocator(subs=next(subs for least, subs in steps.items() if np.log10(high / low) >= least))
+    )
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(ax: Axes, values: Iterable[float], base: int = 2) -> None:
+    """A logarithmic x axis with a tick at each value that occurs and nowhere else."""
+    values = sorted(set(values))
+    ax.set_xscale("log", base=base)
+    ax.set_xticks(values, [f"{v:g}" for v in values])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+# --- legend entries ------------------------------------------------------------------------------------------
+
+
+def cell_handles(rows: pd.DataFrame) -> list[list]:
+    """Legend groups of a scatter: families, and temperatures where there are several."""
+    temperatures = set(rows["temperature"])
+    return [family_handles(rows["manner"]), temperature_handles(temperatures) if len(temperatures) > 1 else []]
+
+
+def chosen_handles(what: str, best: str) -> list[Artist]:
+    """The triangle around what a score chooses, and the dashed line of the best."""
+    open_triangle = {"marker": "^", "markerfacecolor": "none", "markeredgecolor": "black", "markersize": 8}
+    return [entry(what, **open_triangle), entry(best, **DASHED)]
+
+
+def bar_handles(label: str = "this run, signed") -> list[Artist]:
+    """Bars and their intervals."""
+    interval = {"linestyle": "-", "color": EDGE, "linewidth": 1.1, "marker": "|", "markeredgecolor": EDGE}
+    return [Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=label), entry("95% interval", **interval)]
+
+
+def paper_handles(values: Iterable[PaperValue], label: str = PAPER_LABEL, upright: bool = False) -> list[Artist]:
     """Legend entries of the paper's marks that are drawn: numbers, and bounds of either kind; none if there are none."""
     kinds = {"" if value.bound == "about" else value.bound for value in values}
     return [
-        Line2D([], [], linestyle="none", **_mark(kind), label=f"{label}{', ' * bool(kind)}{kind}")
+        entry(f"{label}{', ' * bool(kind)}{kind}", **_paper_look(kind, upright))
         for kind in ("", "at least", "at most")
         if kind in kinds
     ]
-
-
-def bar_handles(paper: bool = True, label: str = "this run, signed") -> list[Artist]:
-    """Legend entries of `correlation_bars`."""
-    ours = [
-        Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=label),
-        Line2D([], [], color=EDGE, linewidth=1.1, marker="|", markersize=5, label="95% interval"),
-    ]
-    return [*ours, Line2D([], [], linestyle="none", **_mark(), label=PAPER_LABEL)] if paper else ours

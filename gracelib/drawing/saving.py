@@ -55,91 +55,60 @@ class Drawn:
             parts.append(f"{name} ({len(values)}): {numbers}")
         return "drawn: " + "; ".join(parts)
 
-    def save(self, scale: str, name: str, **record) -> list[Path]:
-        """`save_figure` under the notebook the registry names; `record` is inputs, parameters and seed."""
-        about = {"notebook": registered(name).notebook, "caption": self.caption, "ours": self.ours, "paper": self.paper}
-        return save_figure(self.fig, scale, name, self.table, alt=self.alt, **about, **record)
+    def save(self, scale: str, name: str, *, inputs: Iterable[str], parameters: Mapping, seed: int) -> list[Path]:
+        """Write `figures/<scale>/<name>.svg`, `.png`, `.csv` and last the `.json` sidecar; the paths, in that order. A table
+        of the paper has no picture: `fig` None, `.csv` and `.json` only.
 
-
-def save_figure(
-    fig: Figure | None,
-    scale: str,
-    name: str,
-    table: pd.DataFrame,
-    *,
-    notebook: str,
-    caption: str,
-    inputs: Iterable[str],
-    parameters: Mapping,
-    seed: int,
-    alt: str = "",
-    ours: Mapping | None = None,
-    paper: Mapping | None = None,
-    title: str | None = None,
-) -> list[Path]:
-    """Write `figures/<scale>/<name>.svg`, `.png`, `.csv` and last the `.json` sidecar; the paths, in that
-    order. A table of the paper has no picture: `fig` None, `.csv` and `.json` only.
-
-    `table` holds the numbers drawn. `inputs` names the result tables behind it ("scores", ...: files
-    `results/<input>.csv` of the scale). `parameters`, `ours` and `paper` must be JSON-ready (numpy numbers
-    are converted, NaN becomes null). The commit is that of the code at the first drawing: the sidecar keeps
-    it while all else stays the same. ValueError for an unregistered name, a figure where the registry has a
-    table or the other way round, another notebook than the registry's, an empty caption, alt text or table;
-    FileNotFoundError for an input that is not there.
-    """
-    item, folder = registered(name), paths.figures(scale)
-    if item.picture != (fig is not None):
-        kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
-        raise ValueError(f"{name} is registered as {kind}")
-    if item.picture and not alt.strip():
-        raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
-    if notebook != item.notebook:
-        raise ValueError(f"{name} is made by notebook {item.notebook}, not {notebook}: one declared producer a figure")
-    if not caption.strip():
-        raise ValueError(f"{name}: caption is empty; say what is shown and how many cells it stands on")
-    if table.empty:
-        raise ValueError(f"{name}: the table of numbers drawn is empty")
-    hashes = {}
-    for table_name in sorted(inputs):
-        path = folder / "results" / f"{table_name}.csv"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{name}: input {table_name!r} is not there (results/{path.name} of scale {scale}): make that table "
-                "first, or correct `inputs`"
-            )
-        hashes[f"results/{path.name}"] = file_hash(path)
-    if not hashes:
-        raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
-    title = title or item.title
-    writers = picture_writers(fig, name, title) if item.picture else {}
-    writers[".csv"] = partial(table.to_csv, index=False, float_format="%.10g", lineterminator="\n")
-    written = []
-    for ending, write in writers.items():
-        written.append(folder / f"{name}{ending}")
-        write_atomically(written[-1], write)
-    sidecar = json_ready(
-        {
+        `inputs` names the result tables behind it ("scores", ...: files `results/<input>.csv` of the scale).
+        `parameters`, `ours` and `paper` must be JSON-ready (numpy numbers are converted, NaN becomes null). The commit is
+        that of the code at the first drawing: the sidecar keeps it while all else stays the same. ValueError for an
+        unregistered name, a figure where the registry has a table or the other way round, an empty caption, alt text or
+        table; FileNotFoundError for an input that is not there.
+        """
+        item, folder = registered(name), paths.figures(scale)
+        if item.picture != (self.fig is not None):
+            kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
+            raise ValueError(f"{name} is registered as {kind}")
+        if item.picture and not self.alt.strip():
+            raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
+        if not self.caption.strip():
+            raise ValueError(f"{name}: caption is empty; say what is shown and how many cells it stands on")
+        if self.table.empty:
+            raise ValueError(f"{name}: the table of numbers drawn is empty")
+        tables = [f"results/{table}.csv" for table in sorted(inputs)]
+        if not tables:
+            raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
+        for table in tables:
+            if not (folder / table).is_file():
+                raise FileNotFoundError(
+                    f"{name}: input {Path(table).stem!r} is not there ({table} of scale {scale}): make that table first, "
+                    "or correct `inputs`"
+                )
+        writers = picture_writers(self.fig, name, item.title) if item.picture else {}
+        writers[".csv"] = partial(self.table.to_csv, index=False, float_format="%.10g", lineterminator="\n")
+        for ending, write in writers.items():
+            write_atomically(folder / f"{name}{ending}", write)
+        sidecar = {
             "name": name,
             "scale": scale,
-            "notebook": notebook,
+            "notebook": item.notebook,
             "paper_item": item.paper_item,
-            "title": title,
-            "caption": caption,
-            "alt": alt if item.picture else None,
+            "title": item.title,
+            "caption": self.caption,
+            "alt": self.alt if item.picture else None,
             "parameters": dict(parameters),
             "seed": seed,
-            "ours": ours,
-            "paper": paper,
-            "inputs": hashes,
-            "files": {path.name: file_hash(path) for path in written},
+            "ours": self.ours,
+            "paper": self.paper,
+            "inputs": {table: file_hash(folder / table) for table in tables},
+            "files": {f"{name}{ending}": file_hash(folder / f"{name}{ending}") for ending in writers},
             "versions": versions(),
         }
-    )
-    path = folder / f"{name}.json"
-    sidecar["git"] = _commit_to_record(path, sidecar)
-    text = json.dumps(sidecar, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    return [*written, path]
+        sidecar, path = json_ready(sidecar), folder / f"{name}.json"
+        sidecar["git"] = _commit_to_record(path, sidecar)
+        text = json.dumps(sidecar, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+        return [folder / f"{name}{ending}" for ending in (*writers, ".json")]
 
 
 def picture_writers(fig: Figure, name: str, title: str) -> dict:

@@ -34,7 +34,8 @@ RC = {
     "font.family": "DejaVu Sans",
     "font.size": TEXT,
     "axes.labelsize": TEXT,
-    "axes.titlesize": TEXT,
+    "axes.titlesize": SMALL,
+    "axes.titlepad": 4,
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
     "legend.fontsize": SMALL,
@@ -102,15 +103,19 @@ def temperature_area(temperature: float) -> float:
     return float(12 + 44 * np.clip((temperature - 0.3) / 0.7, -0.15, 1.3))
 
 
+def entry(label: str, **look) -> Line2D:
+    """A legend entry: a mark with a dark edge and no line, where `look` (properties of a `Line2D`) says nothing else."""
+    usual = {"linestyle": "none", "markeredgecolor": EDGE, "markeredgewidth": 0.6, "markersize": 5}
+    return Line2D([], [], label=label, **(usual | look))
+
+
 def family_handles(names: Iterable[str]) -> list[Line2D]:
     """Legend entries of families, in the order of `FAMILIES` whatever the order of the rows drawn."""
-    present = set(names)
-    for name in sorted(present):
-        family(name)
+    looks = {name: family(name) for name in names}
     return [
-        _dot(look.color, look.marker, 30 * look.area, name.replace("_", " "))
+        entry(name.replace("_", " "), color=look.color, marker=look.marker, markersize=(30 * look.area) ** 0.5)
         for name, look in FAMILIES.items()
-        if name in present
+        if name in looks
     ]
 
 
@@ -118,21 +123,8 @@ def temperature_handles(temperatures: Iterable[float]) -> list[Line2D]:
     """Legend entries of at most four temperatures (coldest and hottest among them), as grey circles."""
     values = sorted(set(temperatures))
     shown = sorted({values[round(i)] for i in np.linspace(0, len(values) - 1, min(4, len(values)))})
-    return [_dot("#bbbbbb", "o", temperature_area(t), f"T = {max(f'{t:.1f}', f'{t:g}', key=len)}") for t in shown]
-
-
-def _dot(color: str, marker: str, area: float, label: str) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker=marker,
-        color=color,
-        markeredgecolor=EDGE,
-        markeredgewidth=0.5,
-        markersize=area**0.5,
-        label=label,
-    )
+    named = [(f"T = {max(f'{t:.1f}', f'{t:g}', key=len)}", temperature_area(t) ** 0.5) for t in shown]
+    return [entry(name, color="#bbbbbb", marker="o", markersize=size) for name, size in named]
 
 
 def scale_note(scale: str, n_cells: int, n_teachers: int, extra: str = "") -> str:

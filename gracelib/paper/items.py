@@ -71,7 +71,7 @@ FIGURES: dict[str, Item] = {
         _07, "figure 16", "Correlations with students of filtered responses", "drawing.training.figure16"
     ),
     "fig17_epochs": Item(_07, "figure 17", "Accuracy against epochs of training", "drawing.training.figure17"),
-    "fig18_generations": Item(_07, "figure 18", "Accuracy against responses a prompt", "drawing.training.figure18"),
+    "fig18_generations": Item(_07, "figure 18", "Accuracy against responses a prompt", "drawing.training.figure17"),
     "fig19_n_and_d": Item(_07, "figure 19", "GRACE's correlation against n and d", "drawing.ablations.figure19"),
     "fig20_folds": Item(
         _07, "figure 20", "GRACE's correlation against the number of folds", "drawing.ablations.figure20"
@@ -82,7 +82,7 @@ FIGURES: dict[str, Item] = {
     "fig22_length_long": Item(
         _08, "figure 22", "Gradient norm against response length, longer task", "drawing.lengths.figure21"
     ),
-    "fig23_subsets": Item(_07, "figure 23", "Correlations over 100 random subsets", "drawing.subsets.figure23"),
+    "fig23_subsets": Item(_07, "figure 23", "Correlations over 100 random subsets", "drawing.ablations.figure23"),
     "fig24_without_one": Item(
         _06, "figure 24", "Figure 2 without the most familiar teacher", "drawing.correlations.figure2"
     ),

@@ -16,7 +16,7 @@ from gracelib.claims import verdicts
 from gracelib.claims.measured import Measured, World
 from gracelib.claims.rules import FAILS, HOLDS, OPEN, Rule, above, under
 from gracelib.claims.statements import CLAIMS
-from gracelib.drawing import subsets as subset_figures
+from gracelib.drawing import ablations as subset_figures
 from gracelib.evidence import ablations, ranks
 from gracelib.evidence import cells as tables
 from gracelib.experiment import tables as pipeline

@@ -6,13 +6,12 @@ candidates looks as good as one over the right ones, so every number is computed
 import itertools
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gracelib.baselines import SCORES
-from gracelib.drawing import choice_plots, choice_text, style
 from gracelib.drawing import choices as choice_figures
+from gracelib.drawing import marks, style
 from gracelib.evidence import cells as tables
 from gracelib.evidence import choices as choice_tables
 from gracelib.evidence import ranks
@@ -272,8 +271,8 @@ def test_figure_7_draws_the_numbers_of_its_table_and_a_violin_where_there_are_en
         assert len(bodies) == violins
         budgets = drawn.table[drawn.table["panel"] == "right"]
         for score in THREE:
-            (marks,) = [c for c in right.collections if c.get_gid() == f"ours-{score}"]
-            assert list(marks.get_offsets()[:, 1]) == pytest.approx(
+            (drawn_marks,) = [c for c in right.collections if c.get_gid() == f"ours-{score}"]
+            assert list(drawn_marks.get_offsets()[:, 1]) == pytest.approx(
                 list(budgets[budgets["score"] == score]["spearman"])
             )
         marks = {line.get_gid(): line for line in left.lines if str(line.get_gid()).startswith("paper-")}
@@ -286,9 +285,9 @@ def test_figure_13_draws_every_family_in_its_look_and_figure_25_says_who_is_miss
     (ax,) = drawn.fig.axes
     points = {c.get_label(): c for c in ax.collections if c.get_label() in FAMILIES}
     assert set(points) == set(FAMILIES)
-    for name, marks in points.items():
+    for name, drawn_marks in points.items():
         own = drawn.table[drawn.table["family"] == name].set_index("score")["regret_points"]
-        assert list(marks.get_offsets()[:, 0]) == pytest.approx(list(own[[*FIVE, RANDOM]]))
+        assert list(drawn_marks.get_offsets()[:, 0]) == pytest.approx(list(own[[*FIVE, RANDOM]]))
     assert "equations 3" in drawn.caption and "terse 2" in drawn.caption and drawn.paper["grace"]["value"] == "~1"
     rest, left_out = tables.leave_out_teacher(cells, "first")
     without = choice_figures.figure13(rest, "first", "lab", item="figure 25", extra=left_out)
@@ -299,46 +298,9 @@ def test_figure_13_draws_every_family_in_its_look_and_figure_25_says_who_is_miss
     )
 
 
-# --- the sentences -------------------------------------------------------------------------------------------
-
-
-def means(differences):
-    """`family_rows` of one made-up family: (low, high) of the first score's mean regret minus another's."""
-    rows = [{"family": "terse", "score": "grace", "label": "GRACE"}]
-    for label, (low, high) in {"GRACE": (0, 0), **differences}.items():
-        rows.append(
-            {
-                "family": "mean",
-                "score": label,
-                "label": label,
-                "regret_points": 1.0,
-                "regret_low": 0.5,
-                "regret_high": 2.0,
-                "minus_low": low,
-                "minus_high": high,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def test_a_verdict_needs_an_interval_without_zero():
-    text = choice_text.family_sentence(means({"A": (-2, -1), "B": (1, 2), "C": (-1, 1), "D": (-1, 0)}))
-    assert "GRACE costs less than A; costs more than B; cannot be told from C, D" in text
-
-
-def test_the_sentence_on_temperatures_counts_hits_and_ends():
+def test_the_grey_band_is_one_standard_error_of_a_difference():
     rows = rows_of(cells_of("lab"))
-    choices = choice_tables.temperature_choices(rows, THREE)
-    text = choice_text.temperature_sentence(choices, choice_tables.noise_points(rows))
-    own = choices[choices["score"] == "grace"]
-    assert f"(the best one for {(own['picked'] == own['best']).sum()} of 15)" in text
-    assert (
-        f"GRACE picks the coldest for {(own['picked'] == 0.3).sum()} and the hottest for {(own['picked'] == 1.0).sum()}"
-        in text
-    )
     assert choice_tables.noise_points(rows) == pytest.approx(100 * np.sqrt(2) * np.median(rows["average_se"]))
-    nano = choice_tables.temperature_choices(rows_of(cells_of("nano")), THREE)
-    assert choice_text.temperature_sentence(nano, 1.0) == "There is one temperature a teacher, so none can be chosen."
 
 
 def test_a_table_without_widths_is_refused_with_the_remedy():
@@ -347,6 +309,6 @@ def test_a_table_without_widths_is_refused_with_the_remedy():
 
 
 def test_marks_of_scores_are_no_familys_and_differ():
-    looks = [choice_plots.look(s, FIVE)[:2] for s in FIVE]
-    assert len(set(looks)) == len(FIVE)
+    looks = [look[:2] for look in marks.LOOKS]
+    assert len(set(looks)) == len(looks) >= len(FIVE)
     assert not {mark for mark, _ in looks} & {f.marker for f in style.FAMILIES.values()}
