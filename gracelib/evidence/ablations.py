@@ -14,7 +14,7 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.evidence.cells import KEY, at_setting, correlation, difference
-from gracelib.evidence.ranks import FEW_CLUSTERS, spearman_known, spearman_many
+from gracelib.evidence.ranks import spearman_known, spearman_many
 
 SETTING = ("n", "m", "d", "n_folds", "nu", "power")
 READINGS = {"cells": "60% of the cells", "teachers": "60% of the teachers"}
@@ -24,12 +24,6 @@ PAIRINGS = {
     "filtered": "filtered students, same scores",
     "rescored": "filtered students, scores of filtered responses",
 }
-
-
-def few(rows: pd.DataFrame) -> str:
-    """A sentence on intervals from few teachers, "" where there are enough (or one, and no interval)."""
-    n = rows["teacher"].nunique()
-    return f" With {n} teachers they are too narrow: read them as ranges." if 1 < n <= FEW_CLUSTERS else ""
 
 
 # --- filtered responses --------------------------------------------------------------------------------------
