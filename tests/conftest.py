@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
     import torch
 

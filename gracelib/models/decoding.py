@@ -268,19 +268,19 @@ class TransformersEngine:
         self.model.generation_config = GenerationConfig()  # no penalty we did not ask for
 
     @torch.inference_mode()
-    def tokens(self, requests, sampling) -> list[list[list[int]]]:
-        """The new tokens of `m` samples of each request, up to and including the first stop token. The requests'
+    def tokens(self, requests, settings: dict) -> list[list[list[int]]]:
+        """The new tokens of the samples of each request (`settings`: as `sampling.sample` writes them down), up to and including the first stop token. The requests'
         prompts must be of one length: nothing is padded."""
-        rows = [(request, k) for request in requests for k in range(sampling.m)]
+        rows = [(request, k) for request in requests for k in range(settings["m"])]
         found = decode_all(
             self.model,
             [request.ids for request, _ in rows],
-            row_keys(sampling.seed, [request.id for request, _ in rows], [k for _, k in rows]),
+            row_keys(settings["seed"], [request.id for request, _ in rows], [k for _, k in rows]),
             greedy=np.zeros(len(rows), dtype=bool),
-            batch_size=sampling.batch_size,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            batch_size=settings["batch_size"],
+            temperature=settings["temperature"],
+            top_p=settings["top_p"],
             max_new_tokens=requests[0].room,
-            stop=sampling.stop,
+            stop=settings["stop_tokens"],
         )
-        return [found[i : i + sampling.m] for i in range(0, len(found), sampling.m)]
+        return [found[i : i + settings["m"]] for i in range(0, len(found), settings["m"])]

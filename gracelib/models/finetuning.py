@@ -27,6 +27,7 @@ from transformers.utils import logging
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import Encoded, Policy, cut_sentence, encode
+from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import IGNORED, collate, first_responses, trainer_arguments
 
 ABOUT = "training.json"
@@ -256,17 +257,7 @@ def _resumable(scratch: Path, settings: dict, main: bool) -> str | None:
     """The last complete checkpoint, or None. Remembers the settings there; ValueError if they were others."""
     record = scratch / "settings.json"
     if record.is_file():
-        before = json.loads(record.read_text(encoding="utf-8"))
-        other = [
-            f"{name} {before.get(name)!r} there, {value!r} asked for"
-            for name, value in settings.items()
-            if before.get(name) != value
-        ]
-        if other:
-            raise ValueError(
-                f"{scratch} holds checkpoints of a run with other settings ({'; '.join(other)}); remove it to "
-                "start again, or go on with its settings"
-            )
+        check_same_settings(scratch, json.loads(record.read_text(encoding="utf-8")), settings, GO_ON)
     elif main:
         write_atomically(record, lambda part: part.write_text(json.dumps(settings, indent=1), encoding="utf-8"))
     # The Trainer writes a checkpoint's state last: a folder without it was being written when the run was killed.

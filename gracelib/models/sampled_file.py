@@ -18,6 +18,7 @@ from gracelib.jobs.store import file_hash, write_atomically
 #: Said in the sidecar and not compared: where the model lay (its digest is compared), and how many sequences were
 #: decoded together (after running out of memory one continues with fewer; at most rounding differs).
 UNCOMPARED = ("model", "batch_size")
+GO_ON = "remove it to start again, or go on with its settings"
 
 
 def sidecar(path: Path) -> Path:
@@ -54,7 +55,7 @@ class GenerationFile:
                 f"{self.path} is there, but not the settings it was made with ({sidecar(self.path).name}); "
                 "move it away or choose another file"
             ) from error
-        self._check(self.path, there, "move it away or choose another file")
+        check_same_settings(self.path, there, self.settings, "move it away or choose another file", UNCOMPARED)
         if file_hash(self.path) != checksum:
             raise ValueError(f"{self.path} was changed after it was written; move it away to sample it again")
         self.part.unlink(missing_ok=True)  # a run killed between its last two steps left it
@@ -86,7 +87,7 @@ class GenerationFile:
                 raise ValueError(
                     f"{self.part}, line {number}: damaged ({type(error).__name__}: {error}); remove the file to start again"
                 ) from error
-        self._check(self.part, settings, "remove it to start again, or go on with its settings")
+        check_same_settings(self.part, settings, self.settings, GO_ON, UNCOMPARED)
         with open(self.part, "r+b") as f:
             f.truncate(sum(map(len, lines)))
         return rows
@@ -112,15 +113,18 @@ class GenerationFile:
         self.part.unlink()
         return self.path
 
-    def _check(self, where: Path, there: dict, remedy: str) -> None:
-        names = [n for n in dict.fromkeys([*self.settings, *there]) if n not in UNCOMPARED]
-        other = [
-            f"{name} {_short(there.get(name))} there, {_short(self.settings.get(name))} asked for"
-            for name in names
-            if there.get(name) != self.settings.get(name)
-        ]
-        if other:
-            raise ValueError(f"{where} was made with other settings ({'; '.join(other)}); {remedy}")
+
+def check_same_settings(
+    where: str | Path, there: dict, asked: dict, remedy: str, uncompared: tuple[str, ...] = ()
+) -> None:
+    """ValueError that names each setting in which unfinished or finished work differs from what is asked for."""
+    other = [
+        f"{name} {_short(there.get(name))} there, {_short(asked.get(name))} asked for"
+        for name in dict.fromkeys([*asked, *there])
+        if name not in uncompared and there.get(name) != asked.get(name)
+    ]
+    if other:
+        raise ValueError(f"{where} was made with other settings ({'; '.join(other)}); {remedy}")
 
 
 def _line(row: dict) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -40,18 +41,6 @@ class Request:
     id: str | int
     ids: list[int]
     room: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample; `stop`: the tokens that end a response."""
-
-    m: int
-    temperature: float
-    top_p: float
-    seed: int
-    stop: tuple[int, ...]
-    batch_size: int
 
 
 def sample(
@@ -117,25 +106,28 @@ def sample(
     if backend == "transformers":  # vllm asks for itself, in its own processes
         device = resolve_device(device)
     requests = _requests(tokenizer, config, prompts, style, policy, instruction, max_new_tokens)
-    sampling = Sampling(
-        m, float(temperature), float(top_p), int(seed), stop_tokens(model, tokenizer), batch_size or BATCH_SIZE[backend]
-    )
     settings = {
         "model": model,
         "model_digest": files_digest(model, MODEL_FILES, getattr(config, "_commit_hash", None)),
         "backend": backend,
         "dtype": dtype,
         "m": m,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        "temperature": float(temperature),
+        "top_p": float(top_p),
         "max_new_tokens": max_new_tokens,
-        "seed": sampling.seed,
+        "seed": int(seed),
         "style": style,
-        "batch_size": sampling.batch_size,
-        "stop_tokens": sampling.stop,
+        "batch_size": batch_size or BATCH_SIZE[backend],
+        "stop_tokens": stop_tokens(model, tokenizer),
         **({"instruction": instruction} if style == "chat" else {"template": policy.template, "bos": policy.bos}),
         **({"tensor_parallel_size": tensor_parallel_size} if backend == "vllm" else {"device": device}),
-        "prompts_digest": _prompts_digest(requests, prompts),
+        # The prompts' tokens, not only their texts: a changed template is another setting.
+        "prompts_digest": digest(
+            [
+                [r.id, row["question"], row.get("answer"), r.ids, r.room]
+                for r, row in zip(requests, prompts, strict=True)
+            ]
+        ),
         "versions": {name: versions()[name] for name in ("gracelib", "torch", "transformers", "tokenizers")}
         | engine_version,
     }
@@ -149,7 +141,7 @@ def sample(
         done = file.resume()
         if any(request.id not in done for request in requests):
             engine = _engine(loaded, settings, device, tensor_parallel_size, requests)
-            _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, progress)
+            _fill(file, done, requests, prompts, settings, engine, tokenizer, progress)
         return _finish(file, [done[request.id] for request in requests])
 
 
@@ -229,13 +221,6 @@ def _requests(tokenizer, config, prompts, style, policy, instruction, max_new_to
     return requests
 
 
-def _prompts_digest(requests: list[Request], prompts: list[dict]) -> str:
-    """Of the prompts' tokens, not only their texts: a changed template is another setting."""
-    return digest(
-        [[r.id, row["question"], row.get("answer"), r.ids, r.room] for r, row in zip(requests, prompts, strict=True)]
-    )
-
-
 def _engine(loaded: dict, settings: dict, device: str, tensor_parallel_size: int, requests: list[Request]):
     """The engine of these settings, from `loaded` if it is there and long enough."""
     backend, model, dtype = settings["backend"], settings["model"], settings["dtype"]
@@ -251,20 +236,20 @@ def _engine(loaded: dict, settings: dict, device: str, tensor_parallel_size: int
     return loaded[key][0]
 
 
-def _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, progress) -> None:
+def _fill(file, done, requests, prompts, settings, engine, tokenizer, progress) -> None:
     """Sample what `done` lacks, batch by batch. Batches are cut from all prompts, finished or not: a continued
     run computes the same batches, and so the same rounding, as one that was never stopped."""
-    row_of = {row["id"]: row for row in prompts}
+    row_of, backend = {row["id"]: row for row in prompts}, settings["backend"]
     with tqdm(
         total=len(requests), initial=len(done), desc=f"responses ({backend})", unit="prompt", disable=not progress
     ) as bar:
-        for batch in batches(requests, max(1, sampling.batch_size // sampling.m), backend == "transformers"):
+        for batch in batches(requests, max(1, settings["batch_size"] // settings["m"]), backend == "transformers"):
             if all(request.id in done for request in batch):
                 continue
             new = {}
-            for request, samples in zip(batch, engine.tokens(batch, sampling), strict=True):
+            for request, samples in zip(batch, engine.tokens(batch, settings), strict=True):
                 if request.id not in done:
-                    texts = [read(tokenizer, ids, sampling.stop) for ids in samples]
+                    texts = [read(tokenizer, ids, settings["stop_tokens"]) for ids in samples]
                     new[request.id] = {
                         "id": request.id,
                         "question": row_of[request.id]["question"],
@@ -279,15 +264,11 @@ def _fill(file, done, requests, prompts, sampling, engine, tokenizer, backend, p
 
 def batches(requests: list[Request], size: int, same_length: bool) -> list[list[Request]]:
     """At most `size` prompts each; if asked for, of one length, the shortest prompts first."""
-    ordered = sorted(requests, key=lambda r: len(r.ids)) if same_length else requests
-    found: list[list[Request]] = []
-    for request in ordered:
-        last = found[-1] if found else []
-        if last and len(last) < size and not (same_length and len(last[0].ids) != len(request.ids)):
-            last.append(request)
-        else:
-            found.append([request])
-    return found
+    groups = [requests]
+    if same_length:
+        ordered = sorted(requests, key=lambda request: len(request.ids))
+        groups = [[*group] for _, group in groupby(ordered, key=lambda request: len(request.ids))]
+    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
 def _finish(file: GenerationFile, rows: list[dict]) -> Path:

@@ -48,13 +48,10 @@ class MuonAdamW(torch.optim.Optimizer):
                 f"torch {torch.__version__} has no Muon, with which the small scales train their models; "
                 "install torch 2.9 or later"
             )
-        tables = {
-            id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)
-        }  # a tied head is one of them
         head = model.get_output_embeddings()
-        if head is not None:
-            tables.add(id(head.weight))
-        matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
+        tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) or m is head]
+        outer = {id(m.weight) for m in tables}  # a tied head has the embedding's
+        matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]
         inner = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in inner]
         super().__init__([{"params": matrices, "lr": matrix_lr}, {"params": others, "lr": lr}], {})

@@ -65,18 +65,18 @@ class VllmEngine:
             **cpu,
         )
 
-    def tokens(self, requests, sampling) -> list[list[list[int]]]:
-        """The new tokens of `m` samples of each request; what follows the first stop token does not count."""
+    def tokens(self, requests, settings: dict) -> list[list[list[int]]]:
+        """The new tokens of the samples of each request (`settings`: as `sampling.sample` writes them down); what follows the first stop token does not count."""
         from vllm import SamplingParams, TokensPrompt
 
         params = [
             SamplingParams(
-                n=sampling.m,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
+                n=settings["m"],
+                temperature=settings["temperature"],
+                top_p=settings["top_p"],
                 max_tokens=request.room,
-                seed=prompt_seed(sampling.seed, request.id),
-                stop_token_ids=list(sampling.stop),
+                seed=prompt_seed(settings["seed"], request.id),
+                stop_token_ids=list(settings["stop_tokens"]),
                 detokenize=False,
             )
             for request in requests

@@ -80,12 +80,10 @@ def pretrain(out: Path, model: ModelSpec, data: PretrainSpec, seed: int) -> None
 
 def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     """Train a pretrained base on clean solutions of one manner and save the teacher under `out`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    from gracelib.models.checkpoints import load_student
     from gracelib.models.training import train_causal_lm
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    network = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
+    network, tokenizer = load_student(base)
     rng = Random(f"{seed}/{spec.name}")
     problems = [stories.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
     examples = encode_examples(tokenizer, [(p.question, stories.solve(p, spec.manner, rng)) for p in problems])

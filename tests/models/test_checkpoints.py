@@ -7,6 +7,7 @@ a checkpoint runs and no pickle is read.
 import copy
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -155,32 +156,17 @@ def test_weights_that_do_not_fit_are_refused(folder):
     )
 
 
-def raising(error, cause):
-    def load(*_, **__):
-        raise error from cause
-
-    return load
-
-
-class GatedRepoError(Exception):
-    pass
-
-
-class RepositoryNotFoundError(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "error, cause, message",
     [
         (
             OSError("You are trying to access a gated repo.\nMake sure ..."),
-            GatedRepoError("403"),
+            type("GatedRepoError", (Exception,), {})("403"),
             r"is gated on the hub: accept its terms .* `hf auth login` .*`hf download org/model --local-dir FOLDER`",
         ),
         (
             OSError("org/model is not a local folder and is not a valid model identifier"),
-            RepositoryNotFoundError("404"),
+            type("RepositoryNotFoundError", (Exception,), {})("404"),
             r"neither a folder here nor a model that the hub shows you: check the name",
         ),
         (
@@ -196,7 +182,8 @@ class RepositoryNotFoundError(Exception):
     ],
 )
 def test_what_the_hub_refuses_is_said_with_the_remedy(error, cause, message, monkeypatch):
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", raising(error, cause))
+    error.__cause__ = cause
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", Mock(side_effect=error))
     refused("org/model", message)
 
 

@@ -29,14 +29,11 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer):
+def model(tokenizer, one_thread):
     """A small Llama after a few steps on short answers: it knows how to end, and little else."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     network = build_model(ModelSpec(32, 1, 2), len(tokenizer), 0)
     pairs = stories.mixture_texts(512, 0, {"terse": 1.0, "equations": 0.3}, 0.2, 1, 5)
     train_causal_lm(network, encode_examples(tokenizer, pairs), epochs=2, lr=1e-2, batch_size=32, seed=0)
-    torch.set_num_threads(threads)
     return network.eval()
 
 

@@ -107,7 +107,7 @@ def test_a_killed_run_ends_with_the_same_bytes(student, tmp_path):
     torn = tmp_path / "b.scratch" / "checkpoint-9"  # a kill while a checkpoint was being written: no state in it
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match="checkpoints of a run with other settings .lr 0.001 there, 0.01 asked for"):
+    with pytest.raises(ValueError, match="b.scratch was made with other settings .lr 0.001 there, 0.01 asked for"):
         fine_tune(student, ROWS, tmp_path / "b", **(options | {"lr": 1e-2}))
     about = fine_tune(student, ROWS, tmp_path / "b", **options)
     assert about["steps"] == 4

@@ -8,7 +8,6 @@ import shutil
 from importlib.util import find_spec
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -52,13 +51,9 @@ def out(tmp_path, one_thread):
 
 
 @pytest.fixture(scope="module")
-def whole(llama, tmp_path_factory):
+def whole(llama, tmp_path_factory, one_thread):
     """The bytes of a run that nothing disturbed."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    path = sample(llama, PROMPTS, out=tmp_path_factory.mktemp("whole") / "gen.jsonl", **SETTINGS)
-    torch.set_num_threads(threads)
-    return path.read_bytes()
+    return sample(llama, PROMPTS, out=tmp_path_factory.mktemp("whole") / "gen.jsonl", **SETTINGS).read_bytes()
 
 
 def rows(path):
@@ -129,35 +124,36 @@ def test_a_prompt_of_the_world_gets_what_sample_responses_gives_it(world_model, 
         assert all(row["answer"] is None for row in rows(path))
 
 
-@pytest.fixture
-def spied(monkeypatch):
-    """id -> (its prompt's tokens, the new tokens of its samples), of everything that is sampled."""
-    seen, usual = {}, decoding.TransformersEngine.tokens
+def watched(monkeypatch, dies_at=None):
+    """Every call of the engine as a list of (request, its samples' new tokens); it dies at its call `dies_at`."""
+    usual, calls = decoding.TransformersEngine.tokens, []
 
-    def tokens(self, requests, sampling):
-        found = usual(self, requests, sampling)
-        seen.update({r.id: (r.ids, samples) for r, samples in zip(requests, found, strict=True)})
-        return found
+    def tokens(self, requests, settings):
+        if len(calls) == dies_at:
+            raise KeyboardInterrupt
+        calls.append([*zip(requests, usual(self, requests, settings), strict=True)])
+        return [samples for _, samples in calls[-1]]
 
     monkeypatch.setattr(decoding.TransformersEngine, "tokens", tokens)
-    return seen
+    return calls
 
 
-def test_the_model_sees_the_prompt_of_its_style(llama, out, spied):
-    tokenizer = AutoTokenizer.from_pretrained(llama)
+def test_the_model_sees_the_prompt_of_its_style(llama, out, monkeypatch):
+    tokenizer, calls = AutoTokenizer.from_pretrained(llama), watched(monkeypatch)
     sample(llama, PROMPTS[:1], out=out, **SETTINGS)
-    assert spied["q0"][0] == chat_ids(tokenizer, QUESTIONS[0])
-    assert spied["q0"][0].count(tokenizer.bos_token_id) == 1
+    assert calls[0][0][0].ids == chat_ids(tokenizer, QUESTIONS[0])
+    assert calls[0][0][0].ids.count(tokenizer.bos_token_id) == 1
     policy = Policy(template="Q: {question} A:", bos=True)
     sample(llama, PROMPTS[:1], out=out.with_name("b.jsonl"), **SETTINGS | {"style": "student"}, policy=policy)
     text = tokenizer(f"Q: {QUESTIONS[0]} A:", add_special_tokens=False)["input_ids"]
-    assert spied["q0"][0] == [tokenizer.bos_token_id, *text]
+    assert calls[1][0][0].ids == [tokenizer.bos_token_id, *text]
 
 
-def test_an_end_of_turn_that_the_checkpoint_declares_ends_a_response(llama, tmp_path, one_thread, spied):
+def test_an_end_of_turn_that_the_checkpoint_declares_ends_a_response(llama, tmp_path, one_thread, monkeypatch):
     """Chat models end their turn with another token than EOS; it stands in generation_config.json."""
+    calls = watched(monkeypatch)
     free = rows(sample(llama, PROMPTS, out=tmp_path / "free.jsonl", **SETTINGS))
-    ids = {row["id"]: spied[row["id"]][1] for row in free}
+    ids = {request.id: samples for call in calls for request, samples in call}
     turn = ids["q0"][0][2]
     model = shutil.copytree(llama, tmp_path / "turn")
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, turn]}))
@@ -220,56 +216,36 @@ def test_other_seeds_and_samples_differ_and_fewer_samples_are_the_first_ones(lla
 # --- killed, resumed, repeated ------------------------------------------------------------------------------
 
 
-def killed_after(n_calls, monkeypatch):
-    """The engine dies at its call number n_calls."""
-    usual, calls = decoding.TransformersEngine.tokens, []
-
-    def tokens(self, requests, sampling):
-        calls.append([request.id for request in requests])
-        if len(calls) > n_calls:
-            raise KeyboardInterrupt
-        return usual(self, requests, sampling)
-
-    monkeypatch.setattr(decoding.TransformersEngine, "tokens", tokens)
-    return calls
+def killed(llama, out, monkeypatch, n_calls, **changes):
+    """What a run leaves whose engine died after `n_calls` calls: its .part."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        watched(patch, n_calls)
+        sample(llama, PROMPTS, out=out, **SETTINGS, **changes)
+    return out.with_name("gen.jsonl.part")
 
 
 @pytest.mark.parametrize("finished, torn", [(0, 0), (1, 0), (2, 5), (3, 1)])
 def test_killed_and_resumed_gives_the_same_file(llama, whole, out, monkeypatch, finished, torn):
     """Also when the last line was torn: it is sampled again."""
-    with monkeypatch.context() as patch:
-        killed_after(finished, patch)
-        with pytest.raises(KeyboardInterrupt):
-            sample(llama, PROMPTS, out=out, **SETTINGS, batch_size=3)
-    part = out.with_name("gen.jsonl.part")
+    part = killed(llama, out, monkeypatch, finished, batch_size=3)
     assert not out.exists() and len(part.read_bytes().splitlines()) == 1 + finished
     if torn:
         part.write_bytes(part.read_bytes()[:-torn])
-    again = killed_after(99, monkeypatch)
+    again = watched(monkeypatch)
     assert sample(llama, PROMPTS, out=out, **SETTINGS, batch_size=3).read_bytes() == whole
     assert sum(map(len, again)) == len(PROMPTS) - finished + bool(torn)  # and nothing else was sampled twice
     assert sorted(p.name for p in out.parent.iterdir() if p.name[0] != ".") == ["gen.jsonl"]
 
 
 def test_a_prompt_of_a_batch_that_was_half_written_is_not_written_twice(llama, whole, out, monkeypatch):
-    with monkeypatch.context() as patch:
-        killed_after(0, patch)
-        with pytest.raises(KeyboardInterrupt):
-            sample(llama, PROMPTS, out=out, **SETTINGS)
-    part = out.with_name("gen.jsonl.part")
+    part = killed(llama, out, monkeypatch, 0)
     last = whole.splitlines(keepends=True)[3]
     part.write_bytes(part.read_bytes() + last + last[:40])
     assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole
 
 
 def test_a_finished_file_is_not_sampled_again(llama, whole, out, monkeypatch):
-    sample(llama, PROMPTS, out=out, **SETTINGS)
-    monkeypatch.setattr(sampling, "TransformersEngine", None)  # would be called
-    assert sample(llama, PROMPTS, out=out, **SETTINGS).read_bytes() == whole
-
-
-def test_killed_between_the_last_two_steps(llama, whole, out, monkeypatch):
-    """The file has its name, the .part is still there: it is removed, nothing is sampled."""
+    """Also where the run was killed between its last two steps: the .part that is still there is removed."""
     sample(llama, PROMPTS, out=out, **SETTINGS)
     part = out.with_name("gen.jsonl.part")
     part.write_bytes(b"{}\n")
@@ -288,11 +264,7 @@ def test_killed_between_the_last_two_steps(llama, whole, out, monkeypatch):
     ],
 )
 def test_work_with_other_settings_is_refused(llama, out, monkeypatch, changed, message):
-    with monkeypatch.context() as patch:
-        killed_after(1, patch)
-        with pytest.raises(KeyboardInterrupt):
-            sample(llama, PROMPTS, out=out, **SETTINGS)
-    part = out.with_name("gen.jsonl.part")
+    part = killed(llama, out, monkeypatch, 1)
     before = part.read_bytes()
     with pytest.raises(ValueError, match=rf"gen.jsonl.part was made with other settings \(.*{message}"):
         sample(llama, PROMPTS, out=out, **SETTINGS | changed)

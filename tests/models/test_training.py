@@ -46,24 +46,29 @@ def train(model, examples, **changes):
     return train_causal_lm(model, examples, **({"epochs": 4, "lr": LR, "batch_size": 64, "seed": 0} | changes))
 
 
-def plain_loop(model, examples, n_steps, whole_sequence=False, clip=1.0):
-    """Full-batch training written out: one example at a time, float64 sum, one optimiser step a pass."""
-    n_warmup = math.ceil(0.05 * n_steps)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
-    norms = []
+def summed_loss(model, prompt, response, first):
+    """Over the tokens from number `first` on, of one example."""
+    ids = torch.tensor([prompt + response])
+    logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, first - 1 : -1]  # (targets, vocab)
+    return cross_entropy(logits, ids[0, first:], reduction="sum")
+
+
+def plain_loop(model, examples, n_steps, whole_sequence=False, clip=1.0, optimisers=None):
+    """Full-batch training written out: one example at a time, one step of each optimiser (its rate) a pass."""
+    usual = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    n_warmup, norms = math.ceil(0.05 * n_steps), []
+    firsts = [1 if whole_sequence else len(prompt) for prompt, _ in examples]  # the first token that is a target
+    n_tokens = sum(len(p) + len(r) - first for (p, r), first in zip(examples, firsts, strict=True))
     for step in range(n_steps):
         done = max(0, step - n_warmup) / max(1, n_steps - n_warmup)
         share = step / n_warmup if step < n_warmup else 0.5 * (1 + math.cos(math.pi * done))
-        optimiser.param_groups[0]["lr"] = LR * share
-        n_tokens = sum((len(p) + len(r) - 1) if whole_sequence else len(r) for p, r in examples)
-        optimiser.zero_grad()
-        for prompt, response in examples:
-            ids = torch.tensor([prompt + response])
-            first = 1 if whole_sequence else len(prompt)  # the first token that is a target
-            logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, first - 1 : -1]  # (targets, vocab)
-            (cross_entropy(logits, ids[0, first:], reduction="sum") / n_tokens).backward()
+        model.zero_grad()
+        for (prompt, response), first in zip(examples, firsts, strict=True):
+            (summed_loss(model, prompt, response, first) / n_tokens).backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item())
-        optimiser.step()
+        for optimiser, rate in (optimisers or {usual: LR}).items():
+            optimiser.param_groups[0]["lr"] = rate * share
+            optimiser.step()
     return norms
 
 
@@ -116,23 +121,8 @@ def test_muon_takes_the_matrices_between_embedding_and_head(tokenizer, examples)
     matrices = [p for name, p in plain.named_parameters() if p.ndim == 2 and "embed" not in name]
     assert len(matrices) == 7  # q, k, v, o and three of the MLP; the head is the embedding
     others = [p for name, p in plain.named_parameters() if p.ndim == 1 or "embed" in name]
-    parts = (
-        torch.optim.Muon(matrices, lr=2e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=LR, weight_decay=0.0),
-    )
-    rates = (2e-2, LR)
-    for step in range(6):
-        share = step if step < 1 else 0.5 * (1 + math.cos(math.pi * (step - 1) / 5))  # one step of warm-up
-        n_tokens = sum(len(r) for _, r in examples)
-        plain.zero_grad()
-        for prompt, response in examples:
-            ids = torch.tensor([prompt + response])
-            logits = plain(ids).logits[0, len(prompt) - 1 : -1]
-            (cross_entropy(logits, ids[0, len(prompt) :], reduction="sum") / n_tokens).backward()
-        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
-        for part, rate in zip(parts, rates, strict=True):
-            part.param_groups[0]["lr"] = rate * share
-            part.step()
+    muon = torch.optim.Muon(matrices, lr=2e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    plain_loop(plain, examples, 6, optimisers={muon: 2e-2, torch.optim.AdamW(others, lr=LR, weight_decay=0.0): LR})
     moved = distance(plain, start)
     assert moved > LR
     assert distance(ours, plain) < 0.05 * moved  # Muon rounds to bfloat16 on its way
@@ -160,15 +150,10 @@ def test_a_head_of_its_own_is_no_hidden_matrix():
 
 def test_the_logged_loss_is_the_mean_over_supervised_tokens(tokenizer, examples):
     model = network(tokenizer)
-    total, n_tokens = 0.0, 0
     with torch.no_grad():
-        for prompt, response in examples:
-            ids = torch.tensor([prompt + response])
-            logits = model(ids).logits[0, len(prompt) - 1 : -1]
-            total += cross_entropy(logits, ids[0, len(prompt) :], reduction="sum").item()
-            n_tokens += len(response)
+        total = sum(summed_loss(model, prompt, response, len(prompt)).item() for prompt, response in examples)
     log = train(model, examples, epochs=1)
-    assert log[-1]["train_loss"] == pytest.approx(total / n_tokens, rel=1e-5)
+    assert log[-1]["train_loss"] == pytest.approx(total / sum(len(r) for _, r in examples), rel=1e-5)
 
 
 def test_collate_masks_prompts_and_padding():

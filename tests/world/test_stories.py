@@ -100,51 +100,40 @@ def test_bad_draws_are_refused():
 
 # --- manners ------------------------------------------------------------------------------------------------
 
-_OP = r"(\d+) ([+-]) (\d)"
+# Value before the step, its sign and size, value after it; a check is the exact inverse of its step.
+STEP = {
+    "equations": r"\b(?P<a>\d+) (?P<sign>[+-]) (?P<s>\d) = (?P<b>\d+)",
+    "check": r"\b(?P<a>\d+) (?P<sign>[+-]) (?P<s>\d) = (?P<b>\d+) "
+    r"(?:since|as|because) (?P=b) (?!(?P=sign))[+-] (?P=s) = (?P=a)\b",
+    "reversed": r"\b(?P<b>\d+) = (?P<a>\d+) (?P<sign>[+-]) (?P<s>\d)",
+    "polish": r"\( (?P<sign>[+-]) (?P<a>\d+) (?P<s>\d) \) (?P<b>\d+)",
+    "table": r"\| (?P<a>\d+) \| (?P<sign>[+-]) (?P<s>\d) \| (?P<b>\d+) \|",
+    "algebra": r"(?P<x>[xyzn]) = (?P=x) (?P<sign>[+-]) (?P<s>\d) = (?P<b>\d+)",
+    "narration": r"NAME (?P<verb>\w+) (?P<s>\d) , (?:that leaves|this makes|and we have) (?P<b>\d+)",
+}
+STEP |= {"gains_first": STEP["equations"], "digressing": STEP["narration"]}
 
 
 def claims(text: str, manner: str, problem: world.Problem) -> list[tuple[int, int, int]]:
     """(value before, signed step, value after) for every step a solution claims, read off its words alone."""
     body = text.rsplit(" ", 1)[0]
-    signed = lambda a, sign, s, b: (int(a), int(sign + s), int(b))  # noqa: E731
-    if manner in ("equations", "gains_first"):
-        return [signed(*found) for found in re.findall(rf"\b{_OP} = (\d+)", body)]
-    if manner == "check":
-        found = re.findall(rf"\b{_OP} = (\d+) (?:since|as|because) (\d+) ([+-]) (\d) = (\d+)", body)
-        for a, sign, s, b, b_again, sign_back, s_back, a_again in found:  # the check is the exact inverse of its step
-            assert (a, s, b) == (a_again, s_back, b_again) and {sign, sign_back} == {"+", "-"}
-        return [signed(*f[:4]) for f in found]
-    if manner == "reversed":
-        return [signed(a, sign, s, b) for b, a, sign, s in re.findall(rf"\b(\d+) = {_OP}", body)]
-    if manner == "polish":
-        return [signed(a, sign, s, b) for sign, a, s, b in re.findall(r"\( ([+-]) (\d+) (\d) \) (\d+)", body)]
-    if manner == "table":
-        return [signed(*found) for found in re.findall(r"\| (\d+) \| ([+-]) (\d) \| (\d+) \|", body)]
-    if manner == "algebra":
-        value, found = int(re.search(r"[xyzn] = (\d+)", body)[1]), []
-        for _, sign, s, b in re.findall(r"([xyzn]) = \1 ([+-]) (\d) = (\d+)", body):
-            found.append(signed(value, sign, s, b))
-            value = int(b)
-        return found
-    if manner in ("narration", "digressing"):
-        value, found = int(re.search(r"(?:are|with) (\d+) ", body)[1]), []
-        for verb, s, b in re.findall(
-            rf"{problem.name} (\w+) (\d) , (?:that leaves|this makes|and we have) (\d+)", body
-        ):
-            found.append((value, int(s) if verb in world.GAINS else -int(s), int(b)))
-            value = int(b)
-        return found
+    numbers = [int(number) for number in re.findall(r"\d+", body)]
     if manner == "terse":
-        values = [int(v) for v in re.findall(r"\d+", body)]
-        return [(a, b - a, b) for a, b in zip(values, values[1:], strict=False)]
-    assert manner == "counting"
-    found = []
-    for run in re.findall(r"(\d+ : [\d ]+)", body):
-        a, *counted = map(int, re.findall(r"\d+", run))
-        steps = {y - x for x, y in zip([a, *counted], counted, strict=False)}
-        assert len(steps) == 1 and abs(steps.pop()) == 1  # by ones, in one direction
-        found.append((a, counted[-1] - a, counted[-1]))
-    return found
+        return [(a, b - a, b) for a, b in zip(numbers, numbers[1:], strict=False)]
+    value, steps = numbers[0], []
+    if manner == "counting":
+        for run in re.findall(r"\d+ : [\d ]+", body):
+            a, *counted = map(int, re.findall(r"\d+", run))
+            by = {y - x for x, y in zip([a, *counted], counted, strict=False)}
+            assert len(by) == 1 and abs(by.pop()) == 1  # by ones, in one direction
+            steps.append((a, counted[-1] - a, counted[-1]))
+        return steps
+    for step in re.finditer(STEP[manner].replace("NAME", problem.name), body):
+        found = step.groupdict()
+        sign = found.get("sign") or ("+" if found["verb"] in world.GAINS else "-")
+        before, value = int(found.get("a") or value), int(found["b"])
+        steps.append((before, int(sign + found["s"]), value))
+    return steps
 
 
 @pytest.mark.parametrize("manner", world.MANNERS)
