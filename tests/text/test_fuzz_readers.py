@@ -5,10 +5,13 @@ because random bytes rarely get past the first check.
 """
 
 import ast
+import io
 import json
 import os
+from unittest import mock
 
 import numpy as np
+import pandas as pd
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -100,38 +103,31 @@ def read_or_refused(path):
         assert rows is None or len({row["id"] for row in rows}) == len(rows) > 0
 
 
-@drawn(400)
+def parquet(rows) -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(file)
+    return file.getvalue()
+
+
+@drawn(480)
 @given(
-    content=st.binary(max_size=60)
-    | st.text(alphabet='{}[]",:\\ue \r\n"question"0', max_size=40).map(str.encode)
-    | damaged(jsonl(GOOD))
-    | damaged(json.dumps(GOOD, indent=0).encode())
-    | st.lists(ROWS | VALUES | st.just(GOOD[0]), max_size=4).map(jsonl)
-    | st.lists(ROWS | VALUES | st.just(GOOD[0]), max_size=4).map(lambda rows: json.dumps(rows).encode()),
-    suffix=st.sampled_from([".jsonl", ".json"]),
+    file=st.tuples(
+        st.binary(max_size=60)
+        | st.text(alphabet='{}[]",:\\ue \r\n"question"0', max_size=40).map(str.encode)
+        | damaged(jsonl(GOOD))
+        | damaged(json.dumps(GOOD, indent=0).encode())
+        | st.lists(ROWS | VALUES | st.just(GOOD[0]), max_size=4).map(jsonl)
+        | st.lists(ROWS | VALUES | st.just(GOOD[0]), max_size=4).map(lambda rows: json.dumps(rows).encode()),
+        st.sampled_from([".jsonl", ".json"]),
+    )
+    | st.tuples(damaged(parquet(GOOD)) | st.binary(max_size=60), st.just(".parquet"))
 )
-def test_prompts_and_generations(content, suffix, tmp_path):
+@example(file=(parquet(GOOD), ".parquet"))
+def test_prompts_and_generations(file, tmp_path):
+    content, suffix = file
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     read_or_refused(path)
-
-
-def test_parquet(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = tmp_path / "x.parquet"
-    pq.write_table(pa.Table.from_pylist(GOOD), path)
-    whole = path.read_bytes()
-    assert len(read_generations(path).prompts) == 3
-
-    @drawn(80)
-    @given(damaged(whole) | st.binary(max_size=60))
-    def check(content):
-        path.write_bytes(content)
-        read_or_refused(path)
-
-    check()
 
 
 def features_file(folder):
@@ -284,12 +280,6 @@ def test_sampling_settings(numbers, dtype, backend, prompts):
     | st.sampled_from(["٣", "²", "1" * 5000, " 2 ", "-1", "1e3"])
 )
 def test_the_number_of_workers(text):
-    before = os.environ.get("GRACELIB_WORKERS")
-    os.environ["GRACELIB_WORKERS"] = text
-    try:
+    with mock.patch.dict(os.environ, {"GRACELIB_WORKERS": text}):
         found = refused_or(n_workers)
-        assert found is None or found >= 1
-    finally:
-        os.environ.pop("GRACELIB_WORKERS")
-        if before is not None:
-            os.environ["GRACELIB_WORKERS"] = before
+    assert found is None or found >= 1

@@ -64,18 +64,15 @@ def forms(folder, rows):
 
 
 @pytest.mark.parametrize("form", range(5))
-def test_gsm8k_is_the_same_in_every_form(tmp_path, form):
-    source = forms(tmp_path, GSM8K)[form]
+def test_a_task_is_the_same_in_every_form(tmp_path, form):
+    (tmp_path / "gsm8k").mkdir(), (tmp_path / "math").mkdir()
+    source = forms(tmp_path / "gsm8k", GSM8K)[form]
     expected = [
         {"id": question_id(row["question"]), "question": row["question"], "answer": f"{2 * k:,}"}
         for k, row in enumerate(GSM8K, 490)
     ]
     assert load_problems("gsm8k", source) == load_problems("gsm8k", str(source)) == expected
-
-
-@pytest.mark.parametrize("form", range(5))
-def test_math_is_the_same_in_every_form(tmp_path, form):
-    found = load_problems("math", forms(tmp_path, MATH)[form])
+    found = load_problems("math", forms(tmp_path / "math", MATH)[form])
     assert [row["answer"] for row in found] == [rf"\frac{{{k}}}{{2}}" for k in range(1, 20)]
     assert [row["question"] for row in found] == [row["problem"] for row in MATH]
 
@@ -220,20 +217,25 @@ def test_a_row_that_does_not_fit_is_named(tmp_path, text, message):
             load_problems("gsm8k", source)
 
 
-def test_a_source_that_is_not_there_or_holds_no_split_is_named(tmp_path):
-    for missing in (tmp_path / "no.jsonl", "data/no.jsonl", "./owner/name", tmp_path / "folder"):
-        with pytest.raises(ValueError, match="no such file or folder, and not the id of a data set"):
-            load_problems("gsm8k", missing)
-    with pytest.raises(ValueError, match=r"no file of split 'test' \(no .jsonl/.json/.parquet file in it\)"):
-        load_problems("gsm8k", tmp_path)
-    write(tmp_path / "train.jsonl", GSM8K)
-    with pytest.raises(
-        ValueError, match=r"no file of split 'test' \(train.jsonl\); name it test.jsonl or pass the file"
-    ):
-        load_problems("gsm8k", tmp_path)
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"a.txt: .*must be one of .jsonl"):
-        load_problems("gsm8k", tmp_path / "a.txt")
+ABSENT = "no such file or folder, and not the id of a data set"
+
+
+@pytest.mark.parametrize(
+    ("there", "source", "message"),
+    [
+        ("train.jsonl", "{}/no.jsonl", ABSENT),
+        ("train.jsonl", "data/no.jsonl", ABSENT),
+        ("train.jsonl", "./owner/name", ABSENT),
+        ("train.jsonl", "{}/folder", ABSENT),
+        ("a.txt", "{}", r"no file of split 'test' \(no .jsonl/.json/.parquet file in it\)"),
+        ("train.jsonl", "{}", r"no file of split 'test' \(train.jsonl\); name it test.jsonl or pass the file"),
+        ("a.txt", "{}/a.txt", r"a.txt: .*must be one of .jsonl"),
+    ],
+)
+def test_a_source_that_is_not_there_or_holds_no_split_is_named(tmp_path, there, source, message):
+    write(tmp_path / there, GSM8K)
+    with pytest.raises(ValueError, match=message):
+        load_problems("gsm8k", source.format(tmp_path))
 
 
 @pytest.mark.parametrize(

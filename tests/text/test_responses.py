@@ -100,34 +100,41 @@ def test_responses_are_cut_to_the_first_n_and_m(tmp_path):
     assert [(row["id"], row["responses"]) for row in cut] == [(0, ["0 0"]), (1, ["1 0"])]
 
 
-def test_bad_responses_are_refused(tmp_path):
-    row = {"id": "p1", "question": "q ?", "responses": ["a", "b"]}
-    path = write(tmp_path / "r.jsonl", row)
-    with pytest.raises(ValueError, match=r"r\.jsonl: 1 prompts, but n_prompts=5 were asked for"):
-        read_responses(path, n_prompts=5)
-    with pytest.raises(ValueError, match=r"r\.jsonl, line 1: prompt 'p1' has 2 responses, m=3 were asked for"):
-        read_responses(path, m=3)
-    with pytest.raises(ValueError, match=r"r\.jsonl, line 1: field 'responses' is missing"):
-        read_responses(write(tmp_path / "r.jsonl", GOOD))
-    for responses in ("one text", ["a", 5], None, {"0": "a"}):
-        with pytest.raises(ValueError, match=r"prompt 'p1': respons.* must be (a list of texts, not|text, it is 5)"):
-            read_responses(write(tmp_path / "r.jsonl", {**row, "responses": responses}), m=1)
+TWO = {"id": "p1", "question": "q ?", "responses": ["a", "b"]}
 
 
-def test_an_empty_response_is_refused_unless_allowed(tmp_path):
+@pytest.mark.parametrize(
+    "row, asked, message",
+    [
+        (TWO, {"n_prompts": 5}, r": 1 prompts, but n_prompts=5 were asked for"),
+        (TWO, {"m": 3}, r", line 1: prompt 'p1' has 2 responses, m=3 were asked for"),
+        (GOOD, {}, r", line 1: field 'responses' is missing"),
+        (
+            TWO | {"responses": "one text"},
+            {},
+            r", line 1: prompt 'p1': responses must be a list of texts, not 'one text'",
+        ),
+        (TWO | {"responses": None}, {}, r", line 1: prompt 'p1': responses must be a list of texts, not None"),
+        (
+            TWO | {"responses": {"0": "a"}},
+            {},
+            r", line 1: prompt 'p1': responses must be a list of texts, not an object",
+        ),
+        (TWO | {"responses": ["a", 5]}, {"m": 1}, r", line 1: prompt 'p1': response 2 of 2 must be text, it is 5"),
+        (TWO | {"responses": ["a", " "]}, {}, r", line 1: prompt 'p1': response 2 of 2 is empty; drop it or sample it"),
+    ],
+)
+def test_bad_responses_are_refused(tmp_path, row, asked, message):
+    with pytest.raises(ValueError, match=r"r\.jsonl" + message):
+        read_responses(write(tmp_path / "r.jsonl", row), **asked)
+
+
+def test_an_empty_response_passes_where_it_is_allowed_or_not_used(tmp_path):
     """A user's empty response is a mistake; a teacher's that ended at once is a response of one token."""
-    path = write(tmp_path / "r.jsonl", {"id": "p1", "question": "q ?", "responses": ["a", " "]})
-    with pytest.raises(ValueError, match=r"prompt 'p1': response 2 of 2 is empty; drop it or sample it again"):
-        read_responses(path)
+    path = write(tmp_path / "r.jsonl", TWO | {"responses": ["a", " "]})
     assert read_responses(path, m=1)[0]["responses"] == ["a"]  # the empty one is not among the first m
     assert read_responses(path, allow_empty=True)[0]["responses"] == ["a", " "]
-
-
-def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path):
-    path = tmp_path / "latin.jsonl"
-    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "caf\xe9 ?"}\n')
-    with pytest.raises(ValueError, match=r"latin\.jsonl, line 2: not UTF-8"):
-        read_jsonl(path)
+    assert read_generations(path, allow_empty=True).prompts[0].responses == ("a", " ")
 
 
 # --- the corpus of bad inputs -------------------------------------------------------------------------------
@@ -155,21 +162,25 @@ def test_the_corpus_covers_what_the_reader_refuses():
     assert len(list(BAD.iterdir())) >= 60
 
 
-def test_paths_that_are_no_generations(tmp_path):
-    for read in (expand, read_generations, read_teachers):
-        for name in ("gone.jsonl", "x" * 5000 + "gone.jsonl"):
-            with pytest.raises(FileNotFoundError, match=r"gone\.jsonl: no such file.*; check the spelling"):
-                read(tmp_path / name)
-    with pytest.raises(ValueError, match=r"is a folder; name a file in it"):
-        read_generations(tmp_path)
-    with pytest.raises(ValueError, match=r"no \.jsonl, \.json or \.parquet file in this folder"):
-        expand([tmp_path])
+@pytest.mark.parametrize("read", [expand, read_generations, read_teachers])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("gone.jsonl", r"gone\.jsonl: no such file; check the spelling"),
+        ("x" * 5000 + "gone.jsonl", r"gone\.jsonl: no such file; check the spelling"),
+        ("gen.txt", r"gen\.txt: suffix '\.txt'; it must be one of \.jsonl, \.json, "),
+        ("", r"(is a folder; name a file in it|no \.jsonl, \.json or \.parquet file in this folder)"),
+    ],
+)
+def test_paths_that_are_no_generations(tmp_path, read, name, message):
+    (tmp_path / "gen.txt").write_text("hello")
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        read(tmp_path / name)
+
+
+def test_no_path_at_all():
     with pytest.raises(ValueError, match="no file with generations was given; name one file a teacher"):
         expand([])
-    text = tmp_path / "gen.txt"
-    text.write_text("hello")
-    with pytest.raises(ValueError, match=r"gen\.txt: suffix '\.txt'; it must be one of \.jsonl, \.json, "):
-        expand([text])
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -183,21 +194,19 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         read_generations(path)
 
 
-def test_nesting_without_end_is_refused(tmp_path):
-    for name in ("gen.jsonl", "gen.json"):
-        path = tmp_path / name
-        path.write_text("[" * 200_000)
-        with pytest.raises(ValueError, match=rf"{name}, line 1.*: not valid JSON"):
-            read_generations(path)
-
-
-def test_a_message_quotes_no_page(tmp_path):
-    """A value or a set of names without end is cut."""
-    with pytest.raises(ValueError, match="it is 'xxx") as caught:
-        read_generations(write(tmp_path / "gen.jsonl", {**ROW, "responses": "x" * 100_000}))
-    assert len(str(caught.value)) < 400 + len(str(tmp_path))
-    with pytest.raises(ValueError, match="no question field") as caught:
-        read_generations(write(tmp_path / "gen.jsonl", {f"k{i}": i for i in range(10_000)}))
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("gen.jsonl", "[" * 200_000, r"gen\.jsonl, line 1: not valid JSON for this reader: nested too deeply"),
+        ("gen.json", "[" * 200_000, r"gen\.json, line 1 \(item 1\): not valid JSON for this reader: nested too deeply"),
+        ("gen.jsonl", json.dumps({**ROW, "responses": "x" * 100_000}), r"gen\.jsonl, line 1: .* it is 'xxx"),
+        ("gen.jsonl", json.dumps({f"k{i}": i for i in range(10_000)}), r"gen\.jsonl, line 1: no question field"),
+    ],
+)
+def test_what_has_no_end_is_refused_in_a_short_message(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_generations(tmp_path / name)
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
@@ -258,30 +267,19 @@ def test_bytes_around_the_rows_do_not_matter(tmp_path):
     ]
 
 
-def test_lines_of_any_length(tmp_path):
-    row = {**ROW, "responses": ["x" * 5_000_000], "logits": [0.5] * 100_000}
-    assert read_generations(write(tmp_path / "gen.jsonl", row)).prompts[0].responses == ("x" * 5_000_000,)
-
-
-def test_missing_values_of_tables(tmp_path):
+@pytest.mark.parametrize(
+    "row, id, answer",
+    [
+        ({**ROW, "id": None, "answer": math.nan, "response": None}, question_id(ROW["question"]), None),
+        ({**ROW, "id": 3.0, "answer": 5.0}, "3", "5"),
+        ({**ROW, "prompt": ROW["question"], "logits": [0.5] * 100_000}, "a", "2"),
+    ],
+)
+def test_gaps_of_tables_two_fields_that_agree_and_long_lines(tmp_path, row, id, answer):
     """Null and NaN are what a table makes of a gap; 3.0 of a 3 beside one."""
-    rows = [{**ROW, "id": None, "answer": math.nan, "response": None}, {**OTHER, "id": 3.0, "answer": 5.0}]
-    assert told(read_generations(write(tmp_path / "gen.jsonl", *rows))) == [
-        (question_id(ROW["question"]), ROW["question"], None, tuple(ROW["responses"])),
-        ("3", OTHER["question"], "5", tuple(OTHER["responses"])),
-    ]
-
-
-def test_two_fields_that_agree_are_no_doubt(tmp_path):
-    path = write(tmp_path / "gen.jsonl", {**ROW, "prompt": ROW["question"]})
-    assert told(read_generations(path)) == told(read_generations(write(tmp_path / "plain.jsonl", ROW)))
-
-
-def test_an_empty_response_only_where_it_is_allowed(tmp_path):
-    path = write(tmp_path / "gen.jsonl", {**ROW, "responses": ["", "b"]})
-    with pytest.raises(ValueError, match=r"gen\.jsonl, line 1: response 1 of 2 is empty; drop it or sample it again"):
-        read_generations(path)
-    assert read_generations(path, allow_empty=True).prompts[0].responses == ("", "b")
+    row = {**row, "responses": ["x" * 5_000_000]}
+    found = told(read_generations(write(tmp_path / "gen.jsonl", row)))
+    assert found == [(id, ROW["question"], answer, ("x" * 5_000_000,))]
 
 
 def test_both_readers_of_this_package_agree():

@@ -1,6 +1,5 @@
-"""Files that others wrote either become exactly the prompts they hold, or one ValueError with file, line and remedy:
-whatever the bytes, never another exception and never a guess. And the prompts that teachers are compared on hang on ids
-and seed alone, because a ranking that changes with the order of its files is none.
+"""The prompts that teachers are compared on hang on ids and seed alone, because a ranking that changes with the order of
+its files is none; and what is given twice, or in no file together, is refused with both names.
 """
 
 import json
@@ -23,10 +22,7 @@ from gracelib.text.selection import (
     teacher_names,
 )
 
-BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
-EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 + 1 = 2.", "Two."]}
-OTHER = {"id": "b", "question": "What is 2 + 3?", "answer": "5", "responses": ["2 + 3 = 5.", "Five."]}
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -34,15 +30,6 @@ def jsonl(path, *rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def told(generations):
-    """What a file says, without the places."""
-    return [(p.id, p.question, p.answer, p.responses) for p in generations.prompts]
-
-
-def words(text):
-    return " ".join(re.sub(r"[^a-z0-9 ]", "", text.lower()).split())
 
 
 # --- which files --------------------------------------------------------------------------------------------
@@ -198,15 +185,21 @@ def test_too_few_responses_name_prompt_and_file():
     assert select_common([teacher("a", QUESTIONS[:3], m=4), short], 3, 4, 0).n_common == 3
 
 
-@pytest.mark.parametrize("what, value", [("n", 0), ("n", 2.0), ("n", True), ("m", 0), ("m", "4"), ("seed", -1)])
-def test_numbers_out_of_range(what, value):
-    with pytest.raises(ValueError, match=rf"^{what}={re.escape(repr(value))}: expected a whole number >= "):
-        select_common([teacher("a", QUESTIONS)], **{"n": 1, "m": 1, "seed": 0, what: value})
-
-
-def test_no_teacher():
-    with pytest.raises(ValueError, match="no teacher to compare; read at least one file"):
-        select_common([], 1, 1, 0)
+@pytest.mark.parametrize(
+    "n_teachers, what, value, message",
+    [
+        (1, "n", 0, "n=0: expected a whole number >= 1"),
+        (1, "n", 2.0, "n=2.0: expected a whole number >= 1"),
+        (1, "n", True, "n=True: expected a whole number >= 1"),
+        (1, "m", 0, "m=0: expected a whole number >= 1"),
+        (1, "m", "4", "m='4': expected a whole number >= 1"),
+        (1, "seed", -1, "seed=-1: expected a whole number >= 0"),
+        (0, "n", 1, "no teacher to compare; read at least one file"),
+    ],
+)
+def test_numbers_out_of_range_and_no_teacher(n_teachers, what, value, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        select_common([teacher("a", QUESTIONS)] * n_teachers, **{"n": 1, "m": 1, "seed": 0, what: value})
 
 
 def test_no_common_prompts_says_who_and_what():
