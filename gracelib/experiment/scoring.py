@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gracelib.evidence.ranks import DegenerateError, spearman
-from gracelib.experiment.plan import KEY, Plan, compared_at
+from gracelib.experiment.plan import Plan, compared_at
 from gracelib.jobs.store import Job, Stage
 
 ROWS = "rows.json"
@@ -274,27 +273,6 @@ def estimator_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
 
 
 # --- read off them ------------------------------------------------------------------------------------------
-
-
-def estimator_agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """What each estimator costs and keeps, a row each in the order of ESTIMATORS, from the table `estimators`.
-
-    Columns: parameters, seconds and peak_mib (medians over cells), times_exact (of seconds), agreement (Spearman rank
-    correlation of GRACE with the exact estimator's over the teachers), cells, volatile. NaN where fewer than three
-    cells, or equal scores, leave no ranks.
-    """
-    wide = table.pivot(index=KEY, columns="estimator", values="grace")
-    of_each = table.groupby("estimator")
-    made = of_each[["parameters"]].first().join(of_each[["seconds", "peak_mib"]].median()).reindex(list(ESTIMATORS))
-    made.insert(2, "times_exact", made["seconds"] / made["seconds"]["exact"])
-    return made.assign(agreement=[_agreement(wide, name) for name in made.index], cells=of_each.size(), volatile=True)
-
-
-def _agreement(wide: pd.DataFrame, name: str) -> float:
-    try:
-        return -spearman(wide[name], wide["exact"], "lower")  # "lower" turns the sign round
-    except DegenerateError:
-        return float("nan")
 
 
 def length_bins(length: np.ndarray, norm: np.ndarray) -> pd.DataFrame:

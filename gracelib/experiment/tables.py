@@ -118,8 +118,8 @@ def _examples(plans: list[Plan]) -> Jobs:
 
 def _example_rows(scale: Scale, key: tuple, responses: Job) -> list[dict]:
     row = read_jsonl(responses.folder(paths.runs()) / "responses.jsonl")[0]
-    shown = {"question": row["question"], "answer": row["answer"]}
-    return [shown | {"response": row["responses"][0], "correct": row["correct"][0]}]
+    first = {"response": row["responses"][0], "correct": row["correct"][0]}
+    return [{"question": row["question"], "answer": row["answer"], **first}]
 
 
 # --- features and scores ------------------------------------------------------------------------------------
@@ -251,9 +251,19 @@ def _neighbour_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
     for rank, ((better, a, moved_a), (worse, b, moved_b)) in enumerate(pairwise(found), 1):
         pair = grace_difference(b, a, influence=(moved_b, moved_a))
         d = pair.difference
-        about = {"rank": rank, "better": better, "worse": worse, "ratio": b.total / a.total}
-        about |= {"difference": d.value, "low": d.low, "high": d.high}
-        rows.append(about | {"p_better": 1 - pair.p_a_lower, "apart": bool(d.low > 0)})
+        rows.append(
+            {
+                "rank": rank,
+                "better": better,
+                "worse": worse,
+                "ratio": b.total / a.total,
+                "difference": d.value,
+                "low": d.low,
+                "high": d.high,
+                "p_better": 1 - pair.p_a_lower,
+                "apart": bool(d.low > 0),
+            }
+        )
     return rows
 
 
@@ -321,10 +331,16 @@ def _filtered_rows(scale: Scale, key: tuple, taught: Job, *student: Job) -> list
 
 def _training_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
     test, train = (accuracy_of(job, paths.runs()) for job in jobs)
-    row = {"usual": key[-1] == {"epochs": scale.epochs, "generations": scale.M}[key[-2]]}
-    row |= {"test": test["average"], "test_se": test["average_se"]}
-    row |= {"train": train["average"], "train_se": train["average_se"]}
-    return [row | {"test_greedy": test["greedy"], "train_greedy": train["greedy"]}]
+    row = {
+        "usual": key[-1] == {"epochs": scale.epochs, "generations": scale.M}[key[-2]],
+        "test": test["average"],
+        "test_se": test["average_se"],
+        "train": train["average"],
+        "train_se": train["average_se"],
+        "test_greedy": test["greedy"],
+        "train_greedy": train["greedy"],
+    }
+    return [row]
 
 
 def _absurd_scores(plans: list[Plan]) -> Jobs:
@@ -414,7 +430,6 @@ TABLES = {
         "figures", extras.protocol_jobs, _protocol_rows, ("student", "teacher", "temperature", "setting")
     ),
 }
-#: The tables of every scale: what a scale of `TABLES_ONLY` has, and what must be there before anything is drawn.
 #: Columns that everything drawn from a table needs, by its name; all but _WORDS must be numbers in every row.
 NEEDED = {
     "teachers": ("task", "teacher", "manner", "width", "temperature", "accuracy"),
