@@ -29,6 +29,7 @@ from random import Random
 
 from gracelib.experiment import stages
 from gracelib.experiment.plan import Plan, compared_at
+from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
 from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.scale import Scale
@@ -221,13 +222,13 @@ def filtered_students(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
     return found
 
 
-def possible_students(plans: list[Plan], root: Path) -> dict[tuple, tuple[Job, ...]]:
-    """Of each cell whose filters are finished in `root`: its filter, then as many of `filtered_students` as can be.
+def possible_students(plans: list[Plan]) -> dict[tuple, tuple[Job, ...]]:
+    """Of each cell whose filters are finished: its filter, then as many of `filtered_students` as can be.
 
     No student where the filter left nothing to teach it with, no features where it left fewer prompts than there are
     folds.
     """
-    found = {}
+    root, found = paths.runs(), {}
     for key, (accuracy, features) in filtered_students(plans).items():
         taught, read = accuracy.inputs["model"].inputs["responses"], features.inputs["responses"]
         if not taught.fault(root) and not read.fault(root):

@@ -129,7 +129,7 @@ def _models(config: Scale) -> None:
 
 
 def _filtered_students(config: Scale) -> list[Job]:
-    return [job for own in extras.possible_students(plans_of(config), paths.runs()).values() for job in own]
+    return [job for own in extras.possible_students(plans_of(config)).values() for job in own]
 
 
 def recompute(scale: str, only: Sequence[str] = ()) -> float:

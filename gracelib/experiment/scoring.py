@@ -15,13 +15,24 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from gracelib.checks import check_prompt_ids
+from gracelib.cmi import cmi_bound
 from gracelib.experiment.plan import Plan, compared_at
+from gracelib.features.files import load_features
+from gracelib.grid import score_grid
+from gracelib.intervals import grace_influence
 from gracelib.jobs.store import Job, Stage
+from gracelib.models.prompting import encode_examples
+from gracelib.scale import Scale
+from gracelib.scores import grace, recalibrate
+from gracelib.text.responses import read_responses
+from gracelib.variants import few_prompts, variant_values
 
 ROWS = "rows.json"
 BINS_AN_OCTAVE = 4  #: bin k holds the lengths in [2^(k/4), 2^((k+1)/4)): 19% wide, whatever the scale
@@ -46,8 +57,6 @@ def _write(out: Path, rows: list[dict]) -> None:
 
 def _features(inputs: dict[str, Path], params: dict) -> dict:
     """The features at the m and d that the parameters name; as many as are kept where they name none."""
-    from gracelib.features.files import load_features
-
     return load_features(inputs["features"], params.get("m"), params.get("d"))
 
 
@@ -59,34 +68,24 @@ def _settings(params: dict) -> dict:
 
 
 def run_variants(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.variants import variant_values
-
     _write(out, [variant_values(_features(inputs, params), params["n_folds"], params["nu"])])
 
 
 def run_few_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.variants import few_prompts
-
     _write(out, [few_prompts(_features(inputs, params), params["n_kept"])])
 
 
 def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.intervals import grace_influence
-    from gracelib.scores import grace, recalibrate
-
     f = _features(inputs, params)
     h = recalibrate(f["g"], f["length"])
     result = grace(h, f["prompt_id"], **_settings(params))
     moved = grace_influence(h, f["prompt_id"], **_settings(params))
-    columns = (result.prompt_ids.tolist(), result.per_prompt.tolist(), result.count.tolist(), moved.tolist())
-    names = ("prompt", "contribution", "count", "influence")
-    shared = {"nu_share": result.nu_share}
-    _write(out, [dict(zip(names, row, strict=True)) | shared for row in zip(*columns, strict=True)])
+    columns = {"prompt": result.prompt_ids, "contribution": result.per_prompt, "count": result.count}
+    rows = pd.DataFrame(columns).assign(influence=moved, nu_share=result.nu_share)
+    _write(out, rows.to_dict("records"))
 
 
 def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.grid import score_grid
-
     features, rows = _features(inputs, {}), {}
     for block in params["blocks"]:  # blocks overlap (each goes through the default setting): one row a setting
         for row in score_grid(features, **block):
@@ -95,10 +94,6 @@ def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.checks import check_prompt_ids
-    from gracelib.cmi import cmi_bound
-    from gracelib.scores import recalibrate
-
     f, rows = _features(inputs, params), []
     prompt_ids, code = check_prompt_ids(f["prompt_id"], len(f["g"]))
     taken_as = np.argsort(np.random.default_rng(0).permutation(len(prompt_ids)))[code]  # nested subsets, as in the grid
@@ -114,8 +109,6 @@ def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Seconds of GRACE on one cell's features: from `g` as it was loaded to the score, the median of three."""
-    from gracelib.scores import grace, recalibrate
-
     f, seconds = _features(inputs, params), []
     for _ in range(_TIMES):
         started = time.perf_counter()
@@ -131,9 +124,6 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.features.estimators import estimator, n_parameters
     from gracelib.features.gradients import response_features
     from gracelib.features.memory import peak_memory, reset_peak
-    from gracelib.models.prompting import encode_examples
-    from gracelib.scores import grace, recalibrate
-    from gracelib.text.responses import read_responses
 
     model, tokenizer = _load(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
@@ -177,64 +167,47 @@ STAGES = (VARIANTS, FEW_PROMPTS, CONTRIBUTIONS, GRID, CMI, TIMING, ESTIMATOR)
 def _each(
     plans: list[Plan],
     stage: Stage,
-    params: dict | Callable[[tuple], dict],
-    at: float | None = None,
+    params: Callable[[Scale, tuple], dict],
     cost: float = 1.0,
     everywhere: bool = False,
+    at: Callable[[Scale], float] | None = None,
 ) -> dict[tuple, tuple[Job]]:
-    """A job of a stage for the cells of the first task and student (or all), or those at one temperature.
+    """A job of a stage for the cells of the first task and student (or `everywhere`), or those at one temperature.
 
-    `params` is a dict or a function of the cell's key. The scale's m and d are added to it.
+    `params(scale, key)` are its parameters; the scale's m and d are added to them.
     """
     found = {}
     for plan in plans:
         for cell, features in plan.features.items():
-            key = (plan.task.name, *cell)
-            first = plan.first_task and cell[0] == plan.scale.student
-            if (everywhere or first) and at in (None, cell[2]):
-                own = {"m": plan.scale.m, "d": plan.scale.d} | (params(key) if callable(params) else params)
+            key, scale = (plan.task.name, *cell), plan.scale
+            wanted = everywhere or (plan.first_task and cell[0] == scale.student)
+            if wanted and (at is None or at(scale) == cell[2]):
+                own = {"m": scale.m, "d": scale.d} | params(scale, key)
                 found[key] = (Job(stage, own, {"features": features}, features.label, cost),)
     return found
 
 
-def _usual(plans: list[Plan]) -> dict:
-    return {"n_folds": plans[0].scale.n_folds, "nu": plans[0].scale.nu}
+def _usual(scale: Scale, key: tuple) -> dict:
+    return {"n_folds": scale.n_folds, "nu": scale.nu}
 
 
-def variant_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    return _each(plans, VARIANTS, _usual(plans))
+def _four_prompts(scale: Scale, key: tuple) -> dict:
+    return {"n_kept": 4}
 
 
-def few_prompts_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    return _each(plans, FEW_PROMPTS, {"n_kept": 4}, compared_at(plans[0].scale))
-
-
-def contribution_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    return _each(plans, CONTRIBUTIONS, _usual(plans))
-
-
-def timing_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    return _each(plans, TIMING, _usual(plans), everywhere=True)
-
-
-def grid_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+def _grid_blocks(scale: Scale, key: tuple) -> dict:
     """First task and student: n x d (the kept d halved down to an eighth), C, m, and nu x length power, each with all
     else at the scale's setting. Other students of the first task: the kept d. Other tasks: C."""
-    scale = plans[0].scale
     full = {"n": [scale.n_prompts], "m": [scale.m], "d": [scale.d], "n_folds": [scale.n_folds], "nu": [scale.nu]}
-    sizes = {"n": [n for n in _halves(scale.n_prompts, 4) if n >= scale.n_folds], "d": _halves(scale.d_kept, 4)}
     folds = full | {"n_folds": [c for c in (2, 4, 5, 6, 8, 10, 12, 16, 20) if c <= scale.n_prompts]}
+    if key[0] != scale.tasks[0].name:
+        return {"blocks": [folds]}
+    if key[1] != scale.student:
+        return {"blocks": [full, full | {"d": [scale.d_kept]}]}
+    sizes = full | {"n": [n for n in _halves(scale.n_prompts, 4) if n >= scale.n_folds], "d": _halves(scale.d_kept, 4)}
     responses = full | {"m": _halves(scale.m_kept, 4)}
     smoothing = full | {"nu": sorted({1e-4, scale.nu, 1e-2, 1e-1}), "power": [0.0, 1.0, 2.0]}
-
-    def params(key: tuple) -> dict:
-        if key[0] != scale.tasks[0].name:
-            return {"blocks": [folds]}
-        if key[1] != scale.student:
-            return {"blocks": [full, full | {"d": [scale.d_kept]}]}
-        return {"blocks": [full | sizes, folds, responses, smoothing]}
-
-    return _each(plans, GRID, params, cost=3.0, everywhere=True)
+    return {"blocks": [sizes, folds, responses, smoothing]}
 
 
 def _halves(size: int, n: int) -> list[int]:
@@ -242,19 +215,22 @@ def _halves(size: int, n: int) -> list[int]:
     return sorted({max(1, size >> k) for k in range(n)})
 
 
-def cmi_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+def _cmi_settings(scale: Scale, key: tuple) -> dict:
     """Other nu and n than the scale's only at the temperature where teachers are compared."""
-    scale = plans[0].scale
     base = {"space": "h", "preconditioner": "smoothed", "nu": scale.nu, "n": scale.n_prompts}
+    settings = [base, base | {"preconditioner": "identity"}, base | {"space": "g"}]
+    if key[3] == compared_at(scale):
+        settings += [base | {"nu": nu} for nu in (1e-4, 1e-2, 1e-1)]
+        settings += [base | {"n": scale.n_prompts // k} for k in (2, 4)]
+    return {"settings": settings}
 
-    def params(key: tuple) -> dict:
-        settings = [base, base | {"preconditioner": "identity"}, base | {"space": "g"}]
-        if key[3] == compared_at(scale):
-            settings += [base | {"nu": nu} for nu in (1e-4, 1e-2, 1e-1)]
-            settings += [base | {"n": scale.n_prompts // k} for k in (2, 4)]
-        return {"settings": settings}
 
-    return _each(plans, CMI, params)
+variant_jobs = partial(_each, stage=VARIANTS, params=_usual)
+few_prompts_jobs = partial(_each, stage=FEW_PROMPTS, params=_four_prompts, at=compared_at)
+contribution_jobs = partial(_each, stage=CONTRIBUTIONS, params=_usual)
+grid_jobs = partial(_each, stage=GRID, params=_grid_blocks, cost=3.0, everywhere=True)
+cmi_jobs = partial(_each, stage=CMI, params=_cmi_settings)
+timing_jobs = partial(_each, stage=TIMING, params=_usual, everywhere=True)
 
 
 def estimator_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
@@ -263,11 +239,11 @@ def estimator_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
     plan, scale, found = plans[0], plans[0].scale, {}
     for (student, teacher, t), features in plan.features.items():
         if student == scale.student and t == compared_at(scale):
-            params = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
-            params |= {"m": scale.m, "d": scale.d} | _usual(plans)
+            shared = {k: features.params[k] for k in ("n_prompts", "device", "dtype", "projection_seed")}
+            shared |= {"m": scale.m, "d": scale.d, "n_folds": scale.n_folds, "nu": scale.nu}
             for name in ESTIMATORS:
-                own = params | {"estimator": name}
-                job = Job(ESTIMATOR, own, features.inputs, f"{name}: {features.label}", features.cost)
+                params, label = shared | {"estimator": name}, f"{name}: {features.label}"
+                job = Job(ESTIMATOR, params, features.inputs, label, features.cost)
                 found[plan.task.name, student, teacher, t, name] = (job,)
     return found
 

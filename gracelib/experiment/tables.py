@@ -316,10 +316,6 @@ def _estimator_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
 # --- beyond the grid of cells -------------------------------------------------------------------------------
 
 
-def _possible_students(plans: list[Plan]) -> Jobs:
-    return extras.possible_students(plans, paths.runs())
-
-
 def _filtered_rows(scale: Scale, key: tuple, taught: Job, *student: Job) -> list[dict]:
     row = extras.kept(taught, paths.runs()) | {"average": np.nan, "average_se": np.nan}
     for accuracy in student[:1]:
@@ -386,7 +382,7 @@ TABLES = {
     # responses (N x M of them); scores of the filtered responses of the prompts that GRACE reads. NaN where a teacher
     # has no right response (no student), or right ones to fewer prompts than there are folds (no scores). The
     # unfiltered students of the same cells are in `students`, their scores in `scores`.
-    "filtered": Table("extra", extras.filter_jobs, _filtered_rows, then=_possible_students),
+    "filtered": Table("extra", extras.filter_jobs, _filtered_rows, then=extras.possible_students),
     # Accuracy against epochs and against responses a prompt, a row a run: usual (the scale's own setting: a cell of the
     # grid), test and test_se (Average@k on held-out problems), train and train_se (Average@4 on the training prompts).
     "training_runs": Table("extra", extras.training_jobs, _training_rows, (*KEY, "axis", "value")),
