@@ -24,8 +24,9 @@ scores, and pairing removes that shared part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -111,6 +112,30 @@ def grace_difference(
     p_lower = float((difference < 0).mean() + 0.5 * (difference == 0).mean())
     left_out = len(a.prompt_ids) + len(b.prompt_ids) - 2 * len(common)
     return PairedDifference(_interval(point, difference, len(common), level), p_lower, len(common), left_out)
+
+
+#: Keys of `ranked_differences`.
+DIFFERENCES = ("rank", "better", "worse", "ratio", "difference", "low", "high", "p_better", "apart")
+
+
+def ranked_differences(
+    ranked: Sequence[str], scored: Mapping[str, tuple[Grace, np.ndarray]], against_first: bool = False
+) -> list[dict]:
+    """GRACE(worse) - GRACE(better) of teachers next to each other in a ranking, or of each with the first, paired.
+
+    `ranked` names the teachers, best first; `scored` has GRACE and its `grace_influence` of each. Keys (`DIFFERENCES`):
+    rank (of the better), better, worse, ratio (worse / better), difference with its 95% interval low and high, p_better
+    (share of resamples that keep the order), apart (the interval excludes zero). Empty with one teacher.
+    """
+    pairs = [(ranked[0], other) for other in ranked[1:]] if against_first else pairwise(ranked)
+    rows = []
+    for better, worse in pairs:
+        (best, moved), (other, other_moved) = scored[better], scored[worse]
+        pair = grace_difference(other, best, influence=(other_moved, moved))
+        found, ratio = pair.difference, other.total / best.total
+        values = (found.value, found.low, found.high, 1 - pair.p_a_lower, bool(found.low > 0))
+        rows.append(dict(zip(DIFFERENCES, (ranked.index(better) + 1, better, worse, ratio, *values), strict=True)))
+    return rows
 
 
 def _resampled_means(values: np.ndarray, weights: np.ndarray, n_boot: int, seed: int, level: float) -> np.ndarray:

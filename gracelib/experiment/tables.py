@@ -16,7 +16,6 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from gracelib.experiment import extras, scoring
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, command_for, get_scale
 from gracelib.features.files import load_features
-from gracelib.intervals import grace_difference, grace_interval
+from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
 from gracelib.jobs.store import META, Job, write_atomically
 from gracelib.jobs.workers import run_jobs
@@ -246,25 +245,8 @@ def _ranked(plans: list[Plan]) -> Jobs:
 
 
 def _neighbour_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
-    found = [(spec.name, *_contributions(job)) for spec, job in zip(scale.teachers, jobs, strict=True)]
-    found, rows = sorted(found, key=lambda it: it[1].total), []
-    for rank, ((better, a, moved_a), (worse, b, moved_b)) in enumerate(pairwise(found), 1):
-        pair = grace_difference(b, a, influence=(moved_b, moved_a))
-        d = pair.difference
-        rows.append(
-            {
-                "rank": rank,
-                "better": better,
-                "worse": worse,
-                "ratio": b.total / a.total,
-                "difference": d.value,
-                "low": d.low,
-                "high": d.high,
-                "p_better": 1 - pair.p_a_lower,
-                "apart": bool(d.low > 0),
-            }
-        )
-    return rows
+    scored = {spec.name: _contributions(job) for spec, job in zip(scale.teachers, jobs, strict=True)}
+    return ranked_differences(sorted(scored, key=lambda name: scored[name][0].total), scored)
 
 
 # --- what it takes ------------------------------------------------------------------------------------------
@@ -396,9 +378,7 @@ TABLES = {
     # `intervals`), top3_share and grace_without_top3 (`top_share`), nu_share (`Grace.nu_share`), largest_response (to
     # the prompt with the largest contribution, the text with the longest gradient).
     "concentration": Table("figures", _concentration, _concentration_rows),
-    # Teachers next to each other in GRACE's ranking of one student and temperature: rank (of the better), better,
-    # worse, ratio (worse / better), difference, low, high, p_better (share of resamples that keep the order), apart
-    # (the 95% interval excludes zero). Empty with one teacher.
+    # Teachers next to each other in GRACE's ranking of one student and temperature: `ranked_differences`.
     "neighbours": Table("figures", _ranked, _neighbour_rows, ("student", "temperature")),
     # `score_grid` along the lines the ablations need, `scoring.grid_jobs`; six significant digits.
     "grid": Table("figures", scoring.grid_jobs, _grid_rows),
@@ -436,12 +416,7 @@ NEEDED = {
 }
 _WORDS = ("task", "student", "teacher", "manner")
 #: A table that may be empty (of one teacher there are no neighbours), with the columns that it has then.
-MAY_BE_EMPTY = {
-    "neighbours": (
-        *("student", "temperature", "rank", "better", "worse", "ratio"),
-        *("difference", "low", "high", "p_better", "apart"),
-    )
-}
+MAY_BE_EMPTY = {"neighbours": ("student", "temperature", *DIFFERENCES)}
 
 
 def names(scale: str) -> list[str]:

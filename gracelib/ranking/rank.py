@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from gracelib.baselines import compute_scores
-from gracelib.intervals import grace_difference, grace_influence, grace_interval
+from gracelib.intervals import DIFFERENCES, grace_influence, grace_interval, ranked_differences
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, sweep
 from gracelib.models.checkpoints import (
@@ -54,7 +54,6 @@ COLUMNS = (
 )
 #: A few prompts that carry this much of a teacher's GRACE are named, if there are so many prompts that it means much.
 HEAVY_SHARE, HEAVY_PROMPTS = 1 / 3, 30
-_NEIGHBOURS = ["rank", "better", "worse", "ratio", "difference", "low", "high", "p_better", "apart"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def score_teachers(
         policy=policy,
     )
     prompt_id = np.repeat(np.array(selection.ids), m)
-    rows, heavy, graces, influences = [], [], {}, {}
+    rows, heavy, with_influence = [], [], {}
     for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
         own = {**features[teacher.name], "prompt_id": prompt_id}
         try:
@@ -158,7 +157,7 @@ def score_teachers(
             raise ValueError(f"teacher {teacher.name}: {error}") from error
         h = recalibrate(own["g"], own["length"])
         influence = grace_influence(h, prompt_id, n_folds, nu, seed, zero_rows="keep")
-        graces[teacher.name], influences[teacher.name] = scored.grace, influence
+        with_influence[teacher.name] = scored.grace, influence
         interval = grace_interval(scored.grace, influence=influence)
         share, heaviest = _heaviest(scored.grace)
         where = next(p.where for p in selection.prompts[teacher.name] if p.id == heaviest)
@@ -179,10 +178,10 @@ def score_teachers(
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     table = table[list(COLUMNS)]
     ranked = list(table["teacher"])
-    smoothed = [name for name in ranked if graces[name].nu_decides]
+    smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     notes = notes_on(table, smoothed, policy, n, m, d, n_folds) + heavy
-    neighbours = _differences(list(zip(ranked, ranked[1:], strict=False)), ranked, graces, influences)
-    against_first = _differences([(ranked[0], other) for other in ranked[1:]], ranked, graces, influences)
+    neighbours = pd.DataFrame(ranked_differences(ranked, with_influence), columns=DIFFERENCES)
+    against_first = pd.DataFrame(ranked_differences(ranked, with_influence, against_first=True), columns=DIFFERENCES)
     sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
     settings |= {
         "n": n,
@@ -258,30 +257,6 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
             cut["cut_responses"] += made.n_cut > 0
             cut["cut_tokens"] += made.n_cut
     return examples, labels, cut
-
-
-def _differences(
-    pairs: list[tuple[str, str]], ranked: list[str], graces: dict[str, Grace], influences: dict[str, np.ndarray]
-) -> pd.DataFrame:
-    """Paired differences GRACE(worse) - GRACE(better) on the common prompts, each with its 95% interval."""
-    rows = []
-    for better, worse in pairs:
-        pair = grace_difference(graces[worse], graces[better], influence=(influences[worse], influences[better]))
-        at, ratio = pair.difference, graces[worse].total / graces[better].total
-        rows.append(
-            (
-                ranked.index(better) + 1,
-                better,
-                worse,
-                ratio,
-                at.value,
-                at.low,
-                at.high,
-                1 - pair.p_a_lower,
-                bool(at.low > 0),
-            )
-        )
-    return pd.DataFrame(rows, columns=_NEIGHBOURS)
 
 
 def _heaviest(grace: Grace) -> tuple[float, str]:
