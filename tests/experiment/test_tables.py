@@ -29,8 +29,11 @@ NAMES = tables.names("nano")
 VOLATILE = ("cost.csv", "estimators.csv")  # seconds
 DRAWN = sorted({path.parent.name for path in (ROOT / "figures").glob("*/results")} - set(TABLES_ONLY))
 SCRIPT = f"""
-from gracelib.experiment import tables
+from gracelib.experiment import run, tables
+from gracelib.experiment.scales import get_scale
+from gracelib.jobs import paths, workers
 if __name__ == "__main__":
+    workers.run_jobs(run.planned(get_scale("nano")), paths.runs(), "nano")  # in one go: torch is loaded once
     for name in {NAMES}:
         tables.table("nano", name)
 """
