@@ -5,6 +5,11 @@ the same threads, mean the same everywhere. Ours and the floor (see `bench.metho
 else the machine does hits all of them; the slow ways are timed on as many responses as a few seconds allow and scaled to
 all of them, which is said in the table, and left out where one response takes too long or a matrix does not fit.
 Finished settings are kept in runs/bench: a run that was stopped goes on where it was.
+
+`--large llama-3.2-1b`: the features of a billion-parameter student on a GPU. The paper's Table 1 gives about
+ten minutes a teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens of the
+same shape and lengths (neither changes the time), is written to figures/bench/: seconds, peak memory, and what
+`memory.plan_memory` had stated before. Other sizes are for tests.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import pandas as pd
 import psutil
 import torch
@@ -24,11 +30,14 @@ from tqdm import tqdm
 from gracelib.bench import methods as ways
 from gracelib.bench import report
 from gracelib.features.batches import give_back
-from gracelib.features.memory import peak_memory, reset_peak
+from gracelib.features.estimators import estimator
+from gracelib.features.gradients import response_features
+from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak, size_of
 from gracelib.jobs.paths import figures, runs
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
+from gracelib.projection import MIB
 
-MIB = 1 << 20
+FLOOR_BATCHES = (8, 16, 32, 64, 128)  # responses per batch tried for plain forward + backward
 PROMPT = 20  # tokens, on average
 ROUNDS_SECONDS = 900.0  # a setting has fewer repeats where they would take longer
 PEER_SECONDS = 12.0  # the same for a slow way, which has fewer responses as well
@@ -59,13 +68,16 @@ FULL = (
     *(Setting(300_000, n, panels="n") for n in (8, 32, 128)),
     *(Setting(300_000, d=d, panels="d") for d in (32, 128, 2048)),
 )
-BARS = (Setting(100_000), Setting(1_000_000))
 QUICK = (
     Setting(30_000, 32, 64, 30, "Dnd"),
     Setting(100_000, 32, 64, 30),
     Setting(30_000, 8, 64, 30, "n"),
     Setting(30_000, 32, 256, 30, "d"),
 )
+LLAMA_1B = dict(width=2048, layers=16, heads=32, intermediate=8192, vocabulary=128256, positions=4096, kv_heads=8)
+TINY = dict(width=32, layers=2, heads=4, intermediate=64, vocabulary=300, positions=4096, kv_heads=2)
+SHAPES = {"llama-3.2-1b": LLAMA_1B, "tiny": TINY}
+ON_PAPER = "about 10 minutes on one H100 for 2,048 responses, d = 512 (submission, table 1)"
 
 
 def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> list[dict]:
@@ -81,10 +93,10 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
         "d": setting.d,
         "threads": torch.get_num_threads(),
     }
-    advance(ways.PASSES)
+    advance(report.PASSES)
     ways.plain_passes(work, setting.n)  # kernels are chosen, threads started
     trials = {}
-    for work.batch in sorted({min(b, setting.n) for b in ways.FLOOR_BATCHES}):
+    for work.batch in sorted({min(b, setting.n) for b in FLOOR_BATCHES}):
         trials[work.batch] = _timed(lambda: ways.plain_passes(work, setting.n))[0]
     work.batch = common["batch"] = min(trials, key=trials.get)
     in_turns, alone = ([m for m in ways.METHODS if bool(m.each) is each] for each in (False, True))
@@ -109,7 +121,7 @@ def _in_turns(methods, work: ways.Work, repeats: int, advance) -> list[dict]:
             seconds, parts = _timed(lambda: run(n))
             for what, value in {name: seconds, **(parts or {})}.items():
                 times.setdefault(what, []).append(value)
-    times[ways.FLOOR] = [sum(pair) for pair in zip(times[ways.PASSES], times[ways.PRODUCT], strict=True)]
+    times[report.FLOOR] = [sum(pair) for pair in zip(times[report.PASSES], times[report.PRODUCT], strict=True)]
     return [{"method": what, **_summary(values), "peak_mib": peaks.get(what)} for what, values in times.items()]
 
 
@@ -163,67 +175,110 @@ def _summary(seconds: list[float]) -> dict:
 
 def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFrame:
     """The table of all settings; those finished before with the same code, packages and threads are read."""
-    code = fingerprint(closure("gracelib.bench.measure"))
-    rows = []
+    rows, code = [], fingerprint(closure("gracelib.bench.measure"))
+    peers = {name: ways.missing(name) for name in ways.PEERS}
     with tqdm(total=len(settings) * (len(ways.METHODS) + 1), desc="bench", file=sys.stderr) as bar:
         for setting in settings:
-            peers = {name: ways.missing(name) for name in ways.PEERS}
             key = digest([asdict(setting), repeats, code, versions(), torch.get_num_threads(), peers])
             path = runs() / "bench" / f"{key}.json"
             if path.is_file() and not fresh:
-                own = json.loads(path.read_text("utf-8"))
+                rows += json.loads(path.read_text("utf-8"))
                 bar.update(len(ways.METHODS) + 1)
-            else:
+                continue
 
-                def advance(method, setting=setting):
-                    bar.set_postfix_str(f"D = {setting.parameters:,}, n m = {setting.n}, d = {setting.d}: {method}")
-                    bar.update()
+            def advance(method, setting=setting):
+                bar.set_postfix_str(f"D = {setting.parameters:,}, n m = {setting.n}, d = {setting.d}: {method}")
+                bar.update()
 
-                own = measure(setting, repeats, advance)
-                dumped = json.dumps(own)
-                write_atomically(path, lambda part, dumped=dumped: part.write_text(dumped, "utf-8"))
+            own = measure(setting, repeats, advance)
+            write_atomically(path, lambda part, own=own: part.write_text(json.dumps(own), "utf-8"))
             rows += own
     return report.with_ratios(rows)
 
 
-def main(argv: list[str] | None = None) -> pd.DataFrame:
+def measure_large(
+    shape: str, n: int, d: int, dtype: str = "float32", params: str = "all", batch_tokens: int = 8192
+) -> dict:
+    """Seconds and bytes of the features of n responses, on CUDA where it is present; see the keys."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        model = ways.random_student(**SHAPES[shape], dtype=dtype)
+    examples = ways.gsm8k_examples(n, model.config.vocab_size)
+    lengths = [len(x) + len(y) for x, y in examples]
+    plan = plan_memory(model, n, d, batch_tokens, lengths=lengths, dtype=dtype, device=device, params=params)
+    options = dict(d=d, dtype=dtype, batch_tokens=batch_tokens, device=device, **estimator(params))
+    response_features(model, examples[:2], progress=False, **options)  # kernels are chosen and loaded
+    reset_peak(device)
+    one_backward(model, examples, batch_tokens)
+    backward = peak_memory(device)
+    reset_peak(device)
+    # The results are on the CPU: nothing is pending when it returns.
+    seconds, features = _timed(lambda: response_features(model, examples, **options))
+    peak = peak_memory(device)
+    assert np.isfinite(features["g"]).all() and np.all(features["grad_norm"] > 0)
+    return {
+        "shape": shape,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "responses": n,
+        "d": d,
+        "params": params,
+        "dtype": dtype,
+        "tokens": sum(lengths),
+        "batch_tokens": batch_tokens,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "seconds": seconds,
+        "responses_per_second": n / seconds,
+        "peak_bytes": peak,
+        "one_backward_peak_bytes": backward,
+        "extra_bytes_measured": peak - backward,
+        "extra_bytes_stated": plan.extra,
+        "extra_parts_stated": plan.parts,
+        "weight_bytes": plan.weights,
+        "paper": ON_PAPER,
+    }
+
+
+def main(argv: list[str] | None = None) -> pd.DataFrame | dict:
     parser = argparse.ArgumentParser(prog="python -m gracelib.bench.measure", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small part, under a minute, written to runs/bench")
-    parser.add_argument("--bars", action="store_true", help="only the settings that have bars, written to runs/bench")
-    for name, default in (("parameters", None), ("n", 128), ("d", 512), ("tokens", 100)):
-        parser.add_argument(
-            f"--{name}",
-            type=int,
-            default=default,
-            help="of one setting of your own, written to runs/bench" + (f" (default {default})" if default else ""),
-        )
-    parser.add_argument("--repeats", type=int, default=5, help="runs of which the median counts (default 5)")
-    parser.add_argument("--threads", type=int, help="default: as many as torch takes")
+    parser.add_argument("--large", choices=SHAPES, help="a student of that shape, on a GPU where there is one")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    for name, default, what in (
+        ("parameters", None, "of one setting of your own, written to runs/bench"),
+        ("n", None, "responses (default 128; 2048 with --large)"),
+        ("d", 512, "rows of the projection (default 512)"),
+        ("tokens", 100, "of a response (default 100)"),
+        ("repeats", 5, "runs of which the median counts (default 5)"),
+        ("threads", None, "default: as many as torch takes"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=what)
     a = parser.parse_args(argv)
     for name in ("parameters", "n", "d", "tokens", "repeats", "threads"):
         if getattr(a, name) is not None and getattr(a, name) < 1:
             parser.error(f"--{name} {getattr(a, name)}: at least 1")
     if a.threads:
         torch.set_num_threads(a.threads)
-    settings = (
-        (Setting(a.parameters, a.n, a.d, a.tokens, "Dnd"),)
-        if a.parameters
-        else QUICK
-        if a.quick
-        else BARS
-        if a.bars
-        else FULL
-    )
+    if a.large == "llama-3.2-1b" and not torch.cuda.is_available():
+        parser.error("no CUDA device is present; `make bench` measures a small student on the CPU")
+    if a.large:
+        found = measure_large(a.large, a.n or 2048, a.d)
+        path = figures("bench") / f"{a.large}_{found['params']}_{found['dtype']}.json"
+        write_atomically(path, lambda part: part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
+        print(
+            f"{found['responses']} responses ({found['tokens']:,} tokens), D = {found['parameters']:,}, d = {found['d']}, "
+            f"{found['device']}: {found['seconds']:.1f} s; the paper: {ON_PAPER}\npeak {size_of(found['peak_bytes'])}, "
+            f"of which beyond weights and one backward pass {size_of(max(0, found['extra_bytes_measured']))}; stated "
+            f"before: at most {size_of(found['extra_bytes_stated'])}\nwritten to {path.parent.name}/{path.name}"
+        )
+        return found
+    own = (Setting(a.parameters, a.n or 128, a.d, a.tokens, "Dnd"),) if a.parameters else ()
+    settings = own or (QUICK if a.quick else FULL)
     table = run(settings, a.repeats, a.fresh)
     print(report.text(table))
     folder = figures("bench") if settings is FULL else runs() / "bench"
-    written = report.save(
-        table,
-        folder,
-        "features",
-        {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()},
-    )
+    about = {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()}
+    written = report.save(table, folder, "features", about)
     print("\nwritten:", ", ".join(f"{path.parent.name}/{path.name}" for path in written))
     return table
 

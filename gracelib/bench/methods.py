@@ -12,47 +12,50 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gracelib.bench.report import BACKWARD, CAREFUL, DATTRI, OURS, PAPER, PASSES, PRODUCT, STACKED
 from gracelib.features.gradients import Batch, Example, response_features
 from gracelib.features.per_layer import parameter_names
 from gracelib.projection import signs
 
-FLOOR_BATCHES = (8, 16, 32, 64, 128)  # responses per batch tried for plain forward + backward
 STACK = 32  # gradients that a careful user, and dattri's user, multiplies at once
 ROOM = 3 << 30  # bytes that a method may allocate for one matrix, more is left out
 
-OURS, PAPER, DATTRI = "ours", "the paper's way (traker)", "dattri's projector"
-CAREFUL, STACKED = "careful user: kept signs, batch 1", f"careful user: kept signs, {STACK} stacked"
-PASSES, BACKWARD, PRODUCT = "forward + backward", "backward only", "one matrix product"
-FLOOR = "floor: forward + backward + product"
 PEERS = {PAPER: "trak", DATTRI: "dattri"}  # method -> module of its package
 
 
 def random_student(
-    width: int, layers: int, heads: int, intermediate: int, vocabulary: int, positions: int = 1024
+    width: int,
+    layers: int,
+    heads: int,
+    intermediate: int,
+    vocabulary: int,
+    positions: int = 1024,
+    kv_heads: int | None = None,
+    dtype: str = "float32",
 ) -> nn.Module:
-    """A tied Llama with random weights (neither values nor text change the time)."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """A tied Llama with random weights (neither values nor text change the time), on torch's default device."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            intermediate_size=intermediate,
-            vocab_size=vocabulary,
-            tie_word_embeddings=True,
-            max_position_embeddings=positions,
-        )
-    ).eval()
+    config = LlamaConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        intermediate_size=intermediate,
+        vocab_size=vocabulary,
+        tie_word_embeddings=True,
+        max_position_embeddings=positions,
+    )
+    return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
 
 
 def student_of(parameters: int) -> nn.Module:
@@ -76,6 +79,15 @@ def random_examples(n: int, prompt: int, response: int, vocabulary: int) -> list
         return torch.randint(vocabulary, (size,), generator=generator).tolist()
 
     return [(text(prompt), text(response)) for _ in range(n)]
+
+
+def gsm8k_examples(n: int, vocabulary: int, seed: int = 0) -> list[tuple[list[int], list[int]]]:
+    """n pairs of random tokens as long as GSM8K's: prompts of about 75 tokens, responses lognormal with median 122 and
+    nine in ten below 210 (ten open models' answers to its test questions, at 3.4 characters a token)."""
+    draw = np.random.default_rng(seed)
+    prompts = np.clip(draw.normal(75, 25, n), 20, 250).astype(int)
+    responses = np.clip(draw.lognormal(np.log(122), 0.415, n), 10, 2000).astype(int)
+    return [tuple(draw.integers(0, vocabulary, size).tolist() for size in pair) for pair in zip(prompts, responses)]
 
 
 @dataclass
@@ -149,37 +161,32 @@ def gradient_of(model: nn.Module, example: Example) -> torch.Tensor:
     return g
 
 
-def _stacks(work: Work, k: int, size: int) -> Iterator[torch.Tensor]:
-    for at in range(0, k, size):
-        yield torch.stack([gradient_of(work.model, e) for e in work.examples[at : min(at + size, k)]])  # (B, D)
+def _by_stacks(work: Work, size: int, project: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[int], None]:
+    """Gradients made one response at a time and projected `size` at a time: `project` takes (B, D)."""
+
+    def run(k: int) -> None:
+        starts = range(0, k, size)
+        stacks = ([gradient_of(work.model, e) for e in work.examples[at : min(at + size, k)]] for at in starts)
+        torch.cat([project(torch.stack(own)) for own in stacks])
+
+    return run
 
 
-def _careful(size: int) -> Callable[[Work], Callable[[int], None]]:
-    def prepare(work: Work):
-        kept, at = torch.empty(work.n_parameters, work.d), 0
-        for p, name in parameter_names(work.model).items():
-            for start in range(0, p.numel(), 4096):
-                stop = min(start + 4096, p.numel())
-                kept[at + start : at + stop] = signs(0, name, start, stop, work.d)
-            at += p.numel()
-
-        def run(k: int) -> None:
-            torch.cat([g @ kept for g in _stacks(work, k, size)])  # (B, D) @ (D, d)
-
-        return run
-
-    return prepare
+def _careful(work: Work, size: int) -> Callable[[int], None]:
+    kept, at = torch.empty(work.n_parameters, work.d), 0
+    for p, name in parameter_names(work.model).items():
+        for start in range(0, p.numel(), 4096):
+            stop = min(start + 4096, p.numel())
+            kept[at + start : at + stop] = signs(0, name, start, stop, work.d)
+        at += p.numel()
+    return _by_stacks(work, size, lambda g: g @ kept)  # (B, D) @ (D, d)
 
 
 def _traker(work: Work) -> Callable[[int], None]:
     from trak.projectors import BasicProjector, ProjectionType
 
     projector = BasicProjector(work.n_parameters, work.d, seed=0, proj_type=ProjectionType.rademacher, device="cpu")
-
-    def run(k: int) -> None:
-        torch.cat([projector.project(g, model_id=0) for g in _stacks(work, k, 1)])
-
-    return run
+    return _by_stacks(work, 1, lambda g: projector.project(g, model_id=0))
 
 
 def _dattri(work: Work) -> Callable[[int], None]:
@@ -187,11 +194,7 @@ def _dattri(work: Work) -> Callable[[int], None]:
 
     size = min(STACK, len(work.examples))
     project = random_project(torch.empty(size, work.n_parameters), size, work.d, STACK, proj_type="rademacher")
-
-    def run(k: int) -> None:
-        torch.cat([project(g) for g in _stacks(work, k, size)])
-
-    return run
+    return _by_stacks(work, size, project)
 
 
 def _ours(work: Work) -> Callable[[int], None]:
@@ -205,8 +208,8 @@ METHODS = (
     Method(PASSES, lambda work: lambda k: plain_passes(work, k)),
     Method(PRODUCT, _product),
     Method(OURS, _ours),
-    Method(CAREFUL, _careful(1), lambda D, n, d: 4 * D * d, each=1),
-    Method(STACKED, _careful(STACK), lambda D, n, d: 4 * D * (d + min(n, STACK)), each=STACK),
+    Method(CAREFUL, lambda work: _careful(work, 1), lambda D, n, d: 4 * D * d, each=1),
+    Method(STACKED, lambda work: _careful(work, STACK), lambda D, n, d: 4 * D * (d + min(n, STACK)), each=STACK),
     Method(DATTRI, _dattri, lambda D, n, d: 4 * D * (min(d, 100) + min(n, STACK)), each=STACK),
     Method(PAPER, _traker, lambda D, n, d: 4 * D * min(d, 100), each=1),
 )

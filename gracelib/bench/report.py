@@ -42,9 +42,10 @@ COLUMNS = (
     "note",
 )
 SETTING = ["parameters", "responses", "d"]
-OURS, FLOOR = "ours", "floor: forward + backward + product"
-PAPER, CAREFUL = "the paper's way (traker)", "careful user: kept signs, batch 1"
-STACKED = "careful user: kept signs, 32 stacked"
+OURS, PAPER, DATTRI = "ours", "the paper's way (traker)", "dattri's projector"
+CAREFUL, STACKED = "careful user: kept signs, batch 1", "careful user: kept signs, 32 stacked"
+PASSES, BACKWARD, PRODUCT = "forward + backward", "backward only", "one matrix product"
+FLOOR = "floor: forward + backward + product"
 # (what, method over method, least D, most D, bound, at least?): from the issue that asked for this benchmark
 _BARS = (
     ("the paper's way / ours", PAPER, OURS, 8e5, 1.3e6, 200.0, True),
@@ -55,9 +56,9 @@ _BARS = (
 _LOOKS = {
     OURS: ("#0173b2", "o", "-"),
     FLOOR: ("#222222", "s", (0, (4, 2))),
-    "forward + backward": ("#949494", "D", ":"),
+    PASSES: ("#949494", "D", ":"),
     PAPER: ("#d55e00", "v", "-"),
-    "dattri's projector": ("#cc78bc", "P", "-"),
+    DATTRI: ("#cc78bc", "P", "-"),
     CAREFUL: ("#de8f05", "X", "-"),
     STACKED: ("#029e73", "^", "-"),
 }
@@ -104,20 +105,19 @@ def bars(table: pd.DataFrame) -> pd.DataFrame:
 
 def text(table: pd.DataFrame) -> str:
     """The table for a terminal, a block a setting, and the bars below."""
-    blocks = []
+    blocks, shown = (
+        [],
+        ["method", "seconds", "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "note"],
+    )
     for (size, n, d), own in table.groupby(SETTING, sort=False):
-        first = own.iloc[0]
+        tokens, threads, batch = own.iloc[0][["tokens", "threads", "batch"]]
         blocks.append(
-            f"D = {size:,}, {n} responses of about {first['tokens']} tokens, d = {d}, {first['threads']} "
-            f"threads (forward + backward in batches of {first['batch']})"
+            f"D = {size:,}, {n} responses of about {tokens} tokens, d = {d}, {threads} threads (forward + backward in "
+            f"batches of {batch})\n{own[shown].to_string(index=False, float_format='{:.4g}'.format, na_rep='-')}\n"
         )
-        shown = own[
-            ["method", "seconds", "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "note"]
-        ]
-        blocks.append(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-") + "\n")
     held = bars(table)
     if len(held):
-        blocks.append("Bars\n" + held.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+        blocks.append("Bars\n" + held.to_string(index=False, float_format="{:.4g}".format))
     return "\n".join(blocks)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gracelib.bench import measure, methods, report
-from gracelib.bench.methods import gradient_of, random_examples, student_of
+from gracelib.bench.methods import gradient_of, gsm8k_examples, random_examples, random_student, student_of
 from gracelib.features.gradients import response_features
 from gracelib.features.per_layer import parameter_names
 from gracelib.jobs.paths import ROOT
@@ -70,12 +70,12 @@ def test_every_way_is_run_end_to_end(tmp_path, monkeypatch, capsys):
     options = "--parameters 12000 --n 6 --d 32 --tokens 8 --repeats 1 --threads 1".split()
     table = measure.main(options)
     own = table.set_index("method")
-    assert set(own.index) == {m.name for m in methods.METHODS} | {methods.FLOOR, methods.BACKWARD}
+    assert set(own.index) == {m.name for m in methods.METHODS} | {report.FLOOR, report.BACKWARD}
     assert own.loc[list(methods.PEERS), "note"].str.contains("no_such_package is not installed: make bench").all()
     measured = own.drop(list(methods.PEERS))
     assert (measured.seconds > 0).all() and (measured.responses_run == 6).all()
-    assert own.seconds[methods.BACKWARD] < own.seconds[methods.PASSES] < own.seconds[methods.FLOOR]
-    assert own.times_floor["ours"] == pytest.approx(own.seconds["ours"] / own.seconds[methods.FLOOR])
+    assert own.seconds[report.BACKWARD] < own.seconds[report.PASSES] < own.seconds[report.FLOOR]
+    assert own.times_floor["ours"] == pytest.approx(own.seconds["ours"] / own.seconds[report.FLOOR])
     out = capsys.readouterr().out
     assert "6 responses of about 8 tokens, d = 32, 1 threads" in out and "written: bench/features.csv" in out
     files = {path.suffix: path for path in (tmp_path / "bench").glob("features.*")}
@@ -118,9 +118,9 @@ def test_students_are_of_the_size_asked_for(parameters):
 @pytest.mark.parametrize(
     "method, setting, note",
     [
-        (methods.CAREFUL, measure.Setting(3_000_000), "left out: it keeps 5.[0-9] GiB"),
-        (methods.PAPER, measure.Setting(3_000_000, d=2048), "left out: one run takes about 9[0-9] s"),
-        (methods.DATTRI, measure.Setting(30_000_000, 64), "left out: it keeps 14.8 GiB"),
+        (report.CAREFUL, measure.Setting(3_000_000), "left out: it keeps 5.[0-9] GiB"),
+        (report.PAPER, measure.Setting(3_000_000, d=2048), "left out: one run takes about 9[0-9] s"),
+        (report.DATTRI, measure.Setting(30_000_000, 64), "left out: it keeps 14.8 GiB"),
     ],
 )
 def test_what_would_not_fit_or_end_is_left_out_and_said(method, setting, note, monkeypatch):
@@ -210,3 +210,43 @@ def test_a_wrong_option_is_one_line(options, capsys):
     with pytest.raises(SystemExit) as stopped:
         measure.main(options.split())
     assert stopped.value.code == 2 and "at least 1" in capsys.readouterr().err
+
+
+# --- a large student ----------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_large_student_runs_at_a_tiny_shape(tmp_path, monkeypatch, capsys):
+    """So that it is known to run before somebody lends a GPU to it."""
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
+    result = measure.main("--large tiny --n 6 --d 8".split())
+    (path,) = (tmp_path / "bench").iterdir()
+    assert path.name == "tiny_all_float32.json" and json.loads(path.read_text("utf-8")) == result
+    assert result["seconds"] > 0 and result["peak_bytes"] >= result["weight_bytes"] == 4 * result["parameters"]
+    assert result["responses"] == 6 and result["extra_bytes_stated"] == sum(result["extra_parts_stated"].values())
+    out = capsys.readouterr().out
+    assert "6 responses" in out and "the paper: about 10 minutes on one H100" in out and "written to bench/tiny" in out
+
+
+def test_the_shape_and_the_lengths_are_those_of_the_paper():
+    with torch.device("meta"):
+        model = random_student(**measure.SHAPES["llama-3.2-1b"])
+    assert sum(p.numel() for p in model.parameters()) == 1_235_814_400
+    responses = np.array([len(y) for _, y in gsm8k_examples(2048, 50)])
+    assert 115 < np.median(responses) < 130 and 190 < np.quantile(responses, 0.9) < 230
+    assert random_student(**measure.SHAPES["tiny"], dtype="bfloat16").dtype == torch.bfloat16
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device: nothing to refuse")
+def test_no_gpu_is_said(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        measure.main(["--large", "llama-3.2-1b"])
+    assert stopped.value.code == 2 and "no CUDA device is present; `make bench`" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the full size is measured on one")
+def test_a_billion_parameters_on_cuda():
+    """Llama-3.2-1B's shape, 2,048 responses, d = 512: what was stated holds, and the result is written down."""
+    result = measure.main(["--large", "llama-3.2-1b"])
+    assert result["extra_bytes_measured"] <= result["extra_bytes_stated"]
