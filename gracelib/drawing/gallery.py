@@ -14,7 +14,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from string import Template
@@ -27,9 +27,9 @@ from gracelib.jobs.store import write_atomically
 from gracelib.paper.items import FIGURES, Item
 from gracelib.scale import Scale
 
-QUANTITIES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}
-#: Ends of intervals, shown in the column of what they belong to.
-INTERVALS = {"spearman": ("low", "high"), "regret_points": ("regret_low", "regret_high")}
+NAMES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}
+#: The numbers that carry the argument stand first, an interval behind what it is of.
+FIRST = ("value", "spearman", "low", "high", "regret_points", "regret_low", "regret_high")
 OPEN_ROWS = 8  #: longer tables of numbers start folded
 LONG = 30  #: characters; longer cells are wrapped
 
@@ -95,6 +95,15 @@ SECTION = Template("""<section id="$name" aria-labelledby="$name-title">
 <p class="meta"><span class="badge">scale $scale</span> $links</p>
 $body
 </section>""")
+FIGURE = Template("""<figure>
+$shown
+<figcaption>$caption</figcaption>
+</figure>
+<details><summary>The picture in words</summary><p>$alt</p></details>""")
+TABLE = Template("""<figure>
+$shown
+<figcaption>$caption</figcaption>
+</figure>""")
 SCROLL = Template('<div class="scroll$more" tabindex="0" role="region" aria-label="$label">$content</div>')
 
 
@@ -103,45 +112,35 @@ def write(config: Scale, out: Path | None = None) -> Path:
 
     Figures that are not drawn yet are listed on the page and on stderr. FileNotFoundError where no figure of it is drawn.
     """
-    scale = config.name
+    scale, problems = config.name, check_sidecars(config.name)
     out = Path(out or paths.ROOT / "build" / f"gallery-{scale}.html")
-    text, missing = page(config, out.resolve().parent)
+    sidecars = {name: _sidecar(scale, name) for name in FIGURES}
+    missing = [name for name, sidecar in sidecars.items() if sidecar is None]
     if len(missing) == len(FIGURES):
         raise FileNotFoundError(
             f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): run `make figures SCALE={scale}` first"
         )
+    said = f"{len(missing)} of {len(FIGURES)} {{}} not drawn at {{}}scale"
     if missing:
-        print(
-            f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}",
-            file=sys.stderr,
-        )
-    write_atomically(out, lambda part: part.write_text(text, encoding="utf-8"))
-    return out
-
-
-def page(config: Scale, base: Path) -> tuple[str, list[str]]:
-    """The page as HTML, its links relative to the folder `base`; and the figures that are missing on it."""
-    scale = config.name
-    problems, missing, sections = check_sidecars(scale), [], []
-    for name, item in FIGURES.items():
-        sidecar = _sidecar(scale, name)
-        if sidecar is None:
-            missing.append(name)
+        print(f"{said.format('figures are', '')} {scale}: {', '.join(missing)}", file=sys.stderr)
+    sections = []
+    for name, sidecar in sidecars.items():
         wrong = [line for line in problems if line.startswith(f"{name}: ")]
-        sections.append(_section(scale, name, item, sidecar, wrong, base))
+        sections.append(_section(scale, name, sidecar, wrong, out.resolve().parent))
     badge = (
         f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
         f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"
     )
-    contents = "\n".join(f'<li><a href="#{name}">{escape(_headline(item))}</a></li>' for name, item in FIGURES.items())
-    note = f" {len(missing)} of {len(FIGURES)} are not drawn at this scale." if missing else ""
-    return PAGE.substitute(
+    contents = [f'<li><a href="#{name}">{escape(_headline(item))}</a></li>' for name, item in FIGURES.items()]
+    text = PAGE.substitute(
         title=escape(f"GRACE: the figures at scale {scale}"),
         badge=escape(badge),
-        missing=note,
-        contents=contents,
+        missing=f" {said.format('are', 'this ')}." if missing else "",
+        contents="\n".join(contents),
         sections="\n".join(sections),
-    ), missing
+    )
+    write_atomically(out, lambda part: part.write_text(text, encoding="utf-8"))
+    return out
 
 
 def _sidecar(scale: str, name: str) -> dict | None:
@@ -159,13 +158,15 @@ def _headline(item: Item) -> str:
     return item.title if item.paper_item.startswith("(") else f"{item.paper_item}: {item.title}"
 
 
-def _section(scale: str, name: str, item: Item, sidecar: dict | None, wrong: list[str], base: Path) -> str:
+def _section(scale: str, name: str, sidecar: dict | None, wrong: list[str], base: Path) -> str:
+    item, source = FIGURES[name], paths.figures(scale) / name
     body = [f'<p class="warning">{escape(line)}</p>' for line in wrong]
     if sidecar is None:
         body.insert(0, '<p class="warning">Not drawn at this scale.</p>')
     else:
-        source = paths.figures(scale) / name
-        body.append(_picture(source, item, sidecar) if item.picture else _table_file(source, item, sidecar))
+        shown = _picture(source, item, sidecar) if item.picture else _table_file(source, item)
+        said = {key: escape(sidecar[key] or "") for key in ("caption", "alt")}
+        body.append((FIGURE if item.picture else TABLE).substitute(shown=shown, **said))
         body.append(_numbers(scale, item, sidecar))
     shown = "" if item.paper_item.startswith("(") else item.paper_item
     return SECTION.substitute(
@@ -173,12 +174,12 @@ def _section(scale: str, name: str, item: Item, sidecar: dict | None, wrong: lis
         item=escape(shown),
         title=escape(item.title),
         scale=escape(scale),
-        links=_links(scale, name, item, base),
-        body="\n".join(part for part in body if part),
+        links=_links(source, item, base),
+        body="\n".join(body),
     )
 
 
-def _links(scale: str, name: str, item: Item, base: Path) -> str:
+def _links(source: Path, item: Item, base: Path) -> str:
     """Notebook and files, relative to where the page lies; what is not there is named without a link."""
 
     def link(path: Path, text: str) -> str:
@@ -186,7 +187,7 @@ def _links(scale: str, name: str, item: Item, base: Path) -> str:
             return escape(text)
         return f'<a href="{escape(quote(Path(os.path.relpath(path.resolve(), base)).as_posix()))}">{escape(text)}</a>'
 
-    files = [link(paths.figures(scale) / f"{name}{ending}", ending[1:]) for ending in (*item.endings, ".json")]
+    files = [link(source.with_name(f"{source.name}{ending}"), ending[1:]) for ending in (*item.endings, ".json")]
     notebook = link(paths.NOTEBOOKS / f"{item.notebook}.ipynb", f"{item.notebook}.ipynb")
     return f"drawn in notebook {notebook} by <code>gracelib.{escape(item.drawn_by)}</code> · {', '.join(files)}"
 
@@ -194,19 +195,13 @@ def _links(scale: str, name: str, item: Item, base: Path) -> str:
 def _picture(source: Path, item: Item, sidecar: dict) -> str:
     data = base64.b64encode(source.with_suffix(".svg").read_bytes()).decode("ascii")
     image = f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(sidecar["alt"] or "")}">'
-    shown = SCROLL.substitute(more=" picture", label=escape(f"Picture: {_headline(item)}"), content=image)
-    return (
-        f"<figure>\n{shown}\n<figcaption>{escape(sidecar['caption'])}</figcaption>\n</figure>\n"
-        f"<details><summary>The picture in words</summary><p>{escape(sidecar['alt'] or '')}</p></details>"
-    )
+    return SCROLL.substitute(more=" picture", label=escape(f"Picture: {_headline(item)}"), content=image)
 
 
-def _table_file(source: Path, item: Item, sidecar: dict) -> str:
+def _table_file(source: Path, item: Item) -> str:
     with open(source.with_suffix(".csv"), encoding="utf-8", newline="") as f:
         head, *rows = csv.reader(f)
-    head, rows = [name.replace("_", " ") for name in head], [[_rounded(cell) for cell in row] for row in rows]
-    shown = _table(head, rows, item.title)
-    return f"<figure>\n{shown}\n<figcaption>{escape(sidecar['caption'])}</figcaption>\n</figure>"
+    return _table([name.replace("_", " ") for name in head], [list(map(_rounded, row)) for row in rows], item.title)
 
 
 def _table(head: list[str], rows: list[list[str]], label: str, paper: bool = False) -> str:
@@ -219,13 +214,10 @@ def _table(head: list[str], rows: list[list[str]], label: str, paper: bool = Fal
 
     tags = ['th scope="row"', *["td"] * (len(head) - 1)]
     top = "".join(cell('th scope="col"', name, name) for name in head)
-    lines = ["".join(cell(*one) for one in zip(tags, row, head, strict=True)) for row in rows]
+    lines = ["".join(map(cell, tags, row, head)) for row in rows]
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return SCROLL.substitute(
-        more="",
-        label=escape(f"Table: {label}"),
-        content=f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>",
-    )
+    content = f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    return SCROLL.substitute(more="", label=escape(f"Table: {label}"), content=content)
 
 
 def _rounded(text: str) -> str:
@@ -238,73 +230,42 @@ def _rounded(text: str) -> str:
 
 def _numbers(scale: str, item: Item, sidecar: dict) -> str:
     """Our numbers and the paper's, each in a table of its own: which stands for which is said, not suggested."""
-    ours, papers = _ours(sidecar["ours"] or {}), list(_paper(sidecar["paper"] or {}))
-    blocks = []
-    if ours[1]:
-        blocks.append(f"<div><h3>Measured here, scale {escape(scale)}</h3>{_table(*ours, f'ours, {item.title}')}</div>")
-    if papers:
-        about = _table(["", "reported", "source"], papers, f"the paper's, {item.title}", paper=True)
-        blocks.append(f"<div><h3>Reported by the paper</h3>{about}</div>")
-    if not blocks:
-        return ""
-    unfolded = " open" if len(ours[1]) + len(papers) <= OPEN_ROWS else ""
-    what = " and the paper's" if papers else "; the paper prints none for this"
+    blocks, n_rows = [], 0
+    for key, title in (("ours", f"Measured here, scale {scale}"), ("paper", "Reported by the paper")):
+        records = list(_records(sidecar[key] or {}))
+        columns = list(dict.fromkeys(column for _, record in records for column in record))
+        columns.sort(key=lambda column: FIRST.index(column) if column in FIRST else len(FIRST))
+        rows = [[path, *(_text(record[c]) if c in record else "" for c in columns)] for path, record in records]
+        if rows:
+            table = _table(["", *map(_name, columns)], rows, f"{key}, {item.title}", key == "paper")
+            blocks.append(f"<div><h3>{escape(title)}</h3>{table}</div>")
+            n_rows += len(rows)
+    what = " and the paper's" if sidecar["paper"] else "; the paper prints none for this"
     return (
-        f"<details{unfolded}><summary>Numbers: ours{what}</summary>\n"
+        f"<details{' open' * (n_rows <= OPEN_ROWS)}><summary>Numbers: ours{what}</summary>\n"
         f'<div class="beside">{"".join(blocks)}</div></details>'
     )
 
 
-def _ours(ours: dict) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a sidecar's numbers: a row for each innermost record, an interval beside what it is of."""
-    records = list(_records(ours, ()))
-    hidden = {end for key, ends in INTERVALS.items() for end in ends if any(key in r and end in r for _, r in records)}
-    columns = list(dict.fromkeys(key for _, record in records for key in record if key not in hidden))
-    first = list(INTERVALS)  # the numbers that carry the argument; the remark comes last
-    columns.sort(key=lambda key: (first.index(key) if key in first else len(first), key == "note"))
-    rows = [[_path(path), *(_value(record, key) for key in columns)] for path, record in records]
-    return ["", *(QUANTITIES.get(key, key.replace("_", " ")) for key in columns)], rows
-
-
-def _records(value: dict, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:
+def _records(value: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict]]:
+    """("regret, points: G-Norm", {"value": ...}) for each innermost record of nested ones."""
     own = {key: inner for key, inner in value.items() if not isinstance(inner, dict)}
-    if own and not path:  # single numbers: one a row
-        yield from (((key,), {"value": inner}) for key, inner in own.items())
-    elif own:
-        yield path, own
+    if own and path:
+        yield ": ".join(map(_name, path)), own
+    elif own:  # single numbers: one a row
+        yield from ((_name(key), {"value": inner}) for key, inner in own.items())
     for key, inner in value.items():
         if isinstance(inner, dict):
             yield from _records(inner, (*path, key))
 
 
-def _value(record: dict, key: str) -> str:
-    """The record's entry under a column, with its interval; correlations with their sign."""
-    if key not in record:
-        return ""
-    form = {"spearman": "+.2f", "regret_points": ".2f"}.get(key, ".3g")
-    low, high = (record.get(end) for end in INTERVALS.get(key, ("", "")))
-    interval = "" if low is None or high is None else f" [{_text(low, form)}, {_text(high, form)}]"
-    return _text(record[key], form) + interval
+def _name(key: str) -> str:
+    return SCORES[key].label if key in SCORES else NAMES.get(key, key.replace("_", " "))
 
 
-def _text(value, form: str = ".3g") -> str:
+def _text(value) -> str:
     if isinstance(value, list):
-        return ", ".join(_text(one, form) for one in value)
+        return ", ".join(map(_text, value))
     if value is None:
         return "undefined"
-    return f"{value:{form}}" if isinstance(value, float) else str(value)
-
-
-def _paper(value: dict, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
-    """Rows of what the paper reports: what, the number as printed there, where."""
-    if "value" in value:
-        yield [_path(path), str(value["value"]), str(value.get("source", ""))]
-        return
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            yield from _paper(inner, (*path, key))
-
-
-def _path(path: Iterable[str]) -> str:
-    """("regret_points", "g_norm") -> "regret, points: G-Norm"."""
-    return ": ".join(SCORES[key].label if key in SCORES else QUANTITIES.get(key, key.replace("_", " ")) for key in path)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
