@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, MambaConfig, MambaForCausalLM
 
+from checkpoints_for_tests import make_checkpoint
+from gracelib.models import accuracy
 from gracelib.models.decoding import KeyedSampler, decode, row_keys, sample_responses, uniforms
 from gracelib.models.prompting import encode_examples, encode_questions
 from gracelib.models.training import train_causal_lm
@@ -231,8 +233,6 @@ def test_greedy_beside_samples_changes_neither(model, tokenizer, reference):
 
 def test_the_greedy_accuracy_is_that_of_greedy_decoding(model, tokenizer, monkeypatch):
     """Not that of a sample, nor of another row. Right is what has a certain text, as this model never has the answer."""
-    from gracelib.models import accuracy
-
     alone = sample(model, tokenizer, m=1, temperature=0.0)
     wanted = {p["id"]: row["responses"][0] for p, row in zip(PROMPTS, alone, strict=True)}
     prompts = [p | {"answer": p["id"] if i % 3 == 0 else "nobody"} for i, p in enumerate(PROMPTS)]
@@ -245,13 +245,8 @@ def test_the_greedy_accuracy_is_that_of_greedy_decoding(model, tokenizer, monkey
 def test_rows_that_ended_are_not_carried_along(model, tokenizer):
     """The passes over the model shrink while a batch is decoded, and every row still gets its own tokens."""
     rows_at_a_pass = []
-    handle = model.register_forward_hook(
-        lambda module, args, kwargs, out: rows_at_a_pass.append(len(out.logits)), with_kwargs=True
-    )
-    try:
+    with model.register_forward_hook(lambda module, args, out: rows_at_a_pass.append(len(out.logits))):
         sample(model, tokenizer, PROMPTS[:1], m=64)
-    finally:
-        handle.remove()
     assert rows_at_a_pass[0] == 64 and rows_at_a_pass == sorted(rows_at_a_pass, reverse=True)
     assert rows_at_a_pass[-1] <= 32  # half of them at least ended before the last step
 
@@ -260,10 +255,6 @@ def test_rows_that_ended_are_not_carried_along(model, tokenizer):
 def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
     """Against one pass of the library over the whole batch, where a row's own uniform numbers choose its tokens: with
     windows that slide (Gemma) and without, a row's tokens do not depend on which neighbours have ended."""
-    from transformers import AutoModelForCausalLM, LogitsProcessorList
-
-    from checkpoints_for_tests import make_checkpoint
-
     window = {"sliding_window": 10} if family == "gemma2" else {}
     checkpoint = make_checkpoint(tmp_path / family, family)
     network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float64", **window).eval()
@@ -271,11 +262,12 @@ def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
     keys = row_keys(5, [str(i) for i in range(40)], [0] * 40)
     sampled = np.zeros(40, dtype=bool)
     stop = tuple(range(0, network.config.vocab_size, 8))  # an eighth of the tokens end a response of random weights
+    read, embedding = [], network.get_input_embeddings()
     with torch.inference_mode():
-        read = []
-        handle = network.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(out.shape[1]))
-        found = decode(network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop, greedy=sampled)
-        handle.remove()
+        with embedding.register_forward_hook(lambda module, args, out: read.append(out.shape[1])):
+            found = decode(
+                network, prompts.tolist(), keys, temperature=1.0, max_new_tokens=24, stop=stop, greedy=sampled
+            )
         network.generation_config = GenerationConfig()
         out = network.generate(
             prompts,
@@ -294,8 +286,6 @@ def test_a_part_of_the_cache_is_enough_to_go_on(family, tmp_path):
 
 def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
     """A state space model has no keys and values to leave out: the rows that go on are read once more."""
-    from transformers import MambaConfig, MambaForCausalLM
-
     torch.manual_seed(0)
     network = MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4)).eval()
     network.generation_config = GenerationConfig()
@@ -339,13 +329,9 @@ def test_a_tokenizer_that_cannot_end_is_refused(model, tokenizer):
         sample(model, endless, PROMPTS[:2])
 
 
-def test_a_checkpoints_own_generation_defaults_are_not_applied(model, tokenizer):
+def test_a_checkpoints_own_generation_defaults_are_not_applied(model, tokenizer, monkeypatch):
     """A hub model may ship a repetition penalty; what is sampled is the model at the stated temperature alone."""
     plain = sample(model, tokenizer, PROMPTS[:10])
-    own = model.generation_config
-    model.generation_config = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=2)
-    try:
-        assert sample(model, tokenizer, PROMPTS[:10]) == plain
-        assert model.generation_config.repetition_penalty == 5.0
-    finally:
-        model.generation_config = own
+    own = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=2)
+    monkeypatch.setattr(model, "generation_config", own)
+    assert sample(model, tokenizer, PROMPTS[:10]) == plain and model.generation_config is own

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from gracelib.models.prompting import encode_examples
 from gracelib.models.training import IGNORED, PART, MuonAdamW, collate, train_causal_lm
@@ -97,7 +98,6 @@ def test_a_model_that_makes_all_logits_trains_the_same(tokenizer, examples):
     start = network(tokenizer)
     few, every = copy.deepcopy(start), copy.deepcopy(start)
     made, forward = {}, every.forward
-    hook = few.register_forward_hook(lambda m, args, out: made.update(few=out.logits.shape[1]))
 
     def without_choice(input_ids=None, use_cache=None):
         out = forward(input_ids=input_ids, use_cache=use_cache)
@@ -105,9 +105,9 @@ def test_a_model_that_makes_all_logits_trains_the_same(tokenizer, examples):
         return out
 
     every.forward = without_choice
-    train(few, examples)
+    with few.register_forward_hook(lambda module, args, out: made.update(few=out.logits.shape[1])):
+        train(few, examples)
     train(every, examples)
-    hook.remove()
     assert made["few"] <= made["every"] - min(len(p) for p, _ in examples) + 1  # in the last part of the batch
     assert distance(few, every) < 0.01 * distance(few, start)
 
@@ -131,8 +131,6 @@ def test_muon_takes_the_matrices_between_embedding_and_head(tokenizer, examples)
 
 def test_a_head_of_its_own_is_no_hidden_matrix():
     """Untied, as in most large models: AdamW keeps the head and the embedding."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = LlamaConfig(
         vocab_size=50,
         hidden_size=16,
