@@ -73,6 +73,7 @@ def figures(
     """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
     from gracelib.experiment import run
     from gracelib.experiment.scales import get_scale
+    from gracelib.paper.items import figures_named
 
     if scale == "paper":
         if fig or save or parameter or device or dtype:
@@ -98,7 +99,7 @@ def figures(
             f"--save writes notebooks as their parameters cells say, not with {parameter[0]}: change the cell"
         )
     _set_device(device, dtype)
-    names = run.figures_named(fig) if fig else []
+    names = figures_named(fig) if fig else []
     for path in run.figures(scale, recompute, names, dict(parameter_value(text) for text in parameter)):
         print(path)
     if save:

@@ -8,7 +8,6 @@ part, the cells that carry the argument first; a part that was stopped goes on w
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from gracelib.jobs.explain import Verdict, in_words
 from gracelib.jobs.explain import explain as explain_jobs
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
-from gracelib.paper.items import FIGURES, registered
+from gracelib.paper.items import registered
 from gracelib.scale import Scale
 
 
@@ -56,26 +55,6 @@ def figures(
     if absent := [path for path in drawn if not path.is_file()]:
         raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
     return drawn
-
-
-def figures_named(text: str) -> list[str]:
-    """Registered names for what a reader types, comma-separated: "19", "fig19", "fig19_n_and_d", "table1", "main".
-
-    ValueError for a name that fits none, listing those there are.
-    """
-    found = []
-    for word in (part.strip().lower() for part in text.split(",")):
-        number = re.fullmatch(r"(fig(?:ure)?|table)?[ _]*0*(\d+)", word)
-        start = f"{'table' if number[1] == 'table' else 'fig'}{int(number[2]):02d}_" if number else None
-        short = [name for name in FIGURES if word and word == name.partition("_")[2]]
-        names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
-        if len(names) != 1:
-            raise ValueError(
-                f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
-                f"{', '.join(names or FIGURES)}, or a number such as 19"
-            )
-        found += names
-    return list(dict.fromkeys(found))
 
 
 def parts(scale: str) -> dict[str, Callable[[], object]]:

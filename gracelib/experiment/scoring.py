@@ -139,16 +139,20 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     seconds, peak = time.perf_counter() - started, peak_memory(how["device"]) - before
     prompt_id = np.repeat(np.array([str(row["id"]) for row in rows]), params["m"])
     found = grace(recalibrate(f["g"], f["length"]), prompt_id, **_settings(params))
-    row = {
-        "estimator": params["estimator"],
-        "parameters": n_parameters(model, own.get("params", "all")),
-        "responses": len(examples),
-        "seconds": round(seconds, 3),
-        "peak_mib": round(peak / 2**20, 1) if fresh else None,
-        "grace": found.total,
-        "device": how["device"],
-    }
-    _write(out, [row])
+    _write(
+        out,
+        [
+            {
+                "estimator": params["estimator"],
+                "parameters": n_parameters(model, own.get("params", "all")),
+                "responses": len(examples),
+                "seconds": round(seconds, 3),
+                "peak_mib": round(peak / 2**20, 1) if fresh else None,
+                "grace": found.total,
+                "device": how["device"],
+            }
+        ],
+    )
 
 
 VARIANTS = Stage("variants", run_variants)

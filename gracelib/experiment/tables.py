@@ -117,8 +117,14 @@ def _examples(plans: list[Plan]) -> Jobs:
 
 def _example_rows(scale: Scale, key: tuple, responses: Job) -> list[dict]:
     row = read_jsonl(responses.folder(paths.runs()) / "responses.jsonl")[0]
-    first = {"response": row["responses"][0], "correct": row["correct"][0]}
-    return [{"question": row["question"], "answer": row["answer"], **first}]
+    return [
+        {
+            "question": row["question"],
+            "answer": row["answer"],
+            "response": row["responses"][0],
+            "correct": row["correct"][0],
+        }
+    ]
 
 
 # --- features and scores ------------------------------------------------------------------------------------
@@ -191,8 +197,9 @@ def _contributions(job: Job) -> tuple[Grace, np.ndarray]:
 def _interval_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
     result, moved = _contributions(job)
     full, fixed = grace_interval(result, influence=moved), grace_interval(result)
-    bounds = {"low": full.low, "high": full.high, "low_fixed": fixed.low, "high_fixed": fixed.high}
-    return [{"grace": result.total, **bounds}]
+    return [
+        {"grace": result.total, "low": full.low, "high": full.high, "low_fixed": fixed.low, "high_fixed": fixed.high}
+    ]
 
 
 def _concentration(plans: list[Plan]) -> Jobs:
@@ -210,18 +217,19 @@ def _concentration_rows(scale: Scale, key: tuple, job: Job, features: Job, respo
     top = result.prompt_ids[np.argmax(result.count * result.per_prompt)]
     number = np.argmax((h[f["prompt_id"] == top] ** 2).sum(1))  # features keep a prompt's responses in order
     share, rest = top_share(result)
-    row = {
-        "grace": result.total,
-        "grace_low": bounds.low,
-        "grace_high": bounds.high,
-        "top3_share": share,
-        "grace_without_top3": rest,
-        "nu_share": result.nu_share,
-        "largest_response": next(
-            row["responses"][number] for row in _responses(responses) if str(row["id"]) == str(top)
-        ),
-    }
-    return [row]
+    return [
+        {
+            "grace": result.total,
+            "grace_low": bounds.low,
+            "grace_high": bounds.high,
+            "top3_share": share,
+            "grace_without_top3": rest,
+            "nu_share": result.nu_share,
+            "largest_response": next(
+                row["responses"][number] for row in _responses(responses) if str(row["id"]) == str(top)
+            ),
+        }
+    ]
 
 
 def top_share(result: Grace, k: int = 3) -> tuple[float, float]:
@@ -309,16 +317,17 @@ def _filtered_rows(scale: Scale, key: tuple, taught: Job, *student: Job) -> list
 
 def _training_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
     test, train = (accuracy_of(job, paths.runs()) for job in jobs)
-    row = {
-        "usual": key[-1] == {"epochs": scale.epochs, "generations": scale.M}[key[-2]],
-        "test": test["average"],
-        "test_se": test["average_se"],
-        "train": train["average"],
-        "train_se": train["average_se"],
-        "test_greedy": test["greedy"],
-        "train_greedy": train["greedy"],
-    }
-    return [row]
+    return [
+        {
+            "usual": key[-1] == {"epochs": scale.epochs, "generations": scale.M}[key[-2]],
+            "test": test["average"],
+            "test_se": test["average_se"],
+            "train": train["average"],
+            "train_se": train["average_se"],
+            "test_greedy": test["greedy"],
+            "train_greedy": train["greedy"],
+        }
+    ]
 
 
 def _absurd_scores(plans: list[Plan]) -> Jobs:
@@ -337,8 +346,8 @@ def _absurd_rows(scale: Scale, key: tuple, responses: Job, features: Job, *accur
 
 def _protocol_rows(scale: Scale, key: tuple, own: Job, usual: Job) -> list[dict]:
     found, base = (accuracy_of(job, paths.runs()) for job in (own, usual))
-    row = {"average": found["average"], "average_se": found["average_se"]}
-    return [row | {"points": 100 * (found["average"] - base["average"])}]
+    points = 100 * (found["average"] - base["average"])
+    return [{"average": found["average"], "average_se": found["average_se"], "points": points}]
 
 
 # --- the list -----------------------------------------------------------------------------------------------
@@ -446,21 +455,15 @@ def table(scale: str, name: str, recompute: bool = True) -> pd.DataFrame:
 def collect(plans: list[Plan], name: str) -> pd.DataFrame:
     """The rows of a table, once its jobs are finished."""
     one = TABLES[name]
-    made = one.jobs(plans)
-    _finish(made, name)
-    if one.then:
-        made = one.then(plans)
-        _finish(made, name)
+    for known in filter(None, (one.jobs, one.then)):
+        made = known(plans)
+        run_jobs([job for own in made.values() for job in own], paths.runs(), name)
     rows = [
         dict(zip(one.key, key, strict=True)) | row
         for key, jobs in made.items()
         for row in one.rows(plans[0].scale, key, *jobs)
     ]
     return pd.DataFrame(rows, columns=None if rows else MAY_BE_EMPTY.get(name))
-
-
-def _finish(made: Jobs, description: str) -> None:
-    run_jobs([job for own in made.values() for job in own], paths.runs(), description)
 
 
 def write(scale: str, name: str, made: pd.DataFrame) -> Path:

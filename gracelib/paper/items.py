@@ -6,6 +6,7 @@ and the check of the sidecars are all made from it, so a figure that is dropped 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -133,6 +134,26 @@ def registered(name: str) -> Item:
             "gracelib/paper/items.py"
         )
     return FIGURES[name]
+
+
+def figures_named(text: str) -> list[str]:
+    """Registered names for what a reader types, comma-separated: "19", "fig19", "fig19_n_and_d", "table1", "main".
+
+    ValueError for a name that fits none, listing those there are.
+    """
+    found = []
+    for word in (part.strip().lower() for part in text.split(",")):
+        number = re.fullmatch(r"(fig(?:ure)?|table)?[ _]*0*(\d+)", word)
+        start = f"{'table' if number[1] == 'table' else 'fig'}{int(number[2]):02d}_" if number else None
+        short = [name for name in FIGURES if word and word == name.partition("_")[2]]
+        names = [word] if word in FIGURES else [n for n in FIGURES if start and n.startswith(start)] or short
+        if len(names) != 1:
+            raise ValueError(
+                f"figure {word[:80]!r} is {'ambiguous' if names else 'not known'}; choose among "
+                f"{', '.join(names or FIGURES)}, or a number such as 19"
+            )
+        found += names
+    return list(dict.fromkeys(found))
 
 
 def readme_table(scale: str) -> str:

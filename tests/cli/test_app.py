@@ -14,10 +14,10 @@ from gracelib.cli.app import app
 from gracelib.experiment import extras, scoring, tables
 from gracelib.experiment import run as commands
 from gracelib.experiment.plan import Plan, plans_of
-from gracelib.experiment.run import REDRAWN, TABLES_ONLY, figures_named
+from gracelib.experiment.run import REDRAWN, TABLES_ONLY
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.jobs import notebook_checks, notebooks, paths
-from gracelib.paper.items import FIGURES
+from gracelib.paper.items import FIGURES, figures_named
 
 runner = CliRunner()
 

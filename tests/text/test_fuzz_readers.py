@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gracelib.cli.experiment import parameter_value
-from gracelib.experiment.run import figures_named
 from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import NEEDED, read_table
 from gracelib.features.files import load_features
@@ -25,6 +24,7 @@ from gracelib.jobs.workers import n_workers
 from gracelib.models.prompting import Policy
 from gracelib.models.sampled_file import GenerationFile, sidecar
 from gracelib.models.sampling import check_settings
+from gracelib.paper.items import figures_named
 from gracelib.paper.settings import PAPER, with_file
 from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_responses
 
