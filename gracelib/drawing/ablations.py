@@ -1,7 +1,7 @@
 """Figures 19, 20 and 23 and the settings nobody plotted: how much of GRACE's correlation is the choice of n, m, d, C, nu,
 or of the cells.
 
-All from one pass of gradients: `measures.grid` holds the score at every setting, the students are the same throughout.
+All from one pass of gradients: the table `grid` holds the score at every setting, the students are the same throughout.
 So differences between two settings of one figure are exact for these cells; their intervals ask what other teachers
 would have shown. Where the smoothing decides the score (fewer gradients than dimensions) a setting is drawn hollow.
 
@@ -43,7 +43,7 @@ PALE = ListedColormap(1 - 0.5 * (1 - colormaps["PuOr"](np.linspace(0, 1, 256))[:
 def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     """Figure 19: GRACE's correlation against d, against n, and for every n with every d. Two columns wide.
 
-    `cells` from `tables.cells` (first task), `grid` from `measures.grid`.
+    `cells` from `tables.cells` (first task), `grid` from the table `grid`.
     """
     base, rows = default_setting(config), select(cells, config.student, ())
     table = grid_correlations(grid, cells, config.student, base, ("n", "d"))

@@ -1,7 +1,7 @@
 """Table 1: what the features and the scores of a teacher cost, beside the paper's numbers and beside training.
 
 Why from a committed table: seconds change with the machine and with what else it does, so a table that measured them
-again whenever it is drawn would never be the same twice. `feature_measures.cost` holds what each job took when it ran;
+again whenever it is drawn would never be the same twice. the table `cost` holds what each job took when it ran;
 this module only divides and takes medians, and says of every row whether another machine would repeat it.
 """
 
@@ -40,7 +40,7 @@ _COUNTED = ("size of features (MB a teacher)", "student's parameters (D)")
 def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
     """One row a cell with the quantities of the table as columns; NaN for training where it was not measured.
 
-    `cost` as `feature_measures.cost`. Features are counted for the n m responses that a score needs; where more were
+    `cost` as the table `cost`. Features are counted for the n m responses that a score needs; where more were
     kept for the ablations, in proportion to the responses. ValueError for a column that is missing.
     """
     missing = [c for c in _NEEDED if c not in cost]

@@ -35,7 +35,7 @@ def figure21(
 ) -> Drawn:
     """Figures 21 and 22: norm against length with reference curves; norm x (log|y|)^p within teachers. Two columns wide.
 
-    `lengths` as `feature_measures.lengths`; `manner` the family of each teacher.
+    `lengths` as the table `lengths`; `manner` the family of each teacher.
     """
     bins = teacher_bins(lengths, student, task)
     pool, flat, levels = pooled(bins), profiles(bins), length_relation(bins)

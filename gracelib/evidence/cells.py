@@ -79,14 +79,14 @@ def select(
     if missing:
         raise ValueError(
             f"the table of cells lacks the column(s) {', '.join(missing)}: use the table that "
-            "pipeline.cells(scale) returns, and run `make figures` again if results/students.csv is older than the code"
+            "tables.cells(scale) returns, and run `make figures` again if results/students.csv is older than the code"
         )
     rows = cells[cells["student"] == student]
     if rows.empty:
         raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}")
     if rows["task"].nunique() > 1:
         raise ValueError(
-            f"cells of several tasks ({', '.join(sorted(set(rows['task'])))}): keep one, as pipeline.cells does"
+            f"cells of several tasks ({', '.join(sorted(set(rows['task'])))}): keep one, as tables.cells does"
         )
     if leave_out is not None:
         rows = rows[rows["manner"] != leave_out]
@@ -269,7 +269,7 @@ def default_setting(config: Scale) -> dict[str, float]:
 
 
 def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
-    """Rows of `measures.grid` with those values of the columns of `default_setting`, whatever the others are."""
+    """Rows of the table `grid` with those values of the columns of `default_setting`, whatever the others are."""
     keep = np.ones(len(grid), bool)
     for column, value in fixed.items():
         keep &= np.isclose(grid[column], value, rtol=1e-9)
@@ -279,7 +279,7 @@ def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
 def at_d(cells: pd.DataFrame, grid: pd.DataFrame, setting: Mapping[str, float], d: int) -> pd.DataFrame:
     """The cells with their scores taken at `d` projection rows from the ablation grid, all else at the scale's setting.
 
-    `cells` from `tables.cells`, `grid` from `measures.grid`, `setting` the scale's (`default_setting`). Accuracies stay; the scores the grid does not have are
+    `cells` from `tables.cells`, `grid` from the table `grid`, `setting` the scale's (`default_setting`). Accuracies stay; the scores the grid does not have are
     dropped, and so are students it was not computed for. ValueError if the grid has no such d, or lacks a cell.
     """
     rows = at_setting(grid, {column: value for column, value in setting.items() if column != "d"})

@@ -16,7 +16,7 @@ from gracelib.evidence import ranks
 from gracelib.evidence.ranks import percentiles
 
 POWERS = (0, 1, 2)
-PRODUCTS = {0: "mean_norm", 1: "mean_norm_log", 2: "mean_norm_log2"}  #: columns of `feature_measures.lengths`
+PRODUCTS = {0: "mean_norm", 1: "mean_norm_log", 2: "mean_norm_log2"}  #: columns of the table `lengths`
 LEAST = 0.01  #: bins with a smaller share of a teacher's responses are left out
 STEPS_AN_OCTAVE = 8  #: width of the bins of relative length in `profiles`
 
@@ -24,7 +24,7 @@ STEPS_AN_OCTAVE = 8  #: width of the bins of relative length in `profiles`
 def teacher_bins(lengths: pd.DataFrame, student: str, task: str) -> pd.DataFrame:
     """One row a (teacher, bin), temperatures put together: bin_low, count, weight, mean_length and the mean products.
 
-    `lengths` as `feature_measures.lengths`. `weight` is the share of the teacher's responses (1 a teacher). Left out:
+    `lengths` as the table `lengths`. `weight` is the share of the teacher's responses (1 a teacher). Left out:
     responses of one token (log|y| = 0) and bins with less than 1% of a teacher's responses. ValueError for a task or
     student that is not there.
     """

@@ -17,7 +17,7 @@ from gracelib.variants import VARIANTS
 def variant_summary(variants: pd.DataFrame) -> pd.DataFrame:
     """One row a variant: what it replaces, its value's median ratio to that (and range), rank agreement over cells.
 
-    `variants` as `measures.variants`. Columns: variant, label, compared_with, median_ratio, lowest, highest,
+    `variants` as the table `variants`. Columns: variant, label, compared_with, median_ratio, lowest, highest,
     rank_agreement (Spearman; NaN below three cells).
     """
     rows = []
@@ -35,7 +35,7 @@ def variant_summary(variants: pd.DataFrame) -> pd.DataFrame:
 def flags(odd: pd.DataFrame, cells_scores: pd.DataFrame) -> pd.DataFrame:
     """For each score and odd teacher, the share of real cells that the score prefers to it (1.0: flagged outright).
 
-    `odd` as `measures.pathological_scores`, `cells_scores` the rows of one task of `tables.score_table`. One row a
+    `odd` as the table `pathological_scores`, `cells_scores` the rows of one task of the table `scores`. One row a
     score, one column an odd teacher; the row "bias share" is GRACE-Bias/GRACE, the final version's sign of a pathological teacher (the share
     of real cells with less of it). Empty (NaN) where the score is undefined for the odd teacher. ValueError for the cells
     of several tasks: texts of different tasks are not to be compared.
@@ -60,7 +60,7 @@ CMI_TERMS = ("gradient", "stability", "stability_proof", "cross", "lemma", "proo
 
 
 def with_noise(cmi: pd.DataFrame, eta: float, sigma: float) -> pd.DataFrame:
-    """The terms of `measures.cmi` (made with eta = sigma = 1) for a step size and a noise level, and what they mean.
+    """The terms of the table `cmi` (made with eta = sigma = 1) for a step size and a noise level, and what they mean.
 
     Adds ratio (gradient / stability, whatever eta and sigma) and vacuous_lemma, vacuous_proof, vacuous_tight (bound at
     or above log n). ValueError unless both are finite and > 0.

@@ -107,7 +107,7 @@ def _cast(scale: PaperScale) -> list[dict]:
 
 
 def _teacher(scale: PaperScale, plan: PaperPlan, name: str, t: float) -> dict:
-    """The row of one teacher at one temperature, as `tables.teacher_data` has it."""
+    """The row of one teacher at one temperature, as the table `teachers` has it."""
     model = next(m for m in scale.teachers if m.name == name)
     rows = read_jsonl(plan.correct[name, t].folder(paths.runs()) / "correct.jsonl")
     measured = accuracy_of(plan.teacher_accuracy[name, t], paths.runs())

@@ -119,13 +119,13 @@ def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Features of one cell by one estimator, timed, and GRACE from them."""
-    from gracelib.experiment.stages import _load
+    from gracelib.experiment.stages import load_model
     from gracelib.features.batches import give_back
     from gracelib.features.estimators import estimator, n_parameters
     from gracelib.features.gradients import response_features
     from gracelib.features.memory import peak_memory, reset_peak
 
-    model, tokenizer = _load(inputs["student"])
+    model, tokenizer = load_model(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
     pairs = [(row["question"], response) for row in rows for response in row["responses"]]
     examples = encode_examples(tokenizer, pairs)

@@ -20,7 +20,7 @@ from gracelib.world import stories
 from gracelib.world.cast import pretrain, train_teacher
 
 
-def _load(folder: Path):
+def load_model(folder: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -62,7 +62,7 @@ def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import grade
     from gracelib.models.decoding import sample_responses
 
-    model, tokenizer = _load(inputs["teacher"])
+    model, tokenizer = load_model(inputs["teacher"])
     rows = sample_responses(
         model,
         tokenizer,
@@ -78,7 +78,7 @@ def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import evaluate
 
-    model, tokenizer = _load(inputs["model"])
+    model, tokenizer = load_model(inputs["model"])
     prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
     result = evaluate(
         model,
@@ -98,7 +98,7 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     from gracelib.features.gradients import response_features
 
-    model, tokenizer = _load(inputs["student"])
+    model, tokenizer = load_model(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
     pairs, names, correct, prompt = [], [], [], []
     for i, row in enumerate(rows):
@@ -132,7 +132,7 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.training import distill
 
-    model, tokenizer = _load(inputs["student"])
+    model, tokenizer = load_model(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
     distill(
         model,
@@ -154,7 +154,7 @@ def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import accuracy, grade
     from gracelib.models.decoding import sample_responses
 
-    model, tokenizer = _load(inputs["model"])
+    model, tokenizer = load_model(inputs["model"])
     prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
     rows = sample_responses(
         model,

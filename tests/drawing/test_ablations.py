@@ -55,7 +55,7 @@ def made_filtered(cells: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
 
 
 def made_grid(cells: pd.DataFrame, config) -> pd.DataFrame:
-    """The lines that `measures.grid` has, with GRACE's noise falling as n grows."""
+    """The lines that the table `grid` has, with GRACE's noise falling as n grows."""
     base, rng = tables.default_setting(config), np.random.default_rng(2)
     lines = [base | {"n": base["n"] // i, "d": base["d"] * 2 // j} for i in (1, 2, 4) for j in (1, 2, 4)]
     lines += [base | {"n_folds": c} for c in (2, 4, 5, 6, 8, 12)] + [base | {"m": m} for m in (1, 2, 8)]

@@ -304,7 +304,7 @@ def test_the_grey_band_is_one_standard_error_of_a_difference():
 
 
 def test_a_table_without_widths_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"lacks the column width: use the table that pipeline.cells\(scale\) returns"):
+    with pytest.raises(ValueError, match=r"lacks the column width: use the table that tables.cells\(scale\) returns"):
         choice_tables.choice_cells(cells_of("mini").drop(columns="width"), "first", THREE)
 
 

@@ -351,7 +351,7 @@ def spoilt(change):
         (
             lambda c: c.drop(columns=["g_norm", "manner"]),
             {},
-            r"lacks the column\(s\) manner, g_norm: use the table that pipeline",
+            r"lacks the column\(s\) manner, g_norm: use the table that tables",
         ),
         (lambda c: c, {"student": "third"}, "no cell of student 'third': choose one of first, second"),
         (lambda c: c, {"scores": ("grace", "luck")}, "unknown score 'luck': choose from grace"),

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from gracelib.drawing.saving import check_sidecars
-from gracelib.experiment.scales import get_scale
 from gracelib.jobs import notebooks
 from gracelib.paper.items import FIGURES
 
@@ -55,21 +54,6 @@ def test_every_registered_figure_is_there_with_its_sidecar(smoke, monkeypatch):
     monkeypatch.setenv("GRACELIB_FIGURES", str(smoke / "figures"))
     assert FIGURES
     assert check_sidecars("smoke") == []
-
-
-def test_tables_have_one_row_a_cell_and_no_missing_number(smoke):
-    config = get_scale("smoke")
-    n_cells = sum(len(config.teachers) * len(own) for task in config.tasks for _, own in task.temperatures)
-    for name in ("scores", "students", "features"):
-        table = pd.read_csv(smoke / f"figures/smoke/results/{name}.csv")
-        assert len(table) == n_cells, name
-        # Only the three scores that need right and wrong responses may be undefined for a teacher.
-        assert (
-            not table.drop(columns=["correct_prob", "incorrect_prob", "difference_prob"], errors="ignore")
-            .isna()
-            .any()
-            .any()
-        ), name
 
 
 def test_paper_numbers_stand_in_columns_of_their_own(smoke):
