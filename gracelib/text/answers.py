@@ -192,8 +192,7 @@ def plain(text: str) -> str:
     r"""A form in which equal spellings are equal texts: no `\text{}`, spaces between digits only, lower case."""
     text = _TEXT_COMMAND.sub(r"\1", tidy(text)).replace("\\$", "$")
     text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
-    choice = re.fullmatch(r"\(([A-Za-z])\)", text)
-    text = choice[1] if choice else text
+    text = re.sub(r"^\(([A-Za-z])\)$", r"\1", text)  # of several choices
     return text.casefold() if re.fullmatch(r"[A-Za-z]{2,}", text) else text
 
 

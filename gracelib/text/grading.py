@@ -119,15 +119,17 @@ def _is_equal(reference: str, answer: str, timeout_s: float) -> bool:
     from math_verify.parser import LatexExtractionConfig
     from sympy.core.cache import clear_cache
 
-    config = (LatexExtractionConfig(boxed_match_priority=0),)
-    signal.setitimer(signal.ITIMER_PROF, timeout_s)
+    config, has_timer = (LatexExtractionConfig(boxed_match_priority=0),), hasattr(signal, "setitimer")
+    if has_timer:  # not on Windows, where the clock on the wall has to do
+        signal.setitimer(signal.ITIMER_PROF, timeout_s)
     try:
         said = [parse(f"\\boxed{{{latex}}}", config, parsing_timeout=None) for latex in (reference, answer)]
         return bool(verify(*said, timeout_seconds=None))
     except Exception:  # whatever text makes a parser raise is no right answer
         return False
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        if has_timer:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         clear_cache()  # what an answer leaves behind must not fill the memory of the next
 
 
@@ -139,7 +141,7 @@ class Grader(AbstractContextManager):
     timeout_s : seconds of CPU time an answer may take (default 5; a busy machine grades like an idle one).
     memory_mb : MiB an answer may take beyond what the process needs (default 1024; enforced on Linux only, elsewhere
         a warning says so).
-    workers : processes at most; default `gracelib.jobs.workers.n_workers()`.
+    workers : processes at most; default `gracelib.jobs.workers.n_workers()`. Fewer where the first formulas are few.
 
     Attributes
     ----------
@@ -152,7 +154,7 @@ class Grader(AbstractContextManager):
             raise ValueError(f"timeout_s={timeout_s}, memory_mb={memory_mb}, workers={workers}: must all be positive")
         self.timeout_s, self.memory_mb, self.n_timed_out = float(timeout_s), int(memory_mb), 0
         self.wall_s = 5 + PATIENCE * self.timeout_s
-        self._most, self._at_once, self._pool = workers or n_workers(), 0, None
+        self._most, self._pool = workers or n_workers(), None
 
     def __exit__(self, *exception) -> None:
         self.close()
@@ -208,13 +210,12 @@ class Grader(AbstractContextManager):
         ) from broken
 
     def _schedule(self, formula: tuple[str, str], n: int) -> ProcessFuture:
-        """One of `n` formulas handed to the pool, to a larger or a new one where that is needed."""
-        at_once = min(self._most, 1 + n // ANSWERS_A_WORKER)
-        if self._pool is None or not self._pool.active or at_once > self._at_once:
+        """One of `n` formulas handed to the pool, to a new one where that is needed."""
+        if self._pool is None or not self._pool.active:
             self.close()
             if sys.platform != "linux":
                 warnings.warn("grading: this system enforces no memory limit, only one of time", stacklevel=2)
-            self._at_once = at_once
+            at_once = min(self._most, 1 + n // ANSWERS_A_WORKER)
             self._pool = ProcessPool(at_once, ANSWERS_A_LIFE, _prepare, (self.memory_mb,), _Context())
         return self._pool.schedule(_is_equal, (*formula, self.timeout_s), timeout=self.wall_s)
 
