@@ -9,7 +9,7 @@ are paired, also across students and tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,16 +149,18 @@ class World:
         teachers = len(self.teachers) if teachers is None else teachers
         return Measured(float(draws[0]), float(low), float(high), what, unit, extra, teachers=teachers, **more)
 
-    def at(self, where: str, **changed: float) -> pd.DataFrame:
-        """A frame with GRACE at the usual setting of the ablation grid but for what is `changed`; NotHere without it."""
+    def grid(self, where: str, setting: Mapping[str, float]) -> pd.DataFrame:
+        """Rows of the ablation grid of a frame's task and student at a setting."""
         frame, grid = self.frame(where), self.table("grid")
         own = grid[(grid.task == frame.task.iloc[0]) & (grid.student == frame.student.iloc[0])]
-        own = at_setting(own, default_setting(self.config) | changed)
+        return at_setting(own, setting)
+
+    def at(self, where: str, name: str, value: float) -> pd.DataFrame:
+        """A frame with GRACE at the usual setting of the ablation grid but for one thing; NotHere if the grid lacks it."""
+        own, key = self.grid(where, default_setting(self.config) | {name: value}), ["teacher", "temperature"]
         if own.empty:
-            named = ", ".join(f"{k} = {v:g}" for k, v in changed.items())
-            raise NotHere(f"the grid of this scale has no {named or 'row at the usual setting'}")
-        key = ["teacher", "temperature"]
-        return frame.drop(columns="grace").merge(own[[*key, "grace", "nu_decides"]], on=key, validate="1:1")
+            raise NotHere(f"the grid of this scale has no {name} = {value:g}")
+        return self.frame(where).drop(columns="grace").merge(own[[*key, "grace", "nu_decides"]], on=key, validate="1:1")
 
 
 Measure = Callable[[World], Measured]
@@ -234,7 +236,7 @@ def settings(w: World, name: str, new: Callable, old: Callable, where: str = "fi
     x, y = new(w.config), old(w.config)
     if x == y:
         raise NotHere(f"this scale has {name} = {x} only")
-    cells = {value: w.at(where, **{name: value}) for value in (x, y)}
+    cells = {value: w.at(where, name, value) for value in (x, y)}
     decided = [f"{name} = {value}" for value, own in cells.items() if own.nu_decides.any()]
     return _settings_apart(cells[x], cells[y], f"{name} = {x} less {name} = {y}", decided)
 
@@ -247,13 +249,9 @@ def _settings_apart(new: pd.DataFrame, old: pd.DataFrame, what: str, decided: Se
 
 def half_as_many(w: World) -> Measured:
     """GRACE's correlation at n = d/2 less the best at another n that the smoothing does not decide."""
-    half, grid = w.config.d // 2, w.table("grid")
-    cells = {}
-    for n in sorted(set(grid.n)):
-        try:
-            cells[int(n)] = w.at("first", n=n)
-        except NotHere:  # a setting of other ablations
-            continue
+    half, others = w.config.d // 2, default_setting(w.config)
+    del others["n"]
+    cells = {int(n): w.at("first", "n", n) for n in sorted(set(w.grid("first", others).n))}
     decided = [n for n, own in cells.items() if own.nu_decides.any()]
     rest = [n for n in cells if n not in (half, *decided)]
     if half not in cells:
@@ -414,14 +412,14 @@ def opposite_temperatures(w: World) -> Measured:
 
 def warmer_is_better(w: World) -> Measured:
     """Share of teachers whose warmer half of temperatures teaches better than the colder, beyond one-sided 5% noise."""
-    found = n = 0
+    better = []
     for _, own in w.frame().groupby("teacher"):
         half = len(own) // 2
+        cold, warm = own[:half], own[len(own) - half :]
         if half:
-            cold, warm = own[:half], own[-half:]
             se = np.sqrt((cold.average_se**2).sum() + (warm.average_se**2).sum()) / half
-            found += int(warm.average_at_k.mean() - cold.average_at_k.mean() > 1.645 * se)
-            n += 1
+            better.append(warm.average_at_k.mean() - cold.average_at_k.mean() > 1.645 * se)
+    found, n = int(np.sum(better)), len(better)
     if not n:
         raise NotHere("there is one temperature")
     # Even none of n can only show that the share is below WARMER from this many teachers on.
@@ -538,7 +536,7 @@ def folds_flat(w: World) -> Measured:
         folds = sorted({int(c) for c in grid[grid.task == task].n_folds if c >= FEW_FOLDS})
         if len(folds) < 2:
             raise NotHere(f"the grid of this scale has {len(folds)} setting with C >= {FEW_FOLDS}")
-        cells = [w.at(where, n_folds=c) for c in folds]
+        cells = [w.at(where, "n_folds", c) for c in folds]
         rho = np.stack([spearman_many(own.grace, own.average_at_k, "lower", counts) for own in cells])
         found.append(np.ptp(rho, axis=0))
         said.append(f"{task} {shown(rho[:, 0].min())} to {shown(rho[:, 0].max())}")

@@ -8,18 +8,17 @@ correlation is undefined (two cells, a constant column) the row says why instead
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.evidence import ranks
 from gracelib.evidence.ranks import (
     FEW_CLUSTERS,
     DegenerateError,
     bootstrap,
-    regret,
+    interval,
     regret_many,
     spearman,
     spearman_many,
@@ -132,32 +131,54 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
                 f"{name} of {at['teacher']} at T={at['temperature']:g} is infinite: look at how it was made"
             )
         there = ~np.isnan(value)
-        notes = [] if there.all() else [f"defined in {there.sum()} of {len(there)} cells"]
-        teachers = rows["teacher"].to_numpy(str)[there]
-        rho, points, reasons = _statistics(
-            tuple(value[there]), tuple(y[there]), tuple(teachers), score.direction, ranks.N_BOOT
-        )
-        lost = 100 * float(y.max() - y[there].max()) if there.any() else np.nan  # cells the score cannot select
-        picked = rows[there].iloc[list(points[3])] if there.any() else rows[:0]
+        rho = correlation(value, y, rows["teacher"], score.direction)
+        points = lost = low = high = np.nan
+        if there.any():
+            regrets = partial(regret_many, value[there], y[there], score.direction)
+            points, (low, high) = regrets(np.ones((1, there.sum())))[0], interval(regrets, rows["teacher"][there])
+            lost = 100 * float(y.max() - y[there].max())  # cells the score cannot select
+        picked = selected(rows, name)
         made.append(
             {
                 "score": name,
                 "label": score.label,
                 "direction": score.direction,
-                "spearman": rho[0],
-                "low": rho[1],
-                "high": rho[2],
-                "regret_points": points[0] + lost,
-                "regret_low": points[1] + lost,
-                "regret_high": points[2] + lost,
+                "spearman": rho["spearman"],
+                "low": rho["low"],
+                "high": rho["high"],
+                "regret_points": points + lost,
+                "regret_low": low + lost,
+                "regret_high": high + lost,
                 "regret_se_points": regret_se(rows, picked, accuracy),
                 "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
-                "cells": int(there.sum()),
-                "teachers": len(set(teachers)),
-                "note": "; ".join([*notes, *reasons]),
+                "cells": rho["cells"],
+                "teachers": rho["teachers"],
+                "note": _note(rho, len(rows)),
             }
         )
     return pd.DataFrame(made)
+
+
+def _note(rho: dict, cells: int) -> str:
+    """How many cells and teachers a row of `score_rows` stands on, where they are few, and why a number is missing."""
+    said = [f"defined in {rho['cells']} of {cells} cells"] if rho["cells"] < cells else []
+    if not rho["cells"]:
+        return "; ".join([*said, "the score is undefined in every cell"])
+    if rho["teachers"] == 1:
+        said.append("one teacher: no interval")
+    elif rho["teachers"] <= FEW_CLUSTERS:
+        said.append(f"{rho['teachers']} teachers: intervals are too narrow, read them as ranges")
+    if np.isnan(rho["spearman"]):
+        said.append(f"Spearman {rho['note']}")
+    elif rho["note"] and rho["teachers"] > 1:
+        said.append(rho["note"])
+    return "; ".join(said)
+
+
+def selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The cells that a score ranks first: all that tie, none where it is never defined."""
+    best = rows[score].min() if SCORES[score].direction == "lower" else rows[score].max()
+    return rows[rows[score] == best]
 
 
 def regret_se(rows: pd.DataFrame, selected: pd.DataFrame, accuracy: str = "average_at_k") -> float:
@@ -173,38 +194,6 @@ def regret_se(rows: pd.DataFrame, selected: pd.DataFrame, accuracy: str = "avera
         return np.nan
     noise = ACCURACY_SE[accuracy]
     return 100 * float(np.hypot(selected[noise].max(), others.loc[others[accuracy].idxmax(), noise]))
-
-
-@lru_cache(maxsize=512)  # the same correlation stands in several figures and in the main table
-def _statistics(score: tuple, y: tuple, teacher: tuple, direction: str, n_boot: int) -> tuple[tuple, tuple, list[str]]:
-    """(spearman, low, high), (regret, low, high, selected rows), reasons for what is undefined."""
-    nan, reasons = (np.nan, np.nan), []
-    if not score:
-        return (np.nan, *nan), (np.nan, *nan, ()), ["the score is undefined in every cell"]
-    found, spread = regret(score, y, direction), len(set(teacher)) > 1
-    x, accuracy = np.array(score), np.array(y)
-
-    def interval(many) -> tuple[float, float]:
-        if not spread:
-            return nan
-        try:
-            return bootstrap(lambda counts: many(x, accuracy, direction, counts), teacher, n_boot)
-        except DegenerateError as error:
-            reasons.append(f"no interval: {error}")
-            return nan
-
-    if not spread:
-        reasons.append("one teacher: no interval")
-    elif len(set(teacher)) <= FEW_CLUSTERS:
-        reasons.append(f"{len(set(teacher))} teachers: intervals are too narrow, read them as ranges")
-    rho = (np.nan, *nan)
-    try:
-        value = spearman(score, y, direction)
-        rho = (value, *interval(spearman_many))
-    except DegenerateError as error:
-        reasons.append(f"Spearman undefined: {error}")
-    points = (found.points, *interval(regret_many), found.selected)
-    return rho, points, reasons
 
 
 def correlation(score, accuracy, teacher, direction: str) -> dict:

@@ -53,11 +53,8 @@ def regrets(rows: pd.DataFrame, score: str, counts: np.ndarray | None = None) ->
 
 
 def _selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:
-    """The cells that a score ranks first (all that tie; none for random choice or a score that is never defined)."""
-    if score == RANDOM or rows[score].isna().all():
-        return rows[:0]
-    value = rows[score]
-    return rows[value == (value.min() if SCORES[score].direction == "lower" else value.max())]
+    """The cells that a score ranks first; none for random choice."""
+    return rows[:0] if score == RANDOM else tables.selected(rows, score)
 
 
 # --- one teacher's temperatures ------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 DIRECTIONS = ("lower", "higher")
 #: Up to this many clusters a percentile interval is a fifth or more too narrow even for a mean: for k clusters its
@@ -51,17 +50,12 @@ def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) 
     correlation is then undefined.
     """
     score, accuracy = _pair(score, accuracy, direction, at_least=3)
-    ranks = []
     for name, column in (("score", score), ("accuracy", accuracy)):
         if (column == column[0]).all():
             raise DegenerateError(
                 f"{name} is constant ({column[0]:g} in all {len(column)} cells): its rank correlation is undefined"
             )
-        rank = rankdata(column)
-        ranks.append(rank - rank.mean())
-    a, b = ranks
-    rho = float(a @ b / np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(-rho if direction == "lower" else rho, -1.0, 1.0))
+    return float(spearman_many(score, accuracy, direction, np.ones((1, len(score))))[0])
 
 
 def regret(score: Sequence[float], accuracy: Sequence[float], direction: str) -> Regret:

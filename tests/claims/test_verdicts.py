@@ -164,7 +164,7 @@ def test_lengths_filters_and_folds_are_read_as_planted():
     assert (rows.verdict[["norm_short", "norm_long"]] == HOLDS).all()
     assert rows.value["filtering"] == pytest.approx(3) and rows.verdict["filtering"] == FAILS
     world = World("lab")
-    cells = [world.at("first", n_folds=c) for c in (6, 8, 10, 12, 16, 20)]
+    cells = [world.at("first", "n_folds", c) for c in (6, 8, 10, 12, 16, 20)]
     rho = [ranks.spearman(own.grace, own.average_at_k, "lower") for own in cells]
     assert rows.value["folds"] >= max(rho) - min(rho) - 1e-12
 
