@@ -63,7 +63,7 @@ def claims(scale: str) -> Drawn:
     FileNotFoundError if a result table of the scale is missing.
     """
     world, others = World(scale), [World(name) for name in other_worlds(scale)]
-    reasons, rows = Reasons(world), []
+    rows = []
     for claim in CLAIMS:
         here = measure(claim, world)
         elsewhere = [measure(claim, w) if claim.cells_only else "" for w in others]
@@ -79,7 +79,7 @@ def claims(scale: str) -> Drawn:
                 **{name: getattr(here, name) if known else np.nan for name in ("value", "low", "high")},
                 **{w.scale: m.text() if isinstance(m, Measured) else m for w, m in zip(others, elsewhere, strict=True)},
                 "verdict": verdict,
-                "why": "" if verdict == HOLDS else "; ".join(filter(None, [reason, reasons.told(claim.look)])),
+                "why": "" if verdict == HOLDS else "; ".join(filter(None, [reason, why(world, claim.look)])),
             }
         )
     table = pd.DataFrame(rows)
@@ -96,46 +96,33 @@ def claims(scale: str) -> Drawn:
 
 
 def _caption(world: World, counts: dict[str, int], others: list[World]) -> str:
-    n, cells = len(world.teachers), len(world.frame())
-    few = f" {n} teacher{'s' * (n > 1)}: intervals are too narrow, read them as ranges." if n <= FEW_CLUSTERS else ""
-    seeds = (
-        f" Beside it the claims that need the cells alone, on {len(others)} other world seed{'s' * (len(others) > 1)} "
-        f"({', '.join(f'{w.scale}: {len(w.frame())} cells' for w in others)})."
-        if others
-        else " No other world seed has been run at this scale."
-    )
-    fixed = "The rule of each claim was fixed before any number of the lab scale was seen."
-    if not world.scale.startswith("lab"):  # the other scales are what the rules were tried on
-        fixed = fixed.removesuffix(".") + ", not before those of this one."
+    seeds = ", ".join(f"{w.scale}: {len(w.frame())} cells" for w in others) or "none has been run at this scale"
     return (
         f"The paper's claims and what this world shows: of {sum(counts.values())}, {counts[HOLDS]} hold, "
-        f"{counts[FAILS]} do not, and {counts[OPEN]} cannot be told here. Scale {world.scale}, {cells} cells of "
-        f"{n} teacher{'s' * (n > 1)} for the first student; 95% intervals come from a bootstrap over teachers where "
-        f"nothing else is said. {fixed}{few}{seeds}"
+        f"{counts[FAILS]} do not, and {counts[OPEN]} cannot be told here. Scale {world.scale}, {len(world.frame())} cells of "
+        f"{len(world.teachers)} teacher(s) for the first student; 95% intervals come from a bootstrap over teachers where "
+        f"nothing else is said, and from {FEW_CLUSTERS} teachers or fewer they are too narrow. The rule of each claim was "
+        f"fixed before any number of the lab scale was seen; on the smaller scales the rules were tried. Other world seeds, "
+        f"for the claims that need the cells alone: {seeds}."
     )
 
 
-class Reasons:
-    """Why a claim does not hold, or cannot be told: numbers of the cells that it is about, or where to read on."""
+def why(world: World, look: str) -> str:
+    """The answers to the questions of a `Claim.look`: numbers of the cells that it is about, or where to read on."""
+    return "; ".join(_answer(world, *one.split()) for one in look.split("; ") if one)
 
-    def __init__(self, world: World):
-        self.world = world
 
-    def told(self, look: str) -> str:
-        """The answers to the questions of a `Claim.look`; "" without any."""
-        return "; ".join(self.answer(*one.split()) for one in look.split("; ") if one)
-
-    def answer(self, kind: str, *of: str) -> str:
-        """ "<kind> [second or long] [compared] [accuracy]", asked of these cells; what is no question is a pointer."""
-        answers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "ceiling": _ceiling}
-        if kind not in (*answers, "noise"):
-            return f"see {' '.join([kind, *of])}"
-        where = next((name for name in of if name in ("second", "long")), "first")
-        frame = self.world.frame(where, at_compared="compared" in of)
-        if kind == "noise":
-            accuracy = next((name for name in of if name in ACCURACIES), "average_at_k")
-            return _noise(frame, accuracy, self.world.error(frame, accuracy))
-        return f"{'on the longer task ' * (where == 'long')}{answers[kind](frame)}"
+def _answer(world: World, kind: str, *of: str) -> str:
+    """ "<kind> [second or long] [compared] [accuracy]", asked of these cells; what is no question is a pointer."""
+    answers = {"split": _split, "norm": _norm, "accuracy": _accuracy, "ceiling": _ceiling}
+    if kind not in (*answers, "noise"):
+        return f"see {' '.join([kind, *of])}"
+    where = next((name for name in of if name in ("second", "long")), "first")
+    frame = world.frame(where, at_compared="compared" in of)
+    if kind == "noise":
+        accuracy = next((name for name in of if name in ACCURACIES), "average_at_k")
+        return _noise(frame, accuracy, world.error(frame, accuracy))
+    return f"{'on the longer task ' * (where == 'long')}{answers[kind](frame)}"
 
 
 def _overall(frame: pd.DataFrame, score: str = "grace") -> float:

@@ -32,7 +32,7 @@ PAIRINGS = {
 def filtered_pairs(cells: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataFrame:
     """The cells that have a filtered student too, one row each, coldest first within a teacher.
 
-    `cells` from `tables.cells`, `filtered` from `extras.filtered`. Columns: key, manner, kept_share, prompts,
+    `cells` from `tables.cells`, `filtered` from the table `filtered`. Columns: key, manner, kept_share, prompts,
     prompts_kept, unfiltered, unfiltered_se, filtered, filtered_se, change_points, change_se (as if the two students had
     answered different problems: conservative, they answer the same). ValueError for a filtered cell that `cells` lacks.
     """

@@ -268,8 +268,9 @@ def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
 def at_d(cells: pd.DataFrame, grid: pd.DataFrame, setting: Mapping[str, float], d: int) -> pd.DataFrame:
     """The cells with their scores taken at `d` projection rows from the ablation grid, all else at the scale's setting.
 
-    `cells` from `tables.cells`, `grid` from the table `grid`, `setting` the scale's (`default_setting`). Accuracies stay; the scores the grid does not have are
-    dropped, and so are students it was not computed for. ValueError if the grid has no such d, or lacks a cell.
+    `cells` from `tables.cells`, `grid` the table of that name, `setting` the scale's (`default_setting`). Accuracies stay;
+    the scores the grid does not have are dropped, and so are students it was not computed for. ValueError if the grid has
+    no such d, or lacks a cell.
     """
     rows = at_setting(grid, {column: value for column, value in setting.items() if column != "d"})
     here = rows[rows["d"] == d].drop_duplicates(KEY)

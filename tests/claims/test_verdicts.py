@@ -248,12 +248,15 @@ def test_a_missing_table_is_an_error():
 
 def test_reasons_are_numbers_of_the_cells():
     write_tables("mini")
-    reasons, own = verdicts.Reasons(World("mini")), World("mini").frame()
+    world = World("mini")
+    own = world.frame()
     means = own.groupby("teacher")[["grace", "average_at_k"]].mean()
     between = -spearmanr(means.grace, means.average_at_k)[0]
-    assert f"GRACE between teachers {between:+.2f}" in reasons.told("split")
+    assert f"GRACE between teachers {between:+.2f}" in verdicts.why(world, "split")
     without = {f: -spearmanr(p.grace, p.average_at_k)[0] for f in set(own.manner) for p in [own[own.manner != f]]}
-    assert all(f"{end:+.2f} without" in reasons.told("split") for end in (min(without.values()), max(without.values())))
+    assert all(
+        f"{end:+.2f} without" in verdicts.why(world, "split") for end in (min(without.values()), max(without.values()))
+    )
 
 
 def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems():
@@ -340,15 +343,14 @@ def test_the_rival_on_both_tasks_is_chosen_once():
 
 def test_reasons_are_about_the_cells_of_the_claim():
     write_tables("lab")
-    reasons, world = verdicts.Reasons(World("lab")), World("lab")
+    world = World("lab")
     at = world.frame(at_compared=True)
-    assert f"{100 * at.average_se.median():.1f} points" in reasons.told("noise compared") and len(at) == 15
-    assert f"{100 * world.error(at, 'greedy').median():.1f} points" in reasons.told("noise compared greedy")
-    assert reasons.told("split compared").startswith("GRACE between") and "within one" not in reasons.told(
-        "split compared"
-    )
-    assert "; on the longer task GRACE and G-Norm" in reasons.told("norm; norm long")
-    assert reasons.told("notebook 07") == "see notebook 07" and reasons.told("") == ""
+    assert f"{100 * at.average_se.median():.1f} points" in verdicts.why(world, "noise compared") and len(at) == 15
+    assert f"{100 * world.error(at, 'greedy').median():.1f} points" in verdicts.why(world, "noise compared greedy")
+    split = verdicts.why(world, "split compared")
+    assert split.startswith("GRACE between") and "within one" not in split
+    assert "; on the longer task GRACE and G-Norm" in verdicts.why(world, "norm; norm long")
+    assert verdicts.why(world, "notebook 07") == "see notebook 07" and verdicts.why(world, "") == ""
 
 
 # --- the README ---------------------------------------------------------------------------------------------

@@ -153,18 +153,13 @@ def grid_of(cells, students=("first", "second")):
 
 def test_the_scores_are_the_grids_and_the_rest_is_untouched():
     cells = synthetic_cells(students=("first", "second"))
-    found = tables.at_d(cells, grid_of(cells), USUAL, 512)
+    found = tables.at_d(cells.assign(badge=1.0), grid_of(cells), USUAL, 512)
     assert len(found) == len(cells)
     for column in tables.GRID_SCORES:
         assert (found[column] == 512000 + np.arange(len(cells))).all()
     for column in ("average_at_k", "average_se", "teacher_accuracy", "student_loss", "manner", "greedy", "best_of"):
         pd.testing.assert_series_equal(found[column], cells[column])
-    assert not [c for c in found if c.endswith("_default")]
-
-
-def test_scores_that_the_grid_does_not_have_are_dropped():
-    cells = synthetic_cells().assign(badge=1.0)
-    assert "badge" not in tables.at_d(cells, grid_of(cells), USUAL, 512)
+    assert not [c for c in found if c.endswith("_default")] and "badge" not in found  # a score that the grid lacks
 
 
 def test_a_student_without_a_grid_is_dropped_and_a_lost_cell_is_an_error():

@@ -67,11 +67,8 @@ def test_regret_in_points():
     result = regret([9.0, 5.0, 1.0], [0.20, 0.45, 0.30], "lower")
     assert result.points == pytest.approx(15.0) and result.selected == (2,) and result.best == 1
     assert regret([9.0, 5.0, 1.0], [0.20, 0.45, 0.30], "higher").points == pytest.approx(25.0)
-
-
-def test_regret_of_a_tie_is_the_mean_over_the_tied_cells():
-    result = regret([1.0, 1.0, 2.0], [0.5, 0.3, 0.1], "lower")
-    assert result.selected == (0, 1) and result.points == pytest.approx(10.0)
+    tied = regret([1.0, 1.0, 2.0], [0.5, 0.3, 0.1], "lower")  # a choice at random among the two
+    assert tied.selected == (0, 1) and tied.points == pytest.approx(10.0)
 
 
 @settings(deadline=None, max_examples=60)
