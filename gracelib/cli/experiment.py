@@ -73,6 +73,7 @@ def figures(
     """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
     from gracelib.experiment import run
     from gracelib.experiment.scales import get_scale
+    from gracelib.jobs import notebooks
     from gracelib.paper.items import figures_named
 
     if scale == "paper":
@@ -103,9 +104,7 @@ def figures(
     for path in run.figures(scale, recompute, names, dict(parameter_value(text) for text in parameter)):
         print(path)
     if save:
-        from gracelib.jobs import notebook_checks
-
-        notebook_checks.commit_outputs(scale)
+        notebooks.commit_outputs(scale, recompute is not False)
 
 
 def recompute(
@@ -166,19 +165,17 @@ def explain(
 ) -> None:
     """Say for each stage and notebook whether its results are reused or made again, and why; nothing is run."""
     from gracelib.experiment import run
-    from gracelib.experiment.scales import TABLES_ONLY
-    from gracelib.jobs.explain import explain_notebooks, report
+    from gracelib.jobs.explain import report
+    from gracelib.jobs.notebooks import NOTEBOOK
 
     _check_world(scale)
-    verdicts = run.explain(scale, part)
+    verdicts = run.explain(scale, part, recompute)
     print(report(verdicts, each))
-    if part or scale in TABLES_ONLY:
-        return
-    found = explain_notebooks(scale, recompute)
-    print()
-    for name, reasons in found:
-        print(f"{name:<24} {'runs: ' + '; '.join(reasons) if reasons else 'up to date'}")
-    if not any(reasons for _, reasons in found) and any(v.fate == "rerun" for v in verdicts):
+    of_notebooks = [verdict for verdict in verdicts if verdict.job.stage is NOTEBOOK]
+    for verdict in of_notebooks:
+        print(f"{verdict.job.params['notebook']:<28} {'; '.join(verdict.why) or 'up to date'}")
+    fates = {verdict.fate for verdict in of_notebooks}, {verdict.fate for verdict in verdicts}
+    if fates[0] == {"reused"} and "rerun" in fates[1]:
         print(
             "every notebook is up to date, so `make figures` would run nothing; "
             f"`gracelib recompute --scale {scale} --part ...` makes a part's jobs again"

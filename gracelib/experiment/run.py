@@ -143,8 +143,9 @@ def planned(config: Scale, parts: Sequence[str] = ()) -> list[Job]:
     return [job for name, own in found.items() if not parts or name in parts for job in own]
 
 
-def explain(scale: str, parts: Sequence[str] = ()) -> list[Verdict]:
-    """What a run would do with every job of a scale (or of some parts), inputs before what needs them.
+def explain(scale: str, parts: Sequence[str] = (), recompute: bool = True) -> list[Verdict]:
+    """What a run would do with every job of a scale (or of some parts), inputs before what needs them; without `parts`
+    the notebooks come last, of a run that trains or (`recompute` False) redraws.
 
     Filtered students are in it as far as their filters have run: before, nobody knows which there can be. ValueError
     for an unknown scale or part.
@@ -153,4 +154,6 @@ def explain(scale: str, parts: Sequence[str] = ()) -> list[Verdict]:
     wanted = planned(config, parts)
     if "filtered" in tables.names(scale) and (not parts or {"extra", "figures"} & set(parts)):
         wanted += _filtered_students(config)
-    return explain_jobs(wanted, paths.runs(), [job for other in SCALES.values() for job in planned(other)])
+    if scale not in TABLES_ONLY and not parts:
+        wanted += notebooks.planned(scale, recompute)
+    return explain_jobs(wanted, paths.runs(), (job for other in SCALES.values() for job in planned(other)))

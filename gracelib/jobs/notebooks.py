@@ -1,40 +1,44 @@
-"""Executing the numbered notebooks with papermill, and only those whose inputs changed.
+"""Executing the numbered notebooks with papermill, and only those whose inputs changed: a notebook's run is a job.
 
-Recomputing, they run in order: each takes up what the ones before it finished. Redrawing, they only read the committed
-tables, so as many run at once as there are cores.
+Its key holds the notebook's cells, its parameters, gracelib's code and the notebooks before it; its result is the
+executed copy, with the hashes of the files that it wrote below figures/. So what is finished is recognised, locked,
+checked and explained as every other result is, and a file that a notebook wrote and somebody changed makes that notebook
+run again. Recomputing, they run in order, each taking up what the ones before it finished, but those that only read run
+side by side. Redrawing, they only read the committed tables, so as many run at once as there are cores.
 
-papermill alone runs everything every time, only logs a parameter it does not know, writes its output in place, and
-leaves volatile metadata behind. Here a notebook is skipped if its cells, its parameters, gracelib's code and the
-notebooks before it are unchanged and every file it wrote is still what it wrote; an unknown parameter is an error;
-the executed copy is renamed into place when complete; and what is committed is cleaned (outputs and execution counts
-kept, so that nbval has something to compare).
+papermill alone runs everything every time, only logs a parameter that it does not know or cannot read, finds a kernel of
+another language when the jobs before it have taken their hours, and leaves volatile metadata behind. Here a notebook that
+is unsound is refused before anything runs, and what is committed is cleaned: what a reader sees stays (nbval has something
+to compare), what changes from run to run goes, so that somebody sees the number that really changed.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
-import multiprocessing
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
+from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
 
 from gracelib.jobs import paths
-from gracelib.jobs.cleaning import KERNEL
-from gracelib.jobs.disk import alone, check_writable, explained, flush, part_of, sweep
-from gracelib.jobs.notebook_parameters import check_notebook, check_value, parameters_of
-from gracelib.jobs.store import digest, file_hash, fingerprint, signed, verified, versions, write_atomically
-from gracelib.jobs.workers import n_workers, one_thread_each, prepare_worker
+from gracelib.jobs.disk import alone, check_writable, sweep
+from gracelib.jobs.explain import explain
+from gracelib.jobs.store import Job, Stage, digest, file_hash, package_files, versions, write_atomically
+from gracelib.jobs.workers import n_workers, run_jobs
+
+KERNEL = "python3"
+#: Never a notebook's parameters: a run sets them.
+DIAL = {"scale", "recompute"}
 
 
 def numbered(folder: Path | None = None) -> list[Path]:
@@ -42,42 +46,112 @@ def numbered(folder: Path | None = None) -> list[Path]:
     return sorted((folder or paths.NOTEBOOKS).glob("[0-9][0-9]_*.ipynb"))
 
 
-def only_reads(notebook: Path) -> bool:
-    """Whether a notebook makes no table that another reads: its parameters cell carries the tag `only-reads`."""
-    return any("only-reads" in cell.metadata.get("tags", []) for cell in nbformat.read(notebook, as_version=4).cells)
+def parameters_of(notebook: Path) -> dict[str, object]:
+    """Name -> default of a notebook's parameters cell; {} if it has none.
 
-
-def check_parameters(notebook: Path, given: dict) -> None:
-    """Raises ValueError for a parameter that the notebook does not declare (papermill would only log it)."""
-    known = parameters_of(notebook)
-    for name in given:
-        if name not in known:
+    Raises FileNotFoundError, or ValueError naming the notebook: no notebook, not in Python, or a parameters cell that
+    is not Python or assigns something else than plain literals.
+    """
+    notebook = Path(notebook)
+    if not notebook.is_file():
+        raise FileNotFoundError(f"{notebook} is not there; check the spelling")
+    try:
+        book = nbformat.read(notebook, as_version=4)
+        cells = [cell.source for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    except Exception as error:  # nbformat has errors of its own, and AttributeError for JSON that is no notebook
+        said = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{notebook.name}: not a notebook (a JSON file of cells): {said}; take the committed file back"
+        ) from error
+    language = book.metadata.get("kernelspec", {}).get("language") or "python"
+    if language.lower() != "python":
+        raise ValueError(f"{notebook.name}: its kernel speaks {language!r}; the notebooks here run in Python")
+    place = f"{notebook.name}: its parameters cell, line"
+    try:
+        lines = ast.parse("".join(cells[:1])).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # a NUL; brackets thousands deep
+        said = getattr(error, "msg", "") or str(error) or "nested too deeply"
+        line = getattr(error, "lineno", None) or 1
+        raise ValueError(f"{place} {line}, is not Python ({said}); correct it") from error
+    found = {}
+    for one in lines:
+        try:
+            (name,) = [target.id for target in one.targets]
+            found[name] = ast.literal_eval(one.value)
+        except (AttributeError, ValueError, TypeError, MemoryError, RecursionError) as error:
             raise ValueError(
-                f"{notebook.name}: unknown parameter {name!r} (value {given[name]!r}); "
-                f"its parameters cell has {sorted(known)}"
-            )
+                f"{place} {one.lineno}, is no plain literal ({ast.unparse(one)[:60]!r}); write NAME = VALUE"
+            ) from error
+    return found
 
 
-def _sources(notebook: Path) -> list:
-    return [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
+def check_value(notebook: str, name: str, given: object, usual: object) -> None:
+    """ValueError for a value of another kind than the default, or a number that is not finite."""
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    fits = number and math.isfinite(given) if isinstance(usual, float) else type(given) is type(usual)
+    if usual is not None and not fits:
+        raise ValueError(
+            f"{notebook}: parameter {name} = {given!r:.80}; expected a value like its default, {usual!r:.80}"
+        )
 
 
-def _package() -> tuple[str, ...]:
-    top = paths.PACKAGE
-    return tuple(".".join(path.relative_to(top.parent).with_suffix("").parts) for path in sorted(top.rglob("*.py")))
+class NotebookStage(Stage):
+    """A notebook may call anything: all of gracelib decides its result."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return tuple(sorted(package_files()))
 
 
-def _written_since(folder: Path, before: dict[str, int]) -> dict[str, str]:
-    """Files under `folder` written since the snapshot: path relative to the folder -> content hash."""
-    return {name: file_hash(folder / name) for name, stamp in _snapshot(folder).items() if before.get(name) != stamp}
+def run_notebook(out: Path, params: dict, inputs: dict) -> dict[str, str]:
+    """Execute a notebook's cells into `out`; the files that it wrote below figures/, by hash.
 
-
-def _snapshot(folder: Path) -> dict[str, int]:
+    Raises RuntimeError naming the cell and its error, the partly executed copy being kept as `*.failed.ipynb` beside the
+    results; RuntimeError, too, for a kernel that dies.
+    """
+    name, figures, started = params["notebook"], paths.figures(params["scale"]), time.perf_counter()
+    print(f"{name}: running at scale {params['scale']}", file=sys.stderr)
+    make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}
+    cells = [make[kind](source, metadata={"tags": tags}) for kind, source, tags in params["cells"]]
+    copy, failed = out / name, out.parent / f"{params['scale']}-{Path(name).stem}.failed.ipynb"
+    nbformat.write(v4.new_notebook(cells=cells), copy)
+    before = _files(figures)
+    try:
+        _papermill(copy, params["parameters"])
+    except PapermillExecutionError as error:
+        os.replace(copy, failed)
+        number = error.exec_count - bool(params["parameters"])  # as a reader counts: without the cell papermill adds
+        raise RuntimeError(
+            f"code cell {number}: {error.ename}: {error.evalue}\n(the notebook up to there: {failed})"
+        ) from error
+    except RuntimeError as error:
+        what = "died (out of memory?)" if isinstance(error, DeadKernelError) else f"failed ({error})"
+        raise RuntimeError(f"its kernel {what}; finished work is kept, run the same command again") from error
+    failed.unlink(missing_ok=True)
+    print(f"{name}: done in {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    # Several may run at once, and the time does not tell who wrote what, but a figure's sidecar names its notebook.
     return {
-        str(p.relative_to(folder)): p.stat().st_mtime_ns
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and not p.name.startswith(".")
+        path.relative_to(figures.parent).as_posix(): file_hash(path)
+        for path, stamp in _files(figures).items()
+        if before.get(path) != stamp and _producer(path) in (None, Path(name).stem)
     }
+
+
+NOTEBOOK = NotebookStage("notebook", run_notebook)
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    """The files below a folder, each with the time it was written at."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def _producer(path: Path) -> str | None:
+    """The notebook that the sidecar beside a file names as the one that makes it."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["notebook"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class _KernelEcho(logging.Handler):
@@ -91,54 +165,22 @@ class _KernelEcho(logging.Handler):
             sys.stderr.flush()
 
 
-def execute(notebook: Path, out: Path, parameters: dict) -> None:
-    """Execute one notebook into `out`.
-
-    Raises RuntimeError naming the notebook, the cell and its error; the partly executed copy stays beside `out` as
-    `*.failed.ipynb`. RuntimeError, too, for a kernel that dies, DiskError for a disk that cannot take the copy.
-    """
-    check_parameters(notebook, parameters)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    failed = out.with_suffix(".failed.ipynb")
-    part = part_of(out)
-    logger, echo = logging.getLogger("papermill"), _KernelEcho()
-    logger.addHandler(echo)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    try:
-        with explained(out.parent):
-            _papermill(notebook, part, parameters)
-            flush(part)
-            os.replace(part, out)
-        failed.unlink(missing_ok=True)
-    except PapermillExecutionError as error:
-        os.replace(part, failed)
-        number = error.exec_count - bool(parameters)  # as a reader counts: without the cell that papermill adds
-        raise RuntimeError(
-            f"{notebook.name}, code cell {number}: {error.ename}: {error.evalue}\n(the notebook up to there: {failed})"
-        ) from error
-    except RuntimeError as error:
-        what = "died (out of memory?)" if isinstance(error, DeadKernelError) else f"failed ({error})"
-        raise RuntimeError(
-            f"{notebook.name}: its kernel {what}; finished work is kept, run the same command again"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-        logger.removeHandler(echo)
-
-
-def _papermill(notebook: Path, out: Path, parameters: dict) -> None:
-    """Execute; once more if the kernel never answered. Kernels that start in the same moment may be given one port."""
-    first = f"from gracelib.jobs.workers import end_with; end_with({os.getpid()}); del end_with"  # in the kernel, before any cell
+def _papermill(copy: Path, parameters: dict) -> None:
+    """Execute in place; once more if the kernel never answered. Kernels that start in the same moment may be given one
+    port."""
+    logger = logging.getLogger("papermill")
+    logger.handlers, logger.propagate = [_KernelEcho(logging.WARNING)], False
+    first = f"from gracelib.jobs.workers import end_with; end_with({os.getpid()}); del end_with"  # before any cell
     for last in (False, True):
         try:
             papermill.execute_notebook(
-                str(notebook),
-                str(out),
+                str(copy),
+                str(copy),
                 parameters,
                 kernel_name=KERNEL,
+                language="python",
                 log_output=True,
-                cwd=str(notebook.parent),
+                cwd=str(paths.NOTEBOOKS),
                 progress_bar=False,
                 request_save_on_cell_execute=True,
                 extra_arguments=["--IPKernelApp.log_level=ERROR", f"--IPKernelApp.exec_lines={first}"],
@@ -149,48 +191,52 @@ def _papermill(notebook: Path, out: Path, parameters: dict) -> None:
         except RuntimeError as error:
             if last or "Kernel" not in str(error):
                 raise
-            print(f"{notebook.name}: its kernel did not start ({error}); starting another", file=sys.stderr)
+            print(f"{copy.name}: its kernel did not start ({error}); starting another", file=sys.stderr)
 
 
-@dataclass(frozen=True, eq=False)
-class _Execution:
-    """A notebook with what it is given, where its executed copy goes, and the key of all that decides its output."""
+def planned(
+    scale: str, recompute: bool = True, notebooks: list[Path] | None = None, parameters: dict | None = None
+) -> list[Job]:
+    """The jobs of the numbered notebooks (or of those given) at a scale, in order.
 
-    notebook: Path
-    given: dict
-    out: Path
-    key: str
-    made_from: dict  #: what the key is made from, so that a stamp can say later what changed
-
-    def outdated(self, figures: Path) -> str | None:
-        """Why it has to be executed; None if its stamp says that this very execution wrote what is there now."""
-        stamp = self.out.with_suffix(".json")
-        if not (stamp.is_file() and self.out.is_file()):
-            return "it has not been executed to its end"
-        try:
-            record = verified(stamp.read_text(encoding="utf-8"))
-            key, wrote, copy = record["key"], dict(record["wrote"]), record["copy"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"its stamp {stamp.name} is damaged ({error})"
-        if key != self.key:
-            return "its cells, its parameters, the code or what comes before it changed"
-        if copy != file_hash(self.out):
-            return f"{self.out.name}, its executed copy, is damaged (its checksum changed)"
-        for name, hashed in wrote.items():
-            if not (figures / name).is_file():
-                return f"{name} is missing"
-            if file_hash(figures / name) != hashed:
-                return f"{name} is damaged or was edited (its checksum changed)"
-        return None
-
-    def seconds(self, why: str) -> float:
-        """Execute it; how long that took."""
-        print(f"{self.notebook.name}: running at scale {self.out.parent.name}: {why}", file=sys.stderr)
-        started = time.perf_counter()
-        execute(self.notebook, self.out, self.given)
-        seconds = round(time.perf_counter() - started, 1)
-        print(f"{self.notebook.name}: done in {seconds} s", file=sys.stderr)
-        return seconds
+    A notebook takes of scale, recompute and `parameters` what it declares. Raises ValueError for a parameter that none
+    declares, a value of another kind than the default, or a notebook without parameters: it would run with no scale, or
+    another than was asked for.
+    """
+    dial = {"scale": scale, "recompute": recompute, **(parameters or {})}
+    declared = {path: parameters_of(path) for path in (numbered() if notebooks is None else notebooks)}
+    known = {name for own in declared.values() for name in own}
+    for name in parameters or {}:
+        if name not in known - DIAL:
+            raise ValueError(
+                f"no notebook takes the parameter {name!r} (value {dial[name]!r}); they declare {sorted(known - DIAL)}"
+            )
+    tables = [] if recompute else sorted(paths.results(scale).glob("*.csv"))  # recomputing, the notebooks write them
+    same = {
+        "scale": scale,
+        "versions": versions(),
+        "data": {path.name: file_hash(path) for path in sorted(paths.PACKAGE.rglob("*.csv"))},
+        "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
+        "tables": {path.name: file_hash(path) for path in tables},
+    }
+    jobs, before = [], {}
+    for path, own in declared.items():
+        if not own:
+            raise ValueError(
+                f"{path.name}: no cell tagged 'parameters'; tag the one with scale and recompute (a line for each)"
+            )
+        given = {name: value for name, value in dial.items() if name in own}
+        for name, value in given.items():
+            check_value(path.name, name, value, own[name])
+        cells = [
+            (cell.cell_type, cell.source, cell.metadata.get("tags", []))
+            for cell in nbformat.read(path, as_version=4).cells
+        ]
+        params = {"notebook": path.name, "cells": cells, "parameters": given, **same}
+        jobs.append(Job(NOTEBOOK, params, before, f"{path.name} at {scale}", len(cells)))
+        if recompute and not any("only-reads" in tags for _, _, tags in cells):  # it may make a table that others read
+            before = {"before": jobs[-1]}
+    return jobs
 
 
 def run(
@@ -199,139 +245,88 @@ def run(
     notebooks: list[Path] | None = None,
     parameters: dict | None = None,
     before: Callable[[], None] | None = None,
-) -> list[Path]:
-    """Run the numbered notebooks at a scale; returns those that were executed (others were up to date).
+) -> list[str]:
+    """Run what is not finished of `planned`; the names of the notebooks that were executed.
 
-    With `recompute` one after the other, each finishing its jobs, and those that follow each other and `only_reads` side
-    by side (`workers.n_workers`); without, all of them side by side from the result tables. Executed copies go to runs/notebooks/<scale>/, pictures and tables to figures/<scale>/. `parameters`
-    (such as sigma) go to every notebook that declares them. Two calls at once: the second waits, then finds everything
-    done. `before` is called once the request is known to be sound, if any notebook is to be executed: work that is done
-    better in one go. Raises ValueError for a parameter that no notebook declares, RuntimeError for a notebook that fails.
+    Executed copies go to runs/notebook/, pictures and tables to figures/<scale>/. Two calls at once: the second waits,
+    then finds everything done. `before` is called once the request is known to be sound, if any notebook is to be
+    executed: work that is done better in one go. Raises RuntimeError for a notebook that fails.
     """
-    dial = {"scale": scale, "recompute": recompute, **(parameters or {})}  # a notebook takes of it what it declares
     n_workers()  # a bad GRACELIB_WORKERS is refused now, not after the first notebook
-    chosen = numbered() if notebooks is None else notebooks
-    declared = {notebook: parameters_of(notebook) for notebook in chosen}
-    known = {name for own in declared.values() for name in own}
-    for name in parameters or {}:
-        if name not in known or name in ("scale", "recompute"):
-            raise ValueError(
-                f"no notebook takes the parameter {name!r} (value {dial[name]!r}); "
-                f"they declare {sorted(known - {'scale', 'recompute'})}"
-            )
-    for notebook, own in declared.items():
-        check_notebook(notebook, own)
-        for name in own.keys() & dial.keys():
-            check_value(notebook.name, name, dial[name], own[name])
-    folder, figures = paths.runs() / "notebooks" / scale, paths.figures(scale)
-    for place in (folder, figures):
+    jobs, root, figures = planned(scale, recompute, notebooks, parameters), paths.runs(), paths.figures(scale)
+    for place in (root / NOTEBOOK.name, figures):
         check_writable(place)
-    with alone(folder / ".lock", "another run of this scale is at work"):
-        for place in (folder, figures):
-            sweep(place)
-        planned = planned_executions(scale, recompute, chosen, dial)
-        if before and any(one.outdated(figures) for one in planned):
+    with alone(root / NOTEBOOK.name / f"{scale}.lock", "another run of this scale is at work"):
+        sweep(figures)
+        why = {verdict.job.key: verdict.why for verdict in explain(jobs, root)}
+        for job in jobs:
+            reasons = "; ".join(why[job.key])
+            print(f"{job.params['notebook']}: {f'to be run: {reasons}' if reasons else 'up to date'}", file=sys.stderr)
+        if before and any(why.values()):
             before()
-        executed = []
-        batches = [[]]
-        for one in planned:
-            if batches[-1] and recompute and not (only_reads(one.notebook) and only_reads(batches[-1][-1].notebook)):
-                batches.append([])
-            batches[-1].append(one)
-        for batch in batches:
-            why = {one: one.outdated(figures) for one in batch}
-            for one in (one for one in batch if not why[one]):
-                print(f"{one.notebook.name}: up to date", file=sys.stderr)
-            executed += _run_batch({one: reason for one, reason in why.items() if reason}, figures)
-    return executed
+        run_jobs(jobs, root, f"notebooks at {scale}")
+    return [job.params["notebook"] for job in jobs if why[job.key]]
 
 
-def planned_executions(scale: str, recompute: bool, chosen: list[Path], dial: dict) -> list[_Execution]:
-    """What `run` would execute where it is not up to date, in order, with the key of all that decides each output."""
-    same = {
-        "code": fingerprint(_package()),
-        "versions": versions(),
-        "data": {path.name: file_hash(path) for path in sorted(paths.PACKAGE.rglob("*.csv"))},
-        "settings": {name: os.environ.get(name) for name in ("GRACELIB_DEVICE", "GRACELIB_DTYPE")},
-        # Without recomputation the result tables are inputs; with it, the notebooks write them.
-        "tables": {}
-        if recompute
-        else {path.name: file_hash(path) for path in sorted(paths.results(scale).glob("*.csv"))},
+# --- what is committed ---
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook fit for committing: outputs and execution counts stay, everything volatile goes.
+
+    Dropped: papermill's metadata and its injected cell, timings, stderr (progress bars), kernel details beyond the
+    kernel's name. Cells are numbered as a fresh run from top to bottom would number them. Added: `made_by` these cells.
+    """
+    cells, count = [], 0
+    for index, cell in enumerate(c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])):
+        tags = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        cell = nbformat.from_dict({**cell, "id": f"cell-{index:02d}", "metadata": tags})
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = _joined([o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")])
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+                if "metadata" in output:
+                    output.metadata = {}
+        cells.append(cell)
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
+        "language_info": {"name": "python"},
+        "gracelib": made_by(cells),
     }
-    modules, planned, previous = {name: fingerprint((name,)) for name in _package()}, [], None
-    for notebook in chosen:
-        declared = parameters_of(notebook)
-        given = {name: value for name, value in dial.items() if name in declared}
-        own = {"cells": _sources(notebook), "parameters": given, "previous": previous}
-        key = digest({**own, **same})
-        made_from = {**same, **own, "cells": digest(own["cells"]), "code": modules}
-        planned.append(_Execution(notebook, given, paths.runs() / "notebooks" / scale / notebook.name, key, made_from))
-        if recompute and not only_reads(notebook):
-            previous = key
-    return planned
+    return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
 
 
-def _run_batch(batch: dict[_Execution, str], figures: Path) -> list[Path]:
-    """Execute notebooks that do not depend on each other (and why); leave a stamp for each that succeeded."""
-    before, seconds = _snapshot(figures), {}
-    try:
-        with one_thread_each():  # also where one runs alone: its matrices are too small for more
-            for one, took in _side_by_side(batch):
-                seconds[one.notebook] = took
-    finally:
-        # Who wrote what cannot be told from the time when several run, but a figure's sidecar names its notebook.
-        written = _written_since(figures, before)
-        for one in batch:
-            if one.notebook in seconds:
-                own = {
-                    name: hashed
-                    for name, hashed in written.items()
-                    if _producer(figures / name) in (None, one.notebook.stem)
-                }
-                stamp = signed(
-                    {
-                        "key": one.key,
-                        "made_from": one.made_from,
-                        "wrote": own,
-                        "copy": file_hash(one.out),
-                        "seconds": seconds[one.notebook],
-                    }
-                )
-                write_atomically(
-                    one.out.with_suffix(".json"), lambda part, stamp=stamp: part.write_text(stamp, encoding="utf-8")
-                )
-    return [one.notebook for one in batch]
+def made_by(cells: list) -> dict[str, str]:
+    """Hashes of the code cells, the parameters cell among them, that outputs were made with: what a committed notebook
+    carries, so that a cell that was edited and not run again is found (tests/house/test_committed_notebooks.py)."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    tagged = [cell.source for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    return {"code": digest([cell.source for cell in code]), "parameters": digest(tagged)}
 
 
-def _producer(path: Path) -> str | None:
-    """The notebook that the sidecar beside a file names as the one that makes it."""
-    try:
-        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["notebook"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _joined(outputs: list) -> list:
+    """Prints that follow each other as one output: where a kernel flushes is a matter of time."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
-def _side_by_side(batch: dict[_Execution, str]) -> Iterator[tuple[_Execution, float]]:
-    """Each execution with its seconds, as they end. After a failure nothing new is started, and it is raised."""
-    if min(n_workers(), len(batch)) <= 1:
-        yield from ((one, one.seconds(why)) for one, why in batch.items())
-        return
-    # Processes, not threads: papermill changes the working directory. What takes long starts first.
-    pool = ProcessPoolExecutor(
-        min(n_workers(), len(batch)), mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker
-    )
-    futures = {}
-    try:
-        for one in sorted(batch, key=lambda one: -len(_sources(one.notebook))):
-            futures[pool.submit(one.seconds, batch[one])] = one
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-            del futures[future]
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a process that executed notebooks died (out of memory?) with these unfinished: "
-            f"{sorted(one.notebook.name for one in futures.values())}; finished work is kept, run the "
-            "same command again"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def commit_outputs(scale: str, recompute: bool = True) -> None:
+    """Write the cleaned executed copies of a scale back into notebooks/ (what `make notebooks` commits).
+
+    ValueError, before any is written, for a notebook that was not executed as it is now.
+    """
+    cleaned = {}
+    for notebook, job in zip(numbered(), planned(scale, recompute), strict=True):
+        if job.fault(paths.runs()):
+            raise ValueError(f"{notebook.name} was edited since it was executed: run it again before it is committed")
+        cleaned[notebook] = clean(nbformat.read(job.folder(paths.runs()) / notebook.name, as_version=4))
+    for notebook, book in cleaned.items():
+        write_atomically(notebook, lambda part, book=book: nbformat.write(book, part))

@@ -30,10 +30,9 @@ from functools import cache
 from pathlib import Path
 
 from gracelib.jobs.disk import alone, explained, flush, part_of
-from gracelib.jobs.paths import PACKAGE
+from gracelib.jobs.paths import PACKAGE, figures
 
 META = "meta.json"
-_UNSIGNED = frozenset(("stage", "label", "key", "params", "code", "inputs", "files", "versions", "seconds"))
 DECISIVE = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy")  # another version, another result
 VERSIONED = ("gracelib", *DECISIVE, "pandas", "matplotlib", "seaborn")
 
@@ -41,10 +40,11 @@ VERSIONED = ("gracelib", *DECISIVE, "pandas", "matplotlib", "seaborn")
 @dataclass(frozen=True)
 class Stage:
     """A kind of work. `run(out, params, inputs)` writes files into the folder `out`; `inputs` maps the job's
-    dependency names to their finished folders. What decides the result is read off the code: no list could forget a module."""
+    dependency names to their finished folders. What it writes below figures/ besides, it returns: path there -> hash.
+    What decides the result is read off the code: no list could forget a module."""
 
     name: str
-    run: Callable[[Path, dict, dict[str, Path]], None]
+    run: Callable[[Path, dict, dict[str, Path]], dict[str, str] | None]
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -52,16 +52,15 @@ class Stage:
         return _deciding(self.run)[0]
 
     @property
-    def code(self) -> str:
-        """A fingerprint of what the stage does: the function itself, its neighbours that it calls, and its `modules`."""
-        return digest([fingerprint(self.modules), *_deciding(self.run)[1]])
+    def parts(self) -> dict[str, str]:
+        """A fingerprint of each piece that decides the result, by name, so that a finished one can say later which
+        changed: its `modules`, and the function itself with its neighbours that it calls."""
+        own = {f"{self.run.__module__}.{self.run.__name__}": digest(_deciding(self.run)[1])}
+        return own | {name: fingerprint((name,)) for name in self.modules}
 
     @property
-    def parts(self) -> dict[str, str]:
-        """A fingerprint of each piece of `code` by name, so that a finished result can say later which one changed."""
-        return {name: fingerprint((name,)) for name in self.modules} | {
-            f"{self.run.__module__}.{self.run.__name__}": digest(_deciding(self.run)[1])
-        }
+    def code(self) -> str:
+        return digest(self.parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,29 +109,33 @@ def fault_in(folder: Path) -> str | None:
     try:
         # Not only times: a clock may jump, and a copy keeps them. An inode's change time cannot be set by anybody.
         stats = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*"))}
-        return _fault(
-            folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats.items())
-        )
+        stamp = tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats.items())
+        fault, drawn = _fault(folder, stamp)
     except FileNotFoundError:
         return f"{folder.name} vanished while it was read"
+    return fault or _damaged(figures(""), drawn)
 
 
 @cache
-def _fault(folder: Path, stamp: tuple) -> str | None:
-    """What is wrong with a finished folder, or None. Read once a process as long as no file in it changes (`stamp`)."""
+def _fault(folder: Path, stamp: tuple) -> tuple[str | None, dict]:
+    """What is wrong with a finished folder, or None, and what it wrote below figures/. Read once a process as long as no
+    file in the folder changes (`stamp`)."""
     try:
-        meta = verified((folder / META).read_text(encoding="utf-8"), _UNSIGNED)
-        files = dict(meta["files"])
+        meta = verified((folder / META).read_text(encoding="utf-8"))
+        files, drawn = dict(meta["files"]), meta.get("figures", {})
     except (ValueError, KeyError, TypeError) as error:
-        return f"{folder.name}/{META} is damaged ({error})"
+        return f"{folder.name}/{META} is damaged ({error})", {}
     if meta["key"] != folder.name:
-        return f"{folder.name}/{META} belongs to another result, {meta['key']}"
+        return f"{folder.name}/{META} belongs to another result, {meta['key']}", {}
+    return _damaged(folder.parent, {f"{folder.name}/{name}": expected for name, expected in files.items()}), drawn
+
+
+def _damaged(folder: Path, files: dict[str, str]) -> str | None:
     for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{folder.name}/{name} is missing"
-        if file_hash(path) != expected:
-            return f"{folder.name}/{name} is damaged (its checksum changed)"
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_hash(folder / name) != expected:
+            return f"{name} is damaged or was edited (its checksum changed)"
     return None
 
 
@@ -141,16 +144,11 @@ def signed(record: dict) -> str:
     return json.dumps({**record, "checksum": digest(record)}, indent=1, sort_keys=True)
 
 
-def verified(text: str, unsigned: frozenset[str] = frozenset()) -> dict:
-    """The record of a `signed` text. ValueError if it is not what was written.
-
-    A record with exactly the keys `unsigned` needs no checksum: results of hours that were made before there was one.
-    """
+def verified(text: str) -> dict:
+    """The record of a `signed` text. ValueError if it is not what was written."""
     record = json.loads(text)
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
-    if unsigned and record.keys() == unsigned:
-        return record
     if record.pop("checksum", None) != digest(record):
         raise ValueError("its checksum changed")
     return record
@@ -179,7 +177,7 @@ def fingerprint(modules: tuple[str, ...]) -> str:
 
 
 @cache
-def _files() -> dict[str, Path]:
+def package_files() -> dict[str, Path]:
     """The package's modules by dotted name."""
     return {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 
@@ -191,10 +189,10 @@ def _imported(nodes: Iterable[ast.AST]) -> set[tuple[str, str]]:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                found.add((whole, "") if whole in _files() else (node.module, alias.name))
+                found.add((whole, "") if whole in package_files() else (node.module, alias.name))
         elif isinstance(node, ast.Import):
             found |= {(alias.name, "") for alias in node.names}
-    return {(module, name) for module, name in found if module in _files()}
+    return {(module, name) for module, name in found if module in package_files()}
 
 
 @cache
@@ -208,7 +206,9 @@ def closure(*modules: str) -> tuple[str, ...]:
         module = todo.pop()
         if module not in found and not module.startswith(f"{PACKAGE.name}.jobs."):
             found.add(module)
-            todo += [name for name, _ in _imported(ast.walk(ast.parse(_files()[module].read_text(encoding="utf-8"))))]
+            todo += [
+                name for name, _ in _imported(ast.walk(ast.parse(package_files()[module].read_text(encoding="utf-8"))))
+            ]
     return tuple(sorted(found))
 
 
@@ -232,10 +232,10 @@ def _deciding(run: Callable) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for name, value in named.items():
             home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
             if inspect.isroutine(value) and (
-                home == function.__module__ or home in _files() and home.rpartition(".")[0] == wing
+                home == function.__module__ or home in package_files() and home.rpartition(".")[0] == wing
             ):
                 visit(inspect.unwrap(value))
-            elif home in _files() and home.rpartition(".")[0] != wing:
+            elif home in package_files() and home.rpartition(".")[0] != wing:
                 modules.add(home)
             else:
                 with contextlib.suppress(TypeError, ValueError):  # a constant, where it is one that JSON can hold
@@ -329,26 +329,30 @@ def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
     shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     part.mkdir()
     started = time.perf_counter()
-    job.stage.run(part, job.params, inputs)
-    files = [path for path in sorted(part.rglob("*")) if path.is_file()]
-    meta = {
-        "stage": job.stage.name,
-        "label": job.label,
-        "key": job.key,
-        "params": job.params,
-        "code": job.stage.code,
-        "modules": job.stage.parts,
-        "machine": machine(),
-        "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
-        "files": {str(path.relative_to(part)): file_hash(path) for path in files},
-        "versions": versions(),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    (part / META).write_text(signed(meta), encoding="utf-8")
-    for path in (*files, part / META, part):  # a power cut after the rename must not find them empty
-        flush(path)
-    shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or one without its meta file
-    os.replace(part, folder)
+    try:
+        drawn = job.stage.run(part, job.params, inputs) or {}
+        files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+        meta = {
+            "stage": job.stage.name,
+            "label": job.label,
+            "key": job.key,
+            "params": job.params,
+            "code": job.stage.code,
+            "modules": job.stage.parts,
+            "machine": machine(),
+            "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
+            "files": {str(path.relative_to(part)): file_hash(path) for path in files},
+            "figures": drawn,
+            "versions": versions(),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        (part / META).write_text(signed(meta), encoding="utf-8")
+        for path in (*files, part / META, part):  # a power cut after the rename must not find them empty
+            flush(path)
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or one without its meta file
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def with_upstream(jobs: Iterable[Job], unfinished_in: Path | None = None) -> list[Job]:

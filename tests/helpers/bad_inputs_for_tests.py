@@ -126,6 +126,7 @@ EXPENSIVE = (
     "gracelib.features.gradients.response_features",
     "gracelib.experiment.run.run_jobs",
     "gracelib.experiment.tables.run_jobs",
+    "gracelib.jobs.notebooks.run_jobs",
     "papermill.execute_notebook",
     "gracelib.experiment.paper_run.run",
 )

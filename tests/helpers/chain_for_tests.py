@@ -38,13 +38,13 @@ class Chain:
 
     def __init__(self, nano: Nano, undisturbed: Nano, seed: int):
         self.nano, self.rng = nano, random.Random(seed)
-        self.expected, self.stamps = undisturbed.results(), undisturbed.stamps()
-        self.total = len(self.expected) + len(self.stamps)
+        self.expected, self.executed = undisturbed.results(), undisturbed.executed()
+        self.total = len(self.expected) + len(self.executed)
         self.moments: list[float] = []  # finished share of the run, at each kill
         self.in_notebooks = 0  # kills while one was executed
 
     def finished(self) -> int:
-        return len(self.nano.finished()) + len(self.nano.stamps())
+        return len(self.nano.finished()) + len(self.nano.executed())
 
     def executing(self) -> bool:
         """Whether the command says that it is at a notebook."""
@@ -96,7 +96,7 @@ class Chain:
             latest = self.total * (8 * i // n + 1) / 8
             notebook = i >= n - max(1, n // 8)  # they are few among the results, and take a good part of the time
             while not self.kill_at(target, self.rng.uniform(0, 6 if i % 2 and not notebook else 1), latest, notebook):
-                for folder in (self.nano.figures, self.nano.runs / "notebooks"):
+                for folder in (self.nano.figures, self.nano.runs / "notebook"):
                     shutil.rmtree(folder)
                 target, latest = len(self.expected), math.inf
             if i % 2:
@@ -107,4 +107,4 @@ class Chain:
         self.check(there)
         self.nano.wait_until_alone()
         assert self.nano.leftovers() == []
-        assert self.nano.stamps() == self.stamps
+        assert self.nano.executed() == self.executed

@@ -85,7 +85,7 @@ class Nano:
 
     def unfinish(self, *stages: str) -> "Nano":
         """Take away the results of these stages and everything that notebooks made: seconds of work are left to do."""
-        for folder in (*(self.runs / stage for stage in stages), self.runs / "notebooks", self.figures / self.scale):
+        for folder in (*(self.runs / stage for stage in (*stages, "notebook")), self.figures / self.scale):
             shutil.rmtree(folder, ignore_errors=True)
         return self
 
@@ -163,8 +163,9 @@ class Nano:
                 os.kill(pid, signal.SIGKILL)
 
     def finished(self) -> list[Path]:
-        """Finished folders of runs/."""
-        return [meta.parent for meta in self.runs.glob("*/*/meta.json") if meta.parent.suffix != ".part"]
+        """Finished folders of runs/ but those of notebooks, whose copies hold times."""
+        metas = [meta.parent for meta in self.runs.glob("*/*/meta.json") if meta.parent.suffix != ".part"]
+        return [folder for folder in metas if folder.parent.name != "notebook"]
 
     def results(self) -> dict[str, dict[str, bytes]]:
         """The files of the finished folders, but for meta.json, which says how long it took."""
@@ -175,8 +176,9 @@ class Nano:
             for folder in self.finished()
         }
 
-    def stamps(self) -> list[str]:
-        return sorted(path.name for path in (self.runs / "notebooks" / self.scale).glob("*.json"))
+    def executed(self) -> list[str]:
+        """The notebooks with a finished run."""
+        return sorted(path.name for path in self.runs.glob("notebook/*/*.ipynb") if path.parent.suffix != ".part")
 
     def tables(self) -> dict[str, bytes]:
         """All files of figures/."""

@@ -322,10 +322,9 @@ def test_no_secret_is_in_an_executed_notebook_or_a_sidecar(tmp_path, monkeypatch
         "mini", "fig01_correlations", inputs=["scores"], seed=0, parameters={"scale": "mini"}
     )
     assert (paths.figures("mini") / "fig01_correlations.json").is_file()
-    notebooks.execute(
-        ROOT / "notebooks" / "03_scores.ipynb", tmp_path / "runs" / "03.ipynb", {"scale": "mini", "recompute": False}
-    )
-    assert (tmp_path / "runs" / "03.ipynb").is_file() and leaks(tmp_path) == []
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
+    notebooks.run("mini", recompute=False, notebooks=[ROOT / "notebooks" / "03_scores.ipynb"])
+    assert len(list(tmp_path.glob("runs/notebook/*/03_scores.ipynb"))) == 1 and leaks(tmp_path) == []
 
 
 def test_a_planted_leak_would_be_seen(tmp_path):

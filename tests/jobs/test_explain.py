@@ -221,10 +221,10 @@ def test_a_called_neighbour_and_a_constant_are_in_the_key(monkeypatch):
 def test_changes_are_named_by_leaf():
     old = {"lr": 0.001, "data": {"shares": [["a", 1.0], ["b", 2.0]]}, "gone": 1}
     new = {"lr": 0.002, "data": {"shares": (("a", 1.0), ("b", 3.0))}, "more": None}
-    assert explain._flat_changes(json.loads(json.dumps(old)), json.loads(json.dumps(new))) == [
+    assert explain.changes(json.loads(json.dumps(old)), json.loads(json.dumps(new))) == [
         "data.shares[1][1] 2.0 -> 3.0",
         'gone 1 -> "(none)"',
         "lr 0.001 -> 0.002",
         'more "(none)" -> null',
     ]
-    assert explain._flat_changes(old, old) == [] and len(explain._flat_changes({"x": "a" * 99}, {"x": 1})[0]) < 80
+    assert explain.changes(old, old) == [] and len(explain.changes({"x": "a" * 99}, {"x": 1})[0]) < 80

@@ -4,7 +4,6 @@ The same bytes are drawn in every run. Half of the examples are whole files with
 because random bytes rarely get past the first check.
 """
 
-import ast
 import io
 import json
 import os
@@ -19,7 +18,7 @@ from gracelib.cli.experiment import parameter_value
 from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import NEEDED, read_table
 from gracelib.features.files import load_features
-from gracelib.jobs import notebook_parameters
+from gracelib.jobs import notebooks
 from gracelib.jobs.workers import n_workers
 from gracelib.models.prompting import Policy
 from gracelib.models.sampled_file import GenerationFile, sidecar
@@ -235,11 +234,8 @@ def test_parameters(text, tmp_path):
     book = new_notebook(cells=[new_code_cell(text, metadata={"tags": ["parameters"]})])
     path = tmp_path / "00_x.ipynb"
     nbformat.write(book, path)
-    for name, default in (refused_or(lambda: notebook_parameters.parameters_of(path), path.name) or {}).items():
-        ast.literal_eval(default)
-        refused_or(
-            lambda name=name, default=default: notebook_parameters.check_value(path.name, name, 1, default), path.name
-        )
+    for name, default in (refused_or(lambda: notebooks.parameters_of(path), path.name) or {}).items():
+        refused_or(lambda name=name, default=default: notebooks.check_value(path.name, name, 1, default), path.name)
     refused_or(lambda: parameter_value(text))
     refused_or(lambda: figures_named(text))
     refused_or(lambda: get_scale(text))
@@ -254,7 +250,7 @@ def test_parameters(text, tmp_path):
 def test_a_notebook_that_is_none(content, tmp_path):
     path = tmp_path / "00_x.ipynb"
     path.write_bytes(content)
-    refused_or(lambda: notebook_parameters.parameters_of(path), path.name)
+    refused_or(lambda: notebooks.parameters_of(path), path.name)
 
 
 NUMBERS = st.integers(-2, 3) | st.floats() | st.sampled_from([10**30, 2**63, -(10**30)])
