@@ -174,8 +174,7 @@ def explain(
     of_notebooks = [verdict for verdict in verdicts if verdict.job.stage is NOTEBOOK]
     for verdict in of_notebooks:
         print(f"{verdict.job.params['notebook']:<28} {'; '.join(verdict.why) or 'up to date'}")
-    fates = {verdict.fate for verdict in of_notebooks}, {verdict.fate for verdict in verdicts}
-    if fates[0] == {"reused"} and "rerun" in fates[1]:
+    if of_notebooks and not any(v.why for v in of_notebooks) and any(v.why for v in verdicts):
         print(
             "every notebook is up to date, so `make figures` would run nothing; "
             f"`gracelib recompute --scale {scale} --part ...` makes a part's jobs again"

@@ -62,17 +62,16 @@ def in_words(error: Exception) -> str:
     return _message(number, Path(os.fsdecode(name)).parent if isinstance(name, str | bytes) else None)
 
 
-def check_writable(folder: Path, keep: bool = True) -> None:
-    """Make `folder` and write a little into it. Raises DiskError: now, and not after the first hour. Without `keep`, a
-    folder that was not there is not there afterwards: other things may still be wrong."""
-    with explained(folder):
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(_PROBE))
-        if not keep:
-            for path in made:  # the innermost first
-                path.rmdir()
+def check_writable(folder: Path) -> None:
+    """Write a little where `folder` is or will be. Raises DiskError: now, and not after the first hour."""
+    there = _nearest(folder)
+    with explained(there), tempfile.TemporaryFile(dir=there) as probe:
+        probe.write(bytes(_PROBE))
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the innermost above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def _number(error: BaseException | None, folder: Path | None = None) -> int | None:
@@ -94,8 +93,7 @@ def _number(error: BaseException | None, folder: Path | None = None) -> int | No
 def _message(number: int, folder: Path | None) -> str:
     what, remedy = _WHAT[number]
     if folder:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        what = f"{folder}: {what} ({_size(shutil.disk_usage(there).free)} free)"
+        what = f"{folder}: {what} ({_size(shutil.disk_usage(_nearest(folder)).free)} free)"
     return f"{what}; {remedy}, then run the same command again: what was finished is kept"
 
 
@@ -151,16 +149,12 @@ def ended(pid: int) -> bool:
         return False  # somebody else's
 
 
-@contextlib.contextmanager
-def alone(lock: Path, busy: str) -> Iterator[None]:
-    """Hold a lock; if another process has it, say `busy` on stderr and wait. A dead process holds none."""
+def alone(lock: Path, busy: str) -> contextlib.AbstractContextManager:
+    """Take a lock for a `with`; if another process has it, say `busy` on stderr and wait. A dead process holds none."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
-        held.acquire(timeout=0)
+        return held.acquire(timeout=0)
     except Timeout:
         print(f"{busy}; waiting for it", file=sys.stderr)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
+        return held.acquire()

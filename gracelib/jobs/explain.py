@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from gracelib.jobs.store import DECISIVE, META, Job, versions, with_upstream
 
@@ -21,12 +20,10 @@ NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one job: reused, rerun, or not needed (gone, and nothing that is computed needs it)."""
+    """What becomes of one job: reused, or rerun for the reasons `why`."""
 
     job: Job
-    fate: str  #: "reused", "rerun", "not needed"
-    why: tuple[str, ...] = ()
-    seconds: float | None = None  #: of compute, where it or its like ran before
+    why: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -34,37 +31,23 @@ class Verdict:
 
 
 def explain(jobs: Iterable[Job], root: Path, others: Iterable[Job] = ()) -> list[Verdict]:
-    """What becomes of `jobs` and all they stand on in `root`, inputs before what needs them.
+    """What becomes of `jobs` in `root` and of all they stand on, inputs before what needs them. (An input that is gone and
+    that nothing needs any more is left out.)
 
     `others`: jobs of other plans, whose results are no older versions of anything here (with what they stand on).
     """
     wanted = list(jobs)
-    plan = {job.key: job for job in with_upstream(wanted)}
-    faults = {key: job.fault(root) for key, job in plan.items()}
-    needed: set[str] = set()
-
-    def visit(job: Job) -> None:  # as `store.with_upstream`: what a finished job was made from is needed no more
-        if job.key not in needed and faults[job.key]:
-            needed.add(job.key)
-            for upstream in job.inputs.values():
-                visit(upstream)
-
-    for job in wanted:
-        visit(job)
-    metas = {stage: _metas(root, stage) for stage in {plan[key].stage.name for key in needed}}
-    foreign = {job.key for job in with_upstream(others)} if needed else set()
+    again = {job.key: job for job in with_upstream(wanted, unfinished_in=root)}
+    older = {stage: _metas(root, stage) for stage in {job.stage.name for job in again.values()}}
+    foreign = {job.key for job in with_upstream(others)} if again else set()
     verdicts = []
-    for job in plan.values():
-        if job.key not in needed:
-            verdicts.append(Verdict(job, "not needed" if faults[job.key] else "reused"))
-            continue
-        finished, old = metas[job.stage.name], None
-        if faults[job.key] == "missing":
-            old = _before(job, [meta for meta in finished if meta["key"] not in foreign])
-        # Another scale's jobs are of another size: only what this plan finished tells how long one takes.
-        took = [old["seconds"]] if old else [meta["seconds"] for meta in finished if meta["key"] in plan]
-        why = tuple(_reasons(job, old, faults[job.key], root, needed))
-        verdicts.append(Verdict(job, "rerun", why, median(took) if took else None))
+    for job in with_upstream(wanted):
+        fault = job.fault(root)
+        if job.key in again:
+            like = [meta for meta in older[job.stage.name] if meta["key"] not in foreign]
+            verdicts.append(Verdict(job, tuple(_reasons(job, fault, like, root, set(again)))))
+        elif fault is None:
+            verdicts.append(Verdict(job, ()))
     return verdicts
 
 
@@ -74,7 +57,7 @@ def _metas(root: Path, stage: str) -> list[dict]:
     for path in sorted(Path(root).glob(f"{stage}/*/{META}"), key=lambda path: -path.stat().st_mtime_ns):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            names = ("label", "key", "params", "code", "modules", "inputs", "versions", "seconds")
+            names = ("label", "key", "params", "code", "modules", "inputs", "versions")
             found.append({name: record[name] for name in names})
         except (ValueError, KeyError, TypeError):
             continue  # damaged, and named as such where a planned job has this folder
@@ -91,9 +74,10 @@ def _before(job: Job, finished: list[dict]) -> dict | None:
     return min((meta for meta in finished if meta["label"] == job.label), key=distance, default=None)
 
 
-def _reasons(job: Job, old: dict | None, fault: str, root: Path, needed: set[str]) -> list[str]:
+def _reasons(job: Job, fault: str, finished: list[dict], root: Path, again: set[str]) -> list[str]:
     if fault != "missing":
         return [f"damaged: {fault.removeprefix(job.key).lstrip('/')}"]
+    old = _before(job, finished)
     if old is None:
         return [STOPPED if job.folder(root).with_suffix(".part").is_dir() else NEVER]
     found = [f"its parameters changed: {change}" for change in changes(old["params"], job.params)]
@@ -105,8 +89,8 @@ def _reasons(job: Job, old: dict | None, fault: str, root: Path, needed: set[str
             found.append(f"package {name} {old['versions'].get(name)} -> {now[name]}")
     for name, upstream in job.inputs.items():
         if old["inputs"].get(name) != upstream.key:
-            again = "an input is rerun" if upstream.key in needed else "an input is another"
-            found.append(f"{again}: {upstream.stage.name} {upstream.label}".strip())
+            said = "an input is rerun" if upstream.key in again else "an input is another"
+            found.append(f"{said}: {upstream.stage.name} {upstream.label}".strip())
     return found or ["its inputs have other names"]
 
 
@@ -128,26 +112,18 @@ def _short(value) -> str:
 
 def report(verdicts: list[Verdict], each: bool = False) -> str:
     """Lines for a reader: a stage with its counts, below it each distinct reason with its count; `each`: every job."""
-    stages = dict.fromkeys(v.job.stage.name for v in verdicts)
     lines = [f"{'stage':<20} {'reused':>6} {'rerun':>6}  why"]
-    for stage in stages:
-        own = [v for v in verdicts if v.job.stage.name == stage]
-        fates, reasons = Counter(v.fate for v in own), Counter()
-        for v in own:
-            # A job with several reasons counts under all of them; an input is named by its stage.
-            reasons["; ".join(dict.fromkeys(_by_stage(why) for why in v.why))] += v.fate == "rerun"
-        spare = f"  ({fates['not needed']} gone and not needed)" if fates["not needed"] else ""
-        lines.append(f"{stage:<20} {fates['reused']:>6} {fates['rerun']:>6}{spare}")
-        lines += [f"{'':<36}{count} x {why}" for why, count in reasons.most_common() if count]
-        lines += [f"    {v.fate:<11}{v.job.label or v.job.key}: {'; '.join(v.why)}".rstrip(": ") for v in own if each]
-    again = [v for v in verdicts if v.fate == "rerun"]
-    known = [v.seconds for v in again if v.seconds is not None]
-    lines.append(
-        f"{len(again)} of {len(verdicts)} jobs are run"
-        + (f": about {in_words(sum(known))} of one core by what such jobs took before" if known else "")
-        + (f" ({len(again) - len(known)} of stages that never ran here)" if known and len(known) < len(again) else "")
-    )
-    return "\n".join(lines)
+    for stage in dict.fromkeys(verdict.job.stage.name for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.job.stage.name == stage]
+        # A job with several reasons counts under all of them; an input is named by its stage.
+        reasons = Counter("; ".join(dict.fromkeys(map(_by_stage, verdict.why))) for verdict in own if verdict.why)
+        lines.append(f"{stage:<20} {len(own) - reasons.total():>6} {reasons.total():>6}")
+        lines += [f"{'':<36}{count} x {why}" for why, count in reasons.most_common()]
+        for verdict in own if each else ():
+            fate = f"rerun: {'; '.join(verdict.why)}" if verdict.why else "reused"
+            lines.append(f"    {verdict.job.label or verdict.job.key}: {fate}")
+    n_again = sum(bool(verdict.why) for verdict in verdicts)
+    return "\n".join([*lines, f"{n_again} of {len(verdicts)} jobs are run"])
 
 
 def in_words(seconds: float) -> str:

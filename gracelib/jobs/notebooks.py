@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import json
-import logging
 import math
 import os
 import sys
@@ -154,22 +153,9 @@ def _producer(path: Path) -> str | None:
         return None
 
 
-class _KernelEcho(logging.Handler):
-    """Lets a notebook's progress bars through to our stderr while it runs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        # papermill logs what a kernel writes on stderr at this level; the kernel's own complaints help nobody
-        if record.levelno == logging.WARNING and not text.startswith("[IPKernelApp]"):
-            sys.stderr.write(text)
-            sys.stderr.flush()
-
-
 def _papermill(copy: Path, parameters: dict) -> None:
     """Execute in place; once more if the kernel never answered. Kernels that start in the same moment may be given one
     port."""
-    logger = logging.getLogger("papermill")
-    logger.handlers, logger.propagate = [_KernelEcho(logging.WARNING)], False
     first = f"from gracelib.jobs.workers import end_with; end_with({os.getpid()}); del end_with"  # before any cell
     for last in (False, True):
         try:
@@ -179,7 +165,7 @@ def _papermill(copy: Path, parameters: dict) -> None:
                 parameters,
                 kernel_name=KERNEL,
                 language="python",
-                log_output=True,
+                stderr_file=sys.stderr,  # progress bars
                 cwd=str(paths.NOTEBOOKS),
                 progress_bar=False,
                 request_save_on_cell_execute=True,

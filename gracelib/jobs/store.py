@@ -60,7 +60,7 @@ class Stage:
 
     @property
     def code(self) -> str:
-        return digest(self.parts)
+        return digest(sorted(self.parts.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +147,7 @@ def signed(record: dict) -> str:
 def verified(text: str) -> dict:
     """The record of a `signed` text. ValueError if it is not what was written."""
     record = json.loads(text)
-    if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object")
-    if record.pop("checksum", None) != digest(record):
+    if not isinstance(record, dict) or record.pop("checksum", None) != digest(record):
         raise ValueError("its checksum changed")
     return record
 

@@ -127,7 +127,7 @@ def score_teachers(
         raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
     _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
     check_device(device)
-    check_writable(work, keep=False)
+    check_writable(work)
     sweep(work)
     # By name, not as given: nothing below can then depend on the order of the files.
     teachers = sorted(read_teachers(paths), key=lambda t: t.name)
