@@ -16,7 +16,7 @@ from gracelib.experiment import run as commands
 from gracelib.experiment.plan import Plan, plans_of
 from gracelib.experiment.run import REDRAWN, TABLES_ONLY
 from gracelib.experiment.scales import SCALES, get_scale
-from gracelib.jobs import notebook_checks, notebooks, paths
+from gracelib.jobs import notebooks, paths
 from gracelib.paper.items import FIGURES, figures_named
 
 runner = CliRunner()
@@ -52,7 +52,7 @@ def calls(place, monkeypatch):
 
     monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description, pool=None: None)
     monkeypatch.setattr(notebooks, "run", run)
-    monkeypatch.setattr(notebook_checks, "commit_outputs", lambda scale: seen.append(("save", scale)))
+    monkeypatch.setattr(notebooks, "commit_outputs", lambda scale, recompute: seen.append(("save", scale)))
     return seen
 
 
