@@ -25,10 +25,6 @@ class Verdict:
     job: Job
     why: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        return f"{self.job.stage.name} {self.job.label}".strip()
-
 
 def explain(jobs: Iterable[Job], root: Path, others: Iterable[Job] = ()) -> list[Verdict]:
     """What becomes of `jobs` in `root` and of all they stand on, inputs before what needs them. (An input that is gone and
@@ -90,7 +86,7 @@ def _reasons(job: Job, fault: str, finished: list[dict], root: Path, again: set[
     for name, upstream in job.inputs.items():
         if old["inputs"].get(name) != upstream.key:
             said = "an input is rerun" if upstream.key in again else "an input is another"
-            found.append(f"{said}: {upstream.stage.name} {upstream.label}".strip())
+            found.append(f"{said}: {upstream.name}")
     return found or ["its inputs have other names"]
 
 

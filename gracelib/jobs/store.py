@@ -26,7 +26,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from gracelib.jobs.disk import alone, explained, flush, part_of
@@ -74,17 +74,20 @@ class Job:
     cost: float = 1.0  # rough seconds: long jobs start first
 
     @property
+    def name(self) -> str:
+        return f"{self.stage.name} {self.label}".strip()
+
+    @cached_property
     def key(self) -> str:
-        if "_key" not in self.__dict__:
-            record = {
+        return digest(
+            {
                 "stage": self.stage.name,
                 "code": self.stage.code,
                 "params": self.params,
                 "versions": {name: versions()[name] for name in DECISIVE},
                 "inputs": {name: job.key for name, job in self.inputs.items()},
             }
-            object.__setattr__(self, "_key", digest(record))
-        return self.__dict__["_key"]
+        )
 
     def folder(self, root: Path) -> Path:
         return Path(root) / self.stage.name / self.key
@@ -96,12 +99,6 @@ class Job:
 
     def done(self, root: Path) -> bool:
         return self.fault(root) is None
-
-    def alone(self, root: Path) -> contextlib.AbstractContextManager:
-        """The lock of this one result."""
-        return alone(
-            self.folder(root).with_suffix(".lock"), f"{self.stage.name} {self.label}: another run is at work on it"
-        )
 
 
 def fault_in(folder: Path) -> str | None:
@@ -308,17 +305,14 @@ def compute(job: Job, root: Path) -> Path:
     folder = job.folder(root)
     if job.done(root):
         return folder
-    inputs = {name: upstream.folder(root) for name, upstream in job.inputs.items()}
     for name, upstream in job.inputs.items():
         if not upstream.done(root):
-            raise RuntimeError(f"{job.stage.name} {job.label}: its input {name!r} is not there; run that stage first")
-    with explained(root):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with job.alone(root):
-            if fault := job.fault(root):  # another run may have put a good one there meanwhile
-                if fault != "missing":
-                    print(f"{job.stage.name} {job.label}: {fault}; it is computed again", file=sys.stderr)
-                _make(job, folder, inputs)
+            raise RuntimeError(f"{job.name}: its input {name!r} is not there; run that stage first")
+    with explained(root), alone(folder.with_suffix(".lock"), f"{job.name}: another run is at work on it"):
+        if fault := job.fault(root):  # the other run may have put a good one there meanwhile
+            if fault != "missing":
+                print(f"{job.name}: {fault}; it is computed again", file=sys.stderr)
+            _make(job, folder, {name: upstream.folder(root) for name, upstream in job.inputs.items()})
     return folder
 
 

@@ -43,23 +43,18 @@ def n_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _die_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # nobody is left to take a result; what is half-written is not renamed
-
-
 def prepare_worker() -> None:
-    """What a spawned process does first, here and where notebooks are executed."""
-    # A killed parent (kill -9, out of memory) takes no leave: without this, its workers would wait for work forever.
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    """What a spawned process does first."""
+    end_with(multiprocessing.parent_process().pid)
     sys.stdout = sys.stderr  # stdout is for results, and a notebook compares its own with the committed one
 
 
 def end_with(pid: int) -> None:
-    """End this process, a notebook's kernel, soon after process `pid`, which executes the notebook.
+    """End this process soon after process `pid`: a worker with the command, a notebook's kernel with its worker.
 
-    A kernel watches its parent itself, but takes the one it finds when it is ready for the right one (ipykernel 7): if
-    the command was killed a second earlier, that is whoever adopts orphans, and the kernel would stay for ever.
+    A killed parent (kill -9, out of memory) takes no leave: a worker would wait for work for ever. A kernel watches its
+    parent itself, but takes the one it finds when it is ready for the right one (ipykernel 7): if the command was killed
+    a second earlier, that is whoever adopts orphans. What is half-written is not renamed.
     """
 
     def watch() -> None:
@@ -144,12 +139,12 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
                     except BrokenProcessPool:
                         raise
                     except Exception as error:
-                        raise RuntimeError(f"{job.stage.name} {job.label} failed: {error}") from error
+                        raise RuntimeError(f"{job.name} failed: {error}") from error
                     del running[future]
                     bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs", refresh=False)
                     bar.update(min(job.cost, bar.total - bar.n))  # costs are no whole numbers: their sum may round
         except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
-            lost = [f"{job.stage.name} {job.label}" for job in running.values() if not job.done(root)]
+            lost = [job.name for job in running.values() if not job.done(root)]
             raise RuntimeError(
                 f"a worker process died (out of memory?) while computing {lost or 'nothing yet'}; "
                 "finished work is kept, run the same command again"

@@ -151,7 +151,7 @@ def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
     """smoke has a teacher of the same name: what nano made says nothing about its results or about how long they take."""
     verdicts = run.explain("smoke")
     assert {reason for v in verdicts for reason in v.why} == {"never computed"}
-    alike = {v.name for v in verdicts} & {v.name for v in run.explain("nano")}
+    alike = {v.job.name for v in verdicts} & {v.job.name for v in run.explain("nano")}
     assert len(alike) > 10
     assert explain.report(verdicts).endswith(f"{len(verdicts)} of {len(verdicts)} jobs are run")
 
@@ -165,9 +165,9 @@ def test_filtered_students_are_foretold_once_the_filter_has_run(place):
         kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
         meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
         return [
-            v.name
+            v.job.name
             for v in run.explain("nano", ("extra",))
-            if v.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
+            if v.job.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
         ]
 
     assert students(0) == []
