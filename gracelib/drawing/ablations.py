@@ -40,6 +40,7 @@ HOLLOW = "ν decides the score"
 PALE = ListedColormap(1 - 0.5 * (1 - colormaps["PuOr"](np.linspace(0, 1, 256))[:, :3]))
 
 
+@styled()
 def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     """Figure 19: GRACE's correlation against d, against n, and for every n with every d. Two columns wide.
 
@@ -59,33 +60,36 @@ def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
         second.append(
             Patch(facecolor="none", hatch="////", edgecolor="#808080", linewidth=0, label=f"{HOLLOW} (right)")
         )
-    with styled():
-        note = captions.note(config.name, rows)
-        fig, (left, middle, right) = frame(DOUBLE, 2.15, [first, second], note, (1, 1, 1.15))
-        for ax, axis, other in ((left, "d", "n"), (middle, "n", "d")):
-            own = table[table[other] == base[other]]
-            _curve(ax, own, axis)
-            marks.log_ticks(ax, own[axis])
-            ax.margins(x=0.1)
-            ax.set(xlabel={"d": "Projection rows d", "n": "Prompts n"}[axis], title=f"{other} = {base[other]}")
-        for d, value in known.items():
-            marks.paper_mark(left, value, d, f"d = {d}", upright=True)
-        left.set_ylabel("Signed Spearman of GRACE")
-        _same_limits(left, middle)
-        _heat(right, table)
-    caption = (
-        f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against d, all n = {base['n']} prompts. "
-        f"Middle: against n at d = {base['d']}. Right: every n and d (frame: n = d/2, where the paper finds the best; "
-        f"line: the best n of a d). Hollow or hatched: the smoothing ν decides the score. The paper's values are those of "
-        f"n = {PAPER_N}. {captions.cells_sentence(config.name, rows)}"
-    )
+    note = captions.note(config.name, rows)
+    fig, (left, middle, right) = frame(DOUBLE, 2.15, [first, second], note, (1, 1, 1.15))
+    middle.sharey(left)
+    for ax, axis, other in ((left, "d", "n"), (middle, "n", "d")):
+        own = table[table[other] == base[other]]
+        _curve(ax, own, axis)
+        marks.log_ticks(ax, own[axis])
+        ax.margins(x=0.1)
+        ax.set(xlabel={"d": "Projection rows d", "n": "Prompts n"}[axis], title=f"{other} = {base[other]}")
+    for d, value in known.items():
+        marks.paper_mark(left, value, d, f"d = {d}", upright=True)
+    left.set_ylabel("Signed Spearman of GRACE")
+    _heat(right, table)
     other = {"larger_d": {"d": 2 * base["d"]}, "half_n": {"n": base["d"] // 2}}
-    ours = _changes(grid, cells, config, other)
-    paper = captions.papers(reported | {"best_n_over_d": paper_values("figure 19", "best_n_over_d")["grace"]})
-    alt = "Two lines with intervals over d and over n, and a table of correlations in colours."
-    return Drawn(fig, table, caption, alt, ours, paper)
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against d, all n = {base['n']} prompts. "
+            f"Middle: against n at d = {base['d']}. Right: every n and d (frame: n = d/2, where the paper finds the best; "
+            f"line: the best n of a d). Hollow or hatched: the smoothing ν decides the score. The paper's values are those of "
+            f"n = {PAPER_N}. {captions.cells_sentence(config.name, rows)}"
+        ),
+        alt="Two lines with intervals over d and over n, and a table of correlations in colours.",
+        ours=_changes(grid, cells, config, other),
+        paper=captions.papers(reported | {"best_n_over_d": paper_values("figure 19", "best_n_over_d")["grace"]}),
+    )
 
 
+@styled()
 def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scale) -> Drawn:
     """Figure 20: GRACE's correlation against the number of folds C, for each task (name -> its cells). One column wide."""
     base, parts = default_setting(config), [select(own, config.student, ()) for own in cells.values()]
@@ -100,23 +104,28 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
     flat = Patch(facecolor=marks.SHADE, label=f"flat in the paper (C ≥ {FLAT_FROM})")
     tasks = [entry(f"{task} task", **marks.line_look(look)) for task, look in looks.items()]
     legend = [tasks, [flat, entry(f"default: {base['n_folds']}", **marks.DASHED)]]
-    with styled():
-        fig, (ax,) = frame(SINGLE, 2.1, legend, captions.note(config.name, *parts))
-        ax.axvspan(FLAT_FROM - 0.5, top + 1, color=marks.SHADE, zorder=0)
-        ax.axvline(base["n_folds"], **marks.DASHED, zorder=1.5)
-        for i, (task, look) in enumerate(looks.items()):
-            _curve(ax, table[table["task"] == task], "n_folds", look, shift=0.18 * (i - (len(cells) - 1) / 2))
-        ax.set(xlim=(1, top + 1), xticks=[c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top])
-        ax.set(xlabel="Folds C", ylabel="Signed Spearman of GRACE")
-    caption = (
-        f"Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
-        f"at the scale's setting. The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
-        f"{captions.cells_sentence(config.name, *parts)}"
+    fig, (ax,) = frame(SINGLE, 2.1, legend, captions.note(config.name, *parts))
+    ax.axvspan(FLAT_FROM - 0.5, top + 1, color=marks.SHADE, zorder=0)
+    ax.axvline(base["n_folds"], **marks.DASHED, zorder=1.5)
+    for i, (task, look) in enumerate(looks.items()):
+        _curve(ax, table[table["task"] == task], "n_folds", look, shift=0.18 * (i - (len(cells) - 1) / 2))
+    ax.set(xlim=(1, top + 1), xticks=[c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top])
+    ax.set(xlabel="Folds C", ylabel="Signed Spearman of GRACE")
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
+            f"at the scale's setting. The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
+            f"{captions.cells_sentence(config.name, *parts)}"
+        ),
+        alt="A line with intervals over the number of folds for each task.",
+        ours={},
+        paper=captions.papers({"flat_from_folds": paper_values("figure 20", "flat_from_folds")["grace"]}),
     )
-    known = captions.papers({"flat_from_folds": paper_values("figure 20", "flat_from_folds")["grace"]})
-    return Drawn(fig, table, caption, "A line with intervals over the number of folds for each task.", {}, known)
 
 
+@styled()
 def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     """GRACE's correlation against the smoothing nu for three length powers, and against m. Two columns wide."""
     base, rows = default_setting(config), select(cells, config.student, ())
@@ -127,32 +136,36 @@ def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     names = {1.0: "log |y| (default)", 0.0: "no recalibration", 2.0: "(log |y|)²"}
     looks = dict(zip(names, marks.LOOKS, strict=False))
     powers = [entry(names[p], **marks.line_look(look)) for p, look in looks.items()]
-    with styled():
-        legend = [[*powers, *marks.paper_handles(drawn.values())]]
-        fig, (left, right) = frame(DOUBLE, 2.0, legend, captions.note(config.name, rows), (1.35, 1))
-        for i, (power, look) in enumerate(looks.items()):
-            _curve(left, smoothed[smoothed["power"] == power], "nu", look, factor=1.12 ** (i - 1))
-        marks.log_ticks(left, smoothed["nu"], base=10)
-        left.axvline(base["nu"], **marks.DASHED, zorder=1.5)
-        left.set(xlabel="Smoothing ν (dashed: default)", ylabel="Signed Spearman of GRACE")
-        _curve(right, by_m, "m")
-        marks.log_ticks(right, by_m["m"])
-        right.margins(x=0.1)
-        for m, value in drawn.items():
-            marks.paper_mark(right, value, m, f"m = {m}", upright=True)
-        right.set_xlabel("Responses per prompt m")
-        _same_limits(left, right)
-    caption = (
-        f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against the smoothing ν, for three powers "
-        f"of the length factor. Right: against the responses per prompt that GRACE reads. "
-        f"{captions.cells_sentence(config.name, rows)}"
-    )
+    legend = [[*powers, *marks.paper_handles(drawn.values())]]
+    fig, (left, right) = frame(DOUBLE, 2.0, legend, captions.note(config.name, rows), (1.35, 1))
+    right.sharey(left)
+    for i, (power, look) in enumerate(looks.items()):
+        _curve(left, smoothed[smoothed["power"] == power], "nu", look, factor=1.12 ** (i - 1))
+    marks.log_ticks(left, smoothed["nu"], base=10)
+    left.axvline(base["nu"], **marks.DASHED, zorder=1.5)
+    left.set(xlabel="Smoothing ν (dashed: default)", ylabel="Signed Spearman of GRACE")
+    _curve(right, by_m, "m")
+    marks.log_ticks(right, by_m["m"])
+    right.margins(x=0.1)
+    for m, value in drawn.items():
+        marks.paper_mark(right, value, m, f"m = {m}", upright=True)
+    right.set_xlabel("Responses per prompt m")
     table = pd.concat([smoothed.assign(panel="left"), by_m.assign(panel="right")], ignore_index=True)
-    ours = _changes(grid, cells, config, {names[p]: {"power": p} for p in (0.0, 2.0)})
-    known = captions.papers({f"m = {m}": value for m, value in paper.items()})
-    return Drawn(fig, table, caption, "Lines with intervals over ν on the left and over m on the right.", ours, known)
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against the smoothing ν, for three powers "
+            f"of the length factor. Right: against the responses per prompt that GRACE reads. "
+            f"{captions.cells_sentence(config.name, rows)}"
+        ),
+        alt="Lines with intervals over ν on the left and over m on the right.",
+        ours=_changes(grid, cells, config, {names[p]: {"power": p} for p in (0.0, 2.0)}),
+        paper=captions.papers({f"m = {m}": value for m, value in paper.items()}),
+    )
 
 
+@styled()
 def figure23(
     cells: pd.DataFrame,
     student: str,
@@ -176,29 +189,32 @@ def figure23(
         entry("median", marker="|", markeredgecolor="black", markersize=6, markeredgewidth=1.2),
         entry("all cells", marker="H", color="white"),
     ]
-    with styled():
-        height = 0.75 + 0.2 * len(names)
-        fig, axes = frame(DOUBLE, height, [legend], captions.note(scale, rows), (1, 1), sharey=True)
-        order = table[table["reading"] == "cells"]["score"].tolist()
-        for ax, (reading, what) in zip(axes, READINGS.items(), strict=True):
-            own = subsets[subsets["reading"] == reading]
-            _violins(ax, own, table[table["reading"] == reading].set_index("score").loc[order])
-            sizes = " to ".join(map(str, sorted({own["cells"].min(), own["cells"].max()})))
-            distinct = own["distinct"].iloc[0]
-            few = f"; {captions.counted(distinct, 'different subset')}" if distinct < n_sets else ""
-            ax.set_title(f"{what} (cells: {sizes}{few})")
-            marks.correlation_axis(ax)
-            marks.rows_axis(ax, [SCORES[s].label for s in order], "Score" if ax is axes[0] else "")
-    caption = (
-        f"Signed Spearman correlation of {len(order)} scores with the students' accuracy over {n_sets} random subsets drawn "
-        f"without replacement: {share:.0%} of the cells (the caption of the paper's figure) and {share:.0%} of the teachers "
-        f"with all their temperatures (its text). The spread over subsets is no confidence interval: subsets overlap. "
-        f"{captions.cells_sentence(scale, rows)}"
-    )
+    height = 0.75 + 0.2 * len(names)
+    fig, axes = frame(DOUBLE, height, [legend], captions.note(scale, rows), (1, 1), sharey=True)
+    order = table[table["reading"] == "cells"]["score"].tolist()
+    for ax, (reading, what) in zip(axes, READINGS.items(), strict=True):
+        own = subsets[subsets["reading"] == reading]
+        _violins(ax, own, table[table["reading"] == reading].set_index("score").loc[order])
+        sizes = " to ".join(map(str, sorted({own["cells"].min(), own["cells"].max()})))
+        distinct = own["distinct"].iloc[0]
+        few = f"; {captions.counted(distinct, 'different subset')}" if distinct < n_sets else ""
+        ax.set_title(f"{what} (cells: {sizes}{few})")
+        marks.correlation_axis(ax)
+        marks.rows_axis(ax, [SCORES[s].label for s in order], "Score" if ax is axes[0] else "")
     columns = ("median", "low", "high", "best_share")
-    ours = {reading: captions.records(own, columns) for reading, own in table.groupby("reading", sort=False)}
-    known = {"direction": {"value": "GRACE consistently strong", "source": "submission, figure 23"}}
-    return Drawn(fig, table, caption, "Two panels of horizontal violins, one row a score.", ours, known)
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Signed Spearman correlation of {len(order)} scores with the students' accuracy over {n_sets} random subsets drawn "
+            f"without replacement: {share:.0%} of the cells (the caption of the paper's figure) and {share:.0%} of the teachers "
+            f"with all their temperatures (its text). The spread over subsets is no confidence interval: subsets overlap. "
+            f"{captions.cells_sentence(scale, rows)}"
+        ),
+        alt="Two panels of horizontal violins, one row a score.",
+        ours={reading: captions.records(own, columns) for reading, own in table.groupby("reading", sort=False)},
+        paper={"direction": {"value": "GRACE consistently strong", "source": "submission, figure 23"}},
+    )
 
 
 # --- panels --------------------------------------------------------------------------------------------------
@@ -266,9 +282,3 @@ def _changes(grid: pd.DataFrame, cells: pd.DataFrame, config: Scale, others: Map
     base = default_setting(config)
     found = {name: setting_change(grid, cells, config.student, base, base | new) for name, new in others.items()}
     return {name: change for name, change in found.items() if change is not None}
-
-
-def _same_limits(*axes: Axes) -> None:
-    low, high = zip(*(ax.get_ylim() for ax in axes), strict=True)
-    for ax in axes:
-        ax.set_ylim(min(low), max(high))

@@ -22,6 +22,7 @@ TERMS = dict(zip(("gradient", "stability", "cross"), marks.LOOKS, strict=False))
 SMALLEST = 1e-3  #: a cross term below this share of the gradient term is drawn at the edge
 
 
+@styled()
 def cmi_terms(
     cmi: pd.DataFrame,
     manner: Mapping[str, str],
@@ -45,28 +46,30 @@ def cmi_terms(
     band = Patch(facecolor=marks.SHADE, label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}")
     legend = [[*terms, band], family_handles(manner[t] for t in default.teacher)]
     note = scale_note(scale, len(default), len(default), f" at T = {temperature:g}")
-    with styled():
-        fig, (left, right) = frame(DOUBLE, 0.9 + 0.22 * max(5, len(default)), legend, note, (1, 1))
-        for name, (mark, face, _) in TERMS.items():
-            shown = np.maximum(default[name], SMALLEST * default.gradient)
-            left.scatter(shown, default.index, marker=mark, s=30, c=face, edgecolors=EDGE, linewidths=0.5, zorder=3)
-        marks.rows_axis(left, default.teacher)
-        left.set(xscale="log", xlabel="term of the bound (nats)")
-        for teacher, rows in swept.groupby("teacher", sort=True):
-            marks.family_line(right, rows.nu, rows.ratio, manner[teacher])
-        right.axhspan(*CLAIMED, color=marks.SHADE, zorder=0)
-        right.set(xscale="log", yscale="log", xlabel="smoothing nu", ylabel="gradient / stability")
-        right.set_title(f"default nu = {nu:g}")
-        marks.plain_log(right.yaxis, *right.get_ylim())
-    caption = (
-        f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
-        f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "
-        f"that edge). Right: gradient term over stability term as nu varies; the band is the paper's claim, which "
-        f"no table of it shows. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "
-        f"{captions.counted(len(default), 'teacher')}."
-    )
+    fig, (left, right) = frame(DOUBLE, 0.9 + 0.22 * max(5, len(default)), legend, note, (1, 1))
+    for name, (mark, face, _) in TERMS.items():
+        shown = np.maximum(default[name], SMALLEST * default.gradient)
+        left.scatter(shown, default.index, marker=mark, s=30, c=face, edgecolors=EDGE, linewidths=0.5, zorder=3)
+    marks.rows_axis(left, default.teacher)
+    left.set(xscale="log", xlabel="term of the bound (nats)")
+    for teacher, rows in swept.groupby("teacher", sort=True):
+        marks.family_line(right, rows.nu, rows.ratio, manner[teacher])
+    right.axhspan(*CLAIMED, color=marks.SHADE, zorder=0)
+    right.set(xscale="log", yscale="log", xlabel="smoothing nu", ylabel="gradient / stability")
+    right.set_title(f"default nu = {nu:g}")
+    marks.plain_log(right.yaxis, *right.get_ylim())
     table = pd.concat([default.assign(panel="left"), swept.assign(panel="right")], ignore_index=True)
-    ours = {"ratio_lowest": default.ratio.min(), "ratio_highest": default.ratio.max(), "teachers": len(default)}
-    known = {"ratio": {"value": "5-10", "source": "submission, appendix A"}}
-    alt = "Points on a logarithmic axis, one row a teacher, and lines over nu."
-    return Drawn(fig, table, caption, alt, ours, known)
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
+            f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "
+            f"that edge). Right: gradient term over stability term as nu varies; the band is the paper's claim, which "
+            f"no table of it shows. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "
+            f"{captions.counted(len(default), 'teacher')}."
+        ),
+        alt="Points on a logarithmic axis, one row a teacher, and lines over nu.",
+        ours={"ratio_lowest": default.ratio.min(), "ratio_highest": default.ratio.max(), "teachers": len(default)},
+        paper={"ratio": {"value": "5-10", "source": "submission, appendix A"}},
+    )

@@ -44,6 +44,7 @@ _BUDGETS = (
 _BAND = "Grey: one standard error of the difference of two students, from the test problems alone."
 
 
+@styled()
 def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = THREE) -> Drawn:
     """Figure 6: scaled scores and accuracy against temperature for two teachers; the choice for every teacher below.
 
@@ -55,41 +56,44 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     own = [entry(label(s), **marks.line_look(look)) for s, look in looks.items()]
     chosen = marks.chosen_handles("picked by the score", "best temperature")
     legend, low = [[*own, *chosen], [*family_handles(rows["manner"]), _band_handle()]], 0.55 + 0.22 * len(teachers)
-    with styled():
-        fig, (ax,) = frame(DOUBLE, 1.8 + low, legend, captions.note(scale, rows))
-        ax.remove()
-        fig.get_layout_engine().set(wspace=0.06, hspace=0.05)
-        (top, bottom) = fig.subfigs[0].subplots(2, 2, height_ratios=[1.8, low])
-        lines = [
-            _curves(ax, rows[rows["teacher"] == name], choices[choices["teacher"] == name], looks, k)
-            for ax, name in zip(top, two, strict=False)
-        ]
-        top[0].set_ylabel("Score (scaled, 0 to 1)")
-        for ax in top[len(two) :]:
-            ax.set_axis_off()
-            marks.say(ax, "one teacher only")
-        _picks(bottom[0], choices, teachers, looks, "picked", "Temperature picked ($T$)")
-        _picks(bottom[1], choices, teachers, looks, "regret_points", "Regret of that pick (points)")
-        _band(bottom[1], noise)
-        bottom[1].set_xlim(left=-0.04 * max(bottom[1].get_xlim()[1], 1))
-        bottom[1].tick_params(labelleft=False)
-    caption = (
-        f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
-        f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
-        f"relative, and the most accurate of its family (where no family has two, the least and the most accurate). "
-        f"Triangles: the temperature a score picks; dashed: the best one. Bottom: the pick for every teacher and what it "
-        f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_BAND} "
-        f"{captions.cells_sentence(scale, rows)}"
-    )
+    fig, (ax,) = frame(DOUBLE, 1.8 + low, legend, captions.note(scale, rows))
+    ax.remove()
+    fig.get_layout_engine().set(wspace=0.06, hspace=0.05)
+    (top, bottom) = fig.subfigs[0].subplots(2, 2, height_ratios=[1.8, low])
+    lines = [
+        _curves(ax, rows[rows["teacher"] == name], choices[choices["teacher"] == name], looks, k)
+        for ax, name in zip(top, two, strict=False)
+    ]
+    top[0].set_ylabel("Score (scaled, 0 to 1)")
+    for ax in top[len(two) :]:
+        ax.set_axis_off()
+        marks.say(ax, "one teacher only")
+    _picks(bottom[0], choices, teachers, looks, "picked", "Temperature picked ($T$)")
+    _picks(bottom[1], choices, teachers, looks, "regret_points", "Regret of that pick (points)")
+    _band(bottom[1], noise)
+    bottom[1].set_xlim(left=-0.04 * max(bottom[1].get_xlim()[1], 1))
+    bottom[1].tick_params(labelleft=False)
     table = pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True)
     named = choices[choices["teacher"].isin(two)]
-    ours = {
-        "regret_points": _records(over_teachers(choices, "regret_points")),
-        "picked": {f"{r.teacher}, {r.score}": r.picked for r in named.itertuples() if r.score != RANDOM},
-        "best": dict(zip(named["teacher"], named["best"], strict=True)),
-    }
-    alt = "Two panels of lines over temperature, and two of marks, one row a teacher."
-    return Drawn(fig, table, caption, alt, ours, _paper_temperatures(rows))
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
+            f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
+            f"relative, and the most accurate of its family (where no family has two, the least and the most accurate). "
+            f"Triangles: the temperature a score picks; dashed: the best one. Bottom: the pick for every teacher and what it "
+            f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_BAND} "
+            f"{captions.cells_sentence(scale, rows)}"
+        ),
+        alt="Two panels of lines over temperature, and two of marks, one row a teacher.",
+        ours={
+            "regret_points": _records(over_teachers(choices, "regret_points")),
+            "picked": {f"{r.teacher}, {r.score}": r.picked for r in named.itertuples() if r.score != RANDOM},
+            "best": dict(zip(named["teacher"], named["best"], strict=True)),
+        },
+        paper=_paper_temperatures(rows),
+    )
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, choices: pd.DataFrame, looks: Mapping[str, tuple], k: int) -> pd.DataFrame:
@@ -146,6 +150,7 @@ def _picks(
     ax.set_xlabel(name)
 
 
+@styled()
 def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[str] = THREE) -> Drawn:
     """Figure 7: left, each teacher's Spearman over its temperatures; right, Spearman over all cells of a size budget."""
     rows = choice_cells(cells, student, scores)
@@ -158,37 +163,40 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
     own.append(entry("95% interval", linestyle="-", color=EDGE, linewidth=1.1))
     known = marks.paper_handles(theirs, f"paper, {_setting(rows)}, |ρ|", upright=True)
     legend = [own, known, family_handles(rows["manner"])]
-    with styled():
-        fig, (left, right) = frame(DOUBLE, 2.6, legend, captions.note(scale, rows), (1, 1.15), sharey=True)
-        _violins(left, choices, within, looks, paper["spearman_within_abs"])
-        widths = sorted(set(budgets["budget"]))
-        for i, (score, look) in enumerate(looks.items()):
-            mine = budgets[budgets["score"] == score]
-            x = np.arange(len(widths)) + 0.24 * (i - (len(scores) - 1) / 2)
-            marks.points(right, x, mine["spearman"], mine["low"], mine["high"], look, gid=f"ours-{score}")
-            for at in x if score in paper["spearman_budget_abs"] else ():
-                marks.paper_mark(right, paper["spearman_budget_abs"][score], at + 0.09, score, upright=True)
-        pad = 0.6 + 0.5 * max(0, 3 - len(widths))  # few budgets do not stand farther apart
-        names = [_budget_name(budgets, w) for w in widths]
-        right.set(xticks=range(len(widths)), xticklabels=names, xlim=(-pad, len(widths) - 1 + pad))
-        right.set_xlabel("Size budget (width)")
-        if budgets["spearman"].isna().all():
-            marks.say(right, "undefined")
-        for ax in (right, left):
-            marks.correlation_axis(ax, "y")
-            ax.grid(visible=False, axis="x")
-        right.set_ylabel("")
-        right.tick_params(labelleft=False)
-    caption = (
-        f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark a teacher (so few "
-        f"temperatures allow few values), a violin where {ENOUGH_FOR_A_VIOLIN} or more are defined, and their mean. Right: "
-        f"over all cells of the teachers up to a width; {_BUDGETS}. {captions.cells_sentence(scale, rows)}"
-    )
+    fig, (left, right) = frame(DOUBLE, 2.6, legend, captions.note(scale, rows), (1, 1.15), sharey=True)
+    _violins(left, choices, within, looks, paper["spearman_within_abs"])
+    widths = sorted(set(budgets["budget"]))
+    for i, (score, look) in enumerate(looks.items()):
+        mine = budgets[budgets["score"] == score]
+        x = np.arange(len(widths)) + 0.24 * (i - (len(scores) - 1) / 2)
+        marks.points(right, x, mine["spearman"], mine["low"], mine["high"], look, gid=f"ours-{score}")
+        for at in x if score in paper["spearman_budget_abs"] else ():
+            marks.paper_mark(right, paper["spearman_budget_abs"][score], at + 0.09, score, upright=True)
+    pad = 0.6 + 0.5 * max(0, 3 - len(widths))  # few budgets do not stand farther apart
+    names = [_budget_name(budgets, w) for w in widths]
+    right.set(xticks=range(len(widths)), xticklabels=names, xlim=(-pad, len(widths) - 1 + pad))
+    right.set_xlabel("Size budget (width)")
+    if budgets["spearman"].isna().all():
+        marks.say(right, "undefined")
+    for ax in (right, left):
+        marks.correlation_axis(ax, "y")
+        ax.grid(visible=False, axis="x")
+    right.set_ylabel("")
+    right.tick_params(labelleft=False)
     parts = [choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")]
-    ours = {"within": _records(within), "budgets": {str(w): _records(b) for w, b in budgets.groupby("budget")}}
     known = {q: captions.papers(v) for q, v in paper.items()}
-    alt = "Violins with one mark a teacher, and correlations with intervals for each size budget."
-    return Drawn(fig, pd.concat(parts, ignore_index=True), caption, alt, ours, known)
+    return Drawn(
+        fig,
+        pd.concat(parts, ignore_index=True),
+        caption=(
+            f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark a teacher (so few "
+            f"temperatures allow few values), a violin where {ENOUGH_FOR_A_VIOLIN} or more are defined, and their mean. Right: "
+            f"over all cells of the teachers up to a width; {_BUDGETS}. {captions.cells_sentence(scale, rows)}"
+        ),
+        alt="Violins with one mark a teacher, and correlations with intervals for each size budget.",
+        ours={"within": _records(within), "budgets": {str(w): _records(b) for w, b in budgets.groupby("budget")}},
+        paper=known,
+    )
 
 
 def _violins(
@@ -222,6 +230,7 @@ def _beside(values: np.ndarray, near: float = 0.07, step: float = 0.085) -> np.n
     return np.minimum(step, 0.62 / size) * (place - (size - 1) / 2)
 
 
+@styled()
 def figure13(
     cells: pd.DataFrame,
     student: str,
@@ -244,27 +253,32 @@ def figure13(
     theirs = marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}")
     legend = [families, [*marks.bar_handles("mean over families"), _band_handle()], theirs]
     height = 0.5 + len(mean) * max(0.26, 0.09 * len(families))
-    with styled():
-        fig, (ax,) = frame(DOUBLE, height, legend, captions.note(scale, rows))
-        _band(ax, noise_points(rows))
-        widest = [*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]
-        marks.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
-        lanes = {h.get_label().replace(" ", "_"): 0.8 * (j + 0.5) / len(families) for j, h in enumerate(families)}
-        order = each["score"].map({score: y for y, score in enumerate(mean["score"])})
-        y = order - 0.4 + each["family"].map(lanes)
-        marks.family_marks(ax, each["regret_points"], y, each["family"], 22, zorder=3.5, clip_on=False)
-        ax.set_xlabel("Regret within a family (points)")
+    fig, (ax,) = frame(DOUBLE, height, legend, captions.note(scale, rows))
+    _band(ax, noise_points(rows))
+    widest = [*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]
+    marks.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
+    lanes = {h.get_label().replace(" ", "_"): 0.8 * (j + 0.5) / len(families) for j, h in enumerate(families)}
+    order = each["score"].map({score: y for y, score in enumerate(mean["score"])})
+    y = order - 0.4 + each["family"].map(lanes)
+    marks.family_marks(ax, each["regret_points"], y, each["family"], 22, zorder=3.5, clip_on=False)
+    ax.set_xlabel("Regret within a family (points)")
     sizes = rows.drop_duplicates("teacher")["manner"].value_counts()
-    caption = (
-        f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
-        f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
-        f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in lanes)} (with one, only its temperature is chosen). "
-        f"{_BAND} {captions.cells_sentence(scale, rows)}"
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
+            f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
+            f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in lanes)} (with one, only its temperature is chosen). "
+            f"{_BAND} {captions.cells_sentence(scale, rows)}"
+        ),
+        alt="Horizontal bars with intervals, one a score, with a mark for each family.",
+        ours=_records(mean),
+        paper=captions.papers(paper),
     )
-    alt = "Horizontal bars with intervals, one a score, with a mark for each family."
-    return Drawn(fig, table, caption, alt, _records(mean), captions.papers(paper))
 
 
+@styled()
 def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = FIVE) -> Drawn:
     """Figure 14: the regret of each score when only teachers up to a width are candidates, one panel a budget."""
     rows = choice_cells(cells, student, scores)
@@ -274,19 +288,22 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
     bars = [*marks.bar_handles("this run"), _band_handle()]
     legend = [bars, marks.paper_handles(paper.values(), f"paper, {_setting(rows)}")]
     height = 0.75 + 0.22 * (len(scores) + 1)
-    with styled():
-        fig, axes = frame(DOUBLE, height, legend, captions.note(scale, rows), [1] * len(budgets))
-        for ax, (width, own) in zip(axes, budgets.items(), strict=True):
-            _band(ax, noise_points(rows))
-            marks.regret_bars(ax, own, paper, at_most=widest, labels=ax is axes[0])
-            ax.set_title(_budget_name(table, width).replace("\n", ", "))
-    caption = (
-        f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
-        f"temperatures; {_BUDGETS}. {_BAND} {captions.cells_sentence(scale, rows)}"
+    fig, axes = frame(DOUBLE, height, legend, captions.note(scale, rows), [1] * len(budgets))
+    for ax, (width, own) in zip(axes, budgets.items(), strict=True):
+        _band(ax, noise_points(rows))
+        marks.regret_bars(ax, own, paper, at_most=widest, labels=ax is axes[0])
+        ax.set_title(_budget_name(table, width).replace("\n", ", "))
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
+            f"temperatures; {_BUDGETS}. {_BAND} {captions.cells_sentence(scale, rows)}"
+        ),
+        alt="Horizontal bars with intervals, one a score, one panel a size budget.",
+        ours={str(w): _records(own) for w, own in budgets.items()},
+        paper=captions.papers(paper),
     )
-    ours = {str(w): _records(own) for w, own in budgets.items()}
-    alt = "Horizontal bars with intervals, one a score, one panel a size budget."
-    return Drawn(fig, table, caption, alt, ours, captions.papers(paper))
 
 
 # --- shared by the figures -----------------------------------------------------------------------------------

@@ -35,31 +35,35 @@ _LEFT_OUT = (
 )
 
 
+@styled()
 def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFrame | None = None, k: int = 16) -> Drawn:
     """Figure 1: bars of signed Spearman for four scores, both tasks; GRACE against student accuracy on the first. Two
     columns wide.
     """
     sides = [Side(part, student, HEADLINE, "figure 1") for part in (cells, longer) if part is not None]
     short, rows, two = sides[0], [side.rows for side in sides], len(sides) > 1
-    with styled():
-        legend = [_bar_legend(sides), *marks.cell_handles(short.rows)]
-        widths = [1] * len(sides) + [1.35 if two else 1]
-        fig, axes = frame(DOUBLE, 2.3, legend, captions.note(scale, *rows), widths)
-        _bar_panels(axes[:-1], sides, [side.table for side in sides], narrow=two)
-        grace = short.table.set_index("score").loc["grace"]
-        marks.scatter(axes[-1], short.rows, "grace", grace, k=k)
-    caption = (
-        f"{'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
-        f"{captions.accuracy_words(k=k)}, {'one panel a task' if two else f'{short.task} task'} (good is positive). Right: "
-        f"GRACE against the same accuracy on the {short.task} task. {captions.cells_sentence(scale, *rows)}"
-    )
+    legend = [_bar_legend(sides), *marks.cell_handles(short.rows)]
+    widths = [1] * len(sides) + [1.35 if two else 1]
+    fig, axes = frame(DOUBLE, 2.3, legend, captions.note(scale, *rows), widths)
+    _bar_panels(axes[:-1], sides, [side.table for side in sides], narrow=two)
+    grace = short.table.set_index("score").loc["grace"]
+    marks.scatter(axes[-1], short.rows, "grace", grace, k=k)
     panels = [
         short.with_paper(short.table.assign(task=short.task)).assign(panel="left"),
         short.rows.assign(panel="right"),
         *(side.with_paper(side.table).assign(panel="middle") for side in sides[1:]),
     ]
-    alt = "Bars with intervals, one a score, and a scatter plot; open marks are the paper's values."
-    return Drawn(fig, pd.concat(panels, ignore_index=True), caption, alt, *captions.both(sides))
+    return Drawn(
+        fig,
+        pd.concat(panels, ignore_index=True),
+        (
+            f"{'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
+            f"{captions.accuracy_words(k=k)}, {'one panel a task' if two else f'{short.task} task'} (good is positive). Right: "
+            f"GRACE against the same accuracy on the {short.task} task. {captions.cells_sentence(scale, *rows)}"
+        ),
+        "Bars with intervals, one a score, and a scatter plot; open marks are the paper's values.",
+        *captions.both(sides),
+    )
 
 
 def figure2(
@@ -81,13 +85,19 @@ def figure2(
     """
     side = Side(cells, student, scores, item or ITEMS[accuracy], accuracy=accuracy)
     fig = _scatters(side, captions.note(scale, side.rows), k)
-    caption = (
-        f"{captions.names(scores)} against {captions.accuracy_words(accuracy, k)}; each point is a student taught by one "
-        f"teacher at one temperature. {extra + ' ' * bool(extra)}{captions.cells_sentence(scale, side.rows)}"
+    return Drawn(
+        fig,
+        side.rows,
+        (
+            f"{captions.names(scores)} against {captions.accuracy_words(accuracy, k)}; each point is a student taught by one "
+            f"teacher at one temperature. {extra + ' ' * bool(extra)}{captions.cells_sentence(scale, side.rows)}"
+        ),
+        _panels(scores),
+        *captions.both([side]),
     )
-    return Drawn(fig, side.rows, caption, _panels(scores), *captions.both([side]))
 
 
+@styled()
 def figure4(
     cells: pd.DataFrame,
     student: str,
@@ -106,17 +116,20 @@ def figure4(
     order = sides[0].table.sort_values("spearman", ascending=False, kind="stable", na_position="last")["score"]
     tables, rows, bars = [side.ordered(order) for side in sides], [side.rows for side in sides], _bar_legend(sides)
     width, legend = (SINGLE, [bars[:2], bars[2:]]) if longer is None else (DOUBLE, [bars])
-    with styled():
-        fig, axes = frame(width, 0.7 + 0.2 * len(order), legend, captions.note(scale, *rows), [1] * len(sides))
-        _bar_panels(axes, sides, tables)
-    caption = (
-        f"Signed Spearman correlation of {len(order)} scores with {captions.accuracy_words(k=k)} (good is positive), in the "
-        f"order of the {sides[0].task} task. A score that is not defined in every cell is starred, or says in how many it "
-        f"is. {captions.cells_sentence(scale, *rows)}"
-    )
+    fig, axes = frame(width, 0.7 + 0.2 * len(order), legend, captions.note(scale, *rows), [1] * len(sides))
+    _bar_panels(axes, sides, tables)
     table = pd.concat([side.with_paper(t) for t, side in zip(tables, sides, strict=True)], ignore_index=True)
-    alt = "Horizontal bars with intervals, one a score, best first; open marks are the paper's values."
-    return Drawn(fig, table, caption, alt, *captions.both(sides))
+    return Drawn(
+        fig,
+        table,
+        (
+            f"Signed Spearman correlation of {len(order)} scores with {captions.accuracy_words(k=k)} (good is positive), in the "
+            f"order of the {sides[0].task} task. A score that is not defined in every cell is starred, or says in how many it "
+            f"is. {captions.cells_sentence(scale, *rows)}"
+        ),
+        "Horizontal bars with intervals, one a score, best first; open marks are the paper's values.",
+        *captions.both(sides),
+    )
 
 
 def all_scores(cells: pd.DataFrame) -> list[str]:
@@ -136,17 +149,23 @@ def figure5(
     """Figure 5: scores against accuracy at one temperature, the selected teacher and its regret marked."""
     side = Side(cells, student, scores, "figure 5", temperature=temperature)
     fig = _scatters(side, captions.note(scale, side.rows, extra=f" at T = {temperature:g}"), k, selection=True)
-    caption = (
-        f"{captions.names(scores)} against {captions.accuracy_words(k=k)} at temperature {temperature:g}. Triangles: the "
-        f"teacher each score selects; the vertical line is its regret, the distance to the best student. "
-        f"{captions.cells_sentence(scale, side.rows)}"
-    )
     ours, known = captions.both([side])
     regrets = captions.papers(setting_values("figure 5", "regret_points", side.task, student))
-    alt = f"{_panels(scores)}; a triangle marks what each score selects."
-    return Drawn(fig, side.rows, caption, alt, ours, {"spearman": known, "regret_points": regrets})
+    return Drawn(
+        fig,
+        side.rows,
+        caption=(
+            f"{captions.names(scores)} against {captions.accuracy_words(k=k)} at temperature {temperature:g}. Triangles: the "
+            f"teacher each score selects; the vertical line is its regret, the distance to the best student. "
+            f"{captions.cells_sentence(scale, side.rows)}"
+        ),
+        alt=f"{_panels(scores)}; a triangle marks what each score selects.",
+        ours=ours,
+        paper={"spearman": known, "regret_points": regrets},
+    )
 
 
+@styled()
 def regret_bars(
     cells: pd.DataFrame,
     student: str,
@@ -164,24 +183,27 @@ def regret_bars(
     known = [value for side in sides for value in side.reported.values()]
     legend = [[*marks.bar_handles("this run"), *marks.paper_handles(known, "paper's regret")]]
     width = SINGLE if longer is None else DOUBLE
-    with styled():
-        fig, axes = frame(width, 0.7 + 0.2 * len(order), legend, captions.note(scale, *rows), [1] * len(sides))
-        ends = pd.concat([t[["regret_points", "regret_high"]] for t in tables]).max().max()
-        for ax, side, table in zip(axes, sides, tables, strict=True):
-            at_most = max([ends, *(v.high for v in known)])
-            marks.regret_bars(ax, table, side.reported, at_most=at_most, labels=ax is axes[0])
-            ax.set_title(side.title)
-    caption = (
-        f"Regret of {len(order)} scores: points of {captions.accuracy_words(k=k)} lost by following the score instead of "
-        f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. "
-        f"{captions.cells_sentence(scale, *rows)} {_LEFT_OUT}"
-    )
+    fig, axes = frame(width, 0.7 + 0.2 * len(order), legend, captions.note(scale, *rows), [1] * len(sides))
+    ends = pd.concat([t[["regret_points", "regret_high"]] for t in tables]).max().max()
+    for ax, side, table in zip(axes, sides, tables, strict=True):
+        at_most = max([ends, *(v.high for v in known)])
+        marks.regret_bars(ax, table, side.reported, at_most=at_most, labels=ax is axes[0])
+        ax.set_title(side.title)
     panels = [
         table.assign(task=side.task, **{PAPER_REGRET: side.paper_text(table["score"])})
         for side, table in zip(sides, tables, strict=True)
     ]
-    alt = "Horizontal bars with intervals, one a score, least regret first; open marks are the paper's values."
-    return Drawn(fig, pd.concat(panels, ignore_index=True), caption, alt, *captions.both(sides))
+    return Drawn(
+        fig,
+        pd.concat(panels, ignore_index=True),
+        (
+            f"Regret of {len(order)} scores: points of {captions.accuracy_words(k=k)} lost by following the score instead of "
+            f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. "
+            f"{captions.cells_sentence(scale, *rows)} {_LEFT_OUT}"
+        ),
+        "Horizontal bars with intervals, one a score, least regret first; open marks are the paper's values.",
+        *captions.both(sides),
+    )
 
 
 def table_main(
@@ -210,13 +232,18 @@ def table_main(
             q: captions.papers(setting_values("main table", q, task, who)) for q in ("spearman_abs", "regret_points")
         }
     table = pd.concat(blocks, names=["setting", "cells_used"]).reset_index([0, 1]).reset_index(drop=True)
-    caption = (
-        f"Signed Spearman correlation with {captions.accuracy_words(k=k)} and regret in points of each score; the paper's "
-        f"numbers are those of the setting in the column '{PAPER_SETTING}'. {captions.cells_sentence(scale, *whole)} "
-        f"{_LEFT_OUT}"
+    return Drawn(
+        None,
+        table,
+        caption=(
+            f"Signed Spearman correlation with {captions.accuracy_words(k=k)} and regret in points of each score; the paper's "
+            f"numbers are those of the setting in the column '{PAPER_SETTING}'. {captions.cells_sentence(scale, *whole)} "
+            f"{_LEFT_OUT}"
+        ),
+        alt="",
+        ours={f"{name}, {used}": captions.records(block) for (name, used), block in blocks.items()},
+        paper=known,
     )
-    ours = {f"{name}, {used}": captions.records(block) for (name, used), block in blocks.items()}
-    return Drawn(None, table, caption, "", ours, known)
 
 
 def _bar_panels(axes: Sequence, sides: Sequence[Side], tables: Sequence[pd.DataFrame], narrow: bool = False) -> None:
@@ -234,19 +261,19 @@ def _bar_legend(sides: Sequence[Side]) -> list:
     return [*marks.bar_handles(), *marks.paper_handles(known, f"paper{where}, |ρ|")]
 
 
+@styled()
 def _scatters(side: Side, note: str, k: int, selection: bool = False) -> Figure:
     """One scatter a row of the table, side by side, with one y axis."""
     legend = marks.cell_handles(side.rows)
     if selection:
         regret = marks.entry("regret", linestyle="-", color="black", linewidth=1.4)
         legend.append([*marks.chosen_handles("selected by the score", "best student"), regret])
-    with styled():
-        fig, axes = frame(DOUBLE, 2.25, legend, note, [1] * len(side.table), sharey=True)
-        for ax, row in zip(axes, side.table.to_dict("records"), strict=True):
-            marks.scatter(ax, side.rows, row["score"], row, accuracy=side.accuracy, k=k)
-            if selection and row["selected"]:
-                marks.selected_and_regret(ax, side.rows, row["score"], row, accuracy=side.accuracy)
-            ax.label_outer()
+    fig, axes = frame(DOUBLE, 2.25, legend, note, [1] * len(side.table), sharey=True)
+    for ax, row in zip(axes, side.table.to_dict("records"), strict=True):
+        marks.scatter(ax, side.rows, row["score"], row, accuracy=side.accuracy, k=k)
+        if selection and row["selected"]:
+            marks.selected_and_regret(ax, side.rows, row["score"], row, accuracy=side.accuracy)
+        ax.label_outer()
     return fig
 
 

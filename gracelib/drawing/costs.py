@@ -76,14 +76,19 @@ def table1(cost: pd.DataFrame, scale: str) -> Drawn:
     first = (table["task"] == table["task"][0]) & (table["student"] == table["student"][0])
     table["volatile"] = ~table["quantity"].isin(_COUNTED)
     table["paper"] = table["quantity"].map(PAPER).where(first).fillna("")
-    caption = (
-        f"What one teacher at one temperature costs: gradients of {cost['needed'].iloc[0]} responses, GRACE from them, and "
-        f"for comparison training and testing the student that GRACE is meant to spare. Seconds are those of each job in "
-        f"its worker process on this run's machine ({', '.join(sorted(set(cost['device'])))}), with what else ran at the "
-        "time; they include loading the model, and for features all dimensions that the ablations keep, and differ between "
-        "machines (column volatile). Sampling the teacher is in neither. The paper's column is its Table 1, for another "
-        f"student on an H100. Scale {scale}: {captions.counted(len(cost), 'cell')} of "
-        f"{captions.counted(by_setting.ngroups, 'setting')}."
+    return Drawn(
+        None,
+        table,
+        caption=(
+            f"What one teacher at one temperature costs: gradients of {cost['needed'].iloc[0]} responses, GRACE from them, and "
+            f"for comparison training and testing the student that GRACE is meant to spare. Seconds are those of each job in "
+            f"its worker process on this run's machine ({', '.join(sorted(set(cost['device'])))}), with what else ran at the "
+            "time; they include loading the model, and for features all dimensions that the ablations keep, and differ between "
+            "machines (column volatile). Sampling the teacher is in neither. The paper's column is its Table 1, for another "
+            f"student on an H100. Scale {scale}: {captions.counted(len(cost), 'cell')} of "
+            f"{captions.counted(by_setting.ngroups, 'setting')}."
+        ),
+        alt="",
+        ours=table[first].set_index("quantity")[["median", "lowest", "highest"]].to_dict("index"),
+        paper={q: {"value": v, "source": SOURCE} for q, v in PAPER.items()},
     )
-    ours = table[first].set_index("quantity")[["median", "lowest", "highest"]].to_dict("index")
-    return Drawn(None, table, caption, "", ours, {q: {"value": v, "source": SOURCE} for q, v in PAPER.items()})

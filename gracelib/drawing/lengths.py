@@ -30,6 +30,7 @@ _MEAN = {"color": EDGE, "linewidth": 2.6, "alpha": 0.75}
 _BAND = {"color": EDGE, "alpha": 0.13, "linewidth": 0}
 
 
+@styled()
 def figure21(
     lengths: pd.DataFrame, student: str, task: str, scale: str, manner: Mapping[str, str], *, item: str = "figure 21"
 ) -> Drawn:
@@ -45,22 +46,13 @@ def figure21(
     families = family_handles(manner[t] for t in bins["teacher"])
     powers = [entry(f"p = {p}: spread {within[f'spread_{p}']:.3f}", **_line(p), linewidth=1.6) for p in POWERS]
     note = scale_note(scale, cells, teachers, f", {task} task")
-    with styled():
-        fig, (left, right) = frame(DOUBLE, 2.6, [families, _left_handles(fits), powers], note, (1, 1))
-        _norms(left, bins, pool, fits, manner)
-        _products(right, flat)
-        q = "undefined: lengths do not vary"
-        if np.isfinite(within["exponent"]):
-            q = marks.with_interval(within["exponent"], within["low"], within["high"], ".2f")
-        right.set_title(f"Within teachers: |g| ∝ (log|y|)$^{{-q}}$, q = {q}")
-    caption = (
-        f"Norm of the unprojected gradient of single responses against their length |y| in tokens (EOS counted), in "
-        f"bins of fixed width. Left: thin, each teacher, all temperatures together (bins with at least {LEAST:.0%} of "
-        f"its responses); bold, all responses, with a 95% band from resampling teachers; curves fitted to the bold "
-        f"line. Right: the norm times (log|y|)^p against length, both over the teacher's own means, averaged over "
-        f"teachers, which weigh alike. Scale {scale}, task {task}, student {student}: {captions.counted(cells, 'cell')} of "
-        f"{captions.counted(teachers, 'teacher')}."
-    )
+    fig, (left, right) = frame(DOUBLE, 2.6, [families, _left_handles(fits), powers], note, (1, 1))
+    _norms(left, bins, pool, fits, manner)
+    _products(right, flat)
+    q = "undefined: lengths do not vary"
+    if np.isfinite(within["exponent"]):
+        q = marks.with_interval(within["exponent"], within["low"], within["high"], ".2f")
+    right.set_title(f"Within teachers: |g| ∝ (log|y|)$^{{-q}}$, q = {q}")
     parts = [
         bins.assign(panel="left", series="teacher"),
         pool.assign(panel="left", series="pooled"),
@@ -71,10 +63,21 @@ def figure21(
     table = pd.concat(parts, ignore_index=True)
     table = table[["panel", "series", *table.columns.drop(["panel", "series"])]]
     power, where = PAPER[item]
-    ours = {"levels": levels.to_dict("records"), "curves": fits.to_dict("records")}
-    known = {"power": {"value": str(power), "source": f"submission, {item}, {where}"}}
-    alt = "Two line plots over response length on logarithmic axes: norms, and norms times powers of log length."
-    return Drawn(fig, table, caption, alt, ours, known)
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Norm of the unprojected gradient of single responses against their length |y| in tokens (EOS counted), in "
+            f"bins of fixed width. Left: thin, each teacher, all temperatures together (bins with at least {LEAST:.0%} of "
+            f"its responses); bold, all responses, with a 95% band from resampling teachers; curves fitted to the bold "
+            f"line. Right: the norm times (log|y|)^p against length, both over the teacher's own means, averaged over "
+            f"teachers, which weigh alike. Scale {scale}, task {task}, student {student}: {captions.counted(cells, 'cell')} of "
+            f"{captions.counted(teachers, 'teacher')}."
+        ),
+        alt="Two line plots over response length on logarithmic axes: norms, and norms times powers of log length.",
+        ours={"levels": levels.to_dict("records"), "curves": fits.to_dict("records")},
+        paper={"power": {"value": str(power), "source": f"submission, {item}, {where}"}},
+    )
 
 
 def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame, manner: Mapping[str, str]) -> None:

@@ -149,7 +149,7 @@ def frame(
 
     `width` and `axes_height` in inches; the strip's height is added. `legend` is a list of groups of handles;
     each group is a legend of its own, `legend_columns` wide (3 in one column, 6 in two; one more where that
-    spares a row for a single entry). Draw under `with styled():`. The figure is closed for pyplot: a
+    spares a row for a single entry). Draw under `styled`. The figure is closed for pyplot: a
     notebook shows it once, where it is the last line of a cell.
     """
     most = legend_columns or (3 if width < 5 else 6)
@@ -202,5 +202,6 @@ def _by_column(group: list[Artist], columns: int) -> tuple[list[Artist], int, in
 
 
 def styled():
-    """Context in which figures are drawn: `with styled(): ...` (settings outside are left as they were)."""
+    """The look of every figure, as a decorator or a context: `@styled()`, `with styled(): ...` (settings outside are left as
+    they were)."""
     return mpl.rc_context(RC)

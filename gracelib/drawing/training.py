@@ -39,6 +39,7 @@ LOOKS = dict(zip(("filtered", "rescored", "unfiltered"), marks.LOOKS, strict=Fal
 CLEAR = 2.0  #: standard errors from which a difference is called one
 
 
+@styled()
 def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int = 16) -> Drawn:
     """Figure 15: accuracy of students of filtered and of unfiltered responses, and the change against what was dropped."""
     pairs = filtered_pairs(cells, filtered)
@@ -52,42 +53,45 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     )
     legend = [[open_, filled, *temperature_handles(temperatures)], family_handles(manner)]
     height = max(1.9, 0.6 + len(order) * (0.16 + 0.075 * len(temperatures)))
-    with styled():
-        fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, pairs), (1.35, 1))
-        lane = pairs["temperature"].map(temperatures.index) - (len(temperatures) - 1) / 2
-        y = pairs["teacher"].map(order.index) + 0.8 / len(temperatures) * lane
-        area, colors = 0.6 * pairs["temperature"].map(temperature_area), [family(m).color for m in manner]
-        before, after, kept = (100 * pairs[c] for c in ("unfiltered", "filtered", "kept_share"))
-        change, noise = pairs["change_points"], pairs["change_se"]
-        marks.rows_axis(left, order, striped=True)
-        left.hlines(y, before, after, colors=colors, linewidth=1.1, zorder=2)
-        marks.family_marks(left, before, y, manner, area, c="white")
-        marks.family_marks(left, after, y, manner, area)
-        right.vlines(kept, change - noise, change + noise, colors=colors, linewidth=0.8, zorder=2)
-        marks.family_marks(right, kept, change, manner, area)
-        right.axhline(0, color=EDGE, linewidth=0.7)
-        beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": SMALL, "color": GREY}
-        for i in np.flatnonzero(pairs["filtered"].isna()):
-            left.annotate("no right response", (before[i], y[i]), **beside)
-        if after.isna().all():
-            marks.say(right, "no right response\nto train on")
-        for axis in (left.xaxis, right.xaxis, right.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
-        left.margins(x=0.06)
-        right.margins(0.08)
-        left.set_xlabel(marks.accuracy_label("average_at_k", k))
-        right.set(
-            xlabel="Right responses of the teacher (%)", ylabel=f"Change{' by filtering' * (len(order) > 4)} (points)"
-        )
-    caption = (
-        f"Left: {captions.accuracy_words(k=k)} when taught all responses of a teacher (open) and only its right ones, "
-        f"resampled with replacement to the same number (filled). Right: the change, with one standard error of the "
-        f"difference, against the share of responses that was right. {captions.cells_sentence(scale, pairs)} Standard "
-        f"errors count the held-out problems, not the seed of training."
+    fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, pairs), (1.35, 1))
+    lane = pairs["temperature"].map(temperatures.index) - (len(temperatures) - 1) / 2
+    y = pairs["teacher"].map(order.index) + 0.8 / len(temperatures) * lane
+    area, colors = 0.6 * pairs["temperature"].map(temperature_area), [family(m).color for m in manner]
+    before, after, kept = (100 * pairs[c] for c in ("unfiltered", "filtered", "kept_share"))
+    change, noise = pairs["change_points"], pairs["change_se"]
+    marks.rows_axis(left, order, striped=True)
+    left.hlines(y, before, after, colors=colors, linewidth=1.1, zorder=2)
+    marks.family_marks(left, before, y, manner, area, c="white")
+    marks.family_marks(left, after, y, manner, area)
+    right.vlines(kept, change - noise, change + noise, colors=colors, linewidth=0.8, zorder=2)
+    marks.family_marks(right, kept, change, manner, area)
+    right.axhline(0, color=EDGE, linewidth=0.7)
+    beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": SMALL, "color": GREY}
+    for i in np.flatnonzero(pairs["filtered"].isna()):
+        left.annotate("no right response", (before[i], y[i]), **beside)
+    if after.isna().all():
+        marks.say(right, "no right response\nto train on")
+    for axis in (left.xaxis, right.xaxis, right.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    left.margins(x=0.06)
+    right.margins(0.08)
+    left.set_xlabel(marks.accuracy_label("average_at_k", k))
+    right.set(
+        xlabel="Right responses of the teacher (%)", ylabel=f"Change{' by filtering' * (len(order) > 4)} (points)"
     )
-    alt = "Pairs of points joined by lines, one row a teacher, and a scatter plot of the change."
-    known = {"direction": {"value": "filtered students are worse", "source": "submission, figure 15"}}
-    return Drawn(fig, pairs, caption, alt, mean_change(pairs), known)
+    return Drawn(
+        fig,
+        pairs,
+        caption=(
+            f"Left: {captions.accuracy_words(k=k)} when taught all responses of a teacher (open) and only its right ones, "
+            f"resampled with replacement to the same number (filled). Right: the change, with one standard error of the "
+            f"difference, against the share of responses that was right. {captions.cells_sentence(scale, pairs)} Standard "
+            f"errors count the held-out problems, not the seed of training."
+        ),
+        alt="Pairs of points joined by lines, one row a teacher, and a scatter plot of the change.",
+        ours=mean_change(pairs),
+        paper={"direction": {"value": "filtered students are worse", "source": "submission, figure 15"}},
+    )
 
 
 def mean_change(pairs: pd.DataFrame) -> dict:
@@ -107,6 +111,7 @@ def mean_change(pairs: pd.DataFrame) -> dict:
     }
 
 
+@styled()
 def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores: Sequence[str] | None = None) -> Drawn:
     """Figure 16: each score's correlation with unfiltered and with filtered students of the same cells.
 
@@ -117,40 +122,43 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
     first = first.sort_values(ascending=False, kind="stable", na_position="last")
     rows = filtered_pairs(cells, filtered)
     legend = [[entry(text, **marks.line_look(LOOKS[p], line=False)) for p, text in PAIRINGS.items()]]
-    with styled():
-        height = 0.6 + 0.27 * len(first)
-        fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, rows), (1.25, 1), sharey=True)
-        for ax in (right, left):
-            marks.correlation_axis(ax)
-            marks.rows_axis(ax, [SCORES[s].label for s in first.index], striped=True)
-        for i, pairing in enumerate(PAIRINGS):
-            own = table[table["pairing"] == pairing].set_index("score").loc[first.index]
-            drawn = {"upright": False, "s": 20, "gid": f"points-{pairing}"}
-            y = np.arange(len(own)) + 0.24 * (i - 1)
-            marks.points(left, own["spearman"], y, own["low"], own["high"], LOOKS[pairing], **drawn)
-            if pairing != "unfiltered":
-                marks.points(right, own["change"], y, own["change_low"], own["change_high"], LOOKS[pairing], **drawn)
-        for y in np.flatnonzero(first.isna()):
-            marks.say(left, "undefined", 0, y, left.transData)
-        left.set_ylabel("Score")
-        reach = table[["change", "change_low", "change_high"]].abs().max(axis=None)
-        reach = min(1.05, 1.1 * reach) if reach > 0 else 1.05
-        right.xaxis.set_major_locator(MaxNLocator(5))
-        right.xaxis.set_major_formatter("{x:g}")
-        right.set(xlim=(-reach, reach), xlabel="Change by filtering")
-    caption = (
-        f"Signed Spearman correlation of {len(first)} scores with the students of the cells of figure 15: unfiltered ones, "
-        f"filtered ones (same scores), and filtered ones against the scores of the filtered responses themselves, which are "
-        f"what somebody who filters would compute. Right: change against unfiltered, on the same resamples (cut at ±1). "
-        f"{captions.cells_sentence(scale, rows)}"
-    )
+    height = 0.6 + 0.27 * len(first)
+    fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, rows), (1.25, 1), sharey=True)
+    for ax in (right, left):
+        marks.correlation_axis(ax)
+        marks.rows_axis(ax, [SCORES[s].label for s in first.index], striped=True)
+    for i, pairing in enumerate(PAIRINGS):
+        own = table[table["pairing"] == pairing].set_index("score").loc[first.index]
+        drawn = {"upright": False, "s": 20, "gid": f"points-{pairing}"}
+        y = np.arange(len(own)) + 0.24 * (i - 1)
+        marks.points(left, own["spearman"], y, own["low"], own["high"], LOOKS[pairing], **drawn)
+        if pairing != "unfiltered":
+            marks.points(right, own["change"], y, own["change_low"], own["change_high"], LOOKS[pairing], **drawn)
+    for y in np.flatnonzero(first.isna()):
+        marks.say(left, "undefined", 0, y, left.transData)
+    left.set_ylabel("Score")
+    reach = table[["change", "change_low", "change_high"]].abs().max(axis=None)
+    reach = min(1.05, 1.1 * reach) if reach > 0 else 1.05
+    right.xaxis.set_major_locator(MaxNLocator(5))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.set(xlim=(-reach, reach), xlabel="Change by filtering")
     own = table[table["pairing"] == "filtered"]
-    ours = captions.records(own, ("pairing", "spearman", "change", "change_low", "change_high"))
-    known = {"direction": {"value": "correlations slightly higher when filtered", "source": "submission, figure 16"}}
-    alt = "Points with intervals, one row a score: correlations on the left, their change on the right."
-    return Drawn(fig, table, caption, alt, ours, known)
+    return Drawn(
+        fig,
+        table,
+        caption=(
+            f"Signed Spearman correlation of {len(first)} scores with the students of the cells of figure 15: unfiltered ones, "
+            f"filtered ones (same scores), and filtered ones against the scores of the filtered responses themselves, which are "
+            f"what somebody who filters would compute. Right: change against unfiltered, on the same resamples (cut at ±1). "
+            f"{captions.cells_sentence(scale, rows)}"
+        ),
+        alt="Points with intervals, one row a score: correlations on the left, their change on the right.",
+        ours=captions.records(own, ("pairing", "spearman", "change", "change_low", "change_high")),
+        paper={"direction": {"value": "correlations slightly higher when filtered", "source": "submission, figure 16"}},
+    )
 
 
+@styled()
 def figure17(
     runs: pd.DataFrame, manner: Mapping[str, str], scale: str, *, axis: str = "epochs", k: int = 16, train_k: int = 4
 ) -> Drawn:
@@ -173,23 +181,26 @@ def figure17(
     legend.append(entry(f"the scale's own: {usual:g}", **marks.DASHED))
     note = captions.note(scale, own, extra=f", T = {t:g}").replace(" cell", " run")
     titles = {"test": f"held-out problems, Average@{k}", "train": f"training prompts, Average@{train_k}"}
-    with styled():
-        fig, axes = frame(DOUBLE, 1.9, [legend], note, (1, 1), sharey=True)
-        for ax, (column, title) in zip(axes, titles.items(), strict=True):
-            for teacher, rows in teachers:
-                error = 100 * rows[f"{column}_se"]
-                marks.family_line(ax, rows["value"], 100 * rows[column], manner[teacher], error)
-            ax.axvline(usual, **marks.DASHED, zorder=1.5)
-            marks.log_ticks(ax, own["value"])
-            ax.yaxis.set_major_locator(MaxNLocator(5))
-            ax.margins(0.07, 0.1)
-            ax.set(xlabel=name, title=title)
-        axes[0].set_ylabel("Student accuracy (%)")
-    caption = (
-        f"Accuracy of students against {name.lower()}, all else as in the grid, for the teacher built to be the "
-        f"strongest and the tersest one, with one standard error over problems. Scale {scale}, {captions.setting(own)}, "
-        f"T = {t:g}: {len(own)} runs of {captions.counted(len(looks), 'teacher')}, too few for a correlation."
+    fig, axes = frame(DOUBLE, 1.9, [legend], note, (1, 1), sharey=True)
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for teacher, rows in teachers:
+            error = 100 * rows[f"{column}_se"]
+            marks.family_line(ax, rows["value"], 100 * rows[column], manner[teacher], error)
+        ax.axvline(usual, **marks.DASHED, zorder=1.5)
+        marks.log_ticks(ax, own["value"])
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.margins(0.07, 0.1)
+        ax.set(xlabel=name, title=title)
+    axes[0].set_ylabel("Student accuracy (%)")
+    return Drawn(
+        fig,
+        own,
+        caption=(
+            f"Accuracy of students against {name.lower()}, all else as in the grid, for the teacher built to be the "
+            f"strongest and the tersest one, with one standard error over problems. Scale {scale}, {captions.setting(own)}, "
+            f"T = {t:g}: {len(own)} runs of {captions.counted(len(looks), 'teacher')}, too few for a correlation."
+        ),
+        alt=f"Two panels, one line a teacher with error bars: accuracy against {name.lower()}.",
+        ours={},
+        paper={"direction": {"value": "both accuracies rise, no over-optimisation", "source": f"submission, {item}"}},
     )
-    known = {"direction": {"value": "both accuracies rise, no over-optimisation", "source": f"submission, {item}"}}
-    alt = f"Two panels, one line a teacher with error bars: accuracy against {name.lower()}."
-    return Drawn(fig, own, caption, alt, {}, known)
