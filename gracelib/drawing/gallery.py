@@ -15,16 +15,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
-from string import Template
 from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
 
 from gracelib.baselines import SCORES
 from gracelib.drawing.saving import check_sidecars
 from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
-from gracelib.paper.items import FIGURES, Item
+from gracelib.paper.items import FIGURES
 from gracelib.scale import Scale
 
 NAMES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}
@@ -33,14 +33,14 @@ FIRST = ("value", "spearman", "low", "high", "regret_points", "regret_low", "reg
 OPEN_ROWS = 8  #: longer tables of numbers start folded
 LONG = 30  #: characters; longer cells are wrapped
 
-PAGE = Template("""<!DOCTYPE html>
+PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,">
-<title>$title</title>
+<title>{{ title }}</title>
 <style>
 :root { color-scheme: light dark; --page: #ffffff; --text: #1c1c1c; --soft: #595959; --line: #d5d5d5; --card: #f6f6f4;
   --link: #0b57a4; --paper: #fbf1dc; --warn: #a02b00; }
@@ -73,38 +73,77 @@ details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); fo
 </style>
 </head>
 <body>
+{%- macro table(head, rows, label, paper=false) %}
+<div class="scroll" tabindex="0" role="region" aria-label="Table: {{ label }}"><table>
+<thead><tr>{% for name in head %}<th scope="col"{{ kind(name, name, paper) }}>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{%- for row in rows %}
+<tr>
+{%- for text in row -%}
+{% if loop.first %}<th scope="row"{{ kind(text, head[0], paper) }}>{{ text }}</th>
+{%- else %}<td{{ kind(text, head[loop.index0], paper) }}>{{ text }}</td>{% endif %}
+{%- endfor %}</tr>
+{%- endfor %}
+</tbody></table></div>
+{%- endmacro %}
+{%- macro anchor(text, link) %}{% if link %}<a href="{{ link }}">{{ text }}</a>{% else %}{{ text }}{% endif %}{% endmacro %}
+{%- macro kind(text, column, paper) %}
+{%- if paper or column.startswith("paper") %} class="paper{{ " long" if text|length > long }}"
+{%- elif text|length > long %} class="long"{% endif %}
+{%- endmacro %}
 <header>
-<h1>$title</h1>
-<p><span class="badge">$badge</span></p>
+<h1>{{ title }}</h1>
+<p><span class="badge">{{ badge }}</span></p>
 <p>Every figure and table of the paper as drawn here. A wide picture scrolls sideways on a narrow screen. The paper's
-own numbers, on a tinted ground, are of other models and other data; all else was measured here.$missing</p>
+own numbers, on a tinted ground, are of other models and other data; all else was measured here.
+{{- " " ~ missing|length ~ " of " ~ figures|length ~ " are not drawn at this scale." if missing }}</p>
 </header>
 <nav aria-label="Contents">
 <ol>
-$contents
+{%- for one in figures %}
+<li><a href="#{{ one.name }}">{{ one.headline }}</a></li>
+{%- endfor %}
 </ol>
 </nav>
 <main>
-$sections
+{%- for one in figures %}
+<section id="{{ one.name }}" aria-labelledby="{{ one.name }}-title">
+<h2 id="{{ one.name }}-title"><span class="item">{{ one.number }}</span> {{ one.item.title }}</h2>
+<p class="meta"><span class="badge">scale {{ scale }}</span> drawn in notebook {{ anchor(*one.links[0]) }}
+by <code>gracelib.{{ one.item.drawn_by }}</code> ·
+{%- for link in one.links[1:] %} {{ anchor(*link) }}{{ "," if not loop.last }}{% endfor %}</p>
+{%- for line in one.wrong %}
+<p class="warning">{{ line }}</p>
+{%- endfor %}
+{%- if one.sidecar %}
+<figure>
+{%- if one.item.picture %}
+<div class="scroll picture" tabindex="0" role="region" aria-label="Picture: {{ one.headline }}">
+<img src="data:image/svg+xml;base64,{{ one.svg }}" alt="{{ one.sidecar.alt or "" }}"></div>
+{%- else %}{{ table(one.rows[0], one.rows[1:], one.item.title) }}{% endif %}
+<figcaption>{{ one.sidecar.caption }}</figcaption>
+</figure>
+{%- if one.item.picture %}
+<details><summary>The picture in words</summary><p>{{ one.sidecar.alt or "" }}</p></details>
+{%- endif %}
+{%- set length = one.ours|length + one.paper|length - 2 %}
+<details{{ " open" if length <= open_rows }}><summary>Numbers: ours
+{{- " and the paper's" if one.paper|length > 1 else "; the paper prints none for this" }}</summary>
+<div class="beside">
+{%- if one.ours|length > 1 %}
+<div><h3>Measured here, scale {{ scale }}</h3>{{ table(one.ours[0], one.ours[1:], "ours, " ~ one.item.title) }}</div>
+{%- endif %}
+{%- if one.paper|length > 1 %}
+<div><h3>Reported by the paper</h3>{{ table(one.paper[0], one.paper[1:], "the paper's, " ~ one.item.title, true) }}</div>
+{%- endif %}
+</div></details>
+{%- endif %}
+</section>
+{%- endfor %}
 </main>
 </body>
 </html>
-""")
-SECTION = Template("""<section id="$name" aria-labelledby="$name-title">
-<h2 id="$name-title"><span class="item">$item</span> $title</h2>
-<p class="meta"><span class="badge">scale $scale</span> $links</p>
-$body
-</section>""")
-FIGURE = Template("""<figure>
-$shown
-<figcaption>$caption</figcaption>
-</figure>
-<details><summary>The picture in words</summary><p>$alt</p></details>""")
-TABLE = Template("""<figure>
-$shown
-<figcaption>$caption</figcaption>
-</figure>""")
-SCROLL = Template('<div class="scroll$more" tabindex="0" role="region" aria-label="$label">$content</div>')
+"""
 
 
 def write(config: Scale, out: Path | None = None) -> Path:
@@ -114,110 +153,52 @@ def write(config: Scale, out: Path | None = None) -> Path:
     """
     scale, problems = config.name, check_sidecars(config.name)
     out = Path(out or paths.ROOT / "build" / f"gallery-{scale}.html")
-    sidecars = {name: _sidecar(scale, name) for name in FIGURES}
-    missing = [name for name, sidecar in sidecars.items() if sidecar is None]
+    figures = [_figure(scale, name, problems, out.resolve().parent) for name in FIGURES]
+    missing = [one["name"] for one in figures if one["sidecar"] is None]
     if len(missing) == len(FIGURES):
         raise FileNotFoundError(
             f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): run `make figures SCALE={scale}` first"
         )
-    said = f"{len(missing)} of {len(FIGURES)} {{}} not drawn at {{}}scale"
     if missing:
-        print(f"{said.format('figures are', '')} {scale}: {', '.join(missing)}", file=sys.stderr)
-    sections = []
-    for name, sidecar in sidecars.items():
-        wrong = [line for line in problems if line.startswith(f"{name}: ")]
-        sections.append(_section(scale, name, sidecar, wrong, out.resolve().parent))
+        said = f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}"
+        print(said, file=sys.stderr)
     badge = (
         f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
         f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"
     )
-    contents = [f'<li><a href="#{name}">{escape(_headline(item))}</a></li>' for name, item in FIGURES.items()]
-    text = PAGE.substitute(
-        title=escape(f"GRACE: the figures at scale {scale}"),
-        badge=escape(badge),
-        missing=f" {said.format('are', 'this ')}." if missing else "",
-        contents="\n".join(contents),
-        sections="\n".join(sections),
-    )
+    title, shown = f"GRACE: the figures at scale {scale}", {"figures": figures, "missing": missing, "scale": scale}
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
+    text = page.render(title=title, badge=badge, long=LONG, open_rows=OPEN_ROWS, **shown)
     write_atomically(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
 
-def _sidecar(scale: str, name: str) -> dict | None:
-    """What is known of a figure; None where it, or a file that the page shows, is not there."""
-    folder = paths.figures(scale)
-    try:
-        sidecar = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        shown = folder / f"{name}{'.svg' if FIGURES[name].picture else '.csv'}"
-        return sidecar if shown.is_file() and {"caption", "alt", "ours", "paper"} <= set(sidecar) else None
-    except (OSError, ValueError, TypeError):
-        return None  # the section says so, with what `check_sidecars` found
-
-
-def _headline(item: Item) -> str:
-    return item.title if item.paper_item.startswith("(") else f"{item.paper_item}: {item.title}"
-
-
-def _section(scale: str, name: str, sidecar: dict | None, wrong: list[str], base: Path) -> str:
+def _figure(scale: str, name: str, problems: list[str], base: Path) -> dict:
+    """What the page says of a figure; `sidecar` None where it, or a file that the page shows, is not there."""
     item, source = FIGURES[name], paths.figures(scale) / name
-    body = [f'<p class="warning">{escape(line)}</p>' for line in wrong]
-    if sidecar is None:
-        body.insert(0, '<p class="warning">Not drawn at this scale.</p>')
-    else:
-        shown = _picture(source, item, sidecar) if item.picture else _table_file(source, item)
-        said = {key: escape(sidecar[key] or "") for key in ("caption", "alt")}
-        body.append((FIGURE if item.picture else TABLE).substitute(shown=shown, **said))
-        body.append(_numbers(scale, item, sidecar))
-    shown = "" if item.paper_item.startswith("(") else item.paper_item
-    return SECTION.substitute(
-        name=escape(name),
-        item=escape(shown),
-        title=escape(item.title),
-        scale=escape(scale),
-        links=_links(source, item, base),
-        body="\n".join(body),
-    )
+    number = "" if item.paper_item.startswith("(") else item.paper_item
+    wrong = [line for line in problems if line.startswith(f"{name}: ")]
+    files = [paths.NOTEBOOKS / f"{item.notebook}.ipynb"]
+    files += [source.with_suffix(ending) for ending in (*item.endings, ".json")]
+    links = [(file.name if file == files[0] else file.suffix[1:], _link(file, base)) for file in files]
+    headline = f"{number}: {item.title}" if number else item.title
+    about = {"name": name, "item": item, "number": number, "headline": headline, "links": links}
+    try:
+        sidecar = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
+        drawn = {"caption": sidecar["caption"], "alt": sidecar["alt"]}
+        numbers = {key: _numbers(sidecar[key] or {}) for key in ("ours", "paper")}
+        svg = base64.b64encode(source.with_suffix(".svg").read_bytes()).decode("ascii") if item.picture else ""
+        with open(source.with_suffix(".csv"), encoding="utf-8", newline="") as f:
+            head, *rows = csv.reader(f)
+    except (OSError, ValueError, TypeError, KeyError):
+        return about | {"sidecar": None, "wrong": ["Not drawn at this scale.", *wrong]}
+    rows = [[name.replace("_", " ") for name in head], *(list(map(_rounded, row)) for row in rows)]
+    return about | {"sidecar": drawn, "wrong": wrong, "svg": svg, "rows": rows} | numbers
 
 
-def _links(source: Path, item: Item, base: Path) -> str:
-    """Notebook and files, relative to where the page lies; what is not there is named without a link."""
-
-    def link(path: Path, text: str) -> str:
-        if not path.is_file():
-            return escape(text)
-        return f'<a href="{escape(quote(Path(os.path.relpath(path.resolve(), base)).as_posix()))}">{escape(text)}</a>'
-
-    files = [link(source.with_name(f"{source.name}{ending}"), ending[1:]) for ending in (*item.endings, ".json")]
-    notebook = link(paths.NOTEBOOKS / f"{item.notebook}.ipynb", f"{item.notebook}.ipynb")
-    return f"drawn in notebook {notebook} by <code>gracelib.{escape(item.drawn_by)}</code> · {', '.join(files)}"
-
-
-def _picture(source: Path, item: Item, sidecar: dict) -> str:
-    data = base64.b64encode(source.with_suffix(".svg").read_bytes()).decode("ascii")
-    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(sidecar["alt"] or "")}">'
-    return SCROLL.substitute(more=" picture", label=escape(f"Picture: {_headline(item)}"), content=image)
-
-
-def _table_file(source: Path, item: Item) -> str:
-    with open(source.with_suffix(".csv"), encoding="utf-8", newline="") as f:
-        head, *rows = csv.reader(f)
-    return _table([name.replace("_", " ") for name in head], [list(map(_rounded, row)) for row in rows], item.title)
-
-
-def _table(head: list[str], rows: list[list[str]], label: str, paper: bool = False) -> str:
-    """A table that scrolls sideways; columns named after the paper (or all) on a tinted ground."""
-
-    def cell(tag: str, text: str, column: str) -> str:
-        kinds = ["paper"] * (paper or column.startswith("paper")) + ["long"] * (len(text) > LONG)
-        marked = f' class="{" ".join(kinds)}"' if kinds else ""
-        return f"<{tag}{marked}>{escape(text)}</{tag.split()[0]}>"
-
-    tags = ['th scope="row"', *["td"] * (len(head) - 1)]
-    top = "".join(cell('th scope="col"', name, name) for name in head)
-    lines = ["".join(map(cell, tags, row, head)) for row in rows]
-    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    content = f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-    return SCROLL.substitute(more="", label=escape(f"Table: {label}"), content=content)
+def _link(file: Path, base: Path) -> str:
+    """Where a file lies, relative to the page; "" for one that is not there."""
+    return quote(Path(os.path.relpath(file.resolve(), base)).as_posix()) if file.is_file() else ""
 
 
 def _rounded(text: str) -> str:
@@ -228,23 +209,13 @@ def _rounded(text: str) -> str:
         return text
 
 
-def _numbers(scale: str, item: Item, sidecar: dict) -> str:
-    """Our numbers and the paper's, each in a table of its own: which stands for which is said, not suggested."""
-    blocks, n_rows = [], 0
-    for key, title in (("ours", f"Measured here, scale {scale}"), ("paper", "Reported by the paper")):
-        records = list(_records(sidecar[key] or {}))
-        columns = list(dict.fromkeys(column for _, record in records for column in record))
-        columns.sort(key=lambda column: FIRST.index(column) if column in FIRST else len(FIRST))
-        rows = [[path, *(_text(record[c]) if c in record else "" for c in columns)] for path, record in records]
-        if rows:
-            table = _table(["", *map(_name, columns)], rows, f"{key}, {item.title}", key == "paper")
-            blocks.append(f"<div><h3>{escape(title)}</h3>{table}</div>")
-            n_rows += len(rows)
-    what = " and the paper's" if sidecar["paper"] else "; the paper prints none for this"
-    return (
-        f"<details{' open' * (n_rows <= OPEN_ROWS)}><summary>Numbers: ours{what}</summary>\n"
-        f'<div class="beside">{"".join(blocks)}</div></details>'
-    )
+def _numbers(nested: dict) -> list[list[str]]:
+    """Head and rows of a sidecar's numbers: a row for each innermost record."""
+    records = list(_records(nested))
+    columns = list(dict.fromkeys(column for _, record in records for column in record))
+    columns.sort(key=lambda column: FIRST.index(column) if column in FIRST else len(FIRST))
+    rows = [[path, *(_text(record[c]) if c in record else "" for c in columns)] for path, record in records]
+    return [["", *map(_name, columns)], *rows]
 
 
 def _records(value: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict]]:
