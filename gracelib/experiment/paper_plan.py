@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gracelib.experiment import paper_stages as stages
+from gracelib.experiment import stages
 from gracelib.jobs.store import Job, compute, with_upstream
 from gracelib.jobs.workers import prepare_worker
 from gracelib.models.checkpoints import files_digest
@@ -96,6 +96,7 @@ class PaperPlan:
                 "n_prompts": scale.n_prompts,
                 "m": scale.m,
                 "d": self.task.d_kept,
+                "device": "auto",
                 "dtype": scale.feature_dtype,
                 "max_tokens": scale.max_tokens,
                 "projection_seed": scale.seed + 3,

@@ -1,32 +1,58 @@
-"""The stages of the pipeline: what each kind of job writes into its folder, and from what.
+"""The stages of a run: what each kind of job writes into its folder, and from what.
 
 prompts -> responses -> features (-> scores), and responses -> student -> accuracy. Every stage reads finished folders
-and plain parameters and writes plain files; `pipeline` says which jobs a scale consists of. Torch is imported inside
-the stages, in the worker processes: a notebook that only reads tables never loads it.
+and plain parameters and writes plain files; `plan` says which jobs a scale consists of. Torch is imported inside the
+stages, in the worker processes: a notebook that only reads tables never loads it.
+
+A model is trained here (an input) or somebody's (`params["model"]`, a folder or hub id). Small ones decode and train in
+memory. What takes hours with large ones (SAMPLE, MEASURE, FINE_TUNE) keeps its progress in a folder `KEY.scratch` beside
+the result, so that a killed job goes on where it was instead of at its start; their grading is a stage of its own: a
+better grader must not cost fifteen teachers' responses. Features have one form, so every score and ablation reads them.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 from gracelib.jobs.store import Stage
-from gracelib.models.prompting import encode_examples
+from gracelib.models.prompting import Policy, cut_sentence, encode
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import is_correct
 from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
 from gracelib.world import stories
 from gracelib.world.cast import pretrain, train_teacher
 
+ACCELERATE_VARIABLE = "GRACELIB_ACCELERATE"  #: an `accelerate launch` configuration: students are trained through it
+#: A mirror may lack a few problems (some stand twice in MATH); one that lacks more is another data set.
+MISSING_SHARE = 0.01
+
 
 def load_model(folder: Path):
+    """(model, tokenizer) of a finished folder of a model, in float32."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True)
     return model, AutoTokenizer.from_pretrained(folder)
+
+
+def _taken(params: dict, *names: str) -> dict:
+    return {name: params[name] for name in names}
+
+
+def _prompts(inputs: dict[str, Path]) -> list[dict]:
+    return read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
+
+
+def _responses(inputs: dict[str, Path], *most: int) -> list[dict]:
+    return read_responses(inputs["responses"] / "responses.jsonl", *most, allow_empty=True)
 
 
 def _spec(cls, record: dict):
@@ -62,63 +88,66 @@ def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import grade
     from gracelib.models.decoding import sample_responses
 
-    model, tokenizer = load_model(inputs["teacher"])
-    rows = sample_responses(
-        model,
-        tokenizer,
-        read_jsonl(inputs["prompts"] / "prompts.jsonl"),
-        m=params["m"],
-        temperature=params["temperature"],
-        seed=params["seed"],
-        max_new_tokens=params["max_new_tokens"],
-    )
-    write_jsonl(out / "responses.jsonl", grade(rows))
+    how = _taken(params, "m", "temperature", "seed", "max_new_tokens")
+    write_jsonl(out / "responses.jsonl", grade(sample_responses(*load_model(inputs["teacher"]), _prompts(inputs), **how)))
 
 
 def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import evaluate
 
-    model, tokenizer = load_model(inputs["model"])
-    prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
-    result = evaluate(
-        model,
-        tokenizer,
-        prompts,
-        k=params["k"],
-        temperature=params["temperature"],
-        seed=params["seed"],
-        max_new_tokens=params["max_new_tokens"],
-    )
+    how = _taken(params, "k", "temperature", "seed", "max_new_tokens")
+    result = evaluate(*load_model(inputs["model"]), _prompts(inputs), **how)
     (out / "accuracy.json").write_text(json.dumps(result), encoding="utf-8")
 
 
+def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Average@k of a student under a template of its own, without greedy decoding."""
+    from gracelib.models.accuracy import accuracy, grade
+    from gracelib.models.decoding import sample_responses
+
+    how = _taken(params, "temperature", "seed", "max_new_tokens", "template")
+    rows = sample_responses(*load_model(inputs["model"]), _prompts(inputs), m=params["k"], **how)
+    (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
+
+
 def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Verdicts come from GRADE where that was a stage of its own, else from the built-in world's rule."""
     import numpy as np
     from safetensors.numpy import save_file
 
     from gracelib.features.gradients import response_features
+    from gracelib.models.checkpoints import load_student
 
-    model, tokenizer = load_model(inputs["student"])
-    rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
+    rows = _responses(inputs, params["n_prompts"], params["m"])
+    verdicts = {}
+    if "correct" in inputs:
+        verdicts = {row["id"]: row["correct"] for row in read_jsonl(inputs["correct"] / "correct.jsonl")}
     pairs, names, correct, prompt = [], [], [], []
     for i, row in enumerate(rows):
         for k, response in enumerate(row["responses"]):
             pairs.append((row["question"], response))
             names.append(f"prompt {row['id']}, sample {k} of {inputs['responses'].name}")
-            correct.append("answer" in row and is_correct(response, row["answer"]))
+            right = verdicts[row["id"]][k] if verdicts else "answer" in row and is_correct(response, row["answer"])
+            correct.append(right)
             prompt.append(i)
+    if "student" in inputs:
+        model, tokenizer = load_model(inputs["student"])
+    else:
+        model, tokenizer = load_student(params["model"], params["dtype"], params["device"])
+    policy = Policy(max_tokens=params.get("max_tokens"))
+    encoded = encode(tokenizer, pairs, policy)
+    if said := cut_sentence(encoded, policy):
+        print(said, file=sys.stderr)
     features = response_features(
         model,
-        encode_examples(tokenizer, pairs),
-        d=params["d"],
+        [(e.prompt_ids, e.response_ids) for e in encoded],
         seed=params["projection_seed"],
         names=names,
-        device=params["device"],
-        dtype=params["dtype"],
-        progress=False,
+        progress="student" not in inputs,
+        **_taken(params, "d", "device", "dtype"),
     )
     features["prompt"] = np.array(prompt)
-    if all("answer" in row for row in rows):  # GRACE itself needs no verifier
+    if verdicts or all("answer" in row for row in rows):  # GRACE itself needs no verifier
         features["correct"] = np.array(correct, dtype=np.uint8)
     # One metadata entry: several would be written in random order, and the same run must give the same bytes.
     about = json.dumps({"params": params, "prompt_ids": [row["id"] for row in rows]}, sort_keys=True)
@@ -133,40 +162,103 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.training import distill
 
     model, tokenizer = load_model(inputs["student"])
-    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
-    distill(
-        model,
-        tokenizer,
-        rows,
-        M=params["M"],
-        epochs=params["epochs"],
-        lr=params["lr"],
-        batch_size=params["batch_size"],
-        seed=params["seed"],
-        warmup=params["warmup"],
-    )
+    distill(model, tokenizer, _responses(inputs), **_taken(params, "M", "epochs", "lr", "batch_size", "seed", "warmup"))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """Average@k of a student under a template of its own, without greedy decoding."""
-    from gracelib.models.accuracy import accuracy, grade
-    from gracelib.models.decoding import sample_responses
+# --- somebody's models and data --------------------------------------------------------------------------------
 
-    model, tokenizer = load_model(inputs["model"])
-    prompts = read_jsonl(inputs["prompts"] / "prompts.jsonl", required=("question", "answer"))
-    rows = sample_responses(
-        model,
-        tokenizer,
-        prompts,
-        m=params["k"],
-        temperature=params["temperature"],
-        seed=params["seed"],
-        max_new_tokens=params["max_new_tokens"],
-        template=params["template"],
+
+def _scratch(out: Path) -> Path:
+    """Where a job's progress survives it: the store empties `KEY.part` when a job starts again."""
+    return out.with_suffix(".scratch")
+
+
+def _engine(params: dict) -> dict:
+    """How a model is sampled from to a file."""
+    own = _taken(params, "temperature", "max_new_tokens", "seed", "top_p", "backend")
+    return own | {"tensor_parallel_size": params["gpus"]}
+
+
+def run_problems(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """n problems of a split in an order drawn by the seed, so that the first ones are a random sample."""
+    from gracelib.text.problems import load_problems
+
+    source, n = params["source"] or None, params["n"]
+    there = len(load_problems(params["task"], source, params["split"]))
+    if there < n * (1 - MISSING_SHARE):
+        raise ValueError(
+            f"{params['task']}, split {params['split']}: {there} problems, but {n} were asked for; set "
+            f"n_{params['split']} in the settings file, or use another copy of the data"
+        )
+    if there < n:
+        print(f"{params['task']}, split {params['split']}: {there} different problems instead of {n}", file=sys.stderr)
+    write_jsonl(
+        out / "prompts.jsonl", load_problems(params["task"], source, params["split"], min(n, there), params["seed"])
     )
-    (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
+
+
+def run_sample(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    from gracelib.models.sampling import sample
+
+    own = {"out": _scratch(out) / "responses.jsonl", "m": params["m"], "style": "chat"}
+    os.replace(sample(params["model"], _prompts(inputs), **own, **_engine(params)), out / "responses.jsonl")
+    shutil.rmtree(_scratch(out))
+
+
+def run_grade(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """One row a prompt: id, question, correct (a list). The texts stay where they are."""
+    from gracelib.text.grading import grade_rows
+
+    write_jsonl(
+        out / "correct.jsonl", [_taken(row, "id", "question", "correct") for row in grade_rows(_responses(inputs))]
+    )
+
+
+def run_fine_tune(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """In this process on one GPU; through `accelerate launch` where GRACELIB_ACCELERATE names a configuration."""
+    settings = _taken(params, "M", "epochs", "lr", "batch_size", "warmup", "seed")
+    config = os.environ.get(ACCELERATE_VARIABLE, "").strip()
+    if not config:
+        # One GPU, also where several are visible: without a configuration nothing says how to share the work.
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        from gracelib.models.finetuning import fine_tune
+
+        policy = Policy(max_tokens=params["max_tokens"])
+        fine_tune(params["model"], _responses(inputs), out, scratch=_scratch(out), policy=policy, **settings)
+        return
+    options = {
+        "student": params["model"],
+        "out": out,
+        "scratch": _scratch(out),
+        "max-tokens": params["max_tokens"],
+        **{name.replace("_", "-"): value for name, value in settings.items() if name != "M"},
+        "responses-a-prompt": params["M"],
+    }
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    command = [*launch, "-m", "gracelib.cli", "distill", str(inputs["responses"] / "responses.jsonl")]
+    done = subprocess.run([*command, *(text for name, value in options.items() for text in (f"--{name}", str(value)))])
+    if done.returncode:
+        raise RuntimeError(
+            f"`accelerate launch` with {config} ended with status {done.returncode}; its output is above"
+        )
+
+
+def run_measure(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Average@k, best-of-k and greedy; the responses stay in `out`, without their progress files."""
+    from gracelib.models.accuracy import measure
+
+    scratch = _scratch(out)
+    # A student is measured under the template it was trained with, a teacher in its chat template.
+    own = _taken(params, "k", "style") | {"policy": Policy(max_tokens=params["max_tokens"])}
+    model = str(inputs["model"]) if "model" in inputs else params["model"]
+    result = measure(model, _prompts(inputs), scratch, **own, **_engine(params))
+    for name in ("sampled_graded.jsonl", "greedy_graded.jsonl"):
+        os.replace(scratch / name, out / name)
+    found = _taken(result, "average", "average_se", "best_of", "greedy", "truncated")
+    (out / "accuracy.json").write_text(json.dumps(found), encoding="utf-8")
+    shutil.rmtree(scratch)
 
 
 PRETRAIN = Stage("pretrain", run_pretrain)
@@ -177,3 +269,8 @@ EVALUATE = Stage("evaluate", run_evaluate)
 FEATURES = Stage("features", run_features)
 DISTILL = Stage("distill", run_distill)
 EVALUATE_AS = Stage("evaluate_as", run_evaluate_as)
+PROBLEMS = Stage("problems", run_problems)
+SAMPLE = Stage("sample", run_sample)
+GRADE = Stage("grade", run_grade)
+FINE_TUNE = Stage("fine_tune", run_fine_tune)
+MEASURE = Stage("measure", run_measure)

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from gracelib.experiment import extras, paper_stages, scoring
+from gracelib.experiment import extras, scoring, stages
 from gracelib.experiment import run as commands
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, store
@@ -174,10 +174,10 @@ def test_a_changed_knob_invalidates_what_takes_it_and_what_stands_on_that(plan, 
 
 # --- what is in a key ---------------------------------------------------------------------------------------
 
-PAPER = {stage.name: stage for stage in vars(paper_stages).values() if isinstance(stage, store.Stage)}
+PAPER = {stage.name: stage for stage in vars(stages).values() if isinstance(stage, store.Stage)}
 #: stage -> modules that decide its result and that a list by hand forgot or might forget.
 DECIDE = {
-    "features": "features.gradients features.per_layer features.batches projection text.answers models.prompting",
+    "features": "features.gradients features.per_layer features.batches projection text.answers models.prompting models.checkpoints",
     "responses": "models.decoding models.accuracy text.answers models.prompting",
     "teacher": "world.stories world.cast models.training",
     "distill": "models.training models.prompting",
@@ -186,7 +186,6 @@ DECIDE = {
     "sample": "models.sampling models.checkpoints models.sampled_file models.prompting",
     "measure": "models.accuracy models.sampling text.grading text.answers",
     "fine_tune": "models.finetuning models.checkpoints models.prompting",
-    "paper_features": "features.gradients models.checkpoints models.prompting",
     "grade": "text.grading",
 }
 
