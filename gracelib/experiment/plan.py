@@ -1,12 +1,15 @@
 """All jobs of a task of a scale, and how they are named: what every table, ablation and check is read off.
 
-A cell is a student taught by a teacher at a temperature; `KEY` are its columns in every result table.
+A cell is a student taught by a teacher at a temperature; `KEY` are its columns in every result table. One chain for both
+kinds of run: the models of the built-in world are trained here (jobs), those of the paper are somebody's (they have a
+source), and `PaperPlan` says which jobs that changes.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -14,13 +17,15 @@ from gracelib.experiment import stages
 from gracelib.experiment.scales import command_for
 from gracelib.jobs.store import Job
 from gracelib.models import checkpoints
-from gracelib.scale import Scale
+from gracelib.paper.cost import Assumptions, hours
+from gracelib.scale import Model, PaperScale, Scale
 
 KEY = ["task", "student", "teacher", "temperature"]
 COMPARED_AT = 0.6  #: the temperature at which teachers are compared (the paper's figure 5)
+_digest = cache(checkpoints.files_digest)
 
 
-def compared_at(scale: Scale) -> float:
+def compared_at(scale: Scale | PaperScale) -> float:
     """The scale's temperature closest to the one at which teachers are compared."""
     return min(scale.temperatures, key=lambda t: abs(t - COMPARED_AT))
 
@@ -28,23 +33,48 @@ def compared_at(scale: Scale) -> float:
 class Plan:
     """All jobs of one task of a scale, as attributes and dictionaries keyed by (student, teacher, temperature).
 
+    train_prompts, test_prompts; students, bases, teachers by name; responses and teacher_accuracy by (teacher,
+    temperature); base_accuracy by student; features, distilled, student_accuracy by cell.
+
     Where and in which precision gradients are taken is a setting of the whole run, not of one notebook, because every
     later one must find the same features: GRACELIB_DEVICE (auto: CUDA when present) and GRACELIB_DTYPE (float32).
     """
 
     def __init__(self, scale: Scale, task: str | None = None):
-        if not isinstance(scale, Scale):
+        if isinstance(scale, PaperScale) and not isinstance(self, PaperPlan):
             raise ValueError(
                 f"scale {scale.name!r} has a plan of its own: `{command_for(scale.name)}` makes its "
                 "tables; set recompute = False to read them"
             )
         self.scale, self.task = scale, scale.task(task)
         self.first_task = self.task is scale.tasks[0]
+        self._add_cast()
+        self.responses, self.correct, self.teacher_accuracy, self.base_accuracy = {}, {}, {}, {}
+        self.features, self.distilled, self.student_accuracy = {}, {}, {}
+        for teacher, t in product(self.teachers, self.task.sampled()):
+            name = self._name(f"{teacher} at T={t}")
+            self.responses[teacher, t] = self._sampled(teacher, t, name)
+            self.teacher_accuracy[teacher, t] = self.accuracy(self.teachers[teacher], name, t)
+        for student, temperatures in self.task.temperatures:
+            self.base_accuracy[student] = self.accuracy(
+                self.students[student], self._name(f"base student {self.shown[student]}")
+            )
+            for teacher, t in product(self.teachers, temperatures):
+                name = self._name(f"{self.shown[student]} taught by {teacher} at T={t}")
+                cell = student, teacher, t
+                self.features[cell] = self._gradients(*cell, name)
+                self.distilled[cell] = self.student(student, self.responses[teacher, t], name)
+                self.student_accuracy[cell] = self.accuracy(self.distilled[cell], name)
+
+    def _add_cast(self) -> None:
+        """Models and prompts."""
+        scale = self.scale
         self.students = {
             name: _pretrained(model, data, scale.seed + 1, f"base student {name}")
             for name, (model, data) in scale.students.items()
             if name in dict(self.task.temperatures)
         }
+        self.shown = {name: name for name in self.students}
         self.bases = {
             name: _pretrained(model, data, scale.seed + 2, f"teacher base {name}")
             for name, (model, data) in scale.teacher_bases.items()
@@ -64,51 +94,36 @@ class Plan:
             stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": scale.seed + 4, **steps}
         )
         self.test_prompts = Job(stages.PROMPTS, {"split": "test", "n": scale.n_test, "seed": scale.seed + 5, **steps})
-        self._add_teachers(M=scale.M_kept if self.first_task else scale.M)
-        self._add_students()
+        self.test = {"k": scale.k, "seed": scale.seed + 7, "max_new_tokens": self.task.max_new_tokens}
 
-    def _add_teachers(self, M: int) -> None:
-        scale, longest = self.scale, self.task.max_new_tokens
-        self.responses, self.teacher_accuracy = {}, {}
-        self.test = {"k": scale.k, "seed": scale.seed + 7, "max_new_tokens": longest}
-        for teacher, t in product(self.teachers, self.task.sampled()):
-            name = self._name(f"{teacher} at T={t}")
-            self.responses[teacher, t] = Job(
-                stages.RESPONSES,
-                {"m": M, "temperature": t, "seed": scale.seed + 6, "max_new_tokens": longest},
-                {"teacher": self.teachers[teacher], "prompts": self.train_prompts},
-                name,
-                scale.n_train * M / 400,
-            )
-            self.teacher_accuracy[teacher, t] = self.accuracy(self.teachers[teacher], name, t)
-
-    def _add_students(self) -> None:
+    def _sampled(self, teacher: str, t: float, label: str) -> Job:
         scale = self.scale
-        device, dtype = checkpoints.device_of_run()
-        self.features, self.distilled, self.student_accuracy, self.base_accuracy = {}, {}, {}, {}
-        d = scale.d_kept if self.first_task else scale.d
-        for student, temperatures in self.task.temperatures:
-            base = self.students[student]
-            m = scale.m_kept if self.first_task and student == scale.student else scale.m
-            self.base_accuracy[student] = self.accuracy(base, self._name(f"base student {student}"))
-            for teacher, t in product(self.teachers, temperatures):
-                name, cell = self._name(f"{student} taught by {teacher} at T={t}"), (student, teacher, t)
-                self.features[cell] = Job(
-                    stages.FEATURES,
-                    {
-                        "n_prompts": scale.n_prompts,
-                        "m": m,
-                        "d": d,
-                        "device": device,
-                        "dtype": dtype,
-                        "projection_seed": scale.seed + 8,
-                    },
-                    {"student": base, "responses": self.responses[teacher, t]},
-                    name,
-                    scale.n_prompts * m / 300,
-                )
-                self.distilled[cell] = self.student(student, self.responses[teacher, t], name)
-                self.student_accuracy[cell] = self.accuracy(self.distilled[cell], name)
+        M = scale.M_kept if self.first_task else scale.M
+        return Job(
+            stages.RESPONSES,
+            {"m": M, "temperature": t, "seed": scale.seed + 6, "max_new_tokens": self.task.max_new_tokens},
+            {"teacher": self.teachers[teacher], "prompts": self.train_prompts},
+            label,
+            scale.n_train * M / 400,
+        )
+
+    def _gradients(self, student: str, teacher: str, t: float, label: str) -> Job:
+        scale, (device, dtype) = self.scale, checkpoints.of_this_run()
+        m = scale.m_kept if self.first_task and student == scale.student else scale.m
+        return Job(
+            stages.FEATURES,
+            {
+                "n_prompts": scale.n_prompts,
+                "m": m,
+                "d": scale.d_kept if self.first_task else scale.d,
+                "device": device,
+                "dtype": dtype,
+                "projection_seed": scale.seed + 8,
+            },
+            {"student": self.students[student], "responses": self.responses[teacher, t]},
+            label,
+            scale.n_prompts * m / 300,
+        )
 
     def student(self, base: str, responses: Job, label: str, **changes) -> Job:
         """A student distilled from `responses` with the scale's training settings, or with some of them changed."""
@@ -134,6 +149,97 @@ class Plan:
 
     def _name(self, label: str) -> str:
         return label if self.first_task else f"{label}, {self.task.name} task"
+
+
+class PaperPlan(Plan):
+    """All jobs of one task of the paper's experiment: one job is one model on one cell.
+
+    students and teachers are `Model`s, which are loaded and not trained; `correct`, by (teacher, temperature), holds the
+    grading of responses. Costs are seconds of a GPU by `assumptions`.
+    """
+
+    def __init__(self, scale: PaperScale, task: str | None = None, assumptions: Assumptions = Assumptions()):
+        self.assumptions, self._untaught = assumptions, {}
+        super().__init__(scale, task)
+
+    def _add_cast(self) -> None:
+        scale, task = self.scale, self.task
+        self.students = {role: scale.model(task, role) for role, _ in task.casting}
+        self.shown = {role: model.name for role, model in self.students.items()}
+        self.teachers = {model.name: model for model in scale.teachers}
+        data = {"task": task.dataset, "source": task.source, "seed": scale.seed + 1}
+        if task.source:
+            data["content"] = _digest(task.source)
+        self.train_prompts, self.test_prompts = (
+            Job(stages.PROBLEMS, data | {"split": split, "n": n}, {}, f"{task.title} {split}")
+            for split, n in (("train", task.n_train), ("test", task.n_test))
+        )
+
+    def _sampled(self, teacher: str, t: float, label: str) -> Job:
+        model, scale = self.teachers[teacher], self.scale
+        own = _source(model) | self._engine(model) | {"m": scale.M, "temperature": t, "seed": scale.seed + 2}
+        job = Job(stages.SAMPLE, own, {"prompts": self.train_prompts}, label, self._seconds("sample", model))
+        self.correct[teacher, t] = Job(stages.GRADE, {}, {"responses": job}, label)
+        return job
+
+    def _gradients(self, student: str, teacher: str, t: float, label: str) -> Job:
+        model, scale = self.students[student], self.scale
+        own = {
+            "n_prompts": scale.n_prompts,
+            "m": scale.m,
+            "d": self.task.d_kept,
+            "device": "auto",
+            "dtype": scale.feature_dtype,
+            "max_tokens": scale.max_tokens,
+            "projection_seed": scale.seed + 3,
+        }
+        inputs = {"responses": self.responses[teacher, t], "correct": self.correct[teacher, t]}
+        return Job(stages.FEATURES, _source(model) | own, inputs, label, self._seconds("score", model))
+
+    def student(self, base: str, responses: Job, label: str, **changes) -> Job:
+        model, scale = self.students[base], self.scale
+        own = {key: getattr(scale, key) for key in ("M", "epochs", "lr", "batch_size", "warmup", "max_tokens")}
+        own |= {"seed": scale.seed + 4} | changes
+        job = Job(
+            stages.FINE_TUNE, _source(model) | own, {"responses": responses}, label, self._seconds("train", model)
+        )
+        self._untaught[job] = model
+        return job
+
+    def accuracy(self, model: Job | Model, label: str, temperature: float | None = None, prompts: Job | None = None) -> Job:
+        """The accuracy of a model on the test problems: a teacher's in its chat template, a student's in its own."""
+        scale, like = self.scale, self._untaught.get(model, model)
+        loads, inputs = ({}, {"model": model}) if isinstance(model, Job) else (_source(model), {})
+        own = {
+            "k": scale.k,
+            "temperature": scale.test_temperature if temperature is None else temperature,
+            "style": "chat" if model in self.teachers.values() else "student",
+            "seed": scale.seed + 5,
+            "max_tokens": scale.max_tokens,
+        }
+        inputs |= {"prompts": prompts or self.test_prompts}
+        return Job(stages.MEASURE, loads | self._engine(like) | own, inputs, label, self._seconds("measure", like))
+
+    def _engine(self, model: Model) -> dict:
+        scale = self.scale
+        gpus = min(model.gpus, scale.gpus) if scale.backend == "vllm" else 1
+        own = {"max_new_tokens": self.task.max_new_tokens, "top_p": scale.top_p}
+        return own | {"backend": scale.backend, "gpus": gpus}
+
+    def _seconds(self, stage: str, model: Model) -> float:
+        return 3600 * hours(stage, self.scale, self.task, model, self.assumptions)
+
+    def _name(self, label: str) -> str:
+        return f"{label}, {self.task.title}"
+
+    def jobs(self) -> list[Job]:
+        """What the result tables need, one cell after the other: the first finished cells can be looked at early."""
+        ordered = [*self.base_accuracy.values(), *self.teacher_accuracy.values()]
+        return ordered + [jobs[cell] for cell in self.features for jobs in (self.features, self.student_accuracy)]
+
+
+def _source(model: Model) -> dict:
+    return {"model": model.source, "content": _digest(model.source)}
 
 
 def _pretrained(model, data, seed: int, label: str) -> Job:
