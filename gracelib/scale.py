@@ -142,6 +142,10 @@ class Scale(Run):
         if unknown:
             raise ValueError(f"scale {self.name}: tasks name students {sorted(unknown)} that are not defined")
 
+    def width(self, teacher: TeacherSpec) -> int:
+        """The size of a teacher, as the tables have it."""
+        return self.teacher_bases[teacher.base][0].width
+
 
 # --- the paper's own experiment -------------------------------------------------------------------------------
 
@@ -262,6 +266,13 @@ class PaperScale(Run):
     @property
     def M_kept(self) -> int:
         return self.M
+
+    def width(self, teacher: Model) -> int:
+        """The size budget of a teacher, as the tables have it."""
+        return teacher.budget
+
+    def teacher(self, name: str) -> Model:
+        return next(m for m in self.teachers if m.name == name)
 
     def model(self, task: PaperTask, role: str) -> Model:
         """The base student that stands behind a name in the tables."""

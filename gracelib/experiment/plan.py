@@ -206,7 +206,9 @@ class PaperPlan(Plan):
         self._untaught[job] = model
         return job
 
-    def accuracy(self, model: Job | Model, label: str, temperature: float | None = None, prompts: Job | None = None) -> Job:
+    def accuracy(
+        self, model: Job | Model, label: str, temperature: float | None = None, prompts: Job | None = None
+    ) -> Job:
         """The accuracy of a model on the test problems: a teacher's in its chat template, a student's in its own."""
         scale, like = self.scale, self._untaught.get(model, model)
         loads, inputs = ({}, {"model": model}) if isinstance(model, Job) else (_source(model), {})

@@ -14,16 +14,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gracelib.experiment import extras, scoring, tables
-from gracelib.experiment.plan import plans_of
+from gracelib.experiment.plan import PaperPlan, plans_of
 from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.experiment.tables import TABLES
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.explain import Verdict, in_words
 from gracelib.jobs.explain import explain as explain_jobs
 from gracelib.jobs.store import Job
-from gracelib.jobs.workers import n_workers, run_jobs, worker_pool
+from gracelib.jobs.workers import n_workers, run_in_turn, run_jobs, worker_pool
+from gracelib.paper.cast import check_access
+from gracelib.paper.cost import Assumptions
 from gracelib.paper.items import registered
-from gracelib.scale import Scale
+from gracelib.scale import PaperScale, Scale
+
+#: What SCALE=paper computes. What notebooks need beside them (ablation grids, filtered students, absurd teachers) is not
+#: run there.
+PAPER_TABLES = ("cast", *tables.names("lab-world1"))
 
 
 def figures(
@@ -157,3 +163,42 @@ def explain(scale: str, parts: Sequence[str] = (), recompute: bool = True) -> li
     if scale not in TABLES_ONLY and not parts:
         wanted += notebooks.planned(scale, recompute)
     return explain_jobs(wanted, paths.runs(), (job for other in SCALES.values() for job in planned(other)))
+
+
+# --- the paper's own experiment -------------------------------------------------------------------------------
+
+
+def check_paper(scale: PaperScale) -> None:
+    """What can be known before any compute: the engine is installed, every model and local data set can be had.
+
+    ValueError with what to do.
+    """
+    if scale.backend == "vllm":
+        from gracelib.models.vllm_engine import version
+
+        version()
+    for task in scale.tasks:
+        if task.source and not Path(task.source).exists() and task.source.count("/") != 1:
+            raise ValueError(
+                f"{task.title}: {task.source} is neither there nor a hub id; correct [tasks] {task.dataset}"
+            )
+    check_access(scale.models())
+
+
+def run_paper(
+    scale: PaperScale, *, drop_weights: bool = False, isolated: bool = True, assumptions: Assumptions = Assumptions()
+) -> list[Path]:
+    """Finish every cell of the scale, then write its tables; their paths.
+
+    Finished work is reused. `drop_weights` removes each trained student once it is measured. A scale restricted to
+    some cells (`settings.only`) writes tables of those cells: several machines run a part each, and a last call of
+    the whole scale, which finds everything finished where they share GRACELIB_RUNS, collects.
+    """
+    check_paper(scale)
+    root, plans = paths.runs(), [PaperPlan(scale, task.name, assumptions) for task in scale.tasks]
+    prompts = [
+        job for plan in plans for job in (plan.train_prompts, plan.test_prompts)
+    ]  # first: data that is not there
+    drop = [job for plan in plans for job in plan.distilled.values()] if drop_weights else ()
+    run_in_turn([*prompts, *(job for plan in plans for job in plan.jobs())], root, drop, isolated)
+    return [tables.write(scale.name, name, tables.collect(plans, name)) for name in PAPER_TABLES]

@@ -89,7 +89,9 @@ def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.decoding import sample_responses
 
     how = _taken(params, "m", "temperature", "seed", "max_new_tokens")
-    write_jsonl(out / "responses.jsonl", grade(sample_responses(*load_model(inputs["teacher"]), _prompts(inputs), **how)))
+    write_jsonl(
+        out / "responses.jsonl", grade(sample_responses(*load_model(inputs["teacher"]), _prompts(inputs), **how))
+    )
 
 
 def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:

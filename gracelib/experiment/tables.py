@@ -24,13 +24,13 @@ import pandas as pd
 from gracelib.baselines import compute_scores
 from gracelib.experiment import extras, scoring
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
-from gracelib.experiment.scales import REDRAWN, TABLES_ONLY, command_for, get_scale
+from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.features.files import load_features
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
 from gracelib.jobs.store import META, Job, write_atomically
 from gracelib.jobs.workers import run_jobs
-from gracelib.scale import Scale
+from gracelib.scale import PaperScale, Scale
 from gracelib.scores import Grace, recalibrate
 from gracelib.text.responses import read_jsonl, read_responses
 
@@ -62,14 +62,30 @@ def _teachers(plans: list[Plan]) -> Jobs:
     for plan in plans:
         specs = {spec.name: spec for spec in plan.scale.teachers}
         for (teacher, t), responses in plan.responses.items():
-            spec = specs[teacher]
-            width = plan.scale.teacher_bases[spec.base][0].width
-            found[plan.task.name, teacher, spec.manner, width, t] = responses, plan.teacher_accuracy[teacher, t]
+            key = (plan.task.name, teacher, specs[teacher].manner, plan.scale.width(specs[teacher]), t)
+            graded = (plan.correct[teacher, t],) if plan.correct else ()  # else the responses are graded themselves
+            found[key] = (responses, plan.teacher_accuracy[teacher, t], *graded)
     return found
 
 
-def _teacher_rows(scale: Scale, key: tuple, responses: Job, accuracy: Job) -> list[dict]:
-    return [teacher_row(_responses(responses), accuracy_of(accuracy, paths.runs()), scale.M)]
+def _teacher_rows(scale: Scale, key: tuple, responses: Job, accuracy: Job, *graded: Job) -> list[dict]:
+    data = _responses(responses)
+    for job in graded:
+        verdicts = {row["id"]: row["correct"] for row in read_jsonl(job.folder(paths.runs()) / "correct.jsonl")}
+        data = [row | {"correct": verdicts[row["id"]]} for row in data]
+    return [teacher_row(data, accuracy_of(accuracy, paths.runs()), scale.M)]
+
+
+def _cast(plans: list[Plan]) -> Jobs:
+    students = [("student", plan.task.name, role) for plan in plans for role in plan.students]
+    return dict.fromkeys([*students, *(("teacher", "", teacher) for teacher in plans[0].teachers)], ())
+
+
+def _cast_rows(scale: PaperScale, key: tuple) -> list[dict]:
+    kind, task, name = key
+    model = scale.model(scale.task(task), name) if kind == "student" else scale.teacher(name)
+    data = scale.task(task).title if task else ""
+    return [{"model": model.name, "source": model.source, "parameters": model.parameters, "data": data}]
 
 
 def _responses(job: Job) -> list[dict]:
@@ -355,6 +371,8 @@ def _protocol_rows(scale: Scale, key: tuple, own: Job, usual: Job) -> list[dict]
 _TEACHER = ("task", "teacher", "manner", "width", "temperature")
 _ODD = ("student", "teacher")
 TABLES = {
+    # Who stands behind the names of the other tables: model, source, parameters, data.
+    "cast": Table("teachers", _cast, _cast_rows, ("kind", "task", "name"), not_at=tuple(SCALES)),
     # One row a (task, teacher, temperature), `teacher_row`.
     "teachers": Table("teachers", _teachers, _teacher_rows, _TEACHER, not_at=()),
     # Accuracy of each base student before any distillation: average, average_se, best_of, greedy, truncated.

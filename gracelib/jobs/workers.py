@@ -10,9 +10,11 @@ import functools
 import gc
 import multiprocessing
 import os
+import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
@@ -152,3 +154,45 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
         finally:
             for future in running:  # after an error: `pool` may be the caller's, who goes on
                 future.cancel()
+
+
+def run_in_turn(jobs: Iterable[Job], root: Path, drop: Iterable[Job] = (), isolated: bool = True) -> None:
+    """Finish the jobs and all they depend on, one at a time, each in a process of its own: what vllm or CUDA took is given
+    back only when a process ends. Finished ones cost a file look-up. A machine with more GPUs runs the same command
+    several times, each with other CUDA_VISIBLE_DEVICES and another part of the cells; two that want the same job wait
+    for each other.
+
+    A job in `drop` (a trained student) is removed from `root` as soon as no unfinished job needs it: its accuracy is
+    kept. `isolated` False runs them in this process (for tests; a model that ran out of memory then takes the caller
+    with it). Raises RuntimeError naming the job that failed; what was finished stays finished, and what it had begun
+    is continued.
+    """
+    jobs, droppable = list(jobs), {job.key for job in drop}
+    todo = with_upstream(jobs, unfinished_in=root)
+    bar = tqdm(
+        total=sum(job.cost for job in todo),
+        desc="jobs",
+        smoothing=0,
+        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}",
+    )
+    with bar:
+        for i, job in enumerate(todo):
+            name = f"{job.stage.name} {job.label}"
+            print(f"\n{i + 1} of {len(todo)}: {name}", file=sys.stderr)
+            try:
+                _compute_apart(job, root) if isolated else compute(job, root)
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    f"the process of {name} died (out of memory?); run the same command again to go on"
+                ) from error
+            except Exception as error:
+                raise RuntimeError(f"{name} failed: {error}") from error
+            for upstream in job.inputs.values():
+                if upstream.key in droppable and not any(upstream in later.inputs.values() for later in todo[i + 1 :]):
+                    shutil.rmtree(upstream.folder(root), ignore_errors=True)
+            bar.update(job.cost)
+
+
+def _compute_apart(job: Job, root: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker) as pool:
+        pool.submit(compute, job, root).result()

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from checkpoints_for_tests import make_checkpoint
-from gracelib.drawing import correlations
-from gracelib.experiment import paper_run, tables
-from gracelib.experiment.paper_plan import PaperPlan
+from gracelib.drawing import cells_alone, correlations
+from gracelib.experiment import run, tables
+from gracelib.experiment.plan import PaperPlan, compared_at
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 from gracelib.paper.cast import STUDENTS
@@ -74,8 +74,9 @@ def ran(tmp_path_factory):
             ("HF_HUB_OFFLINE", "1"),
         ):
             patch.setenv(name, str(value))
-        patch.setattr(paper_run.notebooks, "run", lambda *args, **kwargs: [])  # its notebook has tests of its own
-        yield where, paper_run.run(get_scale("paper"), isolated=False)
+        scale = get_scale("paper")
+        written = run.run_paper(scale, isolated=False)
+        yield where, [*written, *cells_alone.draw(scale, {"short": tables.cells("paper")}, compared_at(scale))]
 
 
 def table(where: Path, name: str) -> pd.DataFrame:
@@ -144,12 +145,13 @@ def test_students_were_trained_on_what_their_teacher_said(ran):
 
 def test_the_same_command_again_and_a_part_of_it_compute_nothing(ran, monkeypatch):
     where, files = ran
-    before = {path: path.read_bytes() for path in files}
+    tables_of = [path for path in files if path.parent.name == "results"]
+    before = {path: path.read_bytes() for path in tables_of}
     stamps = {path: path.stat().st_mtime_ns for path in (where / "runs").rglob("meta.json")}
-    assert paper_run.run(get_scale("paper"), isolated=False) == files
-    assert before == {path: path.read_bytes() for path in files}
+    assert run.run_paper(get_scale("paper"), isolated=False) == tables_of
+    assert before == {path: path.read_bytes() for path in tables_of}
     monkeypatch.setenv(ONLY_VARIABLE, json.dumps({"teacher": ["qwen2.5-1.5b"]}))
-    paper_run.run(get_scale("paper"), isolated=False, draw_figures=False)
+    run.run_paper(get_scale("paper"), isolated=False)
     assert list(table(where, "scores")["teacher"]) == ["Qwen2.5-1.5B"]
     assert stamps == {path: path.stat().st_mtime_ns for path in (where / "runs").rglob("meta.json")}
 
@@ -159,13 +161,13 @@ def test_a_students_weights_may_go_once_it_is_measured(ran, monkeypatch):
     twice.
     """
     scale = replace(get_scale("paper"), lr=2e-3, teachers=get_scale("paper").teachers[:1])
-    paper_run.run(scale, drop_weights=True, isolated=False, draw_figures=False)
+    run.run_paper(scale, drop_weights=True, isolated=False)
     plan = PaperPlan(scale)
     (trained,), (measured,) = plan.distilled.values(), plan.student_accuracy.values()
     assert not trained.folder(paths.runs()).exists() and measured.done(paths.runs())
     kept = PaperPlan(get_scale("paper"))
     assert all(job.done(paths.runs()) for job in kept.distilled.values())
-    paper_run.run(scale, drop_weights=True, isolated=False, draw_figures=False)
+    run.run_paper(scale, drop_weights=True, isolated=False)
     assert not trained.folder(paths.runs()).exists()
 
 

@@ -128,7 +128,7 @@ EXPENSIVE = (
     "gracelib.experiment.tables.run_jobs",
     "gracelib.jobs.notebooks.run_jobs",
     "papermill.execute_notebook",
-    "gracelib.experiment.paper_run.run",
+    "gracelib.experiment.run.run_paper",
 )
 
 

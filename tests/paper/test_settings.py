@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
+from gracelib.drawing import cells_alone
 from gracelib.drawing.style import family
-from gracelib.experiment import paper_run
+from gracelib.experiment import run, tables
 from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import command_for, get_scale
+from gracelib.jobs import notebooks
 from gracelib.jobs.paths import ROOT
 from gracelib.paper import cost
 from gracelib.paper.cast import STUDENTS, TEACHERS, check_access
@@ -254,7 +256,7 @@ def test_the_plan_is_printed_and_can_be_changed():
 
 
 def test_figures_print_the_plan_and_stop(monkeypatch):
-    monkeypatch.setattr(paper_run, "run", lambda *args, **kwargs: pytest.fail("it ran"))
+    monkeypatch.setattr(run, "run_paper", lambda *args, **kwargs: pytest.fail("it ran"))
     result = runner.invoke(app, ["figures", "--scale", "paper"])
     assert result.exit_code == 2
     assert "In all 480 students, about" in result.stdout and "119,568" in result.stdout
@@ -283,7 +285,10 @@ def test_make_confirms_only_when_told_to(variables, command):
 
 def test_confirmed_it_runs_what_was_asked_for(monkeypatch, tmp_path):
     ran = []
-    monkeypatch.setattr(paper_run, "run", lambda scale, **how: ran.append((scale, how)) or [tmp_path / "table.csv"])
+    monkeypatch.setattr(run, "run_paper", lambda scale, **how: ran.append((scale, how)) or [tmp_path / "table.csv"])
+    monkeypatch.setattr(tables, "cells", lambda *which: None)
+    monkeypatch.setattr(cells_alone, "draw", lambda *given: [])
+    monkeypatch.setattr(notebooks, "run", lambda *given, **how: None)  # it has tests of its own
     result = runner.invoke(app, ["figures", "--scale", "paper", "--confirm", "--drop-weights", "--teacher", "Phi-4"])
     assert result.exit_code == 0 and result.stdout.endswith("table.csv\n")
     ((scale, how),) = ran
@@ -292,9 +297,9 @@ def test_confirmed_it_runs_what_was_asked_for(monkeypatch, tmp_path):
 
 def test_without_vllm_it_says_how_to_get_it_before_anything_else(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *args: None)
-    monkeypatch.setattr(paper_run, "check_access", lambda models: pytest.fail("too late"))
+    monkeypatch.setattr(run, "check_access", lambda models: pytest.fail("too late"))
     with pytest.raises(ValueError, match="needs the package vllm"):
-        paper_run.run(PAPER)
+        run.run_paper(PAPER)
 
 
 # --- access ----------------------------------------------------------------------------------------------------
