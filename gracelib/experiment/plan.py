@@ -108,7 +108,7 @@ class Plan:
         )
 
     def _gradients(self, student: str, teacher: str, t: float, label: str) -> Job:
-        scale, (device, dtype) = self.scale, checkpoints.of_this_run()
+        scale, (device, dtype) = self.scale, checkpoints.device_of_run()
         m = scale.m_kept if self.first_task and student == scale.student else scale.m
         return Job(
             stages.FEATURES,
