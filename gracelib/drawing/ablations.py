@@ -226,8 +226,8 @@ def _curve(
     """A correlation with intervals along one setting; hollow where the smoothing decides; `shift`, `factor` move it."""
     x = rows[axis] * factor + shift
     if rows["spearman"].isna().all():
-        text = rows["note"].iloc[0].removeprefix("undefined: ").replace(": ", ":\n")
-        marks.say(ax, f"undefined\n{text}")
+        if not ax.texts:  # several curves of one panel are undefined for one reason
+            marks.say(ax, "undefined\n" + rows["note"].iloc[0].removeprefix("undefined: ").replace(": ", ":\n"))
         ax.plot(x, np.zeros(len(x)), alpha=0)
         ax.set_ylim(-1, 1)
         return

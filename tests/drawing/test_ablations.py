@@ -17,6 +17,7 @@ from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
 from gracelib.evidence.cells import select
 from gracelib.experiment.scales import get_scale
+from readable import assert_readable
 from slow_bootstrap import slow_bootstrap
 from synthetic import MINI, synthetic_cells
 
@@ -225,7 +226,7 @@ def test_every_figure_draws_at_every_size(size):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, drawn in everything(size).items():
-            drawn.fig.canvas.draw()
+            assert_readable(drawn.fig)
             assert size in drawn.caption and drawn.alt and not drawn.table.empty, name
             assert not re.search(r"\bnan\b", drawn.caption + drawn.alt), name
             if size == "nano" and name not in ("15", "17", "18"):

@@ -3,11 +3,8 @@ number is the plain statistic on exactly those cells, and random choice is its e
 candidates looks as good as one over the right ones, so every number is computed a second way here.
 """
 
-import itertools
-
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gracelib.baselines import SCORES
 from gracelib.drawing import choices as choice_figures
@@ -16,6 +13,7 @@ from gracelib.evidence import cells as tables
 from gracelib.evidence import choices as choice_tables
 from gracelib.evidence import ranks
 from gracelib.evidence.choices import RANDOM
+from readable import assert_readable, notes_of
 from slow_bootstrap import slow_bootstrap
 from synthetic import MINI, synthetic_cells
 
@@ -212,38 +210,16 @@ def test_scaled_scores_are_one_where_the_score_is_best():
 # --- the pictures --------------------------------------------------------------------------------------------
 
 
-def visible_texts(fig):
-    renderer, found = FigureCanvasAgg(fig).get_renderer(), []
-    for ax in fig.axes:
-        texts = [ax.xaxis.label, ax.yaxis.label, ax._left_title, *ax.texts]
-        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-            if axis.get_visible() and ax.axison:
-                texts += [t.label1 for t in axis.get_major_ticks() if min(limits) <= t.get_loc() <= max(limits)]
-                texts += [t.label2 for t in axis.get_major_ticks() if min(limits) <= t.get_loc() <= max(limits)]
-        found += [t for t in texts if t.get_visible() and t.get_text().strip()]
-    for part in fig.subfigs:
-        found += [*part.texts, *(t for legend in part.legends for t in legend.get_texts() if t.get_text().strip())]
-    return [(t.get_text(), t.get_window_extent(renderer), t.get_fontsize()) for t in found]
-
-
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_readable_at_every_scale(name, scale):
     drawn = FIGURES[name](cells_of(scale), "first", scale)
-    fig = drawn.fig
-    FigureCanvasAgg(fig).draw()
-    assert fig.get_figwidth() == style.DOUBLE and len(drawn.table) > 0 and len(drawn.alt) > 40
-    texts = visible_texts(fig)
-    for what, box, size in texts:
-        assert size >= style.SMALL, what
-        assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1 and fig.bbox.y0 <= box.y0 and box.y1 <= fig.bbox.y1, what
-    for (a, box_a, _), (b, box_b, _) in itertools.combinations(texts, 2):
-        assert not box_a.padded(-0.5).overlaps(box_b.padded(-0.5)), f"{a!r} lies upon {b!r}"
-    n = len(SCALES[scale][0])
-    teachers = "1 teacher" if n == 1 else f"{n} teachers"
-    note = f"scale: {scale}; {n * len(SCALES[scale][1])} cell{'s' * (n > 1)} of {teachers}"
-    assert any(t.replace("\n", " ").startswith(note) for t, _, _ in texts)
-    assert f"Scale {scale}" in drawn.caption and "nan" not in drawn.caption.lower().split()
+    assert_readable(drawn.fig)
+    assert len(drawn.table) > 0 and len(drawn.alt) > 40
+    n, temperatures = len(SCALES[scale][0]), len(SCALES[scale][1])
+    said = f"{n * temperatures} cell{'s' * (n > 1)} of {n} teacher{'s' * (n > 1)}"
+    assert notes_of(drawn.fig)[0].startswith(f"scale: {scale}; {said}")
+    assert f"Scale {scale}" in drawn.caption and said in drawn.caption
 
 
 def test_figure_6_marks_the_pick_and_the_best_temperature_of_each_teacher():

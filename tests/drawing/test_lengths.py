@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from gracelib.drawing import lengths as length_figures
-from gracelib.drawing.style import DOUBLE
 from gracelib.evidence import lengths as length_tables
 from gracelib.experiment.scales import get_scale
 from gracelib.experiment.scoring import length_bins
+from readable import assert_readable
 
 
 def made_lengths(scale, within=1.0, between=0.0, noise=0.0, task="short"):
@@ -122,7 +122,7 @@ def test_profiles_are_flat_at_the_true_power_alone():
 def test_both_figures_are_drawn_at_every_size(scale, teachers, item, task):
     lengths = made_lengths(scale, 1.0, between=2.0, noise=0.1, task=task)
     drawn = length_figures.figure21(lengths, "first", task, scale, manners(scale), item=item)
-    assert drawn.fig.get_size_inches()[0] == pytest.approx(DOUBLE)
+    assert_readable(drawn.fig)
     ends = f"{teachers} teacher{'s' * (teachers > 1)}."
     assert drawn.caption.endswith(ends) and f"task {task}" in drawn.caption
     title = drawn.fig.subfigs[0].axes[1].get_title(loc="left")

@@ -8,7 +8,6 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gracelib.baselines import SCORES
 from gracelib.drawing import correlations, style
@@ -17,6 +16,7 @@ from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
 from gracelib.paper.reported import paper_values
 from gracelib.world.stories import MANNERS
+from readable import assert_readable, notes_of
 from slow_bootstrap import slow_bootstrap
 from synthetic import MINI, synthetic_cells
 
@@ -56,50 +56,10 @@ def draw(name, scale):
     return FIGURES[name](synthetic_cells(*SCALES[scale]), "first", scale)
 
 
-def texts_of(fig):
-    """Every text that a reader sees: (what, bounding box in pixels, size in points)."""
-    renderer, found = FigureCanvasAgg(fig).get_renderer(), []
-
-    def add(kind, text):
-        if text.get_visible() and text.get_text().strip():
-            found.append((f"{kind} {text.get_text()!r}", text.get_window_extent(renderer), text.get_fontsize()))
-
-    for ax in fig.axes:
-        add("label", ax.xaxis.label)
-        add("label", ax.yaxis.label)
-        add("title", ax._left_title)
-        for text in ax.texts:
-            add("text", text)
-        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-            for tick in axis.get_major_ticks():
-                if min(limits) <= tick.get_loc() <= max(limits) and tick.label1.get_visible():
-                    add("tick", tick.label1)
-    for part in fig.subfigs:
-        for text in part.texts:
-            add("note", text)
-        for legend in part.legends:
-            for text in legend.get_texts():
-                add("legend", text)
-    return found
-
-
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_is_readable_inside_the_picture_and_nothing_overlaps(name, scale):
-    fig = draw(name, scale).fig
-    FigureCanvasAgg(fig).draw()
-    assert fig.get_figwidth() in (style.SINGLE, style.DOUBLE)
-    texts = texts_of(fig)
-    assert any("scale" in what for what, _, _ in texts) and len(texts) > 8
-    for what, box, size in texts:
-        assert size >= style.SMALL >= 7, what
-        assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1 and fig.bbox.y0 <= box.y0 and box.y1 <= fig.bbox.y1, what
-    for (a, box_a, _), (b, box_b, _) in itertools.combinations(texts, 2):
-        assert not box_a.padded(-0.5).overlaps(box_b.padded(-0.5)), f"{a} lies upon {b}"
-    legends = [legend for part in fig.subfigs for legend in part.legends]
-    assert legends
-    for legend, ax in itertools.product(legends, fig.axes):
-        assert not legend.get_window_extent().overlaps(ax.get_window_extent()), "a legend covers data"
+    assert_readable(draw(name, scale).fig)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -118,7 +78,7 @@ def test_every_axis_is_labelled_with_unit_or_direction(name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_says_its_scale_and_that_it_is_not_the_paper(name):
     drawn = draw(name, "mini")
-    notes = [t.get_text().replace("\n", " ") for part in drawn.fig.subfigs for t in part.texts]
+    notes = notes_of(drawn.fig)
     n = 6 if name == "figure5" else 24
     assert len(notes) == 1 and notes[0].startswith(f"scale: mini; {n} cells of 6 teachers, short task")
     if "two tasks" in name:

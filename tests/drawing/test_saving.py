@@ -22,7 +22,6 @@ from gracelib.drawing.saving import Drawn, check_sidecars, picture_writers
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks, summaries
 from gracelib.jobs import paths
-from gracelib.jobs.store import write_atomically
 from gracelib.paper.items import FIGURES, README_MARKS, readme_table
 from synthetic import synthetic_cells
 
@@ -345,13 +344,6 @@ def test_the_paper_is_never_mixed_with_ours(folder):
         assert "0.53-0.55" in set(table[tables.PAPER_SPEARMAN]) and "0.53-0.55" not in set(
             table[ours].to_numpy().ravel()
         )
-
-
-def test_writing_keeps_the_ending(tmp_path):
-    """matplotlib and pandas look at the ending of the temporary name."""
-    seen = []
-    write_atomically(tmp_path / "a.svg", lambda part: (seen.append(part.suffix), part.write_text("x")))
-    assert seen == [".svg"] and (tmp_path / "a.svg").read_text() == "x"
 
 
 def test_svg_bytes_do_not_depend_on_the_last_bits_of_the_layout(tmp_path):
