@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gracelib.drawing import captions, marks
 from gracelib.drawing.saving import Drawn
-from gracelib.drawing.style import DOUBLE, EDGE, entry, family, family_handles, frame, styled
+from gracelib.drawing.style import DOUBLE, EDGE, FAMILIES, entry, family, family_handles, frame, styled
 from gracelib.evidence.choices import (
     RANDOM,
     budget_rows,
@@ -243,23 +243,22 @@ def figure13(
 ) -> Drawn:
     """Figure 13: the regret of each score when the candidates are one family; mean over families.
 
-    Also figure 25, with the cells and the sentence (`extra`) of `slices.leave_out_teacher`. `item` is where the paper's
+    Also figure 25, with the cells and the sentence (`extra`) of `cells.leave_out_teacher`. `item` is where the paper's
     numbers are filed.
     """
     rows = choice_cells(cells, student, scores)
     table, paper = family_rows(rows, scores), _paper(rows, item, "regret_family_points")
     mean, each = table[table["family"] == "mean"].reset_index(drop=True), table[table["family"] != "mean"]
-    families = family_handles(rows["manner"])
+    families = [name for name in FAMILIES if name in set(rows["manner"])]
     theirs = marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}")
-    legend = [families, [*marks.bar_handles("mean over families"), _band_handle()], theirs]
+    legend = [family_handles(families), [*marks.bar_handles("mean over families"), _band_handle()], theirs]
     height = 0.5 + len(mean) * max(0.26, 0.09 * len(families))
     fig, (ax,) = frame(DOUBLE, height, legend, captions.note(scale, rows))
     _band(ax, noise_points(rows))
     widest = [*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]
     marks.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
-    lanes = {h.get_label().replace(" ", "_"): 0.8 * (j + 0.5) / len(families) for j, h in enumerate(families)}
-    order = each["score"].map({score: y for y, score in enumerate(mean["score"])})
-    y = order - 0.4 + each["family"].map(lanes)
+    lane = 0.8 * (each["family"].map(families.index) + 0.5) / len(families)
+    y = each["score"].map(list(mean["score"]).index) - 0.4 + lane
     marks.family_marks(ax, each["regret_points"], y, each["family"], 22, zorder=3.5, clip_on=False)
     ax.set_xlabel("Regret within a family (points)")
     sizes = rows.drop_duplicates("teacher")["manner"].value_counts()
@@ -269,7 +268,7 @@ def figure13(
         caption=(
             f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
             f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
-            f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in lanes)} (with one, only its temperature is chosen). "
+            f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
             f"{_BAND} {captions.cells_sentence(scale, rows)}"
         ),
         alt="Horizontal bars with intervals, one a score, with a mark for each family.",
@@ -328,9 +327,8 @@ def _budget_name(table: pd.DataFrame, width: int) -> str:
 
 def _ordered(rows: pd.DataFrame) -> list[str]:
     """Teachers by family (in the order of the legend) and width."""
-    rank = {h.get_label().replace(" ", "_"): i for i, h in enumerate(family_handles(rows["manner"]))}
-    one = rows.drop_duplicates("teacher")
-    return list(one.assign(rank=one["manner"].map(rank)).sort_values(["rank", "width", "teacher"])["teacher"])
+    rank = rows["manner"].map(list(FAMILIES).index)
+    return rows.assign(rank=rank).sort_values(["rank", "width", "teacher"])["teacher"].drop_duplicates().tolist()
 
 
 def _setting(rows: pd.DataFrame) -> str:

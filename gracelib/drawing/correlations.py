@@ -79,8 +79,8 @@ def figure2(
 ) -> Drawn:
     """Figure 2: GRACE, G-Vendi and G-Norm against student accuracy, all temperatures. Two columns wide.
 
-    Also figures 3 (`student`), 8 (cells of the longer task), 9 and 10 (cells at another d, see `slices.at_d`), 11 and 12
-    (`accuracy` "greedy", "best_of") and 24 (cells of `slices.leave_out_teacher`). `item` names the figure whose numbers
+    Also figures 3 (`student`), 8 (cells of the longer task), 9 and 10 (cells at another d, see `cells.at_d`), 11 and 12
+    (`accuracy` "greedy", "best_of") and 24 (cells of `cells.leave_out_teacher`). `item` names the figure whose numbers
     of the paper are recorded (None: by the accuracy), `extra` is a sentence for the caption.
     """
     side = Side(cells, student, scores, item or ITEMS[accuracy], accuracy=accuracy)

@@ -164,7 +164,7 @@ def figure17(
 ) -> Drawn:
     """Figure 17: accuracy on held-out problems and on the training prompts against epochs.
 
-    Also figure 18, with `axis` "generations": against responses per prompt (M). `runs` from `extras.training_runs`,
+    Also figure 18, with `axis` "generations": against responses per prompt (M). `runs` is the table `training_runs`,
     `manner` the family of each teacher. ValueError without a run along the axis.
     """
     item, name = {"epochs": ("figure 17", "Epochs"), "generations": ("figure 18", "Responses per prompt")}[axis]
