@@ -69,7 +69,8 @@ class PaperValue:
 
 
 @cache
-def _rows() -> tuple[dict[str, str], ...]:
+def rows() -> tuple[dict[str, str], ...]:
+    """The file's rows as text, by column."""
     text = resources.files("gracelib.paper").joinpath("paper_values.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
@@ -98,7 +99,7 @@ def paper_values(
                 f"{column} {value!r} is not in paper_values.csv: choose one of {', '.join(map(str, known))}"
             )
     wanted = {"item": item, "quantity": quantity, "student": student, "task": task, "case": case}
-    return {row["score"]: _value(row) for row in _rows() if all(row[k] == v for k, v in wanted.items())}
+    return {row["score"]: value_of(row) for row in rows() if all(row[k] == v for k, v in wanted.items())}
 
 
 def setting_values(item: str, quantity: str, task: str, student: str, case: str = "") -> dict[str, PaperValue]:
@@ -113,10 +114,11 @@ def setting_name(task: str, student: str) -> str:
 
 
 def _known(column: str) -> tuple[str, ...]:
-    return tuple(sorted({row[column] for row in _rows()}))
+    return tuple(sorted({row[column] for row in rows()}))
 
 
-def _value(row: dict[str, str]) -> PaperValue:
+def value_of(row: dict[str, str]) -> PaperValue:
+    """The number of a row. ValueError, naming the row, for text that is none."""
     match = _TEXT.fullmatch(row["value"])
     if match is None:
         raise ValueError(

@@ -19,7 +19,6 @@ from gracelib.experiment import run, tables
 from gracelib.experiment.plan import PaperPlan, compared_at
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
-from gracelib.paper.cast import STUDENTS
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
@@ -169,8 +168,3 @@ def test_a_students_weights_may_go_once_it_is_measured(ran, monkeypatch):
     assert all(job.done(paths.runs()) for job in kept.distilled.values())
     run.run_paper(scale, drop_weights=True, isolated=False)
     assert not trained.folder(paths.runs()).exists()
-
-
-def test_the_students_of_the_paper_are_base_models_with_a_role_in_each_task():
-    scale = get_scale("paper")
-    assert {name for task in scale.tasks for _, name in task.casting} <= {model.name for model in STUDENTS}

@@ -77,17 +77,27 @@ def test_unknown_names_are_refused_with_the_list():
         get_scale("tiny")
 
 
-def test_an_inconsistent_scale_cannot_be_written_down():
-    nano = get_scale("nano")
-    with pytest.raises(ValueError, match="scale nano: n_prompts=99, m=2 and m_kept=2 must not exceed n_train=16"):
-        replace(nano, n_prompts=99)
-    with pytest.raises(ValueError, match="m=9 and m_kept=9 must not exceed"):
-        replace(nano, m=9, m_kept=0)
-    with pytest.raises(ValueError, match="d_kept=8 is less than d=16"):
-        replace(nano, d_kept=8)
-    with pytest.raises(ValueError, match=r"tasks name students \['second'\] that are not defined"):
-        replace(nano, students={"first": nano.students["first"]})
+TINY = get_scale("nano")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"n_prompts": 99}, "scale nano: n_prompts=99, m=2 and m_kept=2 must not exceed n_train=16"),
+        ({"m": 9, "m_kept": 0}, "m=9 and m_kept=9 must not exceed"),
+        ({"d_kept": 8}, "d_kept=8 is less than d=16"),
+        ({"students": {"first": TINY.students["first"]}}, r"tasks name students \['second'\] that are not defined"),
+        (
+            {"teachers": (replace(TINY.teachers[0], base="missing"),)},
+            r"scale nano: teachers name bases \['missing'\] that are not defined",
+        ),
+    ],
+)
+def test_an_inconsistent_scale_cannot_be_written_down(changes, said):
+    with pytest.raises(ValueError, match=said):
+        replace(TINY, **changes)
+
+
+def test_a_task_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"task 'wide' is not one of scale nano's: \['short', 'long'\]"):
-        nano.task("wide")
-    with pytest.raises(ValueError, match=r"scale nano: teachers name bases \['missing'\] that are not defined"):
-        replace(nano, teachers=(replace(nano.teachers[0], base="missing"),))
+        TINY.task("wide")

@@ -15,15 +15,15 @@ from gracelib.paper.items import FIGURES
 def test_every_number_of_the_paper_belongs_to_an_item_we_draw_and_has_a_source():
     drawn = {item.paper_item for item in FIGURES.values()} | set(FIGURES)
     seen = set()
-    for row in paper._rows():
+    for row in paper.rows():
         assert row["item"] in drawn and row["item"] in paper.items()
         assert row["score"] in {"", *SCORES} and row["quantity"] in paper.QUANTITIES and row["source"]
         assert (row["student"], row["task"]) in paper.SETTINGS.values()
-        value = paper._value(row)
+        value = paper.value_of(row)
         assert 0 <= value.low <= value.high <= (1 if row["quantity"].startswith("spearman") else 100)
         seen.add(tuple(row[k] for k in ("item", "case", "score", "quantity", "student", "task")))
-    assert len(seen) == len(paper._rows())  # nothing twice
-    assert {row["quantity"] for row in paper._rows()} == set(paper.QUANTITIES)  # none listed in vain
+    assert len(seen) == len(paper.rows())  # nothing twice
+    assert {row["quantity"] for row in paper.rows()} == set(paper.QUANTITIES)  # none listed in vain
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_reader_keeps_ranges_as_text():
     assert (table["grace"].low, table["grace"].high) == (0.3, 0.3) and "g_var" not in table
     assert str(paper.paper_values("figure 4", "spearman_abs")["g_norm"]) == "0.53-0.55"
     with pytest.raises(ValueError, match="value 'about 3' .figure 1, grace. is neither a number"):
-        paper._value({"value": "about 3", "item": "figure 1", "score": "grace", "source": "s"})
+        paper.value_of({"value": "about 3", "item": "figure 1", "score": "grace", "source": "s"})
 
 
 def test_the_reader_keeps_bounds_and_cases():
