@@ -1,4 +1,5 @@
-"""Running jobs in parallel: one-thread worker processes, longest first, as soon as their inputs are there.
+"""Running jobs in parallel: one-thread worker processes, longest first, as soon as their inputs are there. Or, where one
+fills the machine, in turn.
 
 The models are small, so two processes of one thread do more than one process of two threads. Workers are spawned,
 not forked (a forked torch can deadlock), and die with their parent.
@@ -95,11 +96,20 @@ def one_thread_each():
                 os.environ[name] = value
 
 
+def _pool(at_once: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
+
+
+def _bar(jobs: Iterable[Job], description: str, **how) -> tqdm:
+    shown = "{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}"
+    return tqdm(total=sum(job.cost for job in jobs), desc=description, bar_format=shown, **how)
+
+
 @contextmanager
 def worker_pool(at_once: int):
     """Worker processes for several `run_jobs`, started when they are needed, so that each loads torch once."""
     with one_thread_each():
-        pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
+        pool = _pool(at_once)
         try:
             yield pool
         finally:
@@ -119,13 +129,7 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
     check_writable(root)
     sweep_folders(root)
     n_jobs, at_once = len(todo), min(n_workers(), len(todo))
-    bar = tqdm(
-        total=sum(job.cost for job in todo.values()),
-        desc=description,
-        smoothing=0.05,
-        postfix=f"0/{n_jobs} jobs",
-        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}",
-    )
+    bar = _bar(todo.values(), description, smoothing=0.05, postfix=f"0/{n_jobs} jobs")
     with nullcontext(pool) if pool else worker_pool(at_once) as workers, bar:
         running, unfinished = {}, set(todo)
         try:
@@ -159,40 +163,30 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
 def run_in_turn(jobs: Iterable[Job], root: Path, drop: Iterable[Job] = (), isolated: bool = True) -> None:
     """Finish the jobs and all they depend on, one at a time, each in a process of its own: what vllm or CUDA took is given
     back only when a process ends. Finished ones cost a file look-up. A machine with more GPUs runs the same command
-    several times, each with other CUDA_VISIBLE_DEVICES and another part of the cells; two that want the same job wait
+    several times, each with other CUDA_VISIBLE_DEVICES and another part of the jobs; two that want the same job wait
     for each other.
 
-    A job in `drop` (a trained student) is removed from `root` as soon as no unfinished job needs it: its accuracy is
-    kept. `isolated` False runs them in this process (for tests; a model that ran out of memory then takes the caller
-    with it). Raises RuntimeError naming the job that failed; what was finished stays finished, and what it had begun
-    is continued.
+    A job in `drop` (a trained model) is removed from `root` as soon as no unfinished job needs it. `isolated` False runs
+    them in this process (for tests; one that ran out of memory then takes the caller with it). Raises RuntimeError naming
+    the job that failed; what was finished stays finished, and what it had begun is continued.
     """
-    jobs, droppable = list(jobs), {job.key for job in drop}
-    todo = with_upstream(jobs, unfinished_in=root)
-    bar = tqdm(
-        total=sum(job.cost for job in todo),
-        desc="jobs",
-        smoothing=0,
-        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}",
-    )
-    with bar:
+    todo, droppable = with_upstream(jobs, unfinished_in=root), {job.key for job in drop}
+    with _bar(todo, "jobs", smoothing=0) as bar:
         for i, job in enumerate(todo):
-            name = f"{job.stage.name} {job.label}"
-            print(f"\n{i + 1} of {len(todo)}: {name}", file=sys.stderr)
+            print(f"\n{i + 1} of {len(todo)}: {job.name}", file=sys.stderr)
             try:
-                _compute_apart(job, root) if isolated else compute(job, root)
+                if isolated:
+                    with _pool(1) as pool:
+                        pool.submit(compute, job, root).result()
+                else:
+                    compute(job, root)
             except BrokenProcessPool as error:
                 raise RuntimeError(
-                    f"the process of {name} died (out of memory?); run the same command again to go on"
+                    f"the process of {job.name} died (out of memory?); run the same command again to go on"
                 ) from error
             except Exception as error:
-                raise RuntimeError(f"{name} failed: {error}") from error
+                raise RuntimeError(f"{job.name} failed: {error}") from error
             for upstream in job.inputs.values():
                 if upstream.key in droppable and not any(upstream in later.inputs.values() for later in todo[i + 1 :]):
                     shutil.rmtree(upstream.folder(root), ignore_errors=True)
             bar.update(job.cost)
-
-
-def _compute_apart(job: Job, root: Path) -> None:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker) as pool:
-        pool.submit(compute, job, root).result()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gracelib.jobs.store import Job
-from gracelib.jobs.workers import n_workers, one_thread_each, run_jobs, worker_pool
+from gracelib.jobs.workers import n_workers, one_thread_each, run_in_turn, run_jobs, worker_pool
 from nano_for_tests import wait_until
 from stages_for_tests import ADD
 
@@ -96,6 +96,20 @@ def test_a_worker_that_dies_is_reported_and_the_run_resumes(tmp_path, monkeypatc
     fault.unlink()
     run_jobs([b], tmp_path / "runs", "adding")
     assert value(b, tmp_path / "runs") == 21 and ran(log) == [1, 20, 20]
+
+
+def test_in_turn_each_has_a_process_of_its_own_and_what_is_needed_no_more_is_dropped(tmp_path):
+    log, fault, root = tmp_path / "log", tmp_path / "fault", tmp_path / "runs"
+    a = job(log, 1)
+    b = job(log, 20, {"a": a}, fault=str(fault))
+    fault.write_text("kill")
+    with pytest.raises(RuntimeError, match=r"the process of add job 20 died \(out of memory\?\); run the same command"):
+        run_in_turn([b], root, drop=[a])
+    assert a.done(root)
+    fault.unlink()
+    run_in_turn([b], root, drop=[a])
+    assert value(b, root) == 21 and not a.folder(root).exists()
+    assert len({line.split()[1] for line in log.read_text().splitlines()} - {str(os.getpid())}) == 3
 
 
 def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
