@@ -28,6 +28,7 @@ from gracelib.features.files import load_features
 from gracelib.grid import score_grid
 from gracelib.intervals import grace_influence
 from gracelib.jobs.store import Job, Stage
+from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import encode_examples
 from gracelib.scale import Scale
 from gracelib.scores import grace, recalibrate
@@ -119,13 +120,12 @@ def run_timing(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Features of one cell by one estimator, timed, and GRACE from them."""
-    from gracelib.experiment.stages import load_model
     from gracelib.features.batches import give_back
     from gracelib.features.estimators import estimator, n_parameters
     from gracelib.features.gradients import response_features
     from gracelib.features.memory import peak_memory, reset_peak
 
-    model, tokenizer = load_model(inputs["student"])
+    model, tokenizer = load_student(inputs["student"])
     rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
     pairs = [(row["question"], response) for row in rows for response in row["responses"]]
     examples = encode_examples(tokenizer, pairs)

@@ -21,6 +21,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gracelib.jobs.store import Stage
+from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import Policy, cut_sentence, encode
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import is_correct
@@ -31,16 +32,6 @@ from gracelib.world.cast import pretrain, train_teacher
 ACCELERATE_VARIABLE = "GRACELIB_ACCELERATE"  #: an `accelerate launch` configuration: students are trained through it
 #: A mirror may lack a few problems (some stand twice in MATH); one that lacks more is another data set.
 MISSING_SHARE = 0.01
-
-
-def load_model(folder: Path):
-    """(model, tokenizer) of a finished folder of a model, in float32."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True)
-    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def _taken(params: dict, *names: str) -> dict:
@@ -90,7 +81,7 @@ def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
     how = _taken(params, "m", "temperature", "seed", "max_new_tokens")
     write_jsonl(
-        out / "responses.jsonl", grade(sample_responses(*load_model(inputs["teacher"]), _prompts(inputs), **how))
+        out / "responses.jsonl", grade(sample_responses(*load_student(inputs["teacher"]), _prompts(inputs), **how))
     )
 
 
@@ -98,7 +89,7 @@ def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import evaluate
 
     how = _taken(params, "k", "temperature", "seed", "max_new_tokens")
-    result = evaluate(*load_model(inputs["model"]), _prompts(inputs), **how)
+    result = evaluate(*load_student(inputs["model"]), _prompts(inputs), **how)
     (out / "accuracy.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -108,7 +99,7 @@ def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.decoding import sample_responses
 
     how = _taken(params, "temperature", "seed", "max_new_tokens", "template")
-    rows = sample_responses(*load_model(inputs["model"]), _prompts(inputs), m=params["k"], **how)
+    rows = sample_responses(*load_student(inputs["model"]), _prompts(inputs), m=params["k"], **how)
     (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
 
 
@@ -118,7 +109,6 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from safetensors.numpy import save_file
 
     from gracelib.features.gradients import response_features
-    from gracelib.models.checkpoints import load_student
 
     rows = _responses(inputs, params["n_prompts"], params["m"])
     verdicts = {}
@@ -133,7 +123,7 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
             correct.append(right)
             prompt.append(i)
     if "student" in inputs:
-        model, tokenizer = load_model(inputs["student"])
+        model, tokenizer = load_student(inputs["student"])
     else:
         model, tokenizer = load_student(params["model"], params["dtype"], params["device"])
     policy = Policy(max_tokens=params.get("max_tokens"))
@@ -163,7 +153,7 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.training import distill
 
-    model, tokenizer = load_model(inputs["student"])
+    model, tokenizer = load_student(inputs["student"])
     distill(model, tokenizer, _responses(inputs), **_taken(params, "M", "epochs", "lr", "batch_size", "seed", "warmup"))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -115,7 +115,9 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of reading and writing weights: the bars that count are ours
     check_dtype(dtype)
     device = resolve_device(device)
     _, tokenizer = check_student(path_or_hub_id)

@@ -22,7 +22,6 @@ from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback
-from transformers.utils import logging
 
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
@@ -87,8 +86,6 @@ def fine_tune(
     _check_devices(batch_size, micro_batch, devices)
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
-    if not progress:
-        logging.disable_progress_bar()  # those of reading and writing weights
     model, tokenizer = load_student(student, dtype="float32")
     encoded = encode(tokenizer, pairs, policy)
     if main and (said := cut_sentence(encoded, policy)):
