@@ -1166,7 +1166,7 @@ ROWS: list[Bad] = [
 
 
 def ingest_lines() -> list[str]:
-    """The table of tests/bad_inputs/ingest, whose names say it all (`test_ingest` reads them)."""
+    """The table of tests/bad_inputs/ingest, whose names say it all (`tests/text/test_responses.py` reads them)."""
     from gracelib.text.selection import read_generations, read_teachers, select_common
 
     lines = ["| generations of others (ingest/) | the error |", "|---|---|"]

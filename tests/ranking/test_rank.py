@@ -365,7 +365,7 @@ def test_work_that_is_a_file(llama, tmp_path, no_model):
 
 
 def test_bad_files_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model):
-    """Every sample of tests/bad_inputs/ingest, through the command. What the line must say is test_ingest's."""
+    """Every sample of tests/bad_inputs/ingest, through the command. What the line must say is test_responses'."""
     samples = sorted((Path(__file__).parents[1] / "bad_inputs" / "ingest").iterdir())
     assert len(samples) > 40
     for sample in samples:
