@@ -18,7 +18,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import warnings
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
@@ -31,6 +33,7 @@ from gracelib.jobs.workers import WORKER_VARIABLES, n_workers
 from gracelib.text.answers import as_number, final_answer, first_number, is_prose, plain, reference_answer, tidy
 
 TIMEOUT_S, MEMORY_MB = 5.0, 1024
+START_S = 300  # a cold disk may take a minute to import sympy; this only ends a start that hangs
 PATIENCE = 20  # seconds on the wall allowed for one of CPU time before a process counts as hung: machines are busy
 #: All that a grading process is told of the environment: what Python needs to find its packages, and no secret.
 ENVIRONMENT = (
@@ -197,10 +200,7 @@ class Grader(AbstractContextManager):
             try:
                 futures = [self._schedule(formula, len(asked)) for formula in asked]
                 for formula, future in zip(asked, tqdm(futures, "comparing formulas", delay=3), strict=True):
-                    try:
-                        verdicts[formula] = future.result()
-                    except (TimeoutError, ProcessExpired):
-                        verdicts[formula] = None
+                    verdicts[formula] = self._result(future)
                 return verdicts
             except (ImportError, RuntimeError) as error:
                 self.close()
@@ -218,6 +218,19 @@ class Grader(AbstractContextManager):
             at_once = min(self._most, 1 + n // ANSWERS_A_WORKER)
             self._pool = ProcessPool(at_once, ANSWERS_A_LIFE, _prepare, (self.memory_mb,), _Context())
         return self._pool.schedule(_is_equal, (*formula, self.timeout_s), timeout=self.wall_s)
+
+    def _result(self, future: ProcessFuture) -> bool | None:
+        """What a process says of a formula when all before it are done; None if it was stopped over it."""
+        begun = time.monotonic()
+        while not future.done():
+            wait([future], timeout=1)
+            late = time.monotonic() - begun > START_S + self.wall_s
+            if not future.done() and (late or not self._pool.active):  # pebble loses what it was given in that moment
+                raise RuntimeError("it ended, or hangs")
+        try:
+            return future.result()
+        except (TimeoutError, ProcessExpired, MemoryError):
+            return None
 
 
 def grade_rows(
