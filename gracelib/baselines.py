@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gracelib.checks import check_nu, check_prompt_ids, check_rows, find_zero_rows
+from gracelib.checks import check_choice, check_nu, check_prompt_ids, check_prompted_rows, check_rows, find_zero_rows
 from gracelib.moments import moment_rows
 from gracelib.scores import Grace, g_norm, g_var, g_vendi, grace, recalibrate
 
@@ -44,8 +44,7 @@ def determinant(h: np.ndarray, nu: float = 1e-3, zero_rows: str = "refuse") -> f
     without it the logarithm is minus infinity whenever N < d. nu > 0.
     """
     h = check_rows(h, "h")
-    if check_nu(nu) == 0:
-        raise ValueError("nu = 0: the determinant needs nu > 0, its logarithm is -inf for a singular second moment")
+    nu = check_nu(nu, "the determinant needs nu > 0, its logarithm is -inf for a singular second moment")
     unit = moment_rows(h, find_zero_rows(h, zero_rows), "normalised")  # (k, d)
     d = h.shape[1]
     return float(np.linalg.slogdet(unit.T @ unit / len(unit) + nu / d * np.eye(d))[1])
@@ -67,9 +66,7 @@ def inner_product(h: np.ndarray, prompt_id, normalised: bool = True, zero_rows: 
     with one response (or, normalised, with fewer than two rows that have a direction) are skipped and
     counted.
     """
-    h = check_rows(h, "h")
-    prompt_ids, code = check_prompt_ids(prompt_id, len(h))
-    no_direction = find_zero_rows(h, zero_rows)
+    h, prompt_ids, code, no_direction = check_prompted_rows(h, prompt_id, zero_rows)
     if normalised:
         h, code = moment_rows(h, no_direction, "normalised"), code[~no_direction]
     n = len(prompt_ids)
@@ -103,8 +100,7 @@ def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str
     (for the difference: either kind) are skipped and counted; if every prompt lacks it the score is
     undefined: ValueError.
     """
-    if kind not in ("correct", "incorrect", "difference"):
-        raise ValueError(f"kind = {kind!r}: choose one of correct, incorrect, difference")
+    check_choice("kind", kind, ("correct", "incorrect", "difference"))
     mean_prob = check_column("mean_prob", mean_prob, 0.0, 1.0)
     prompt_ids, code = check_prompt_ids(prompt_id, len(mean_prob))
     correct = np.asarray(correct)
@@ -174,11 +170,6 @@ class Score:
     needs: tuple[str, ...]  #: feature columns
     source: str  #: where the definition and the direction come from
     function: Callable[[_Teacher], float | PerPrompt] | None  #: None: measured elsewhere and joined by name
-
-    @property
-    def needs_grades(self) -> bool:
-        """True when graded answers (a verifier) are needed."""
-        return "correct" in self.needs or self.name == "teacher_accuracy"
 
 
 _H = ("g", "length", "prompt_id")

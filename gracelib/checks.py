@@ -65,11 +65,29 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} = {value!r}: choose one of {', '.join(allowed)}")
 
 
-def check_nu(nu: float) -> float:
+def check_nu(nu: float, zero: str = "") -> float:
+    """`nu` as a float, finite and >= 0; also refused at 0 where `zero` says why that cannot be."""
     nu = float(nu)
     if not np.isfinite(nu) or nu < 0:
         raise ValueError(f"nu = {nu}: the smoothing must be finite and >= 0")
+    if nu == 0 and zero:
+        raise ValueError(f"nu = 0: {zero}")
     return nu
+
+
+def check_resampling(n_boot: int, level: float) -> None:
+    """Raises ValueError unless n_boot is a whole number of resamples and level a probability."""
+    if isinstance(n_boot, bool) or not isinstance(n_boot, (int, np.integer)) or n_boot < 1:
+        raise ValueError(f"n_boot = {n_boot!r}: expected a whole number >= 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: expected a number between 0 and 1")
+
+
+def check_prompted_rows(h, prompt_id, zero_rows: str, name: str = "h") -> tuple[np.ndarray, ...]:
+    """`check_rows`, `check_prompt_ids` and `find_zero_rows` of one matrix: rows, prompt ids, their index, zero rows."""
+    h = check_rows(h, name)
+    prompt_ids, code = check_prompt_ids(prompt_id, len(h))
+    return h, prompt_ids, code, find_zero_rows(h, zero_rows)
 
 
 def find_zero_rows(h: np.ndarray, zero_rows: str) -> np.ndarray:

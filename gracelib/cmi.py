@@ -26,7 +26,7 @@ import numpy as np
 from scipy.linalg import blas
 from scipy.special import ellipj, ellipkm1
 
-from gracelib.checks import check_choice, check_nu, check_prompt_ids, check_rows, find_zero_rows
+from gracelib.checks import check_choice, check_nu, check_prompted_rows
 from gracelib.moments import moment_rows
 
 PRECONDITIONERS = ("smoothed", "identity")
@@ -122,12 +122,8 @@ class LeaveOneOut:
     """
 
     def __init__(self, x: np.ndarray, prompt_id, nu: float = 1e-3, zero_rows: str = "refuse"):
-        x = check_rows(x, "x")
-        prompt_ids, code = check_prompt_ids(prompt_id, len(x))
-        self.nu = check_nu(nu)
-        if self.nu == 0:
-            raise ValueError("nu = 0: leaving a prompt out can make Sigma-tilde singular, use nu > 0")
-        none = find_zero_rows(x, zero_rows)
+        x, prompt_ids, code, none = check_prompted_rows(x, prompt_id, zero_rows, "x")
+        self.nu = check_nu(nu, "leaving a prompt out can make Sigma-tilde singular, use nu > 0")
         self.n, (self.n_rows, self.d) = len(prompt_ids), x.shape
         if self.n < 2:
             raise ValueError("only one prompt: leaving it out leaves nothing")

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from gracelib.checks import as_int, check_nu, check_prompt_ids
-from gracelib.moments import assign_folds, factor, moment_rows, whiten
+from gracelib.moments import assign_folds, factor, moment_rows, turn_within_prompt, whiten
 from gracelib.scores import g_norm, g_var, g_vendi, recalibrate
 
 
@@ -59,7 +59,7 @@ def score_grid(
             raise ValueError(f"{name} = {wrong}: the features allow 1 <= {name} <= {available}")
     place = np.random.default_rng(seed).permutation(len(prompt_ids))  # place[k] is the k-th prompt taken
     taken_as = np.argsort(place)[code]  # (N,) position of each row's prompt in the permutation
-    turn = _turn_within_prompt(code)  # (N,) 0 for a prompt's first response, 1 for its second, ...
+    turn = turn_within_prompt(code)  # (N,) 0 for a prompt's first response, 1 for its second, ...
 
     rows: list[dict] = []
     for n_ in n:
@@ -73,14 +73,6 @@ def score_grid(
                     decides = (1 - 1 / cell["n_folds"]) * n_ * m_ <= d_
                     rows.append({"n": n_, "m": m_, "d": d_, **cell, "nu_decides": bool(decides)})
     return rows
-
-
-def _turn_within_prompt(code: np.ndarray) -> np.ndarray:
-    order = np.argsort(code, kind="stable")
-    start = np.searchsorted(code[order], code[order])
-    turn = np.empty(len(code), dtype=np.int64)
-    turn[order] = np.arange(len(code)) - start
-    return turn
 
 
 def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: list[float]) -> list[dict]:
@@ -98,7 +90,10 @@ def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: lis
         length = {p: s * norm for p, s in scale.items() if tuple(s != 0) == with_direction}  # |h| by power
         h = {p: s[:, None] * unit for p, s in length.items()}
         mu = {p: x.mean(axis=0) for p, x in h.items()}
-        plain = {p: _plain(x) for p, x in h.items()}
+        plain = {  # the scores without folds; they depend on neither C nor nu
+            p: {"g_vendi": g_vendi(x, "keep"), "g_norm": g_norm(x, "keep"), "g_var": g_var(x, "keep")}
+            for p, x in h.items()
+        }
         gram_all = unit.T @ unit  # (d, N) @ (N, d); zero rows add nothing
         for c, fold_of in folds.items():
             fold = fold_of[prompt]
@@ -132,8 +127,3 @@ def _cells(g: np.ndarray, scale: dict, prompt: np.ndarray, folds: dict, nus: lis
                     {"n_folds": c, "nu": v, "power": p, **named, "nu_share": float(shrink[v, p] / parts[0]), **plain[p]}
                 )
     return cells
-
-
-def _plain(h: np.ndarray) -> dict[str, float]:
-    """The scores without folds; they depend on neither C nor nu."""
-    return {"g_vendi": g_vendi(h, "keep"), "g_norm": g_norm(h, "keep"), "g_var": g_var(h, "keep")}

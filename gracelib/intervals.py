@@ -31,7 +31,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from gracelib.checks import check_nu, check_prompt_ids, check_rows, find_zero_rows
+from gracelib.checks import check_nu, check_prompted_rows, check_resampling
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows
 from gracelib.scores import Grace
 
@@ -155,10 +155,7 @@ def _resampled_shifts(influence: np.ndarray, n_boot: int, seed: int, level: floa
 
 def _resamples(n: int, n_boot: int, seed: int, level: float) -> Iterator[np.ndarray]:
     """How often each of n prompts is drawn (b, n), in chunks of resamples."""
-    if isinstance(n_boot, bool) or not isinstance(n_boot, (int, np.integer)) or n_boot < 1:
-        raise ValueError(f"n_boot = {n_boot!r}: expected a whole number >= 1")
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: expected a number between 0 and 1")
+    check_resampling(n_boot, level)
     rng = np.random.default_rng(seed)
     for start in range(0, n_boot, CHUNK):
         yield rng.multinomial(n, np.full(n, 1 / n), size=min(CHUNK, n_boot - start))
@@ -187,19 +184,18 @@ def grace_without(
     The arguments are `grace`'s (normalised preconditioner, not centred). ValueError as `grace` raises them, for
     nu = 0, and where leaving a prompt out would leave a fold's matrix without any row.
     """
-    h = check_rows(h, "h")
-    prompt_ids, code = check_prompt_ids(prompt_id, len(h))
-    zero = find_zero_rows(h, zero_rows)
-    nu = check_nu(nu)
-    if nu == 0:
-        raise ValueError("nu = 0: leaving a prompt out can make Sigma-tilde singular, use nu > 0")
+    h, prompt_ids, code, zero = check_prompted_rows(h, prompt_id, zero_rows)
+    nu = check_nu(nu, "leaving a prompt out can make Sigma-tilde singular, use nu > 0")
     fold_of = assign_folds(len(prompt_ids), n_folds, seed)  # (n,)
     order = canonical_order(h, code)
     h, code, zero = h[order], code[order], zero[order]
     n, d, row_fold = len(prompt_ids), h.shape[1], fold_of[code]
     unit, owner = moment_rows(h, zero, "normalised"), code[~zero]  # (k, d), (k,) prompt of each
     directed = np.bincount(owner, minlength=n)  # (n,) rows with a direction
-    groups = {int(m): _rows_by_prompt(owner, np.flatnonzero(directed == m), int(m)) for m in set(directed.tolist())}
+    groups = {}  # m -> prompts (p,) with m rows of a direction, and the positions (p, m) of their rows
+    for m in set(directed.tolist()):
+        prompts = np.flatnonzero(directed == m)
+        groups[m] = prompts, np.searchsorted(owner, prompts)[:, None] + np.arange(m)  # owner is sorted
     gram = unit.T @ unit  # (d, k) @ (k, d)
     count, sums = np.bincount(code, minlength=n), np.zeros(n)
     for i in range(int(n_folds)):
@@ -244,8 +240,3 @@ def grace_influence(
     without = grace_without(h, prompt_id, n_folds, nu, seed, zero_rows=zero_rows)
     n = len(without)
     return np.sqrt((n - 1) / n) * (without.mean() - without)
-
-
-def _rows_by_prompt(owner: np.ndarray, prompts: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts with m rows each, and the positions (p, m) of their rows; `owner` is sorted."""
-    return prompts, np.searchsorted(owner, prompts)[:, None] + np.arange(m)

@@ -34,6 +34,14 @@ def canonical_order(h: np.ndarray, code: np.ndarray) -> np.ndarray:
     return by_content[np.argsort(code[by_content], kind="stable")]
 
 
+def turn_within_prompt(code: np.ndarray) -> np.ndarray:
+    """Which of its prompt's rows each row is, in the order given: 0, 1, ... (N,)."""
+    order = np.argsort(code, kind="stable")
+    turn = np.empty(len(code), dtype=np.int64)
+    turn[order] = np.arange(len(code)) - np.searchsorted(code[order], code[order])
+    return turn
+
+
 def moment_rows(h: np.ndarray, no_direction: np.ndarray, preconditioner: str) -> np.ndarray:
     """Rows whose mean outer product is the matrix to invert: h/|h| without zero rows, or h itself."""
     if preconditioner != "normalised":

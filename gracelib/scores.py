@@ -26,7 +26,7 @@ import numpy as np
 from scipy.linalg import eigvalsh, solve_triangular
 from scipy.special import xlogy
 
-from gracelib.checks import as_int, check_choice, check_nu, check_prompt_ids, check_rows, find_zero_rows
+from gracelib.checks import as_int, check_choice, check_nu, check_prompted_rows, check_rows, find_zero_rows
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows, whiten
 
 PRECONDITIONERS = ("normalised", "raw", "identity")
@@ -117,9 +117,7 @@ def grace(
     """
     check_choice("preconditioner", preconditioner, PRECONDITIONERS)
     check_choice("centre", centre, CENTRES)
-    h = check_rows(h, "h")
-    prompt_ids, code = check_prompt_ids(prompt_id, len(h))
-    no_direction = find_zero_rows(h, zero_rows)
+    h, prompt_ids, code, no_direction = check_prompted_rows(h, prompt_id, zero_rows)
     nu = check_nu(nu)
     fold_of = assign_folds(len(prompt_ids), n_folds, seed)  # (n,)
     (n_rows, d), n_folds = h.shape, int(n_folds)
@@ -176,9 +174,7 @@ def released_grace(h: np.ndarray, prompt_id, smooth_coeff: float = 1e-3, n_split
     this variant on our features. Prompts are permuted in sorted order, so row order does not matter. Zero
     rows are refused.
     """
-    h = check_rows(h, "h")
-    prompt_ids, code = check_prompt_ids(prompt_id, len(h))
-    find_zero_rows(h, "refuse")
+    h, prompt_ids, code, _ = check_prompted_rows(h, prompt_id, "refuse")
     n_prompts = len(prompt_ids)
     if n_prompts < 2:
         raise ValueError("released_grace needs at least 2 prompts: a single prompt cannot be cross-validated")

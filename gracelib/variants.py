@@ -18,7 +18,7 @@ import numpy as np
 
 from gracelib.checks import as_int, check_prompt_ids
 from gracelib.cmi import LeaveOneOut
-from gracelib.moments import assign_folds, factor, moment_rows, whiten
+from gracelib.moments import assign_folds, factor, moment_rows, turn_within_prompt, whiten
 from gracelib.scores import Grace, g_norm, g_vendi, grace, recalibrate, released_grace
 
 REFERENCES = {
@@ -48,30 +48,31 @@ class Teacher:
     def default(self) -> Grace:
         return self.grace()
 
-    def matrix_of(self, part: str) -> float:
-        """GRACE with the second moment of the fold itself ("own") or of all prompts ("all") as the matrix."""
+    def over_folds(self, matrix: str, of_mean: bool = False) -> float:
+        """1/(nm) times the sum over folds of |Sigma-hat^-1/2 x|^2, x the fold's rows, or once the mean of all rows.
+
+        matrix: whose second moment Sigma-hat is, the fold's "own", that of the "others" (as GRACE's) or of "all".
+        """
         prompt_ids, code = check_prompt_ids(self.ids, len(self.h))
         fold = assign_folds(len(prompt_ids), self.n_folds, self.seed)[code]  # (N,)
-        zero, total = ~self.h.any(axis=1), 0.0
+        zero, mean, total = ~self.h.any(axis=1), self.h.mean(axis=0), 0.0
         for i in range(self.n_folds):
-            rows = self.h[fold == i]
-            seen = slice(None) if part == "all" else fold == i
+            inside = fold == i
+            seen = {"own": inside, "others": ~inside, "all": slice(None)}[matrix]
             unit = moment_rows(self.h[seen], zero[seen], "normalised")  # (k, d)
             if len(unit) == 0:
                 continue  # only one-token responses: all of these rows are zero, whatever the matrix
             chol, _ = factor(unit.T @ unit / len(unit), self.nu, "normalised", f"fold {i}")
-            total += float(np.square(whiten(chol, rows)).sum())
+            total += float(np.square(whiten(chol, mean[None] if of_mean else self.h[inside])).sum())
         return total / len(self.h)
 
     def leave_one_out(self) -> float:
         """GRACE with C = n, by low-rank updates of one eigendecomposition instead of n factorisations."""
         _, code = check_prompt_ids(self.ids, len(self.h))
-        order = np.argsort(code, kind="stable")
-        turn = np.arange(len(code)) - np.searchsorted(code[order], code[order])  # 0, 1, ... within a prompt
-        loo, total = LeaveOneOut(self.h, self.ids, self.nu, "keep"), 0.0
+        turn, loo, total = turn_within_prompt(code), LeaveOneOut(self.h, self.ids, self.nu, "keep"), 0.0
         for k in range(turn.max() + 1):
             v = np.zeros((loo.n, self.h.shape[1]))  # (n, d) the k-th response of each prompt, zero if it has none
-            v[code[order][turn == k]] = self.h[order][turn == k]
+            v[code[turn == k]] = self.h[turn == k]
             total += float(loo.quadratic(v).sum())
         return total / len(self.h)
 
@@ -84,17 +85,6 @@ class Teacher:
         g = self.default
         sums = np.bincount(g.fold, weights=g.count * g.per_prompt)  # (C,)
         return float((sums / np.bincount(g.fold, weights=g.count)).mean())
-
-    def bias_as_printed(self) -> float:
-        """1/(nm) sum_i mu^T Sigma-hat(D_-i)^-1 mu: each fold once instead of once a response."""
-        prompt_ids, code = check_prompt_ids(self.ids, len(self.h))
-        fold = assign_folds(len(prompt_ids), self.n_folds, self.seed)[code]
-        zero, mu, total = ~self.h.any(axis=1), self.h.mean(axis=0), 0.0
-        for i in range(self.n_folds):
-            unit = moment_rows(self.h[fold != i], zero[fold != i], "normalised")
-            chol, _ = factor(unit.T @ unit / len(unit), self.nu, "normalised", f"fold {i}")
-            total += float(np.square(whiten(chol, mu[None])).sum())
-        return total / len(self.h)
 
     def columns(self, which: slice) -> float:
         return self.grace(self.h[:, which]).total
@@ -122,16 +112,16 @@ _LIST = (
     Variant("raw_matrix", "matrix of raw gradients", "grace", lambda t: t.grace(preconditioner="raw").total,
             "lemma 2.1 writes Sigma, appendix A Sigma-tilde", "rows scaled to length one"),
     Variant("identity_matrix", "no matrix (G-Norm)", "grace", lambda t: t.grace(preconditioner="identity").total),
-    Variant("own_fold_matrix", "matrix of the fold itself", "grace", lambda t: t.matrix_of("own"),
+    Variant("own_fold_matrix", "matrix of the fold itself", "grace", lambda t: t.over_folds("own"),
             "eq. 4 inverts M(D_-i), eq. 5 M(D_i)", "M(D_-i), the other folds"),
-    Variant("all_matrix", "matrix of all prompts (no folds)", "grace", lambda t: t.matrix_of("all")),
+    Variant("all_matrix", "matrix of all prompts (no folds)", "grace", lambda t: t.over_folds("all")),
     Variant("folds_of_responses", "folds of responses", "grace", lambda t: t.grace(ids=np.arange(len(t.h))).total),
     Variant("leave_one_out", "C = n", "grace", Teacher.leave_one_out,
             "the lemma needs C = n, experiments use C = 10", "C of the scale"),
     Variant("other_folds", "another draw of the folds", "grace", lambda t: t.grace(seed=t.seed + 1).total),
     Variant("mean_of_folds", "mean of fold means", "grace", Teacher.mean_of_folds,
             "1/C sum over folds, or 1/(nm) sum over responses", "pooled over responses"),
-    Variant("bias_as_printed", "bias without the fold's weight", "grace_bias", Teacher.bias_as_printed,
+    Variant("bias_as_printed", "bias without the fold's weight", "grace_bias", lambda t: t.over_folds("others", of_mean=True),
             "GRACE-Bias is printed without the weight |D_i|", "weighted, so that the parts add up"),
     Variant("nu_1e-4", "nu = 1e-4", "grace", lambda t: t.grace(nu=1e-4).total,
             "nu is not stated; 1e-3 in the code, 1e-4 in a third-party note", "nu = 1e-3"),

@@ -1,5 +1,5 @@
-"""A score is a finite number or one ValueError, whatever finite or degenerate arrays it is given; it does not know in
-which order rows and prompts come, and it knows the scale of the gradients exactly as its definition says.
+"""A score is a finite number or one ValueError, whatever finite or degenerate arrays it is given; and it knows the scale of
+the gradients exactly as its definition says.
 """
 
 import warnings
@@ -141,42 +141,18 @@ def test_the_bound(f, eta, nu, preconditioner):
 
 
 @drawn(50)
-@given(f=features(TAME, tame=True), seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_the_order_of_rows_and_prompts_does_not_count(f, seed, data):
-    order = np.array(data.draw(st.permutations(range(len(f["g"])))))
-    names = (
-        "grace",
-        "grace_variance",
-        "grace_bias",
-        "g_norm",
-        "g_var",
-        "g_vendi",
-        "student_loss",
-        "best_prob",
-        "inner_product_raw",
-    )
-
-    def of(arrays):
-        return list(compute_scores(arrays, names, 2, 1e-3, seed=seed).values.values())
-
-    first = value_or_refusal(lambda: of(f))
-    second = value_or_refusal(lambda: of({name: values[order] for name, values in f.items()}))
-    assert (first is None) == (second is None)
-    if first is not None:
-        np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-12)
-
-
-@drawn(50)
-@given(f=features(TAME, tame=True), factor=st.sampled_from([1e-6, 0.25, 3.0, 1e6]))
-def test_the_scale_of_the_gradients_counts_as_defined(f, factor):
+@given(
+    f=features(TAME, tame=True), factor=st.sampled_from([1e-6, 0.25, 3.0, 1e6]), nu=st.sampled_from([1e-4, 1e-3, 1.0])
+)
+def test_the_scale_of_the_gradients_counts_as_defined(f, factor, nu):
     """GRACE, its parts, G-Norm and G-Var grow with the square; G-Vendi and GRACE with the raw matrix do not change."""
     h = np.where(np.abs(f["g"]) < 1e-3, 0, f["g"])
     both = []
     for rows in (h, factor * h):
 
         def one(rows=rows):
-            a = scores.grace(rows, f["prompt_id"], 2, 1e-3, zero_rows="keep")
-            raw = scores.grace(rows, f["prompt_id"], 2, 1e-3, preconditioner="raw", zero_rows="keep")
+            a = scores.grace(rows, f["prompt_id"], 2, nu, zero_rows="keep")
+            raw = scores.grace(rows, f["prompt_id"], 2, nu, preconditioner="raw", zero_rows="keep")
             return [
                 a.total,
                 a.variance,

@@ -205,7 +205,7 @@ def measure_large(
         model = ways.random_student(**SHAPES[shape], dtype=dtype)
     examples = ways.gsm8k_examples(n, model.config.vocab_size)
     lengths = [len(x) + len(y) for x, y in examples]
-    plan = plan_memory(model, n, d, batch_tokens, lengths=lengths, dtype=dtype, device=device, params=params)
+    plan = plan_memory(model, lengths, d, batch_tokens, dtype=dtype, device=device, params=params)
     options = dict(d=d, dtype=dtype, batch_tokens=batch_tokens, device=device, **estimator(params))
     response_features(model, examples[:2], progress=False, **options)  # kernels are chosen and loaded
     reset_peak(device)

@@ -247,10 +247,9 @@ def _labels(examples, names):
 
 
 def _check_arguments(d, batch_tokens, dtype):
-    if d < 1:
-        raise ValueError(f"response_features: d must be at least 1, got {d}")
-    if batch_tokens is not None and batch_tokens < 1:
-        raise ValueError(f"response_features: batch_tokens must be at least 1, got {batch_tokens}")
+    for name, value in (("d", d), ("batch_tokens", batch_tokens)):
+        if value is not None and value < 1:
+            raise ValueError(f"response_features: {name} must be at least 1, got {value}")
     if dtype not in _DTYPES:
         raise ValueError(f"response_features: dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
 

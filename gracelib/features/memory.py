@@ -19,7 +19,7 @@ import psutil
 import torch
 from torch import nn
 
-from gracelib.features.batches import BATCH_TOKENS, GROUP_BYTES, batch_groups
+from gracelib.features.batches import batch_groups
 from gracelib.features.estimators import (
     CHUNK,
     RANK,
@@ -63,43 +63,35 @@ class MemoryPlan:
 
 def plan_memory(
     model: nn.Module,
-    n: int,
+    lengths: Sequence[int],
     d: int,
     batch_tokens: int | None = None,
     *,
-    lengths: Sequence[int] | None = None,
     dtype: str = "float32",
     device: str = "cpu",
     params: str = "all",
     block_bytes: int | None = None,
     projection: str = "signs",
 ) -> MemoryPlan:
-    """What `gradients.response_features` will need for n responses, in bytes.
+    """What `gradients.response_features` will need, in bytes.
 
-    model: the student; one on torch's "meta" device (no weights read) will do. n, d, batch_tokens, dtype, device,
-    block_bytes: as given there; params, projection: of `estimators.estimator`. lengths: tokens of prompt + response of each of the n examples;
-    without them a batch is taken to hold as many responses as could fit, which states too much.
+    model: the student; one on torch's "meta" device (no weights read) will do. lengths: tokens of prompt + response of
+    each example. d, batch_tokens, dtype, device, block_bytes: as given there; params, projection: of
+    `estimators.estimator`.
 
-    Raises ValueError for lengths that are not n, a choice of `params` that this model refuses, or an unknown projection.
+    Raises ValueError for a choice of `params` that this model refuses, or an unknown projection.
     """
     check_estimator(params, projection)
-    if lengths is not None and len(lengths) != n:
-        raise ValueError(f"plan_memory: {len(lengths)} lengths for n={n} responses")
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
-    known, lengths = lengths is not None, [2] * n if lengths is None else lengths  # the shortest: the most in a batch
-    together = cpu and params == "all"
     groups = [
         [(len(batch), len(batch) * lengths[batch[0]]) for batch in group]  # (rows, tokens with padding)
-        for group in batch_groups(model, lengths, batch_tokens, together)
+        for group in batch_groups(model, lengths, batch_tokens, together=cpu and params == "all")
     ]
     rows = max((sum(r for r, _ in group) for group in groups), default=0)  # whose gradients are in one block
     tokens = max((t for group in groups for _, t in group), default=0)
     most = max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)  # tokens that wait
     waiting = held_bytes(model) * most if most else 0  # which runs the model: not where nothing waits
-    if not known:
-        tokens = max(tokens, batch_tokens or 2 * BATCH_TOKENS)
-        waiting = GROUP_BYTES if together else 0
     shapes = chosen_shapes(model, params)
     sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
     total = sum(sizes.values())
@@ -109,7 +101,7 @@ def plan_memory(
     block_bytes = block_bytes or default_block_bytes(cpu, total)
     block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
     parts = _projecting(projection, total, rows, d, wide, cpu)
-    parts["results"] = n * (d * wide + 5 * 8)
+    parts["results"] = len(lengths) * (d * wide + 5 * 8)
     parts["blocks of per-response gradients"] = 3 * block  # two sums of a tied tensor, and a factor's copy
     if waiting:
         parts["factors of gradients that are projected together"] = waiting

@@ -376,8 +376,6 @@ class OneAtATime:
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink) -> None:
         """As `LayerByLayer.run`, for input_ids (1, T)."""
-        if input_ids.shape[0] != 1:
-            raise ValueError(f"one response at a time, got a batch of {input_ids.shape[0]}")
         self._sink = sink
         with torch.enable_grad():
             loss_of(self.model(input_ids=input_ids, use_cache=False).logits).backward()

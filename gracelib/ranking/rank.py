@@ -10,6 +10,7 @@ same prompts.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,9 +21,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from gracelib.baselines import compute_scores
+from gracelib.checks import check_choice
 from gracelib.intervals import DIFFERENCES, grace_influence, grace_interval, ranked_differences
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, sweep
+from gracelib.jobs.store import write_atomically
 from gracelib.models.checkpoints import (
     DTYPES,
     check_device,
@@ -34,7 +37,7 @@ from gracelib.models.checkpoints import (
 )
 from gracelib.models.prompting import Policy, encode
 from gracelib.ranking import report
-from gracelib.scores import Grace, recalibrate
+from gracelib.scores import recalibrate
 from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, select_common
 
 PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
@@ -83,10 +86,19 @@ class Ranking:
         return report.ranking_figure(self.table, self.neighbours, note)
 
     def save(self, path: Path) -> Path:
-        """The table as CSV; beside it settings, comparisons and notes (`.settings.json`), whose path is returned."""
-        pairs = {name: report.records(getattr(self, name)) for name in ("neighbours", "against_first")}
+        """The table as CSV and, beside it, settings, comparisons and notes, whose path is returned.
+
+        That ends in `.settings.json`, so that a folder of generations that it lies in can still be read as one.
+        """
+        path, about = Path(path), Path(path).with_suffix(".settings.json")
         record = {"settings": self.settings, "sentences": self.sentences, "notes": self.notes, "memory": self.memory}
-        return report.save_table(self.table, record | pairs, path)
+        for name in ("neighbours", "against_first"):  # what is not finite (a ratio to zero) is null
+            record[name] = json.loads(getattr(self, name).to_json(orient="records", double_precision=10))
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        csv = self.table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+        for place, content in ((path, csv), (about, text)):
+            write_atomically(place, lambda part, content=content: part.write_text(content, "utf-8", newline=""))
+        return about
 
 
 def score_teachers(
@@ -159,7 +171,8 @@ def score_teachers(
         influence = grace_influence(h, prompt_id, n_folds, nu, seed, zero_rows="keep")
         with_influence[teacher.name] = scored.grace, influence
         interval = grace_interval(scored.grace, influence=influence)
-        share, heaviest = _heaviest(scored.grace)
+        parts = scored.grace.count * scored.grace.per_prompt
+        share, heaviest = float(np.sort(parts)[-3:].sum() / parts.sum()), str(scored.grace.prompt_ids[np.argmax(parts)])
         where = next(p.where for p in selection.prompts[teacher.name] if p.id == heaviest)
         rows.append(
             {
@@ -215,7 +228,7 @@ def _features(
     lengths = [len(x) + len(y) for examples, _, _ in encoded.values() for x, y in examples]
     shape = without_weights(student, config)  # what it will take is said before the weights are read
     asked = {name: how[name] for name in ("dtype", "params", "projection")}
-    plan = plan_memory(shape, len(lengths), how["d"], how["batch_tokens"], lengths=lengths, device=device, **asked)
+    plan = plan_memory(shape, lengths, how["d"], how["batch_tokens"], device=device, **asked)
     n_parameters = sum(p.numel() for p in shape.parameters())
     _say(selection.sentence)
     _say(f"student: {n_parameters:,} parameters on {device}. Memory planned: {plan}")
@@ -257,12 +270,6 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
             cut["cut_responses"] += made.n_cut > 0
             cut["cut_tokens"] += made.n_cut
     return examples, labels, cut
-
-
-def _heaviest(grace: Grace) -> tuple[float, str]:
-    """The part of GRACE that its three largest prompts carry, and the id of the largest."""
-    parts = grace.count * grace.per_prompt
-    return float(np.sort(parts)[-3:].sum() / parts.sum()), str(grace.prompt_ids[np.argmax(parts)])
 
 
 def notes_on(table: pd.DataFrame, smoothed: Sequence[str], policy: Policy, n: int, m: int, d: int, n_folds: int):
@@ -312,8 +319,7 @@ def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype
         raise ValueError(f"nu = {nu}: the smoothing must be a finite number above 0 (the default is 1e-3)")
     choices = ("params", params, PARAMS), ("projection", projection, PROJECTIONS), ("dtype", dtype, DTYPES)
     for name, value, known in choices:
-        if value not in known:
-            raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
+        check_choice(name, value, known)
 
 
 def _say(text: str) -> None:

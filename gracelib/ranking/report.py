@@ -6,8 +6,7 @@ feed them tables made up for the purpose, and a reader can draw again from the f
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -169,24 +168,6 @@ def save_picture(fig: Figure, path: Path) -> None:
     metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
     with mpl.rc_context({"svg.hashsalt": "ranking", "svg.fonttype": "path"}):
         write_atomically(path, lambda part: fig.savefig(part, format=kind, dpi=200, metadata=metadata))
-
-
-def records(table: pd.DataFrame) -> list[dict]:
-    """Rows as plain values for JSON; what is not finite (a ratio to zero) is None."""
-    return json.loads(table.to_json(orient="records", double_precision=10))
-
-
-def save_table(table: pd.DataFrame, record: Mapping, path: Path) -> Path:
-    """Write the table as CSV and, beside it, what it was made from and what it can tell; the latter's path.
-
-    It ends in `.settings.json`, so that a folder of generations that it lies in can still be read as one.
-    """
-    path = Path(path)
-    write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
-    about = path.with_suffix(".settings.json")
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(about, lambda part: part.write_text(text, encoding="utf-8"))
-    return about
 
 
 def check_outputs(out: Path | None, plot: Path | None) -> None:

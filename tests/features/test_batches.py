@@ -1,11 +1,10 @@
 """Freed memory stays with the process that makes features, and goes back when it is asked to."""
 
-import subprocess
 import sys
 
 import pytest
 
-from gracelib.jobs.paths import ROOT
+from gradient_models import in_a_process
 
 RUN = """
 import resource, sys
@@ -35,9 +34,7 @@ print(again, faults_of(features))
 def faults(how: str) -> tuple[int, int]:
     """Pages asked of the system by a later call (median of three: where the heap ends up is chance), and by one after
     everything was given back."""
-    done = subprocess.run([sys.executable, "-c", RUN, how], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    again, after = map(int, done.stdout.split())
+    again, after = map(int, in_a_process(RUN, how).split())
     return again, after
 
 

@@ -6,9 +6,6 @@ and is compiled for two GPUs down to machine code; on a GPU the same cases run t
 """
 
 import importlib.util
-import os
-import subprocess
-import sys
 import time
 import warnings
 
@@ -16,8 +13,8 @@ import pytest
 import torch
 
 from gracelib.features import gradients
-from gracelib.jobs.paths import ROOT
 from gracelib.projection import SignProjection, signs
+from gradient_models import in_a_process
 
 TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed: no kernel to run")
@@ -78,20 +75,6 @@ def check_cases(device):
     ):
         with pytest.raises(ValueError, match="accumulate|d >= 1|precision must be"):
             bad()
-
-
-def in_a_process(code: str, **environment) -> str:
-    where = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "features")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1", **environment},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @needs_triton

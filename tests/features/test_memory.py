@@ -7,9 +7,6 @@ grow with the responses, and is below weights + activations + 1.5 times the larg
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,8 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gracelib.features.batches import give_back
 from gracelib.features.memory import peak_memory, plan_memory, reset_peak, size_of
-from gracelib.jobs.paths import ROOT
 from gracelib.projection import MIB
+from gradient_models import in_a_process
 
 RUN = """
 import json
@@ -43,23 +40,14 @@ model.register_forward_hook(lambda *_: seen.append(peak_memory() - start))
 # beside gradients of 8 responses
 small = dict(batch_tokens=8 * max(lengths), block_bytes=16 << 20)
 response_features(model, examples, d=32, device="cpu", progress=False, **small, **estimator(projection=sys.argv[2]))
-plan = plan_memory(model, 32, 32, lengths=lengths, projection=sys.argv[2], **small)
+plan = plan_memory(model, lengths, 32, projection=sys.argv[2], **small)
 print(json.dumps({"seen": seen, "all": peak_memory() - start, "extra": plan.extra, "whole": plan.whole,
                   "weights": plan.weights, "rows": plan.rows}))
 """
 
 
 def measured(code: str, *arguments) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(in_a_process(code, *arguments).splitlines()[-1])
 
 
 @pytest.mark.parametrize(
@@ -133,35 +121,30 @@ def student(tied=True, **shape):
 def test_a_plan_needs_no_weights_and_grows_with_nothing_but_the_results():
     """Llama-3.2-1B's shape, D = 1,235,814,400."""
     model = student()
-    few, many = (plan_memory(model, n, 512, 8192, lengths=[256] * n, device="cuda") for n in (256, 2048))
+    few, many = (plan_memory(model, [256] * n, 512, 8192, device="cuda") for n in (256, 2048))
     assert few.weights == many.weights == 4 * 1_235_814_400 and few.rows == 32 and few.tokens == 8192
     assert many.extra - few.extra == (2048 - 256) * (512 * 4 + 40)
     assert many.whole == 32 * 4 * 1_235_814_400 and many.extra < many.whole / 10
-    assert plan_memory(model, 2048, 512, 8192, device="cuda").rows == 2048  # unknown lengths: the worst
-    half = plan_memory(model, 256, 512, 8192, lengths=[256] * 256, device="cuda", dtype="bfloat16")
+    half = plan_memory(model, [256] * 256, 512, 8192, device="cuda", dtype="bfloat16")
     assert half.weights == 2 * 1_235_814_400 and "widened factors" in half.parts
     assert "weights 4.6 GiB; beyond them" in str(many) and "would take 147.3 GiB" in str(many)
 
 
 def test_cheaper_choices_are_planned_too():
     model = student(num_hidden_layers=2, vocab_size=1000)
-    every, last, lora = (
-        plan_memory(model, 8, 64, 512, lengths=[64] * 8, params=p) for p in ("all", "last-layer", "lora-b")
-    )
+    every, last, lora = (plan_memory(model, [64] * 8, 64, 512, params=p) for p in ("all", "last-layer", "lora-b"))
     assert last.extra < every.extra and lora.extra < every.extra and "adapters" in lora.parts
     assert last.whole == 8 * 4 * 1000 * 2048
-    sjlt = plan_memory(model, 8, 64, 512, lengths=[64] * 8, projection="sjlt")
+    sjlt = plan_memory(model, [64] * 8, 64, 512, projection="sjlt")
     assert sjlt.extra < every.extra and "signs" not in sjlt.parts
-    untied = plan_memory(student(False, num_hidden_layers=2, vocab_size=1000), 8, 64, 512, lengths=[64] * 8)
+    untied = plan_memory(student(False, num_hidden_layers=2, vocab_size=1000), [64] * 8, 64, 512)
     assert untied.extra < every.extra and "gradient of a tied head's logits" not in untied.parts
-    with pytest.raises(ValueError, match="7 lengths for n=8 responses"):
-        plan_memory(model, 8, 64, lengths=[64] * 7)
     with pytest.raises(ValueError, match="projection must be one of signs, sjlt, got 'sjtl'"):
-        plan_memory(model, 8, 64, lengths=[64] * 8, projection="sjtl")
+        plan_memory(model, [64] * 8, 64, projection="sjtl")
 
 
 def test_the_largest_tensor_is_stated_where_the_check_needs_more_than_the_run():
-    plan = plan_memory(student(num_hidden_layers=1), 1, 1, 16, lengths=[16], block_bytes=MIB)
+    plan = plan_memory(student(num_hidden_layers=1), [16], 1, 16, block_bytes=MIB)
     assert plan.parts["largest tensor's gradient, in the first check"] > 0
     assert plan.extra >= 3 * 4 * 128256 * 2048
 

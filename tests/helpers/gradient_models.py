@@ -1,6 +1,9 @@
 """Small models of every kind, texts for them, and the features' definition spelled out: what the tests of the features share."""
 
 import math
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -10,6 +13,7 @@ import transformers
 
 from gracelib.features.estimators import estimator
 from gracelib.features.gradients import response_features
+from gracelib.jobs.paths import ROOT
 from gracelib.projection import signs
 
 VOCAB, D_ROWS = 29, 24
@@ -86,3 +90,18 @@ def agree(a, b, rtol=2e-5):
         np.testing.assert_allclose(a[k], b[k], rtol=rtol, err_msg=k)
     scale = np.linalg.norm(b["g"], axis=1, keepdims=True)
     np.testing.assert_allclose(a["g"] / scale, b["g"] / scale, atol=2 * rtol)
+
+
+def in_a_process(code: str, *arguments, **environment) -> str:
+    """What `code` prints in a process of its own, on one thread."""
+    where = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "features")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env={**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1", **environment},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
