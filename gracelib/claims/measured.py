@@ -9,7 +9,7 @@ are paired, also across students and tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from gracelib.evidence.cells import (
     difference,
     most_familiar,
     regret_se,
+    rescored,
     score_rows,
     select,
 )
@@ -149,18 +150,12 @@ class World:
         teachers = len(self.teachers) if teachers is None else teachers
         return Measured(float(draws[0]), float(low), float(high), what, unit, extra, teachers=teachers, **more)
 
-    def grid(self, where: str, setting: Mapping[str, float]) -> pd.DataFrame:
-        """Rows of the ablation grid of a frame's task and student at a setting."""
-        frame, grid = self.frame(where), self.table("grid")
-        own = grid[(grid.task == frame.task.iloc[0]) & (grid.student == frame.student.iloc[0])]
-        return at_setting(own, setting)
-
     def at(self, where: str, name: str, value: float) -> pd.DataFrame:
         """A frame with GRACE at the usual setting of the ablation grid but for one thing; NotHere if the grid lacks it."""
-        own, key = self.grid(where, default_setting(self.config) | {name: value}), ["teacher", "temperature"]
+        own = rescored(self.frame(where), self.table("grid"), default_setting(self.config) | {name: value})
         if own.empty:
             raise NotHere(f"the grid of this scale has no {name} = {value:g}")
-        return self.frame(where).drop(columns="grace").merge(own[[*key, "grace", "nu_decides"]], on=key, validate="1:1")
+        return own
 
 
 Measure = Callable[[World], Measured]
@@ -251,7 +246,7 @@ def half_as_many(w: World) -> Measured:
     """GRACE's correlation at n = d/2 less the best at another n that the smoothing does not decide."""
     half, others = w.config.d // 2, default_setting(w.config)
     del others["n"]
-    cells = {int(n): w.at("first", "n", n) for n in sorted(set(w.grid("first", others).n))}
+    cells = {int(n): w.at("first", "n", n) for n in sorted(set(at_setting(w.table("grid"), others).n))}
     decided = [n for n, own in cells.items() if own.nu_decides.any()]
     rest = [n for n in cells if n not in (half, *decided)]
     if half not in cells:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.evidence.cells import KEY, at_setting, correlation, difference
+from gracelib.evidence.cells import KEY, at_setting, correlation, difference, rescored
 from gracelib.evidence.ranks import spearman_known, spearman_many
 
 SETTING = ("n", "m", "d", "n_folds", "nu", "power")
@@ -117,16 +117,12 @@ def grid_correlations(
 def setting_change(
     grid: pd.DataFrame, cells: pd.DataFrame, student: str, old: Mapping[str, float], new: Mapping[str, float]
 ) -> dict | None:
-    """GRACE's correlation at one setting minus that at another, both complete, as `difference`; None if one is not there."""
+    """GRACE's correlation at one setting minus that at another, as `difference`; None if one of them lacks a cell."""
     own = cells[cells["student"] == student]
-    pair = []
-    for setting in (old, new):
-        rows = at_setting(grid, setting)
-        joined = own[[*KEY, "average_at_k"]].merge(rows[[*KEY, "grace"]], on=KEY)
-        if len(joined) != len(own):
-            return None
-        pair.append((joined["grace"], joined["average_at_k"], "lower"))
-    return difference(*pair, own["teacher"])
+    pair = [rescored(own, grid, setting) for setting in (old, new)]
+    if min(map(len, pair)) < len(own):
+        return None
+    return difference(*((part["grace"], part["average_at_k"], "lower") for part in pair), own["teacher"])
 
 
 # --- random subsets ------------------------------------------------------------------------------------------

@@ -265,29 +265,33 @@ def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
     return grid[keep]
 
 
+def rescored(cells: pd.DataFrame, grid: pd.DataFrame, setting: Mapping[str, float]) -> pd.DataFrame:
+    """The cells that the grid has at a setting, in their order, with the scores and `nu_decides` it has there.
+
+    Accuracies stay; scores that the grid does not have are dropped.
+    """
+    names = {there: here for here, there in GRID_SCORES.items()} | {"nu_decides": "nu_decides"}
+    here = at_setting(grid, setting)[[*KEY, *names]].drop_duplicates(KEY).rename(columns=names)
+    kept = [c for c in cells if c in _FREE_OF_D or not (c in SCORES or c in names.values())]
+    return cells[kept].merge(here, on=KEY)
+
+
 def at_d(cells: pd.DataFrame, grid: pd.DataFrame, setting: Mapping[str, float], d: int) -> pd.DataFrame:
     """The cells with their scores taken at `d` projection rows from the ablation grid, all else at the scale's setting.
 
-    `cells` from `tables.cells`, `grid` the table of that name, `setting` the scale's (`default_setting`). Accuracies stay;
-    the scores the grid does not have are dropped, and so are students it was not computed for. ValueError if the grid has
-    no such d, or lacks a cell.
+    `cells` from `tables.cells`, `grid` the table of that name, `setting` the scale's (`default_setting`). As `rescored`;
+    students that the grid was not computed for are dropped. ValueError if the grid has no such d, or lacks a cell.
     """
-    rows = at_setting(grid, {column: value for column, value in setting.items() if column != "d"})
-    here = rows[rows["d"] == d].drop_duplicates(KEY)
-    scored = cells.merge(
-        here[[*KEY, *GRID_SCORES.values()]].rename(columns={v: k for k, v in GRID_SCORES.items()}),
-        on=KEY,
-        suffixes=("_default", ""),
-    )
+    scored = rescored(cells, grid, {**setting, "d": d})
     if scored.empty:
-        raise ValueError(f"the grid has no row with d = {d} for these cells: it has d = {sorted(set(rows['d']))}")
+        there = at_setting(grid, {name: value for name, value in setting.items() if name != "d"})["d"]
+        raise ValueError(f"the grid has no row with d = {d} for these cells: it has d = {sorted(set(there))}")
     expected = cells["student"].isin(scored["student"]).sum()
     if len(scored) != expected:
         raise ValueError(
             f"the grid has {len(scored)} of {expected} cells at d = {d}: run `make figures` again, it is older"
         )
-    stale = {c for c in cells if c in SCORES and c not in GRID_SCORES and c not in _FREE_OF_D}
-    return scored[[c for c in cells if c not in stale]]
+    return scored
 
 
 def most_familiar(cells: pd.DataFrame, student: str) -> str:

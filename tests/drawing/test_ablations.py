@@ -64,7 +64,9 @@ def made_grid(cells: pd.DataFrame, config) -> pd.DataFrame:
     settings_ = pd.DataFrame(lines).drop_duplicates()
     rows = cells[[*tables.KEY, "grace"]].merge(settings_, how="cross")
     rows["grace"] *= np.exp(rng.normal(0, 20 / rows["n"], len(rows)))
-    return rows.assign(nu_decides=rows["n"] * rows["m"] * (1 - 1 / rows["n_folds"]) <= rows["d"], nu_share=0.1)
+    others = dict.fromkeys(set(tables.GRID_SCORES.values()) - {"grace"}, 0.0)
+    rows["nu_decides"] = rows["n"] * rows["m"] * (1 - 1 / rows["n_folds"]) <= rows["d"]
+    return rows.assign(nu_share=0.1, **others)
 
 
 def made_runs(teachers) -> pd.DataFrame:

@@ -145,6 +145,7 @@ def grid_of(cells, students=("first", "second")):
                 "n_folds": CONFIG.n_folds,
                 "nu": nu,
                 "power": 1.0,
+                "nu_decides": False,
                 **scores,
             }
         )

@@ -62,7 +62,10 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
                         }
                     )
                     grid += [
-                        key | setting | {"grace": grace * np.exp(rng.normal(0, 0.1)), "nu_decides": _decides(**setting)}
+                        key
+                        | setting
+                        | {"grace": grace * np.exp(rng.normal(0, 0.1)), "nu_decides": _decides(**setting)}
+                        | dict.fromkeys(("variance", "bias", "cross", "g_vendi", "g_norm", "g_var"), 0.0)
                         for setting in _settings(config)
                     ]
                     for length in (8.0, 12.0, 20.0):
