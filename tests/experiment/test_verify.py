@@ -107,7 +107,7 @@ def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
     assert {w.split(" taught")[0] for w in why(verdicts, "evaluate")} == {
         "an input is rerun: distill first",
         "an input is rerun: distill second",
-        "damaged: accuracy.json is damaged (its checksum changed)",
+        "damaged: accuracy.json is damaged or was edited (its checksum changed)",
         "never finished (a run was stopped in it)",
     }
     assert (
