@@ -21,7 +21,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from gracelib.baselines import SCORES
 from gracelib.drawing import captions, marks
@@ -235,7 +234,6 @@ def _curve(
     ax.plot(x, rows["spearman"], color=line["color"], linestyle=look[2], linewidth=1.1, zorder=2)
     faces = ["white" if hollow else look[1] for hollow in rows["nu_decides"]]
     marks.points(ax, x, rows["spearman"], rows["low"], rows["high"], look, c=faces)
-    ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def _heat(ax: Axes, table: pd.DataFrame) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from gracelib.drawing import captions, marks
 from gracelib.drawing.saving import Drawn
@@ -107,7 +106,6 @@ def _products(ax: Axes, flat: pd.DataFrame) -> None:
         ax.vlines(x, rows["low"], rows["high"], color=LOOKS[p][0], linewidth=0.9, zorder=2.5)
     ax.set(xscale="log", xlabel="Response length |y| / teacher's mean", ylabel="|g| (log|y|)$^p$ / teacher's mean")
     marks.plain_log(ax.xaxis, *ax.get_xlim())
-    ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def _left_handles(fits: pd.DataFrame) -> list:

@@ -170,7 +170,6 @@ def scatter(
     area = [_ONE_SIZE if one else temperature_area(t) for t in rows["temperature"]]
     family_marks(ax, x, y, rows["manner"], area, alpha=0.9)
     x_axis(ax, x)
-    ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.margins(0.07, 0.08)
     if np.ptp(y) == 0:  # one accuracy leaves nothing to scale the axis by
         ax.set_ylim(y[0] - 5, y[0] + 5)
@@ -224,7 +223,6 @@ def regret_bars(
     """Bars of regret in points with 95% intervals, from 0 to a little over `at_most`; marks as `correlation_bars`."""
     _bars(ax, table, ("regret_points", "regret_low", "regret_high"), "{:.1f}".format, paper, labels)
     ax.set(xlim=(0, 1.05 * max(at_most, 1.0)), xlabel="Regret (points)")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def _bars(ax: Axes, table: pd.DataFrame, columns, text, paper: Mapping, labels: bool, star: bool = False) -> None:

@@ -160,6 +160,8 @@ def frame(
     fig.get_layout_engine().set(wspace=0.04)
     top, bottom = fig.subfigures(2, 1, height_ratios=[axes_height, strip])
     axes = top.subplots(1, len(ratios), sharey=sharey, squeeze=False, width_ratios=list(ratios))[0]
+    for ax in axes:
+        ax.locator_params(nbins=6)  # few ticks: panels are small
     used = 0.02
     # One legend a group, stacked: the columns of one group do not stretch another's.
     for handles, columns, rows in groups:

@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 
 from gracelib.baselines import SCORES
 from gracelib.drawing import captions, marks
@@ -71,8 +70,6 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
         left.annotate("no right response", (before[i], y[i]), **beside)
     if after.isna().all():
         marks.say(right, "no right response\nto train on")
-    for axis in (left.xaxis, right.xaxis, right.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
     left.margins(x=0.06)
     right.margins(0.08)
     left.set_xlabel(marks.accuracy_label("average_at_k", k))
@@ -124,8 +121,8 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
     legend = [[entry(text, **marks.line_look(LOOKS[p], line=False)) for p, text in PAIRINGS.items()]]
     height = 0.6 + 0.27 * len(first)
     fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, rows), (1.25, 1), sharey=True)
+    marks.correlation_axis(left)
     for ax in (right, left):
-        marks.correlation_axis(ax)
         marks.rows_axis(ax, [SCORES[s].label for s in first.index], striped=True)
     for i, pairing in enumerate(PAIRINGS):
         own = table[table["pairing"] == pairing].set_index("score").loc[first.index]
@@ -139,8 +136,7 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
     left.set_ylabel("Score")
     reach = table[["change", "change_low", "change_high"]].abs().max(axis=None)
     reach = min(1.05, 1.1 * reach) if reach > 0 else 1.05
-    right.xaxis.set_major_locator(MaxNLocator(5))
-    right.xaxis.set_major_formatter("{x:g}")
+    right.axvline(0, color=EDGE, linewidth=0.7, zorder=1)
     right.set(xlim=(-reach, reach), xlabel="Change by filtering")
     own = table[table["pairing"] == "filtered"]
     return Drawn(
@@ -188,7 +184,6 @@ def figure17(
             marks.family_line(ax, rows["value"], 100 * rows[column], manner[teacher], error)
         ax.axvline(usual, **marks.DASHED, zorder=1.5)
         marks.log_ticks(ax, own["value"])
-        ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.margins(0.07, 0.1)
         ax.set(xlabel=name, title=title)
     axes[0].set_ylabel("Student accuracy (%)")
