@@ -47,7 +47,7 @@ def empty(path):
     ],
 )
 def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, shift):
-    """All at once: one of each stage, a model that is still needed, a result table, a drawn one, a stamp, a copy."""
+    """All at once: one of each stage, a model that is still needed, a result table, a drawn one, two runs of notebooks."""
 
     def of(stage, name, which=0):
         return sorted(nano.runs.glob(f"{stage}/*/{name}"))[which]
