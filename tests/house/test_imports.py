@@ -39,6 +39,33 @@ def test_a_wing_imports_only_what_stands_below_it():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_private_name_is_borrowed(module):
+    """What another module needs is public: a private name across modules marks a cut in the wrong place."""
+    borrowed = [
+        name
+        for name in imports(ast.walk(tree(module)))
+        if name.startswith("gracelib.")
+        and any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+    ]
+    own = {
+        alias.asname or alias.name
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("gracelib")
+        for alias in node.names
+        if ".".join([*node.module.split("."), alias.name][1:]) in MODULES
+    }
+    used = [
+        ast.unparse(node)
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in own
+        and node.attr.startswith("_")
+    ]
+    assert not borrowed + used
+
+
 @pytest.mark.parametrize("module", DEFINITIONS)
 def test_definitions_are_pure_numpy(module):
     """No torch, no tables, no files: a score is a function of its arrays."""
