@@ -3,8 +3,6 @@
 Public names are loaded on first use, so that reading tables and drawing figures never imports torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 
 _NAMES = {  # module -> what it offers here

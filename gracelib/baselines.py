@@ -11,8 +11,6 @@ length, loss, mean_prob, prompt_id (all (N,)) and, where graded, correct (N,) bo
 once for all its parts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

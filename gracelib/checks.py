@@ -5,8 +5,6 @@ its cause. Every function that takes gradients passes them through here first, s
 once.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 ZERO_ROWS = ("refuse", "keep")

@@ -18,8 +18,6 @@ Higham and Trefethen 2008, method 3), each updated by Woodbury; the average over
 symmetric matrix product per shift.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ by all powers, the whitened unit rows by all parts of the score, and one cell co
 factorisations. Every cell equals `grace` on that subset.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

@@ -22,8 +22,6 @@ Two teachers are compared on their common prompts with the same resample for bot
 scores, and pairing removes that shared part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -4,8 +4,6 @@ Why apart from `scores`: GRACE, the determinant, the ablation grid and the CMI b
 and a normalised second moment are, to the bit. They share these few functions instead of repeating them.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
 

@@ -27,8 +27,6 @@ The factor 1/sqrt(D) is left to the caller (`gradients.py`), so that integer gra
 integers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from functools import cache

@@ -6,8 +6,6 @@ and figures ask either for the same things: its tasks, its first student, its te
 names: `experiment.scales` (nano to lab) and `paper.settings` (paper).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 EVERY_TENTH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  #: the paper's temperatures

@@ -18,8 +18,6 @@ mean of squares, and it is left out of the normalised second moment, whose trace
 row is zero there is no score: always an error.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

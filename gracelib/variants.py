@@ -8,8 +8,6 @@ it would replace. Responses of one token (log|y| = 0) count as zero rows through
 case, so its variants leave them out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -12,8 +12,6 @@ same shape and lengths (neither changes the time), is written to figures/bench/:
 `memory.plan_memory` had stated before. Other sizes are for tests.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -8,8 +8,6 @@ call), the same with a batch of gradients in one call, and what a careful user c
 left out where these are not installed.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import time
 from collections.abc import Callable, Sequence

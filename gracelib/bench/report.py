@@ -4,8 +4,6 @@ Why ratios: seconds on somebody's machine mean little; the ratio to the floor (o
 same tokens, and one dense matrix product), measured in the same process with the same threads, means the same anywhere.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

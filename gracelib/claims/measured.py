@@ -7,8 +7,6 @@ are, the others are resamples of whole teachers, the same for all statistics of 
 are paired, also across students and tasks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

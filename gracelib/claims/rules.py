@@ -7,8 +7,6 @@ whatever the score: a claim on a regret fails only if the value less 1.96 standa
 the statement too, and one that a random choice could meet as well holds only if GRACE is below it on the same resamples.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

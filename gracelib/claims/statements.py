@@ -6,8 +6,6 @@ other scores reach in that setting: a GRACE that could as well be one of them do
 in our own words; the numbers in `paper` are the paper's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

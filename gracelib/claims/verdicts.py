@@ -7,8 +7,6 @@ meets the statement in every other world too, and does not hold only if it meets
 not hold, or these data cannot tell, `why` gives the numbers of the reason that was looked into, or the notebook.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -3,8 +3,6 @@
 What a user can mend is one line and exit status 2; a bug keeps its traceback.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ SCALE=paper is another matter: a slip of the finger must not start 3,000 GPU hou
 without `--confirm` (CONFIRM=1 of make), and even then only after everything that can be checked beforehand has been.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -7,8 +7,6 @@ Thin: options in, one call, lines out. Nothing heavy is imported before its comm
 TRANSFORMER_BASED_WRAP and `fsdp_state_dict_type: FULL_STATE_DICT`, so that the trained student is an ordinary checkpoint.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated

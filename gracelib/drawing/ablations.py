@@ -10,8 +10,6 @@ its figure 60% of the combinations of teacher and temperature. The second keeps 
 looks more stable than a different choice of teachers would be: both are drawn side by side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Why a module of its own: the paper has no such figure, so it follows none of `dr
 look.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

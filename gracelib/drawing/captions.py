@@ -5,8 +5,6 @@ the picture and in the table beside it, never in a caption: a sentence about a f
 every scale. `Side` is one setting in a figure; a figure of two tasks has two, and all that belongs to one stays together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

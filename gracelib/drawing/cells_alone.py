@@ -1,7 +1,5 @@
 """The paper's figures of notebook 05 that need the cells alone: for a scale that has no other tables (`paper`)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -5,8 +5,6 @@ the candidates as `evidence.choices` does and draws the numbers of that table. R
 and a grey band shows how far two equally good students may measure apart, because a small regret needs both to be read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

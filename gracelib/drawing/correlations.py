@@ -7,8 +7,6 @@ differ: G-Norm beside G-Vendi in figures 2 and 5. `longer` is the table of cells
 both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

@@ -5,8 +5,6 @@ again whenever it is drawn would never be the same twice. the table `cost` holds
 this module only divides and takes medians, and says of every row whether another machine would repeat it.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from gracelib.drawing import captions

@@ -7,8 +7,6 @@ numbers and the paper's stand side by side, each under its own heading, and a fi
 other tables than those beside it is marked.
 """
 
-from __future__ import annotations
-
 import base64
 import csv
 import json

@@ -4,8 +4,6 @@ Why two panels: the left one is the paper's (all responses, whoever wrote them),
 Whether the two agree is the question, and `evidence.lengths` is where it is answered in numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

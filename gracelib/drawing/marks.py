@@ -7,8 +7,6 @@ percent, regrets in points. Where several scores or settings share an axis they 
 and the other marks belong to the families of teachers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np

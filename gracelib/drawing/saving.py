@@ -7,8 +7,6 @@ format. `check_sidecars` is what makes "every figure of the paper is there, and 
 test instead of a claim.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import subprocess

@@ -8,8 +8,6 @@ a figure printed 3.3 inches wide (one column) or 6.75 (two), and the legend has 
 so that it cannot cover a point.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ grid in that one thing, so every figure draws pairs. The paper reports a directi
 worse", "no over-optimisation"): the table beside the figure says which direction was measured here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

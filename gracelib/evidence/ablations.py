@@ -5,8 +5,6 @@ correlation is signed Spearman (good is positive) with the bootstrap over teache
 the row is NaN and `note` says why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

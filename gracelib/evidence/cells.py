@@ -5,8 +5,6 @@ here, so that the three cannot differ. Each row says how many cells and teachers
 correlation is undefined (two cells, a constant column) the row says why instead of holding a number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

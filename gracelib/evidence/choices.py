@@ -8,8 +8,6 @@ stands beside the scores everywhere, because regrets shrink with the candidates,
 Intervals resample teachers, as everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

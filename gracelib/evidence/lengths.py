@@ -7,8 +7,6 @@ does too. Each number below says which of the two it is about. Teachers weigh al
 intervals resample teachers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -10,8 +10,6 @@ in all resamples at once: statistics that see the same counts are paired, and tw
 seconds. A test holds it against resampling one by one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Why apart from the notebooks: each summary is a pure function of committed table
 whether the tables were just computed or came with the clone, and a test can check it on made-up tables.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -21,8 +21,6 @@ score: the training settings (3 epochs of batch 256 with 6% warm-up against the 
 an instruction that stands before the question at evaluation only, and a BOS token that is there at evaluation only.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from random import Random

@@ -5,8 +5,6 @@ kinds of run: the models of the built-in world are trained here (jobs), those of
 source), and `PaperPlan` says which jobs that changes.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from functools import cache

@@ -5,8 +5,6 @@ so its result tables are committed, `figures` draws from them and trains nothing
 part, the cells that carry the argument first; a part that was stopped goes on where it was.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 import time

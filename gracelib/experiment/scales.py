@@ -4,8 +4,6 @@ n = d and C = 10 follow the paper (n_folds = 4 or 5 only where a scale has too f
 smaller worlds for tests: every stage is real, their numbers mean nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gracelib.scale import EVERY_TENTH, ModelSpec, PretrainSpec, Scale, Task, TeacherSpec

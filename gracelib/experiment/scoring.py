@@ -9,8 +9,6 @@ projections, are in use under the same name; whether they rank teachers as the e
 both are there. In a world of small students "last-layer" and "lora-b" save little: their gain is at large D.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import time

@@ -10,8 +10,6 @@ the result, so that a killed job goes on where it was instead of at its start; t
 better grader must not cost fifteen teachers' responses. Features have one form, so every score and ablation reads them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

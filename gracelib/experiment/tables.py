@@ -10,8 +10,6 @@ A file may have been edited, cut or merged badly: it is whole, or one error with
 a column of words, so that a figure shows something else or fails far from the fault.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterable, Sequence

@@ -12,8 +12,6 @@ Which of the two applies: the same kind where most losses, norms and scores are 
 training run would give by chance; then all must be.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random

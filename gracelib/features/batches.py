@@ -8,8 +8,6 @@ system after each batch and asking for them again: every page that is asked for 
 virtual machine took up to half of the time of the features.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import math

@@ -26,8 +26,6 @@ scores stay comparable in size, with other errors around that average:
   scale. The first columns of such a projection are not the projection to fewer rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

@@ -10,8 +10,6 @@ weights, another template or another `d` can never be given them. How many padde
 key: it moves the last digits only. What makes pieces loads torch, so it is imported where it is used.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

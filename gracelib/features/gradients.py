@@ -12,8 +12,6 @@ Batches are padded on the right and given no attention mask: in a causal model a
 follows it, and a padded position is in no loss, so padding changes nothing but the rounding.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import warnings

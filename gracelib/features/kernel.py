@@ -11,8 +11,6 @@ as three TF32 products ("tf32x3", an error of about 2^-21, or exactly: "ieee"), 
 are exact as they are. float64 is left to the torch path.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -8,8 +8,6 @@ of it grows with the number of responses; their results do, by d numbers each, a
 measured, so that the statement can be held against it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

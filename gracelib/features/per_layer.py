@@ -16,8 +16,6 @@ sink(name, start, block): elements start..start+k-1 of the flattened parameter `
 or float64.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable

@@ -6,8 +6,6 @@ becomes one message that names the folder, how much is free, and what to do. Wha
 recognised by its name and removed by the next one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

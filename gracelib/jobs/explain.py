@@ -5,8 +5,6 @@ planned now can be compared with the closest older result of the same stage and 
 module, package versions, and the inputs. Nothing is written and nothing is thrown away, damaged folders included.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable

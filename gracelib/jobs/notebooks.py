@@ -12,8 +12,6 @@ is unsound is refused before anything runs, and what is committed is cleaned: wh
 to compare), what changes from run to run goes, so that somebody sees the number that really changed.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import math

@@ -1,7 +1,5 @@
 """Where things are. Every other module asks here."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -8,8 +8,6 @@ changed stage makes new keys instead of returning stale results. A finished fold
 before it is used: a damaged one is computed again.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import hashlib
@@ -69,7 +67,7 @@ class Job:
 
     stage: Stage
     params: dict
-    inputs: dict[str, Job] = field(default_factory=dict)
+    inputs: dict[str, "Job"] = field(default_factory=dict)
     label: str = ""
     cost: float = 1.0  # rough seconds: long jobs start first
 

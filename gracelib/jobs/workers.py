@@ -5,8 +5,6 @@ The models are small, so two processes of one thread do more than one process of
 not forked (a forked torch can deadlock), and die with their parent.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import multiprocessing

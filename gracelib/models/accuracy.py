@@ -4,8 +4,6 @@
 responses are files that resume, and grading runs apart from the process, with a time limit per response.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

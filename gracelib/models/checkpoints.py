@@ -9,8 +9,6 @@ that are known, refused before anything is loaded: torch says which thirty kinds
 after the weights were read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

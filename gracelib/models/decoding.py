@@ -6,8 +6,6 @@ nor on their order, and a run that is resumed or split over processes writes the
 still flip a token that sits on a boundary; measured in the tests, it does so in fewer than one response in a thousand.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 

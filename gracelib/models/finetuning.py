@@ -8,8 +8,6 @@ however it is cut into micro-batches and devices, so a response weighs as |y|. W
 computes: updates of 1e-5 would vanish in bfloat16 weights.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

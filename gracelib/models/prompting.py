@@ -17,8 +17,6 @@ The built-in world uses the default policy. Many texts go through the tokenizer 
 longer than its work. The template is filled in by replacing `{question}` and nothing else, so braces (LaTeX!) survive on both sides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ with other settings is neither continued nor taken for the result. The sidecar's
 reads a folder of generations shall not take it for one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

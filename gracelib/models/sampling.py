@@ -8,8 +8,6 @@ recommends (penalties, top-k, a temperature) is applied unless asked for. All th
 can tell is checked before a model is loaded: a mistake costs no hour on a GPU.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from itertools import groupby

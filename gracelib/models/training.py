@@ -8,8 +8,6 @@ The loss is still the mean over all supervised tokens of the whole batch. Batche
 is quicker still but groups responses of one manner together, and models then learned far less (loss 1.4 for 0.7).
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import tempfile

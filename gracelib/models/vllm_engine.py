@@ -7,8 +7,6 @@ the engine in a process of its own (requests then arrive, and are batched, by ch
 prefixes (warm in one run, cold in the other).
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import os

@@ -5,8 +5,6 @@ project's reading, and whether "Gemma-2B" is gemma-2b or gemma-2-2b is not said)
 another hub id or by a local folder, in a settings file (`paper.settings`). What a hub does not hand out freely is asked for before any compute is spent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -6,8 +6,6 @@ printed with the plan, and can be replaced by one's own measurement. Hours are G
 has eight divides by eight.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
@@ -63,7 +61,7 @@ class Assumptions:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ValueError(f"assumption {f.name} = {value!r}: expected a number > 0 ({f.metadata['unit']})")
 
-    def with_values(self, given: dict[str, float]) -> Assumptions:
+    def with_values(self, given: dict[str, float]) -> "Assumptions":
         """Some of them replaced. ValueError naming what there is for a name that is not there."""
         known = [f.name for f in fields(self)]
         if unknown := [name for name in given if name not in known]:

@@ -4,8 +4,6 @@ Why a list of its own: the README's table (between its markers; a test compares)
 and the check of the sidecars are all made from it, so a figure that is dropped or renamed cannot go unnoticed.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ never averaged. All correlations are magnitudes, as the paper prints them; ours 
 themselves could not be read off, so a score without a printed number is simply absent.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from dataclasses import dataclass

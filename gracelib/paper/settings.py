@@ -9,8 +9,6 @@ Llama-3.2-1B on GSM8K and Llama-3.2-3B on MATH, "second" is OLMo-2-1B, "third" G
 A settings file (TOML, or JSON if its name says so) names other models, data and numbers; `SECTIONS` says what it may hold.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tomllib

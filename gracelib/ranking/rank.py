@@ -8,8 +8,6 @@ that intervals without it promise too much), and paired differences of neighbour
 same prompts.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Sequence

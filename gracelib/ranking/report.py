@@ -4,8 +4,6 @@ Why apart from `ranking`: these are functions of two small tables, so they need 
 feed them tables made up for the purpose, and a reader can draw again from the files that a run wrote.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -14,8 +14,6 @@ so the last number of the text is the answer. A response that was cut off before
 to stop on the right number.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import deque
@@ -141,7 +139,7 @@ class Number:
     value: Fraction
     percent: bool = False
 
-    def equals(self, other: Number) -> bool:
+    def equals(self, other: "Number") -> bool:
         """Equal to six decimals. A percent sign that only one of the two has is read either way: 5% is 5 or 0.05."""
         mine, other_value = self.value, other.value
         readings = [(mine, other_value)]

@@ -13,8 +13,6 @@ digits and operators to Python, is not used.
 `gracelib.models.accuracy.grade` does the same for the built-in world, whose answers are whole numbers.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -9,8 +9,6 @@ Sampling n problems depends on the seed and the ids alone, never on the order of
 sample of n are the sample of k.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator

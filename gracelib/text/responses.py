@@ -11,8 +11,6 @@ hold one response a row: the rows of one question are then merged. Every other f
 same if they are the same text.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ numbers in a column with gaps into fractions. Here whatever bytes a file holds, 
 file and line.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import os

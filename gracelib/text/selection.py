@@ -8,8 +8,6 @@ rankings; so each prompt has a place that its id and the seed decide, and nothin
 What a file may hold is in `gracelib.text.responses`; `Prompt`, `Generations` and `read_generations` can be had from here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

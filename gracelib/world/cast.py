@@ -7,8 +7,6 @@ and in how much of their own manner they saw, so that most are strong, some are 
 from a high sampling temperature.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from random import Random
 

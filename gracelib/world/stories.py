@@ -10,8 +10,6 @@ This module is text only. Models are trained on it in `world.cast`; everything a
 Hugging Face models, tokenizers and JSONL.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """The whole chain as a user runs it: papermill executes every numbered notebook at `smoke`, a second call does no work,
 and what is drawn can be traced to the tables it came from."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -2,8 +2,6 @@
 tables that is not what the code computes, by the rule that fits the machine.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The bad inputs, one row each: name, what is wrong, how it is given, and what the error must say."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -5,8 +5,6 @@ are good files, and the bad one lies under its own name; so messages name places
 Run as a program it writes tests/bad_inputs/README.md: what is wrong, and the error's text.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

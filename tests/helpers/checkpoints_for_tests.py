@@ -5,8 +5,6 @@ causal checkpoint folder with its own byte-level BPE tokenizer can be a student)
 weights have learnt. Everything is drawn from `seed`, so the same call writes the same bytes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -2,8 +2,6 @@
 nothing that changes from run to run, and show numbers of the committed result tables: a table that changed is noticed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
