@@ -34,8 +34,8 @@ from functools import cache
 import torch
 
 _U32 = 0xFFFFFFFF
-_ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))  # (shift, multiplier)
-_LAST_SHIFT = 14
+ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))  # (shift, multiplier)
+LAST_SHIFT = 14
 _GOLDEN = 0x9E3779B9
 _ONE_BITS = 0x3F800000  # float32 +1.0
 _SIGN_BIT = -(1 << 31)  # int32 with the top bit set
@@ -51,25 +51,38 @@ def _i32(x: int) -> int:
 
 
 def _mix_int(x: int) -> int:
-    for shift, factor in _ROUNDS:
+    for shift, factor in ROUNDS:
         x ^= x >> shift
         x = (x * factor) & _U32
-    return x ^ (x >> _LAST_SHIFT)
+    return x ^ (x >> LAST_SHIFT)
 
 
 def _mix_(x: torch.Tensor) -> torch.Tensor:
     """`mix` of the module head, in place on an int32 tensor. int32 sums and products wrap on CPU and CUDA alike;
     torch's >> keeps the sign, so the copied sign bits are masked off."""
-    for shift, factor in _ROUNDS:
+    for shift, factor in ROUNDS:
         x ^= (x >> shift).bitwise_and_((1 << (32 - shift)) - 1)
         x *= _i32(factor)
-    x ^= (x >> _LAST_SHIFT).bitwise_and_((1 << (32 - _LAST_SHIFT)) - 1)
+    x ^= (x >> LAST_SHIFT).bitwise_and_((1 << (32 - LAST_SHIFT)) - 1)
     return x
 
 
 def _keys(seed: int, name: str) -> tuple[int, int]:
     digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8, person=b"gracelib.signs").digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def row_keys(seed: int, name: str, blocks: int, device: str | torch.device) -> torch.Tensor:
+    """row_key(b) of the module head for row blocks b = 0..blocks-1: int32 (blocks,)."""
+    k1 = _keys(seed, name)[1]
+    keys = [_i32(_mix_int(_mix_int((b + _GOLDEN) & _U32) ^ k1)) for b in range(blocks)]
+    return torch.tensor(keys, dtype=torch.int32, device=device)
+
+
+def element_keys(seed: int, name: str, at: int) -> tuple[int, int]:
+    """(k0, hi_key(at)) of the module head as signed 32-bit numbers; hi_key is the same for elements of one e >> 32."""
+    k0, k1 = _keys(seed, name)
+    return _i32(k0), _i32(_mix_int(_mix_int((at >> 32) ^ k1) ^ k0))
 
 
 def sign_words(
@@ -86,10 +99,8 @@ def sign_words(
             f"sign_words({name!r}): need 0 <= start <= stop and blocks >= 1, "
             f"got start={start}, stop={stop}, blocks={blocks}"
         )
-    k0, k1 = _keys(seed, name)
-    row_keys = [_i32(_mix_int(_mix_int((b + _GOLDEN) & _U32) ^ k1)) for b in range(blocks)]
-    row_keys = torch.tensor(row_keys, dtype=torch.int32, device=device)[:, None]  # (blocks, 1)
-    cpu = row_keys.device.type == "cpu"
+    keys = row_keys(seed, name, blocks, device)[:, None]  # (blocks, 1)
+    cpu = keys.device.type == "cpu"
     # On a CPU a view of (stop - start, blocks): an element's words together, as `_expand` reads them.
     size = (stop - start, blocks) if cpu else (blocks, stop - start)
     words = torch.empty(size, dtype=torch.int32, device=device)
@@ -98,13 +109,13 @@ def sign_words(
     at = start
     while at < stop:
         end = min(stop, at + piece, ((at >> 32) + 1) << 32)  # of one value of e >> 32
-        hi_key = _mix_int(_mix_int((at >> 32) ^ k1) ^ k0)
+        k0, hi_key = element_keys(seed, name, at)
         e = torch.arange(end - at, dtype=torch.int32, device=device).add_(_i32(at))  # (n,), modulo 2^32
-        e = _mix_(_mix_(e ^ _i32(k0)) ^ _i32(hi_key))
+        e = _mix_(_mix_(e ^ k0) ^ hi_key)
         step = max(1, piece // blocks)  # not one size for both: too few elements for every thread to have work
         for i in range(0, end - at, step):
             part = words[:, at - start + i : min(at - start + i + step, end - start)]  # (blocks, n)
-            _mix_(torch.bitwise_xor(e[i : i + step], row_keys, out=part))
+            _mix_(torch.bitwise_xor(e[i : i + step], keys, out=part))
         at = end
     return words
 

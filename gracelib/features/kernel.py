@@ -15,13 +15,13 @@ import torch
 import triton
 import triton.language as tl
 
-from gracelib.projection import _GOLDEN, _LAST_SHIFT, _ROUNDS, SignProjection, _i32, _keys, _mix_int
+from gracelib.projection import LAST_SHIFT, ROUNDS, SignProjection, element_keys, row_keys
 
 _BLOCK_D, _BLOCK_E = 64, 64  # rows (whole words of 32) and elements a tile
 _LEAST_B, _MOST_B = 16, 128  # responses a tile: what tensor cores take at least, what registers hold at most
 _MOST_SPLITS = 64
-(_S1, _F1), (_S2, _F2), (_S3, _F3) = _ROUNDS
-_CONSTANTS = {"S1": _S1, "F1": _F1, "S2": _S2, "F2": _F2, "S3": _S3, "F3": _F3, "LAST": _LAST_SHIFT}
+(_S1, _F1), (_S2, _F2), (_S3, _F3) = ROUNDS
+_CONSTANTS = {"S1": _S1, "F1": _F1, "S2": _S2, "F2": _F2, "S3": _S3, "F3": _F3, "LAST": LAST_SHIFT}
 
 
 @triton.jit
@@ -136,12 +136,10 @@ class TritonSignProjection(SignProjection):
 
     def _launch(self, out: torch.Tensor, name: str, at: int, grad: torch.Tensor) -> None:
         B, n = grad.shape
-        k0, k1 = _keys(self.seed, name)
-        hi_key = _mix_int(_mix_int((at >> 32) ^ k1) ^ k0)
+        k0, hi_key = element_keys(self.seed, name, at)
         keys = self._row_keys.get(name)
         if keys is None:
-            keys = [_i32(_mix_int(_mix_int((b + _GOLDEN) & 0xFFFFFFFF) ^ k1)) for b in range(-(-self.d // 32))]
-            keys = self._row_keys[name] = torch.tensor(keys, dtype=torch.int32, device=grad.device)
+            keys = self._row_keys[name] = row_keys(self.seed, name, -(-self.d // 32), grad.device)
         tiles = -(-n // _BLOCK_E)
         splits = max(1, min(self.splits, tiles))
         span = -(-tiles // splits) * _BLOCK_E
@@ -157,8 +155,8 @@ class TritonSignProjection(SignProjection):
             self.d,
             n,
             at & 0xFFFFFFFF,
-            _i32(k0),
-            _i32(hi_key),
+            k0,
+            hi_key,
             grad.stride(0),
             span,
             BLOCK_B=block_b,
