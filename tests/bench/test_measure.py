@@ -19,12 +19,7 @@ from gracelib.jobs.paths import ROOT
 from gracelib.jobs.store import file_hash
 from gracelib.projection import signs
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made_table():

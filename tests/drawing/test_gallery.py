@@ -17,7 +17,10 @@ from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 from gracelib.paper.items import FIGURES
 
-EVIL = "<script>alert(\"x\")</script> & <b>bold</b> 'quoted'"
+EVIL = (
+    '<script>alert("x")</script> & <b>bold</b> \'quoted\' <img src=x onerror=alert(2)> "><svg onload=alert(3)> '
+    "</td></table><iframe src=//x> --><b> $\\frac{1}{ a$b$_^{"
+)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -27,10 +30,12 @@ def draw(name: str, scale: str = "mini") -> None:
     if FIGURES[name].picture:
         fig = Figure(figsize=(6.75, 1))
         fig.subplots().plot([1, 2, 3])
-    table = pd.DataFrame({"label": ["GRACE", EVIL], "value": [1 / 3, np.nan], "paper value": ["0.86", ""]})
+    table = pd.DataFrame({"label": ["GRACE", EVIL], "value": [1 / 3, np.nan], "paper value": ["0.86", ""], EVIL: EVIL})
     ours = {"grace": {"spearman": 0.828, "low": 0.17, "high": 0.96, "cells": 24, "selected": EVIL, "note": EVIL}}
     if name == "fig02_scatter":
         ours = {"all": ours, "without": {"g_norm": {"spearman": None, "regret_points": 1.0}}}
+    if name == "fig05_one_temperature":
+        ours = {EVIL: {"picked": EVIL, "teacher": {EVIL: 1.0}}}
     papers = {"spearman_abs": {"grace": {"value": "0.86", "source": EVIL}}}
     if name == "cmi_terms":
         ours, papers = {"ratio_highest": 4.7175, "teachers": 6}, {}
@@ -112,7 +117,7 @@ def test_every_picture_is_inlined_with_its_alternative_text(parsed, place):
 
 def test_nothing_is_fetched_and_nothing_runs(parsed):
     tags = {tag for tag, _ in parsed.elements}
-    assert not tags & {"script", "iframe", "object", "embed", "form", "b"}  # `EVIL` has a script and a b
+    assert not tags & {"script", "iframe", "object", "embed", "base", "form", "svg", "b"}  # `EVIL` has some
     for tag, attributes in parsed.elements:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "srcset", "poster", "data", "background"):
@@ -145,7 +150,13 @@ def test_our_numbers_and_the_papers_stand_in_tables_of_their_own(parsed):
 
 
 def test_tables_are_shown_as_tables(parsed):
-    assert [t for t in parsed.texts["table_main", "th"] if t != "\n"][:4] == ["label", "value", "paper value", "GRACE"]
+    assert [t for t in parsed.texts["table_main", "th"] if t != "\n"][:5] == [
+        "label",
+        "value",
+        "paper value",
+        EVIL,
+        "GRACE",
+    ]
     assert parsed.texts["table_main", "td"][:2] == ["0.3333", "0.86"]  # rounded; the paper's text as it is
     assert EVIL in parsed.texts["table_main", "th"]
     assert not [n for n, item in FIGURES.items() if not item.picture and "paper value" not in parsed.texts[n, "th"]]

@@ -20,7 +20,6 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-import gracelib
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.cli.app import app
 from gracelib.features import files, gradients
@@ -41,15 +40,7 @@ TEXTS = tuple(p.question for p in read_teachers([TEN[0]])[0].prompts)
 SMALL = {"n": 16, "m": 1, "d": 8, "n_folds": 4, "seed": 1}
 NUMBERS = ["grace", "grace_low", "grace_high", *ranking.SCORED, "top3_share", "nu_share"]
 runner = CliRunner()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def single_thread():
-    """Here and in the killed process: the same bits in every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the killed process
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +55,7 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scored(llama, work):
+def scored(one_thread, llama, work):
     return rank(llama, THREE, work)
 
 
@@ -121,14 +112,11 @@ def test_ten_teachers_from_a_folder(llama, work):
     assert result.memory["peak"] >= result.memory["before"] > 0 and result.memory["weights_planned"] > 0
 
 
-def test_the_same_run_again_computes_no_gradient(scored, llama, work, no_gradients):
-    again = rank(llama, THREE, work)
-    pd.testing.assert_frame_equal(scored.table, again.table, check_exact=True)
-    assert str(scored) == str(again)
-
-
-def test_the_order_of_the_files_does_not_matter(scored, llama, work, tmp_path, no_gradients):
+def test_the_order_of_the_files_does_not_matter_and_a_second_run_computes_no_gradient(
+    scored, llama, work, tmp_path, no_gradients
+):
     there, back = scored, rank(llama, THREE[::-1], work)
+    assert str(there) == str(back)
     pd.testing.assert_frame_equal(there.table, back.table, check_exact=True)
     pd.testing.assert_frame_equal(there.neighbours, back.neighbours, check_exact=True)
     for path in THREE:  # nor does the order of the lines
@@ -205,12 +193,6 @@ def test_more_dimensions_than_gradients_are_warned_of(llama, work, capsys):
     assert ranking.notes_on(fine, [], *options) == ["d = 30 is more than twice n = 10; the paper takes d = n"]
     assert "nu decides GRACE of bad: more than half" in ranking.notes_on(fine, ["bad"], *options)[0]
     assert ranking.notes_on(fine, [], Policy(), 512, 4, 512, 10) == []  # the paper's
-
-
-def test_the_public_name():
-    code = "import sys, gracelib; gracelib.score_teachers; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == "False" and gracelib.score_teachers is score_teachers
 
 
 # --- pieces -------------------------------------------------------------------------------------------------
