@@ -11,7 +11,6 @@ seconds. A test holds it against resampling one by one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,15 +30,6 @@ class DegenerateError(ValueError):
     wrong."""
 
 
-@dataclass(frozen=True)
-class Regret:
-    """Regret in points, and which cell(s) the score ranks first (several when tied)."""
-
-    points: float  #: 100 (best accuracy - accuracy of the selected cell); mean over tied cells
-    selected: tuple[int, ...]  #: indices of the cells the score ranks first
-    best: int  #: index of the (first) cell with the best accuracy
-
-
 def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) -> float:
     """Signed Spearman correlation of a score with accuracy, positive when the score ranks as it should.
 
@@ -47,33 +37,24 @@ def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) 
     average ranks. Raises DegenerateError (a ValueError) for fewer than three cells or a constant column: rank
     correlation is then undefined.
     """
-    score, accuracy = _pair(score, accuracy, direction, at_least=3)
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction = {direction!r}: choose one of {', '.join(DIRECTIONS)}")
+    score, accuracy = np.asarray(score, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if score.ndim != 1 or score.shape != accuracy.shape:
+        raise ValueError(f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell")
+    if len(score) < 3:
+        raise DegenerateError(f"{len(score)} cell(s): at least 3 are needed")
     for name, column in (("score", score), ("accuracy", accuracy)):
+        bad = np.flatnonzero(~np.isfinite(column))
+        if bad.size:
+            raise ValueError(
+                f"{name}[{bad[0]}] = {column[bad[0]]} ({bad.size} such): leave out or repair the cell first"
+            )
         if (column == column[0]).all():
             raise DegenerateError(
                 f"{name} is constant ({column[0]:g} in all {len(column)} cells): its rank correlation is undefined"
             )
     return float(spearman_many(score, accuracy, direction, np.ones((1, len(score))))[0])
-
-
-def regret(score: Sequence[float], accuracy: Sequence[float], direction: str) -> Regret:
-    """Points lost by following the score: 100 x (best accuracy - accuracy of the cell the score ranks first).
-
-    `accuracy` (cells,) are fractions in [0, 1]. When several cells tie for first, the regret is the mean over
-    them (what a choice at random among them costs on average) and `selected` lists them all. The paper calls
-    it gap, later regret.
-    """
-    score, accuracy = _pair(score, accuracy, direction, at_least=1)
-    bad = np.flatnonzero((accuracy < 0) | (accuracy > 1))
-    if bad.size:
-        raise ValueError(
-            f"accuracy[{bad[0]}] = {accuracy[bad[0]]:g}: accuracies are fractions in [0, 1], divide percents by 100"
-        )
-    first = score.min() if direction == "lower" else score.max()
-    selected = np.flatnonzero(score == first)
-    points = 100 * (accuracy.max() - accuracy[selected].mean())
-    # max(0, .) removes rounding: the mean of equal accuracies can exceed their maximum by one ulp.
-    return Regret(max(0.0, float(points)), tuple(int(i) for i in selected), int(accuracy.argmax()))
 
 
 def spearman_known(score: Sequence[float], accuracy: Sequence[float], direction: str) -> tuple[float, str]:
@@ -122,8 +103,13 @@ def pick_many(score: np.ndarray, value: np.ndarray, direction: str, counts: np.n
 
 
 def regret_many(score: np.ndarray, accuracy: np.ndarray, direction: str, counts: np.ndarray) -> np.ndarray:
-    """Regret in points in every resample, as `regret`. A cell without a score cannot be selected but can be the best."""
+    """Points lost in every resample by following the score: 100 x (best accuracy - accuracy of the cell ranked first).
+
+    The paper calls it gap, later regret. When cells tie for first it is the mean over them, what a choice at random among
+    them costs on average. A cell without a score cannot be selected but can be the best.
+    """
     best = np.where(counts > 0, accuracy, -np.inf).max(1)
+    # max(0, .) removes rounding: the mean of equal accuracies can exceed their maximum by one ulp.
     return np.maximum(0.0, 100 * (best - pick_many(score, accuracy, direction, counts)))
 
 
@@ -189,21 +175,3 @@ def percentiles(draws: np.ndarray) -> np.ndarray:
     if good.any():
         found[:, good] = np.nanquantile(draws[:, good], ENDS, axis=0)
     return found
-
-
-def _pair(score, accuracy, direction: str, at_least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both columns as float64 vectors of one length without NaN or Inf, and a known direction."""
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction = {direction!r}: choose one of {', '.join(DIRECTIONS)}")
-    score, accuracy = np.asarray(score, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
-    if score.ndim != 1 or score.shape != accuracy.shape:
-        raise ValueError(f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell")
-    if len(score) < at_least:
-        raise DegenerateError(f"{len(score)} cell(s): at least {at_least} are needed")
-    for name, column in (("score", score), ("accuracy", accuracy)):
-        bad = np.flatnonzero(~np.isfinite(column))
-        if bad.size:
-            raise ValueError(
-                f"{name}[{bad[0]}] = {column[bad[0]]} ({bad.size} such): leave out or repair the cell first"
-            )
-    return score, accuracy

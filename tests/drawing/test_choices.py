@@ -14,7 +14,7 @@ from gracelib.evidence import choices as choice_tables
 from gracelib.evidence import ranks
 from gracelib.evidence.choices import RANDOM
 from readable import assert_readable, notes_of
-from slow_bootstrap import slow_bootstrap
+from slow_bootstrap import plain_regret, slow_bootstrap
 from synthetic import MINI, synthetic_cells
 
 FAMILIES = ("equations", "narration", "algebra", "table", "reversed", "terse")
@@ -48,8 +48,8 @@ def rows_of(cells):
     return choice_tables.choice_cells(cells, "first", FIVE)
 
 
-def plain_regret(cells, score):
-    return ranks.regret(cells[score], cells["average_at_k"], SCORES[score].direction).points
+def regret_of(cells, score):
+    return plain_regret(cells[score], cells["average_at_k"], SCORES[score].direction)
 
 
 def blind_regret(cells):
@@ -90,7 +90,7 @@ def test_a_budget_holds_the_teachers_up_to_its_width():
         if row["score"] == RANDOM:
             assert row["regret_points"] == pytest.approx(blind_regret(inside))
         else:
-            assert row["regret_points"] == pytest.approx(plain_regret(inside, row["score"]))
+            assert row["regret_points"] == pytest.approx(regret_of(inside, row["score"]))
             assert row["spearman"] == pytest.approx(
                 ranks.spearman(inside[row["score"]], inside["average_at_k"], SCORES[row["score"]].direction)
             )
@@ -103,7 +103,7 @@ def test_a_family_is_its_own_candidate_set_and_the_mean_is_over_families():
     found = choice_tables.family_rows(rows_of(cells), FIVE)
     for score in FIVE:
         own = found[found["score"] == score].set_index("family")
-        each = [plain_regret(cells[cells["manner"] == f], score) for f in FAMILIES]
+        each = [regret_of(cells[cells["manner"] == f], score) for f in FAMILIES]
         assert list(own["regret_points"][list(FAMILIES)]) == pytest.approx(each)
         assert own["regret_points"]["mean"] == pytest.approx(np.mean(each))
         grace = found[(found["score"] == "grace") & (found["family"] == "mean")]["regret_points"].item()
@@ -134,7 +134,7 @@ def test_intervals_are_those_of_the_plain_bootstrap_over_teachers(score):
             each.append(
                 100 * (y[at].max() - y[at].mean())
                 if score == RANDOM
-                else ranks.regret(value[at], y[at], SCORES[score].direction).points
+                else plain_regret(value[at], y[at], SCORES[score].direction)
             )
         return np.mean(each)
 

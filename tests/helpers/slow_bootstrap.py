@@ -16,3 +16,10 @@ def slow_bootstrap(columns, teacher, statistic, n_boot, seed=0):
         except DegenerateError:
             continue
     return (statistic(*columns), *np.quantile(draws, [0.025, 0.975]))
+
+
+def plain_regret(score, accuracy, direction):
+    """Points lost by following the score, the mean over cells that tie for its first place."""
+    score, accuracy = np.asarray(score), np.asarray(accuracy)
+    first = score == (score.min() if direction == "lower" else score.max())
+    return max(0.0, 100 * (accuracy.max() - accuracy[first].mean()))
