@@ -11,8 +11,26 @@ from dataclasses import dataclass
 EVERY_TENTH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  #: the paper's temperatures
 
 
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """What every scale answers from its `name` and `tasks`."""
+    """What every scale has, and what it answers from it. All draws derive from `seed`."""
+
+    name: str
+    tasks: tuple  # the first task and its first student are what ablations are run on
+    students: object  # who is taught, `teachers` by whom: as the two kinds of scale say
+    teachers: tuple
+    M: int  # responses a prompt a student is trained on
+    n_prompts: int  # n: prompts GRACE looks at (the first n of the N)
+    m: int  # responses a prompt GRACE looks at (the first m of the M)
+    d: int  # projection rows
+    n_folds: int  # C
+    lr: float
+    k: int = 16  # samples a problem for Average@k
+    epochs: float = 4  # the paper's SFT: 4 epochs, batch 64, cosine, 5% warm-up
+    batch_size: int = 64
+    warmup: float = 0.05
+    nu: float = 1e-3
+    seed: int = 0
 
     def task(self, name: str | None = None):
         """The task of that name; the first if None. ValueError for an unknown one."""
@@ -93,32 +111,19 @@ class Task:
         return tuple(sorted({t for _, own in self.temperatures for t in own}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scale(Run):
-    """A complete run: who is in it, how much is sampled, scored, trained and tested. All draws derive from `seed`."""
+    """A complete run of the built-in world: who is in it, how much is sampled, scored, trained and tested.
 
-    name: str
-    students: dict[str, tuple[ModelSpec, PretrainSpec]]
+    students: name -> (model, what it is pretrained on); teachers: `TeacherSpec`s; tasks: `Task`s.
+    """
+
     teacher_bases: dict[str, tuple[ModelSpec, PretrainSpec]]
-    teachers: tuple[TeacherSpec, ...]
-    tasks: tuple[Task, ...]  # the first task and its first student are what ablations are run on
     n_train: int  # N: prompts a student is trained on
-    M: int  # responses a prompt it is trained on
-    n_prompts: int  # n: prompts GRACE looks at (the first n of the N)
-    m: int  # responses a prompt GRACE looks at (the first m of the M)
-    d: int  # projection rows
-    n_folds: int  # C
     n_test: int  # held-out problems
     M_kept: int = 0  # responses a prompt sampled for the first task (figure 18 trains on more than M); 0: M
     m_kept: int = 0  # responses a prompt whose gradients are kept for the first student's ablations; 0: m
     d_kept: int = 0  # projection rows kept on the first task, for the ablations; 0: d
-    k: int = 16  # samples a problem for Average@k
-    epochs: float = 4  # the paper's SFT: 4 epochs, batch 64, cosine, 5% warm-up
-    batch_size: int = 64
-    warmup: float = 0.05
-    lr: float = 3e-3
-    nu: float = 1e-3
-    seed: int = 0
 
     def __post_init__(self):
         for kept, used in (("M_kept", "M"), ("m_kept", "m"), ("d_kept", "d")):
@@ -152,7 +157,7 @@ class Scale(Run):
 class Model:
     """A model of the paper.
 
-    `family` and `budget` are the columns `manner` and `width` of the result tables; `budget` is the smallest of the
+    `manner` (its family) and `budget` are the columns `manner` and `width` of the result tables; `budget` is the smallest of the
     paper's size budgets (3, 10, 30 billion) that holds it by its nominal size, 70 for the one above all of them.
     `parameters` is the real number. `terms`: the licence to accept on its hub page before it can be downloaded, ""
     where anybody can. `gpus`: GPUs of 80 GB that its bfloat16 weights need while it samples. `path`: a local folder
@@ -161,16 +166,12 @@ class Model:
 
     name: str
     hub_id: str
-    family: str
+    manner: str
     budget: int
     parameters: float
     terms: str = ""
     gpus: int = 1
     path: str = ""
-
-    @property
-    def manner(self) -> str:
-        return self.family
 
     @property
     def source(self) -> str:
@@ -209,36 +210,20 @@ class PaperTask:
         return self.teacher_temperatures
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaperScale(Run):
-    """The paper's settings. Every draw derives from `seed`.
+    """The paper's settings; students and teachers are `Model`s, tasks `PaperTask`s.
 
-    `lr` is what the paper settled on (the best of 5e-5, 1e-5, 5e-6). `max_tokens`: prompt and response of a training
-    example, as in the released script. `gpus`: the most a model may be spread over while it samples.
+    `max_tokens`: prompt and response of a training example, as in the released script. `gpus`: the most a model may be
+    spread over while it samples.
     """
 
-    tasks: tuple[PaperTask, ...]
-    students: tuple[Model, ...]
-    teachers: tuple[Model, ...]
-    name: str = "paper"
-    M: int = 16
-    n_prompts: int = 512
-    m: int = 4
-    d: int = 512
-    n_folds: int = 10
-    nu: float = 1e-3
-    epochs: float = 4
-    batch_size: int = 64
-    lr: float = 1e-5
-    warmup: float = 0.05
     max_tokens: int = 4096
-    k: int = 16
     test_temperature: float = 1.0
     top_p: float = 1.0
     feature_dtype: str = "float32"
     backend: str = "vllm"
     gpus: int = 4
-    seed: int = 0
 
     def __post_init__(self):
         for task in self.tasks:

@@ -147,29 +147,25 @@ MADE = Stage("made_responses", run_made)
 def strongest(scale: Scale) -> str:
     """The teacher built to be strong: plain equations or algebra, the widest such, the last listed of several."""
     plain = [t for t in scale.teachers if t.manner in ("equations", "algebra")] or list(scale.teachers)
-    return max(enumerate(plain), key=lambda it: (_width(scale, it[1]), it[0]))[1].name
+    return max(enumerate(plain), key=lambda it: (scale.width(it[1]), it[0]))[1].name
 
 
 def tersest(scale: Scale) -> str:
     """The widest teacher of the terse manner, the last listed of several; of a cast without one, the last listed."""
     terse = [t for t in scale.teachers if t.manner == "terse"] or [scale.teachers[-1]]
-    return max(enumerate(terse), key=lambda it: (_width(scale, it[1]), it[0]))[1].name
+    return max(enumerate(terse), key=lambda it: (scale.width(it[1]), it[0]))[1].name
 
 
 def weakest(scale: Scale) -> str:
     """The narrowest teacher, of several the one trained on the fewest texts: only just competent."""
-    return min(scale.teachers, key=lambda t: (_width(scale, t), t.n_texts)).name
-
-
-def _width(scale: Scale, teacher) -> int:
-    return scale.teacher_bases[teacher.base][0].width
+    return min(scale.teachers, key=lambda t: (scale.width(t), t.n_texts)).name
 
 
 def filtered_cells(scale: Scale) -> list[tuple[str, float]]:
     """(teacher, temperature) of the filtered students: strongest, tersest, weakest, the widest of every other family,
     then the weakest of the rest, as many as `FEW` or `MANY` say."""
     number, temperatures = FEW if len(scale.teachers) <= SMALL_CAST else MANY
-    weakest_first = sorted(scale.teachers, key=lambda t: (_width(scale, t), t.n_texts))
+    weakest_first = sorted(scale.teachers, key=lambda t: (scale.width(t), t.n_texts))
     widest = {t.manner: t.name for t in weakest_first}  # the last of a family stays
     rest = [widest[t.manner] for t in scale.teachers] + [t.name for t in weakest_first]
     teachers = list(dict.fromkeys([strongest(scale), tersest(scale), weakest(scale), *rest]))[:number]

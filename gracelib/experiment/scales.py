@@ -76,6 +76,7 @@ MINI = Scale(
     d=256,
     n_folds=10,
     n_test=96,
+    lr=3e-3,
     k=8,
     d_kept=512,
 )

@@ -37,6 +37,7 @@ from gracelib.text.problems import TASKS
 FILE_VARIABLE, ONLY_VARIABLE = "GRACELIB_PAPER", "GRACELIB_PAPER_ONLY"
 
 PAPER = PaperScale(
+    name="paper",
     tasks=(
         PaperTask(
             "short",
@@ -51,6 +52,12 @@ PAPER = PaperScale(
     ),
     students=STUDENTS,
     teachers=TEACHERS,
+    M=16,
+    n_prompts=512,
+    m=4,
+    d=512,
+    n_folds=10,
+    lr=1e-5,  # what the paper settled on: the best of 5e-5, 1e-5, 5e-6
 )
 
 _PLACE = Annotated[str, Field(min_length=1)]

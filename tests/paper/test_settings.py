@@ -57,7 +57,7 @@ def test_the_cast_is_the_papers():
     assert {budget: len(names) for budget, names in within.items()} == {3: 5, 10: 10, 30: 14, 70: 15}
     assert set(within[3]) == {"Llama-3.2-3B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-Math-1.5B", "Gemma-2-2B"}
     assert len({m.hub_id for m in (*STUDENTS, *TEACHERS)}) == 19
-    assert {m.family for m in TEACHERS} == {"Llama", "Qwen", "Gemma", "OLMo", "Phi"}
+    assert {m.manner for m in TEACHERS} == {"Llama", "Qwen", "Gemma", "OLMo", "Phi"}
     assert all(family(m.manner) for m in TEACHERS)
     assert [PAPER.model(task, role).hub_id for task in PAPER.tasks for role, _ in task.casting] == [
         "meta-llama/Llama-3.2-1B",
