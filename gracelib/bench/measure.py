@@ -28,7 +28,6 @@ from tqdm import tqdm
 from gracelib.bench import methods as ways
 from gracelib.bench import report
 from gracelib.features.batches import give_back
-from gracelib.features.estimators import estimator
 from gracelib.features.gradients import response_features
 from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak, size_of
 from gracelib.jobs.paths import figures, runs
@@ -72,9 +71,13 @@ QUICK = (
     Setting(30_000, 8, 64, 30, "n"),
     Setting(30_000, 32, 256, 30, "d"),
 )
-LLAMA_1B = dict(width=2048, layers=16, heads=32, intermediate=8192, vocabulary=128256, positions=4096, kv_heads=8)
-TINY = dict(width=32, layers=2, heads=4, intermediate=64, vocabulary=300, positions=4096, kv_heads=2)
-SHAPES = {"llama-3.2-1b": LLAMA_1B, "tiny": TINY}
+SHAPES = {
+    "llama-3.2-1b": dict(
+        width=2048, layers=16, heads=32, intermediate=8192, vocabulary=128256, positions=4096, kv_heads=8
+    ),
+    "tiny": dict(width=32, layers=2, heads=4, intermediate=64, vocabulary=300, positions=4096, kv_heads=2),
+}
+BATCH_TOKENS = 8192  # of a student on a GPU
 ON_PAPER = "about 10 minutes on one H100 for 2,048 responses, d = 512 (submission, table 1)"
 
 
@@ -194,20 +197,19 @@ def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFram
     return report.with_ratios(rows)
 
 
-def measure_large(
-    shape: str, n: int, d: int, dtype: str = "float32", params: str = "all", batch_tokens: int = 8192
-) -> dict:
-    """Seconds and bytes of the features of n responses, on CUDA where it is present; see the keys."""
+def measure_large(shape: str, n: int, d: int) -> dict:
+    """Seconds and bytes of the features of n responses (float32, all parameters), on CUDA where it is present; see the
+    keys."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        model = ways.random_student(**SHAPES[shape], dtype=dtype)
+        model = ways.random_student(**SHAPES[shape])
     examples = ways.gsm8k_examples(n, model.config.vocab_size)
     lengths = [len(x) + len(y) for x, y in examples]
-    plan = plan_memory(model, lengths, d, batch_tokens, dtype=dtype, device=device, params=params)
-    options = dict(d=d, dtype=dtype, batch_tokens=batch_tokens, device=device, **estimator(params))
+    plan = plan_memory(model, lengths, d, BATCH_TOKENS, device=device)
+    options = dict(d=d, batch_tokens=BATCH_TOKENS, device=device)
     response_features(model, examples[:2], progress=False, **options)  # kernels are chosen and loaded
     reset_peak(device)
-    one_backward(model, examples, batch_tokens)
+    one_backward(model, examples, BATCH_TOKENS)
     backward = peak_memory(device)
     reset_peak(device)
     # The results are on the CPU: nothing is pending when it returns.
@@ -219,10 +221,10 @@ def measure_large(
         "parameters": sum(p.numel() for p in model.parameters()),
         "responses": n,
         "d": d,
-        "params": params,
-        "dtype": dtype,
+        "params": "all",
+        "dtype": "float32",
         "tokens": sum(lengths),
-        "batch_tokens": batch_tokens,
+        "batch_tokens": BATCH_TOKENS,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
         "seconds": seconds,

@@ -43,17 +43,19 @@ def random_student(
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads or heads,
-        intermediate_size=intermediate,
-        vocab_size=vocabulary,
-        tie_word_embeddings=True,
-        max_position_embeddings=positions,
-    )
-    return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    return AutoModelForCausalLM.from_config(
+        LlamaConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads or heads,
+            intermediate_size=intermediate,
+            vocab_size=vocabulary,
+            tie_word_embeddings=True,
+            max_position_embeddings=positions,
+        ),
+        dtype=getattr(torch, dtype),
+    ).eval()
 
 
 def student_of(parameters: int) -> nn.Module:
@@ -69,14 +71,9 @@ def student_of(parameters: int) -> nn.Module:
 
 def random_examples(n: int, prompt: int, response: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
     """n pairs of random tokens whose lengths vary by a fifth around the given means."""
-    generator = torch.Generator().manual_seed(0)
-
-    def text(mean: int) -> list[int]:
-        low, high = mean - mean // 5, mean + mean // 5
-        size = int(torch.randint(low, high + 1, (1,), generator=generator))
-        return torch.randint(vocabulary, (size,), generator=generator).tolist()
-
-    return [(text(prompt), text(response)) for _ in range(n)]
+    draw, mean = np.random.default_rng(0), np.array([prompt, response])
+    lengths = draw.integers(mean - mean // 5, mean + mean // 5, (n, 2), endpoint=True)
+    return [tuple(draw.integers(0, vocabulary, size).tolist() for size in pair) for pair in lengths]
 
 
 def gsm8k_examples(n: int, vocabulary: int, seed: int = 0) -> list[tuple[list[int], list[int]]]:

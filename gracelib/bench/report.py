@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from gracelib.drawing.saving import json_ready, picture_writers
-from gracelib.drawing.style import DOUBLE, EDGE, SMALL, frame, styled
+from gracelib.drawing.style import DOUBLE, EDGE, SMALL, entry, frame, styled
 from gracelib.jobs.store import file_hash, versions, write_atomically
 
 #: One row a setting and method. parameters is D, responses n m; seconds: median of `repeats` runs, for all responses
@@ -52,18 +51,18 @@ _BARS = (
     ("ours / floor", OURS, FLOOR, 8e4, 8e5, 1.6, False),
 )
 _LOOKS = {
-    OURS: ("#0173b2", "o", "-"),
-    FLOOR: ("#222222", "s", (0, (4, 2))),
-    PASSES: ("#949494", "D", ":"),
-    PAPER: ("#d55e00", "v", "-"),
-    DATTRI: ("#cc78bc", "P", "-"),
-    CAREFUL: ("#de8f05", "X", "-"),
-    STACKED: ("#029e73", "^", "-"),
+    OURS: {"color": "#0173b2", "marker": "o", "linestyle": "-"},
+    FLOOR: {"color": "#222222", "marker": "s", "linestyle": (0, (4, 2))},
+    PASSES: {"color": "#949494", "marker": "D", "linestyle": ":"},
+    PAPER: {"color": "#d55e00", "marker": "v", "linestyle": "-"},
+    DATTRI: {"color": "#cc78bc", "marker": "P", "linestyle": "-"},
+    CAREFUL: {"color": "#de8f05", "marker": "X", "linestyle": "-"},
+    STACKED: {"color": "#029e73", "marker": "^", "linestyle": "-"},
 }
 _AXES = (
-    ("D", "parameters", "parameters $D$"),
-    ("n", "responses", "responses $n\\,m$"),
-    ("d", "d", "rows of $\\Pi$, $d$"),
+    ("D", "parameters", "parameters $D$", "$D$"),
+    ("n", "responses", "responses $n\\,m$", "$n\\,m$"),
+    ("d", "d", "rows of $\\Pi$, $d$", "$d$"),
 )
 
 
@@ -124,32 +123,34 @@ def figure(table: pd.DataFrame) -> Figure:
     present = [m for m in _LOOKS if table[table["method"] == m]["seconds"].notna().any()]
     hollow = table["extrapolated"].astype(bool) & table["seconds"].notna()
     with styled():
-        extra = [_handle("from fewer responses", EDGE, "o", "none", hollow=True)] if hollow.any() else []
+        handles = [entry(m, **_LOOKS[m]) for m in present]
+        if hollow.any():
+            handles.append(entry("from fewer responses", color="white", marker="o"))
         fig, axes = frame(
             DOUBLE,
             2.3,
-            [[_handle(m, *_LOOKS[m]) for m in present] + extra],
+            [handles],
             f"median of up to {table['repeats'].max()} runs, {table['threads'].iloc[0]} threads, "
             f"responses of about {table['tokens'].iloc[0]} tokens",
             (1, 1, 1),
             True,
             3,
         )
-        for ax, (panel, column, label) in zip(axes, _AXES, strict=True):
+        for ax, (panel, column, label, _) in zip(axes, _AXES, strict=True):
             rows = table[table["panels"].str.contains(panel) & table["seconds"].notna()]
             for method in present:
-                own, (color, marker, line) = rows[rows["method"] == method].sort_values(column), _LOOKS[method]
-                ax.plot(own[column], own["ms_per_response"], color=color, linestyle=line, linewidth=1.1, zorder=2)
+                own, look = rows[rows["method"] == method].sort_values(column), _LOOKS[method]
+                ax.plot(own[column], own["ms_per_response"], **(look | {"marker": ""}), linewidth=1.1, zorder=2)
                 for is_hollow, part in own.groupby(own["extrapolated"].astype(bool)):
                     ax.plot(
                         part[column],
                         part["ms_per_response"],
                         linestyle="none",
-                        marker=marker,
+                        marker=look["marker"],
                         markersize=4.5,
-                        markeredgecolor=color if is_hollow else EDGE,
+                        markeredgecolor=look["color"] if is_hollow else EDGE,
                         markeredgewidth=0.9 if is_hollow else 0.5,
-                        color="white" if is_hollow else color,
+                        color="white" if is_hollow else look["color"],
                         zorder=3,
                     )
             ax.set(xscale="log", yscale="log", xlabel=label)
@@ -158,30 +159,11 @@ def figure(table: pd.DataFrame) -> Figure:
                 ax.set_xticks(values, map(str, values))
             ax.minorticks_off()
             fixed = [
-                f"{name} = {rows[c].iloc[0]:,}"
-                for _, c, _ in _AXES
-                if c != column and rows[c].nunique() == 1
-                for name in [{"parameters": "$D$", "responses": "$n\\,m$", "d": "$d$"}[c]]
+                f"{symbol} = {rows[c].iloc[0]:,}" for _, c, _, symbol in _AXES if c != column and rows[c].nunique() == 1
             ]
             ax.set_title(", ".join(fixed), fontsize=SMALL)
         axes[0].set_ylabel("ms a response")
     return fig
-
-
-def _handle(label: str, color: str, marker: str, line, hollow: bool = False) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        color=color,
-        marker=marker,
-        linestyle=line,
-        linewidth=1.1,
-        markersize=4.5,
-        label=label,
-        markeredgecolor=color if hollow else EDGE,
-        markeredgewidth=0.5,
-        markerfacecolor="white" if hollow else color,
-    )
 
 
 def save(table: pd.DataFrame, folder: Path, name: str, parameters: dict) -> list[Path]:

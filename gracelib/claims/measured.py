@@ -203,8 +203,18 @@ def regret_beside_chance(w: World, where: str = "first", families: bool = True) 
     what, extra = "regret of GRACE", f"{_noise(noise)}; a {chance}"
     if families:
         what, extra = "mean regret of GRACE within a family", f", {len(each)} families (a {chance})"
-    points, beaten = (own.regret_points, own.regret_low, own.regret_high), (blind.regret_points, blind.minus_high)
-    return Measured(*points, what, POINTS, extra, signed=False, teachers=own.teachers, noise=noise, chance=beaten)
+    return Measured(
+        own.regret_points,
+        own.regret_low,
+        own.regret_high,
+        what,
+        POINTS,
+        extra,
+        signed=False,
+        teachers=own.teachers,
+        noise=noise,
+        chance=(blind.regret_points, blind.minus_high),
+    )
 
 
 def change(
@@ -220,8 +230,14 @@ def change(
 def _changed(first: tuple, second: tuple, teacher: Sequence, what: str, extra: str = "") -> Measured:
     row = difference(first, second, teacher)
     values = [shown(spearman_known(*one)[0]) for one in (second, first)]
-    ends = (row["spearman"], row["low"], row["high"])
-    return Measured(*ends, what, extra=f" ({' and '.join(values)}{extra})", teachers=row["teachers"])
+    return Measured(
+        row["spearman"],
+        row["low"],
+        row["high"],
+        what,
+        extra=f" ({' and '.join(values)}{extra})",
+        teachers=row["teachers"],
+    )
 
 
 def settings(w: World, name: str, new: Callable, old: Callable, where: str = "first") -> Measured:
@@ -230,14 +246,23 @@ def settings(w: World, name: str, new: Callable, old: Callable, where: str = "fi
     if x == y:
         raise NotHere(f"this scale has {name} = {x} only")
     cells = {value: w.at(where, name, value) for value in (x, y)}
-    decided = [f"{name} = {value}" for value, own in cells.items() if own.nu_decides.any()]
-    return _settings_apart(cells[x], cells[y], f"{name} = {x} less {name} = {y}", decided)
+    return _settings_apart(
+        cells[x],
+        cells[y],
+        f"{name} = {x} less {name} = {y}",
+        [f"{name} = {value}" for value, own in cells.items() if own.nu_decides.any()],
+    )
 
 
 def _settings_apart(new: pd.DataFrame, old: pd.DataFrame, what: str, decided: Sequence[str]) -> Measured:
     first, second = ((own.grace, own.average_at_k, "lower") for own in (old, new))
-    extra = f"; the smoothing decides at {' and '.join(decided)}" if decided else ""
-    return _changed(first, second, new.teacher, f"Spearman of GRACE at {what}", extra)
+    return _changed(
+        first,
+        second,
+        new.teacher,
+        f"Spearman of GRACE at {what}",
+        f"; the smoothing decides at {' and '.join(decided)}" if decided else "",
+    )
 
 
 def half_as_many(w: World) -> Measured:
@@ -255,8 +280,9 @@ def half_as_many(w: World) -> Measured:
         )
     rho = {n: spearman_known(cells[n].grace, cells[n].average_at_k, "lower")[0] for n in rest}
     best = max(rest, key=lambda n: (np.nan_to_num(rho[n], nan=-2), n))  # chosen on the data, not on every resample
-    what = f"n = {half} less n = {best}, the best other"
-    return _settings_apart(cells[half], cells[best], what, [f"n = {n}" for n in decided])
+    return _settings_apart(
+        cells[half], cells[best], f"n = {half} less n = {best}, the best other", [f"n = {n}" for n in decided]
+    )
 
 
 def fewest_prompts(config) -> int:
@@ -287,9 +313,14 @@ def length_power(w: World, where: str) -> Measured:
     rows = length_relation(bins).set_index("level")
     inside, between, whole = rows.loc["within"], rows.loc["between"], rows.loc["all"].spread_0 ** 2
     apart = f"; {between.spread_0**2 / whole:.0%} of the variance of log norm" if whole > 0 else ""
-    ends = (inside.exponent, inside.low, inside.high)
-    extra = f" (between them {shown(between.exponent)}{apart})"
-    return Measured(*ends, "p of norm ~ 1 / (log|y|)^p within teachers", extra=extra, teachers=len(w.teachers))
+    return Measured(
+        inside.exponent,
+        inside.low,
+        inside.high,
+        "p of norm ~ 1 / (log|y|)^p within teachers",
+        extra=f" (between them {shown(between.exponent)}{apart})",
+        teachers=len(w.teachers),
+    )
 
 
 def subsets(w: World) -> Measured:
@@ -327,8 +358,8 @@ def longer_training(w: World, axis: str) -> Measured:
         raise NotHere(f"this scale trains with one number of {UNITS[axis]} only")
     change, se = 100 * (last.test - first.test), 100 * np.hypot(last.test_se, first.test_se)
     least = change.idxmin()
-    each = ", ".join(f"{t} {points:+.1f}" for t, points in change.items())
     what = f"{last.value.iloc[0]:g} less {first.value.iloc[0]:g} {UNITS[axis]}, the smallest of {len(change)} teacher"
+    each = ", ".join(f"{t} {points:+.1f}" for t, points in change.items())
     return from_noise(change[least], se[least], what + "s" * (len(change) > 1), f" ({each}; one seed of training)")
 
 
@@ -347,8 +378,14 @@ def _choices(w: World, *scores: str) -> pd.DataFrame:
 def within_teacher(w: World) -> Measured:
     """Mean over teachers of GRACE's Spearman over one teacher's temperatures."""
     row = over_teachers(_choices(w, "grace"), "spearman").iloc[0]
-    ends, extra = (row["mean"], row.low, row.high), f", {row.teachers} teachers"
-    return Measured(*ends, "mean within-teacher Spearman of GRACE", extra=extra, teachers=len(w.teachers))
+    return Measured(
+        row["mean"],
+        row.low,
+        row.high,
+        "mean within-teacher Spearman of GRACE",
+        extra=f", {row.teachers} teachers",
+        teachers=len(w.teachers),
+    )
 
 
 def _saved(choices: pd.DataFrame) -> pd.Series:
@@ -361,8 +398,6 @@ def temperature_regret(w: World) -> Measured:
     """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
     choices = _choices(w, "grace")
     own, blind = over_teachers(choices, "regret_points").set_index("score").loc[["grace", RANDOM]].itertuples()
-    noise = [w.regret_noise(rows) for _, rows in w.frame().groupby("teacher")]
-    beaten = (blind.mean, percentiles(-w.mean(_saved(choices))[1:])[1])
     return Measured(
         own.mean,
         own.low,
@@ -372,8 +407,8 @@ def temperature_regret(w: World) -> Measured:
         f" (a random temperature: {blind.mean:.1f})",
         signed=False,
         teachers=len(w.teachers),
-        noise=float(np.nanmean(noise)),
-        chance=beaten,
+        noise=float(np.nanmean([w.regret_noise(rows) for _, rows in w.frame().groupby("teacher")])),
+        chance=(blind.mean, percentiles(-w.mean(_saved(choices))[1:])[1]),
     )
 
 
@@ -385,8 +420,12 @@ def temperature_gain(w: World) -> Measured:
 def both_rise(w: World) -> Measured:
     """The smaller of the two mean within-teacher correlations with temperature, of G-Norm and of G-Vendi."""
     norm, vendi = (w.mean(within(w.frame(), score, "temperature", "higher")) for score in ("g_norm", "g_vendi"))
-    what = "smaller mean within-teacher Spearman with temperature"
-    return w.measured(np.minimum(norm, vendi), what, "", f" (G-Norm {shown(norm[0])}, G-Vendi {shown(vendi[0])})")
+    return w.measured(
+        np.minimum(norm, vendi),
+        "smaller mean within-teacher Spearman with temperature",
+        "",
+        f" (G-Norm {shown(norm[0])}, G-Vendi {shown(vendi[0])})",
+    )
 
 
 def within(frame: pd.DataFrame, x: str, y: str, direction: str) -> pd.Series:
@@ -398,9 +437,12 @@ def opposite_temperatures(w: World) -> Measured:
     """G-Vendi's temperature less G-Norm's, mean over teachers, as a share of the range of temperatures."""
     temperature = w.frame().temperature
     picked = _choices(w, "g_vendi", "g_norm").pivot(index="teacher", columns="score", values="picked")
-    draws = w.mean((picked.g_vendi - picked.g_norm) / (temperature.max() - temperature.min()))
-    extra = f" (mean T {picked.g_vendi.mean():.2f} and {picked.g_norm.mean():.2f})"
-    return w.measured(draws, "G-Vendi's temperature less G-Norm's, share of the range", "", extra)
+    return w.measured(
+        w.mean((picked.g_vendi - picked.g_norm) / (temperature.max() - temperature.min())),
+        "G-Vendi's temperature less G-Norm's, share of the range",
+        "",
+        f" (mean T {picked.g_vendi.mean():.2f} and {picked.g_norm.mean():.2f})",
+    )
 
 
 def warmer_is_better(w: World) -> Measured:
@@ -419,11 +461,16 @@ def warmer_is_better(w: World) -> Measured:
     needed = int(np.ceil(np.log(0.025) / np.log(1 - WARMER)))
     short = f"; that it does not hold, no fewer than {needed} teachers could show" if n < needed else ""
     ends = binomtest(found, n).proportion_ci(0.95, method="exact")  # none of n is no proof that there is none
-    what, extra = (
+    return Measured(
+        found / n,
+        *ends,
         "share of teachers whose warmer half of temperatures is better",
+        "",
         f" ({found} of {n}; by chance 0.05{short})",
+        "teachers, exact binomial",
+        False,
+        n,
     )
-    return Measured(found / n, *ends, what, "", extra, "teachers, exact binomial", False, n)
 
 
 # --- what no table has a row of ---------------------------------------------------------------------------------------
@@ -442,8 +489,12 @@ def ahead_of_all_on_both(w: World) -> Measured:
     # The rival is chosen on the data: the best of a dozen on every resample would be ahead by chance alone.
     best = max(others, key=lambda s: (np.nan_to_num(lower[s][0], nan=-2), s))
     each = "; ".join(f"{SCORES[s].label} {shown(both[s][0][0])} and {shown(both[s][1][0])}" for s in ("grace", best))
-    what = "lower of the two tasks' correlations, GRACE less the best other score"
-    return w.measured(lower["grace"] - lower[best], what, "", f" ({each})")
+    return w.measured(
+        lower["grace"] - lower[best],
+        "lower of the two tasks' correlations, GRACE less the best other score",
+        "",
+        f" ({each})",
+    )
 
 
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
@@ -458,9 +509,12 @@ def strongest_is_not_best(w: World) -> Measured:
         raise NotHere("there is one teacher")
     best, strong = (rows.loc[rows.average_at_k.idxmax()] for rows in (w.frame(), strongest(w.frame())))
     se = 100 * np.hypot(best.average_se, strong.average_se) if best.teacher != strong.teacher else 0.0
-    extra = f" ({strong.teacher} is strongest, {best.teacher} teaches best)"
-    points = 100 * (best.average_at_k - strong.average_at_k)
-    return from_noise(points, se, "best student less the strongest teacher's best", extra)
+    return from_noise(
+        100 * (best.average_at_k - strong.average_at_k),
+        se,
+        "best student less the strongest teacher's best",
+        f" ({strong.teacher} is strongest, {best.teacher} teaches best)",
+    )
 
 
 def gain_over_strongest(w: World) -> Measured:
@@ -468,10 +522,13 @@ def gain_over_strongest(w: World) -> Measured:
     frame = w.frame()
     counts, of = w.counts(frame.teacher), frame.groupby("teacher")
     ours = 100 * pick_many(frame.grace, frame.average_at_k, "lower", counts)
-    mean, best = of.teacher_accuracy.transform("mean"), of.average_at_k.transform("max")
-    theirs = 100 * pick_many(mean, best, "higher", counts)
-    extra = f" ({ours[0]:.1f} and {theirs[0]:.1f} %, of {' and '.join(strongest(frame).teacher.unique())})"
-    return w.measured(ours - theirs, "student of GRACE's pick less the strongest teacher's best", POINTS, extra)
+    theirs = 100 * pick_many(of.teacher_accuracy.transform("mean"), of.average_at_k.transform("max"), "higher", counts)
+    return w.measured(
+        ours - theirs,
+        "student of GRACE's pick less the strongest teacher's best",
+        POINTS,
+        f" ({ours[0]:.1f} and {theirs[0]:.1f} %, of {' and '.join(strongest(frame).teacher.unique())})",
+    )
 
 
 def budgets(w: World, quantity: str) -> Measured:
@@ -493,8 +550,15 @@ def budgets(w: World, quantity: str) -> Measured:
     if quantity == "spearman":
         return w.measured(np.min(draws, axis=0), "lowest Spearman over the size budgets", "", f" ({each})", n)
     worst = max(judged, key=lambda width: found[width][0])
-    what, noise = "highest regret over the size budgets", w.regret_noise(frame[inside[worst]])
-    return w.measured(np.max(draws, axis=0), what, POINTS, f" ({each})", n, signed=False, noise=noise)
+    return w.measured(
+        np.max(draws, axis=0),
+        "highest regret over the size budgets",
+        POINTS,
+        f" ({each})",
+        n,
+        signed=False,
+        noise=w.regret_noise(frame[inside[worst]]),
+    )
 
 
 def without_self_like(w: World, score: str) -> Measured:
@@ -505,8 +569,12 @@ def without_self_like(w: World, score: str) -> Measured:
         spearman_many(frame[score], frame.average_at_k, rule, counts * keep)
         for keep in (True, (frame.teacher != name).to_numpy())
     )
-    what = f"Spearman of {SCORES[score].label} without {name} less with it"
-    return w.measured(left - whole, what, "", f" ({shown(left[0])} and {shown(whole[0])})")
+    return w.measured(
+        left - whole,
+        f"Spearman of {SCORES[score].label} without {name} less with it",
+        "",
+        f" ({shown(left[0])} and {shown(whole[0])})",
+    )
 
 
 def pick_elsewhere(w: World) -> Measured:
@@ -515,9 +583,14 @@ def pick_elsewhere(w: World) -> Measured:
     counts = w.counts(frame.teacher)
     found = {a: regret_many(frame.grace, frame[a], "lower", counts) for a in ("greedy", "best_of")}
     noise = w.regret_noise(frame, max(found, key=lambda a: found[a][0]))
-    extra = f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f}{_noise(noise)})"
-    draws = np.max([*found.values()], axis=0)
-    return w.measured(draws, "larger regret of GRACE, greedy and best-of-k", POINTS, extra, signed=False, noise=noise)
+    return w.measured(
+        np.max([*found.values()], axis=0),
+        "larger regret of GRACE, greedy and best-of-k",
+        POINTS,
+        f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f}{_noise(noise)})",
+        signed=False,
+        noise=noise,
+    )
 
 
 def folds_flat(w: World) -> Measured:
@@ -533,16 +606,26 @@ def folds_flat(w: World) -> Measured:
         rho = np.stack([spearman_many(own.grace, own.average_at_k, "lower", counts) for own in cells])
         found.append(np.ptp(rho, axis=0))
         said.append(f"{task} {shown(rho[:, 0].min())} to {shown(rho[:, 0].max())}")
-    what = f"range of Spearman over C = {folds[0]} to {folds[-1]}"
-    return w.measured(np.max(found, axis=0), what, "", f" ({'; '.join(said)})", signed=False)
+    return w.measured(
+        np.max(found, axis=0),
+        f"range of Spearman over C = {folds[0]} to {folds[-1]}",
+        "",
+        f" ({'; '.join(said)})",
+        signed=False,
+    )
 
 
 def filtered_points(w: World) -> Measured:
     """Filtered student's accuracy less the unfiltered one's, mean over teachers (of a teacher's temperatures)."""
     f = filtered_pairs(w.cells, w.table("filtered")).dropna(subset=["change_points"])
     means = f.change_points.groupby(f.teacher).mean()
-    extra = f", {len(f)} cells of {len(means)} teachers; worse in {(f.change_points < 0).sum()}"
-    return w.measured(w.mean(means), "filtered less unfiltered", POINTS, extra, len(means))
+    return w.measured(
+        w.mean(means),
+        "filtered less unfiltered",
+        POINTS,
+        f", {len(f)} cells of {len(means)} teachers; worse in {(f.change_points < 0).sum()}",
+        len(means),
+    )
 
 
 def _odd_teachers(w: World) -> pd.DataFrame:
@@ -588,5 +671,10 @@ def stability_ratio(w: World) -> Measured:
     own = own.assign(ratio=own.gradient / own.stability).sort_values("ratio")
     weights = w.counts(own.teacher).cumsum(1)
     draws = own.ratio.to_numpy()[(weights >= weights[:, -1:] / 2).argmax(1)]  # the lower weighted median
-    extra = f", {own.ratio.min():.2g} to {own.ratio.max():.2g} over {len(own)} cells"
-    return w.measured(draws, "gradient term over stability term, lower median over cells", "", extra, signed=False)
+    return w.measured(
+        draws,
+        "gradient term over stability term, lower median over cells",
+        "",
+        f", {own.ratio.min():.2g} to {own.ratio.max():.2g} over {len(own)} cells",
+        signed=False,
+    )

@@ -81,27 +81,23 @@ def claims(scale: str) -> Drawn:
             }
         )
     table = pd.DataFrame(rows)
+    seeds = ", ".join(f"{w.scale}: {len(w.frame())} cells" for w in others) or "none has been run at this scale"
     counts = {v: int((table.verdict == v).sum()) for v in (HOLDS, FAILS, OPEN)}
     return Drawn(
         None,
         table,
-        _caption(world, counts, others),
+        (
+            f"The paper's claims and what this world shows: of {sum(counts.values())}, {counts[HOLDS]} hold, "
+            f"{counts[FAILS]} do not, and {counts[OPEN]} cannot be told here. Scale {world.scale}, {len(world.frame())} cells of "
+            f"{len(world.teachers)} teacher(s) for the first student; 95% intervals come from a bootstrap over teachers where "
+            f"nothing else is said, and from {FEW_CLUSTERS} teachers or fewer they are too narrow. The rule of each claim was "
+            f"fixed before any number of the lab scale was seen; on the smaller scales the rules were tried. Other world seeds, "
+            f"for the claims that need the cells alone: {seeds}."
+        ),
         "",
         {"verdicts": counts}
         | {r["name"]: {"value": r["value"], "low": r["low"], "high": r["high"], "verdict": r["verdict"]} for r in rows},
         {claim.name: {"value": claim.paper} for claim in CLAIMS},
-    )
-
-
-def _caption(world: World, counts: dict[str, int], others: list[World]) -> str:
-    seeds = ", ".join(f"{w.scale}: {len(w.frame())} cells" for w in others) or "none has been run at this scale"
-    return (
-        f"The paper's claims and what this world shows: of {sum(counts.values())}, {counts[HOLDS]} hold, "
-        f"{counts[FAILS]} do not, and {counts[OPEN]} cannot be told here. Scale {world.scale}, {len(world.frame())} cells of "
-        f"{len(world.teachers)} teacher(s) for the first student; 95% intervals come from a bootstrap over teachers where "
-        f"nothing else is said, and from {FEW_CLUSTERS} teachers or fewer they are too narrow. The rule of each claim was "
-        f"fixed before any number of the lab scale was seen; on the smaller scales the rules were tried. Other world seeds, "
-        f"for the claims that need the cells alone: {seeds}."
     )
 
 
@@ -202,9 +198,8 @@ def _ceiling(frame: pd.DataFrame) -> str:
 
 def readme_block(scale: str) -> str:
     """Markdown for README.md between `README_MARKS`: claim and what the paper reports, what this world shows, verdict."""
-    table = claims(scale).table
     lines = ["| the paper's claim (what it reports) | this world | verdict |", "|---|---|---|"]
-    for row in table.to_dict("records"):
+    for row in claims(scale).table.to_dict("records"):
         seeds = [f"{name.removeprefix(f'{scale}-')}: {row[name]}" for name in other_worlds(scale) if row[name]]
         shown = "; ".join([row["this world"], *seeds]).replace("|y|", "length").replace("|", "/")
         claim = row["claim"].replace("|y|", "length")

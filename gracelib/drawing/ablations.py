@@ -57,8 +57,7 @@ def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
         second.append(
             Patch(facecolor="none", hatch="////", edgecolor="#808080", linewidth=0, label=f"{HOLLOW} (right)")
         )
-    note = captions.note(config.name, rows)
-    fig, (left, middle, right) = frame(DOUBLE, 2.15, [first, second], note, (1, 1, 1.15))
+    fig, (left, middle, right) = frame(DOUBLE, 2.15, [first, second], captions.note(config.name, rows), (1, 1, 1.15))
     middle.sharey(left)
     for ax, axis, other in ((left, "d", "n"), (middle, "n", "d")):
         own = table[table[other] == base[other]]
@@ -98,9 +97,13 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
         ignore_index=True,
     )
     looks, top = dict(zip(cells, marks.LOOKS, strict=False)), max(table["n_folds"])
-    flat = Patch(facecolor=marks.SHADE, label=f"flat in the paper (C ≥ {FLAT_FROM})")
-    tasks = [entry(f"{task} task", **marks.line_look(look)) for task, look in looks.items()]
-    legend = [tasks, [flat, entry(f"default: {base['n_folds']}", **marks.DASHED)]]
+    legend = [
+        [entry(f"{task} task", **marks.line_look(look)) for task, look in looks.items()],
+        [
+            Patch(facecolor=marks.SHADE, label=f"flat in the paper (C ≥ {FLAT_FROM})"),
+            entry(f"default: {base['n_folds']}", **marks.DASHED),
+        ],
+    ]
     fig, (ax,) = frame(SINGLE, 2.1, legend, captions.note(config.name, *parts))
     ax.axvspan(FLAT_FROM - 0.5, top + 1, color=marks.SHADE, zorder=0)
     ax.axvline(base["n_folds"], **marks.DASHED, zorder=1.5)
@@ -132,9 +135,9 @@ def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     drawn = {m: v for m, v in paper.items() if m in set(by_m["m"])}
     names = {1.0: "log |y| (default)", 0.0: "no recalibration", 2.0: "(log |y|)²"}
     looks = dict(zip(names, marks.LOOKS, strict=False))
-    powers = [entry(names[p], **marks.line_look(look)) for p, look in looks.items()]
-    legend = [[*powers, *marks.paper_handles(drawn.values())]]
-    fig, (left, right) = frame(DOUBLE, 2.0, legend, captions.note(config.name, rows), (1.35, 1))
+    legend = [entry(names[p], **marks.line_look(look)) for p, look in looks.items()]
+    legend += marks.paper_handles(drawn.values())
+    fig, (left, right) = frame(DOUBLE, 2.0, [legend], captions.note(config.name, rows), (1.35, 1))
     right.sharey(left)
     for i, (power, look) in enumerate(looks.items()):
         _curve(left, smoothed[smoothed["power"] == power], "nu", look, factor=1.12 ** (i - 1))
@@ -147,10 +150,9 @@ def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
     for m, value in drawn.items():
         marks.paper_mark(right, value, m, f"m = {m}", upright=True)
     right.set_xlabel("Responses per prompt m")
-    table = pd.concat([smoothed.assign(panel="left"), by_m.assign(panel="right")], ignore_index=True)
     return Drawn(
         fig,
-        table,
+        pd.concat([smoothed.assign(panel="left"), by_m.assign(panel="right")], ignore_index=True),
         caption=(
             f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against the smoothing ν, for three powers "
             f"of the length factor. Right: against the responses per prompt that GRACE reads. "
@@ -181,13 +183,20 @@ def figure23(
     rows = select(cells, student, names)
     subsets = subset_correlations(rows, names, share=share, n_sets=n_sets, seed=seed)
     table = subset_summary(subsets, rows, names)
-    legend = [
-        Patch(facecolor=marks.BAR, edgecolor=EDGE, linewidth=0.5, label=f"{n_sets} random subsets"),
-        entry("median", marker="|", markeredgecolor="black", markersize=6, markeredgewidth=1.2),
-        entry("all cells", marker="H", color="white"),
-    ]
-    height = 0.75 + 0.2 * len(names)
-    fig, axes = frame(DOUBLE, height, [legend], captions.note(scale, rows), (1, 1), sharey=True)
+    fig, axes = frame(
+        DOUBLE,
+        0.75 + 0.2 * len(names),
+        [
+            [
+                Patch(facecolor=marks.BAR, edgecolor=EDGE, linewidth=0.5, label=f"{n_sets} random subsets"),
+                entry("median", marker="|", markeredgecolor="black", markersize=6, markeredgewidth=1.2),
+                entry("all cells", marker="H", color="white"),
+            ]
+        ],
+        captions.note(scale, rows),
+        (1, 1),
+        sharey=True,
+    )
     order = table[table["reading"] == "cells"]["score"].tolist()
     for ax, (reading, what) in zip(axes, READINGS.items(), strict=True):
         own = subsets[subsets["reading"] == reading]
@@ -198,7 +207,6 @@ def figure23(
         ax.set_title(f"{what} (cells: {sizes}{few})")
         marks.correlation_axis(ax)
         marks.rows_axis(ax, [SCORES[s].label for s in order], "Score" if ax is axes[0] else "")
-    columns = ("median", "low", "high", "best_share")
     return Drawn(
         fig,
         table,
@@ -209,7 +217,10 @@ def figure23(
             f"{captions.cells_sentence(scale, rows)}"
         ),
         alt="Two panels of horizontal violins, one row a score.",
-        ours={reading: captions.records(own, columns) for reading, own in table.groupby("reading", sort=False)},
+        ours={
+            reading: captions.records(own, ("median", "low", "high", "best_share"))
+            for reading, own in table.groupby("reading", sort=False)
+        },
         paper={"direction": {"value": "GRACE consistently strong", "source": "submission, figure 23"}},
     )
 
@@ -228,10 +239,16 @@ def _curve(
         ax.plot(x, np.zeros(len(x)), alpha=0)
         ax.set_ylim(-1, 1)
         return
-    line = marks.line_look(look)
-    ax.plot(x, rows["spearman"], color=line["color"], linestyle=look[2], linewidth=1.1, zorder=2)
-    faces = ["white" if hollow else look[1] for hollow in rows["nu_decides"]]
-    marks.points(ax, x, rows["spearman"], rows["low"], rows["high"], look, c=faces)
+    ax.plot(x, rows["spearman"], color=marks.line_look(look)["color"], linestyle=look[2], linewidth=1.1, zorder=2)
+    marks.points(
+        ax,
+        x,
+        rows["spearman"],
+        rows["low"],
+        rows["high"],
+        look,
+        c=["white" if hollow else look[1] for hollow in rows["nu_decides"]],
+    )
 
 
 def _heat(ax: Axes, table: pd.DataFrame) -> None:
@@ -239,9 +256,16 @@ def _heat(ax: Axes, table: pd.DataFrame) -> None:
     wide, decided = (
         table.pivot(index="n", columns="d", values=c).sort_index(ascending=False) for c in ("spearman", "nu_decides")
     )
-    texts = wide.map(lambda rho: "–" if np.isnan(rho) else marks.number(rho))
     shown = {"fmt": "", "annot_kws": {"fontsize": SMALL, "color": "black"}, "cbar": False}
-    sns.heatmap(wide.fillna(0), cmap=PALE, vmin=-1, vmax=1, annot=texts, ax=ax, **shown)
+    sns.heatmap(
+        wide.fillna(0),
+        cmap=PALE,
+        vmin=-1,
+        vmax=1,
+        annot=wide.map(lambda rho: "–" if np.isnan(rho) else marks.number(rho)),
+        ax=ax,
+        **shown,
+    )
     best = wide.idxmax() if wide.notna().any().all() else {}
     for i, n in enumerate(wide.index):
         for j, d in enumerate(wide):

@@ -40,14 +40,31 @@ def cmi_terms(
     own = cmi[(cmi.student == student) & np.isclose(cmi.temperature, temperature)]
     default = cmi_at(own, n, nu).sort_values("gradient", kind="stable").reset_index(drop=True)
     swept = own[(own.n == n) & (own.preconditioner == "smoothed") & (own.space == "h")].sort_values("nu")
-    terms = [entry(f"{name} term", **marks.line_look(look, line=False)) for name, look in TERMS.items()]
-    band = Patch(facecolor=marks.SHADE, label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}")
-    legend = [[*terms, band], family_handles(manner[t] for t in default.teacher)]
-    note = scale_note(scale, len(default), len(default), f" at T = {temperature:g}")
-    fig, (left, right) = frame(DOUBLE, 0.9 + 0.22 * max(5, len(default)), legend, note, (1, 1))
+    legend = [
+        [
+            *(entry(f"{name} term", **marks.line_look(look, line=False)) for name, look in TERMS.items()),
+            Patch(facecolor=marks.SHADE, label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}"),
+        ],
+        family_handles(manner[t] for t in default.teacher),
+    ]
+    fig, (left, right) = frame(
+        DOUBLE,
+        0.9 + 0.22 * max(5, len(default)),
+        legend,
+        scale_note(scale, len(default), len(default), f" at T = {temperature:g}"),
+        (1, 1),
+    )
     for name, (mark, face, _) in TERMS.items():
-        shown = np.maximum(default[name], SMALLEST * default.gradient)
-        left.scatter(shown, default.index, marker=mark, s=30, c=face, edgecolors=EDGE, linewidths=0.5, zorder=3)
+        left.scatter(
+            np.maximum(default[name], SMALLEST * default.gradient),
+            default.index,
+            marker=mark,
+            s=30,
+            c=face,
+            edgecolors=EDGE,
+            linewidths=0.5,
+            zorder=3,
+        )
     marks.rows_axis(left, default.teacher)
     left.set(xscale="log", xlabel="term of the bound (nats)")
     for teacher, rows in swept.groupby("teacher", sort=True):
@@ -56,10 +73,9 @@ def cmi_terms(
     right.set(xscale="log", yscale="log", xlabel="smoothing nu", ylabel="gradient / stability")
     right.set_title(f"default nu = {nu:g}")
     marks.plain_log(right.yaxis, *right.get_ylim())
-    table = pd.concat([default.assign(panel="left"), swept.assign(panel="right")], ignore_index=True)
     return Drawn(
         fig,
-        table,
+        pd.concat([default.assign(panel="left"), swept.assign(panel="right")], ignore_index=True),
         caption=(
             f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
             f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "

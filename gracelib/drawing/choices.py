@@ -51,9 +51,14 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     rows = choice_cells(cells, student, scores)
     two, choices = two_teachers(cells, student), temperature_choices(rows, scores)
     looks, noise, teachers = dict(zip(scores, marks.LOOKS, strict=False)), noise_points(rows), _ordered(rows)
-    own = [entry(label(s), **marks.line_look(look)) for s, look in looks.items()]
-    chosen = marks.chosen_handles("picked by the score", "best temperature")
-    legend, low = [[*own, *chosen], [*family_handles(rows["manner"]), _band_handle()]], 0.55 + 0.22 * len(teachers)
+    low = 0.55 + 0.22 * len(teachers)
+    legend = [
+        [
+            *(entry(label(s), **marks.line_look(look)) for s, look in looks.items()),
+            *marks.chosen_handles("picked by the score", "best temperature"),
+        ],
+        [*family_handles(rows["manner"]), _band_handle()],
+    ]
     fig, (ax,) = frame(DOUBLE, 1.8 + low, legend, captions.note(scale, rows))
     ax.remove()
     fig.get_layout_engine().set(wspace=0.06, hspace=0.05)
@@ -71,11 +76,10 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     _band(bottom[1], noise)
     bottom[1].set_xlim(left=-0.04 * max(bottom[1].get_xlim()[1], 1))
     bottom[1].tick_params(labelleft=False)
-    table = pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True)
     named = choices[choices["teacher"].isin(two)]
     return Drawn(
         fig,
-        table,
+        pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True),
         caption=(
             f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
             f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
@@ -125,8 +129,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, choices: pd.DataFrame, looks: Mapping[
         marks.say(ax, "one temperature", 0.25, 0.92)
         ax.set_xticks(t)
     else:
-        best = choices["best"].iloc[0]
-        ax.axvline(best, **(marks.DASHED | {"color": family(manner).color}), zorder=1.5, gid="best")
+        ax.axvline(choices["best"].iloc[0], **(marks.DASHED | {"color": family(manner).color}), zorder=1.5, gid="best")
     return made.assign(average_at_k=own["average_at_k"], average_se=own["average_se"])
 
 
@@ -141,9 +144,16 @@ def _picks(
         best = choices.drop_duplicates("teacher").set_index("teacher").loc[list(teachers)]
         marks.family_marks(ax, best["best"], y, best["manner"], 60, zorder=2)
     for i, (score, (mark, face, _)) in enumerate(looks.items()):
-        lane = y + 0.84 * ((i + 0.5) / len(looks) - 0.5)
         ax.scatter(
-            wide[score], lane, s=22, marker=mark, c=face, edgecolors=EDGE, linewidths=0.6, zorder=4, clip_on=False
+            wide[score],
+            y + 0.84 * ((i + 0.5) / len(looks) - 0.5),
+            s=22,
+            marker=mark,
+            c=face,
+            edgecolors=EDGE,
+            linewidths=0.6,
+            zorder=4,
+            clip_on=False,
         )
     ax.set_xlabel(name)
 
@@ -156,12 +166,14 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
     choices, budgets = choices[choices["score"] != RANDOM], budgets[budgets["score"] != RANDOM]
     within, looks = over_teachers(choices, "spearman"), dict(zip(scores, marks.LOOKS, strict=False))
     paper = {q: _paper(rows, "figure 7", q) for q in ("spearman_within_abs", "spearman_budget_abs")}
-    theirs = [v for values in paper.values() for v in values.values()]
     own = [entry(label(s), **marks.line_look(look, line=False)) for s, look in looks.items()]
     own.append(entry("95% interval", linestyle="-", color=EDGE, linewidth=1.1))
-    known = marks.paper_handles(theirs, f"paper, {_setting(rows)}, |ρ|", upright=True)
-    legend = [own, known, family_handles(rows["manner"])]
-    fig, (left, right) = frame(DOUBLE, 2.6, legend, captions.note(scale, rows), (1, 1.15), sharey=True)
+    known = marks.paper_handles(
+        [v for values in paper.values() for v in values.values()], f"paper, {_setting(rows)}, |ρ|", upright=True
+    )
+    fig, (left, right) = frame(
+        DOUBLE, 2.6, [own, known, family_handles(rows["manner"])], captions.note(scale, rows), (1, 1.15), sharey=True
+    )
     _violins(left, choices, within, looks, paper["spearman_within_abs"])
     widths = sorted(set(budgets["budget"]))
     for i, (score, look) in enumerate(looks.items()):
@@ -171,8 +183,11 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
         for at in x if score in paper["spearman_budget_abs"] else ():
             marks.paper_mark(right, paper["spearman_budget_abs"][score], at + 0.09, score, upright=True)
     pad = 0.6 + 0.5 * max(0, 3 - len(widths))  # few budgets do not stand farther apart
-    names = [_budget_name(budgets, w) for w in widths]
-    right.set(xticks=range(len(widths)), xticklabels=names, xlim=(-pad, len(widths) - 1 + pad))
+    right.set(
+        xticks=range(len(widths)),
+        xticklabels=[_budget_name(budgets, w) for w in widths],
+        xlim=(-pad, len(widths) - 1 + pad),
+    )
     right.set_xlabel("Size budget (width)")
     if budgets["spearman"].isna().all():
         marks.say(right, "undefined")
@@ -181,11 +196,13 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
         ax.grid(visible=False, axis="x")
     right.set_ylabel("")
     right.tick_params(labelleft=False)
-    parts = [choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")]
     known = {q: captions.papers(v) for q, v in paper.items()}
     return Drawn(
         fig,
-        pd.concat(parts, ignore_index=True),
+        pd.concat(
+            [choices.assign(panel="left"), within.assign(panel="left, mean"), budgets.assign(panel="right")],
+            ignore_index=True,
+        ),
         caption=(
             f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark a teacher (so few "
             f"temperatures allow few values), a violin where {ENOUGH_FOR_A_VIOLIN} or more are defined, and their mean. Right: "
@@ -248,13 +265,19 @@ def figure13(
     table, paper = family_rows(rows, scores), _paper(rows, item, "regret_family_points")
     mean, each = table[table["family"] == "mean"].reset_index(drop=True), table[table["family"] != "mean"]
     families = [name for name in FAMILIES if name in set(rows["manner"])]
-    theirs = marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}")
-    legend = [family_handles(families), [*marks.bar_handles("mean over families"), _band_handle()], theirs]
-    height = 0.5 + len(mean) * max(0.26, 0.09 * len(families))
-    fig, (ax,) = frame(DOUBLE, height, legend, captions.note(scale, rows))
+    legend = [
+        family_handles(families),
+        [*marks.bar_handles("mean over families"), _band_handle()],
+        marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}"),
+    ]
+    fig, (ax,) = frame(DOUBLE, 0.5 + len(mean) * max(0.26, 0.09 * len(families)), legend, captions.note(scale, rows))
     _band(ax, noise_points(rows))
-    widest = [*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]
-    marks.regret_bars(ax, mean, paper, at_most=np.nanmax(widest))
+    marks.regret_bars(
+        ax,
+        mean,
+        paper,
+        at_most=np.nanmax([*table["regret_points"], *mean["regret_high"], *(v.high for v in paper.values())]),
+    )
     lane = 0.8 * (each["family"].map(families.index) + 0.5) / len(families)
     y = each["score"].map(list(mean["score"]).index) - 0.4 + lane
     marks.family_marks(ax, each["regret_points"], y, each["family"], 22, zorder=3.5, clip_on=False)
@@ -282,10 +305,16 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
     table, paper = budget_rows(rows, scores), _paper(rows, "figure 14", "regret_budget_points")
     budgets = dict(list(table.groupby("budget", sort=True)))
     widest = np.nanmax([*table["regret_points"], *table["regret_high"], *(v.high for v in paper.values())])
-    bars = [*marks.bar_handles("this run"), _band_handle()]
-    legend = [bars, marks.paper_handles(paper.values(), f"paper, {_setting(rows)}")]
-    height = 0.75 + 0.22 * (len(scores) + 1)
-    fig, axes = frame(DOUBLE, height, legend, captions.note(scale, rows), [1] * len(budgets))
+    fig, axes = frame(
+        DOUBLE,
+        0.75 + 0.22 * (len(scores) + 1),
+        [
+            [*marks.bar_handles("this run"), _band_handle()],
+            marks.paper_handles(paper.values(), f"paper, {_setting(rows)}"),
+        ],
+        captions.note(scale, rows),
+        [1] * len(budgets),
+    )
     for ax, (width, own) in zip(axes, budgets.items(), strict=True):
         _band(ax, noise_points(rows))
         marks.regret_bars(ax, own, paper, at_most=widest, labels=ax is axes[0])
@@ -325,8 +354,12 @@ def _budget_name(table: pd.DataFrame, width: int) -> str:
 
 def _ordered(rows: pd.DataFrame) -> list[str]:
     """Teachers by family (in the order of the legend) and width."""
-    rank = rows["manner"].map(list(FAMILIES).index)
-    return rows.assign(rank=rank).sort_values(["rank", "width", "teacher"])["teacher"].drop_duplicates().tolist()
+    return (
+        rows.assign(rank=rows["manner"].map(list(FAMILIES).index))
+        .sort_values(["rank", "width", "teacher"])["teacher"]
+        .drop_duplicates()
+        .tolist()
+    )
 
 
 def _setting(rows: pd.DataFrame) -> str:

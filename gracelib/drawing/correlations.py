@@ -40,20 +40,25 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
     """
     sides = [Side(part, student, HEADLINE, "figure 1") for part in (cells, longer) if part is not None]
     short, rows, two = sides[0], [side.rows for side in sides], len(sides) > 1
-    legend = [_bar_legend(sides), *marks.cell_handles(short.rows)]
-    widths = [1] * len(sides) + [1.35 if two else 1]
-    fig, axes = frame(DOUBLE, 2.3, legend, captions.note(scale, *rows), widths)
+    fig, axes = frame(
+        DOUBLE,
+        2.3,
+        [_bar_legend(sides), *marks.cell_handles(short.rows)],
+        captions.note(scale, *rows),
+        [1] * len(sides) + [1.35 if two else 1],
+    )
     _bar_panels(axes[:-1], sides, [side.table for side in sides], narrow=two)
-    grace = short.table.set_index("score").loc["grace"]
-    marks.scatter(axes[-1], short.rows, "grace", grace, k=k)
-    panels = [
-        short.with_paper(short.table.assign(task=short.task)).assign(panel="left"),
-        short.rows.assign(panel="right"),
-        *(side.with_paper(side.table).assign(panel="middle") for side in sides[1:]),
-    ]
+    marks.scatter(axes[-1], short.rows, "grace", short.table.set_index("score").loc["grace"], k=k)
     return Drawn(
         fig,
-        pd.concat(panels, ignore_index=True),
+        pd.concat(
+            [
+                short.with_paper(short.table.assign(task=short.task)).assign(panel="left"),
+                short.rows.assign(panel="right"),
+                *(side.with_paper(side.table).assign(panel="middle") for side in sides[1:]),
+            ],
+            ignore_index=True,
+        ),
         (
             f"{'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
             f"{captions.accuracy_words(k=k)}, {'one panel a task' if two else f'{short.task} task'} (good is positive). Right: "
@@ -82,9 +87,8 @@ def figure2(
     of the paper are recorded (None: by the accuracy), `extra` is a sentence for the caption.
     """
     side = Side(cells, student, scores, item or ITEMS[accuracy], accuracy=accuracy)
-    fig = _scatters(side, captions.note(scale, side.rows), k)
     return Drawn(
-        fig,
+        _scatters(side, captions.note(scale, side.rows), k),
         side.rows,
         (
             f"{captions.names(scores)} against {captions.accuracy_words(accuracy, k)}; each point is a student taught by one "
@@ -116,10 +120,9 @@ def figure4(
     width, legend = (SINGLE, [bars[:2], bars[2:]]) if longer is None else (DOUBLE, [bars])
     fig, axes = frame(width, 0.7 + 0.2 * len(order), legend, captions.note(scale, *rows), [1] * len(sides))
     _bar_panels(axes, sides, tables)
-    table = pd.concat([side.with_paper(t) for t, side in zip(tables, sides, strict=True)], ignore_index=True)
     return Drawn(
         fig,
-        table,
+        pd.concat([side.with_paper(t) for t, side in zip(tables, sides, strict=True)], ignore_index=True),
         (
             f"Signed Spearman correlation of {len(order)} scores with {captions.accuracy_words(k=k)} (good is positive), in the "
             f"order of the {sides[0].task} task. A score that is not defined in every cell is starred, or says in how many it "
@@ -146,11 +149,9 @@ def figure5(
 ) -> Drawn:
     """Figure 5: scores against accuracy at one temperature, the selected teacher and its regret marked."""
     side = Side(cells, student, scores, "figure 5", temperature=temperature)
-    fig = _scatters(side, captions.note(scale, side.rows, extra=f" at T = {temperature:g}"), k, selection=True)
     ours, known = captions.both([side])
-    regrets = captions.papers(setting_values("figure 5", "regret_points", side.task, student))
     return Drawn(
-        fig,
+        _scatters(side, captions.note(scale, side.rows, extra=f" at T = {temperature:g}"), k, selection=True),
         side.rows,
         caption=(
             f"{captions.names(scores)} against {captions.accuracy_words(k=k)} at temperature {temperature:g}. Triangles: the "
@@ -159,7 +160,10 @@ def figure5(
         ),
         alt=f"{_panels(scores)}; a triangle marks what each score selects.",
         ours=ours,
-        paper={"spearman": known, "regret_points": regrets},
+        paper={
+            "spearman": known,
+            "regret_points": captions.papers(setting_values("figure 5", "regret_points", side.task, student)),
+        },
     )
 
 
@@ -179,21 +183,27 @@ def regret_bars(
     order = sides[0].table.sort_values("regret_points", kind="stable")["score"]
     tables, rows = [side.ordered(order) for side in sides], [side.rows for side in sides]
     known = [value for side in sides for value in side.reported.values()]
-    legend = [[*marks.bar_handles("this run"), *marks.paper_handles(known, "paper's regret")]]
-    width = SINGLE if longer is None else DOUBLE
-    fig, axes = frame(width, 0.7 + 0.2 * len(order), legend, captions.note(scale, *rows), [1] * len(sides))
+    fig, axes = frame(
+        SINGLE if longer is None else DOUBLE,
+        0.7 + 0.2 * len(order),
+        [[*marks.bar_handles("this run"), *marks.paper_handles(known, "paper's regret")]],
+        captions.note(scale, *rows),
+        [1] * len(sides),
+    )
     ends = pd.concat([t[["regret_points", "regret_high"]] for t in tables]).max().max()
     for ax, side, table in zip(axes, sides, tables, strict=True):
         at_most = max([ends, *(v.high for v in known)])
         marks.regret_bars(ax, table, side.reported, at_most=at_most, labels=ax is axes[0])
         ax.set_title(side.title)
-    panels = [
-        table.assign(task=side.task, **{PAPER_REGRET: side.paper_text(table["score"])})
-        for side, table in zip(sides, tables, strict=True)
-    ]
     return Drawn(
         fig,
-        pd.concat(panels, ignore_index=True),
+        pd.concat(
+            [
+                table.assign(task=side.task, **{PAPER_REGRET: side.paper_text(table["score"])})
+                for side, table in zip(sides, tables, strict=True)
+            ],
+            ignore_index=True,
+        ),
         (
             f"Regret of {len(order)} scores: points of {captions.accuracy_words(k=k)} lost by following the score instead of "
             f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. "
@@ -229,10 +239,9 @@ def table_main(
         known[name] = {
             q: captions.papers(setting_values("main table", q, task, who)) for q in ("spearman_abs", "regret_points")
         }
-    table = pd.concat(blocks, names=["setting", "cells_used"]).reset_index([0, 1]).reset_index(drop=True)
     return Drawn(
         None,
-        table,
+        pd.concat(blocks, names=["setting", "cells_used"]).reset_index([0, 1]).reset_index(drop=True),
         caption=(
             f"Signed Spearman correlation with {captions.accuracy_words(k=k)} and regret in points of each score; the paper's "
             f"numbers are those of the setting in the column '{PAPER_SETTING}'. {captions.cells_sentence(scale, *whole)} "
@@ -255,8 +264,10 @@ def _bar_panels(axes: Sequence, sides: Sequence[Side], tables: Sequence[pd.DataF
 def _bar_legend(sides: Sequence[Side]) -> list:
     """One panel names the paper's setting in the legend; of two, each has its setting in its title."""
     where = f", {sides[0].where.replace(', ', '/')}" if len(sides) == 1 else ""
-    known = [value for side in sides for value in side.reported.values()]
-    return [*marks.bar_handles(), *marks.paper_handles(known, f"paper{where}, |ρ|")]
+    return [
+        *marks.bar_handles(),
+        *marks.paper_handles([value for side in sides for value in side.reported.values()], f"paper{where}, |ρ|"),
+    ]
 
 
 @styled()
@@ -264,8 +275,12 @@ def _scatters(side: Side, note: str, k: int, selection: bool = False) -> Figure:
     """One scatter a row of the table, side by side, with one y axis."""
     legend = marks.cell_handles(side.rows)
     if selection:
-        regret = marks.entry("regret", linestyle="-", color="black", linewidth=1.4)
-        legend.append([*marks.chosen_handles("selected by the score", "best student"), regret])
+        legend.append(
+            [
+                *marks.chosen_handles("selected by the score", "best student"),
+                marks.entry("regret", linestyle="-", color="black", linewidth=1.4),
+            ]
+        )
     fig, axes = frame(DOUBLE, 2.25, legend, note, [1] * len(side.table), sharey=True)
     for ax, row in zip(axes, side.table.to_dict("records"), strict=True):
         marks.scatter(ax, side.rows, row["score"], row, accuracy=side.accuracy, k=k)

@@ -158,15 +158,20 @@ def write(config: Scale, out: Path | None = None) -> Path:
             f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): run `make figures SCALE={scale}` first"
         )
     if missing:
-        said = f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}"
-        print(said, file=sys.stderr)
+        print(
+            f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}",
+            file=sys.stderr,
+        )
     badge = (
         f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
         f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"
     )
     title, shown = f"GRACE: the figures at scale {scale}", {"figures": figures, "missing": missing, "scale": scale}
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
-    text = page.render(title=title, badge=badge, long=LONG, open_rows=OPEN_ROWS, **shown)
+    text = (
+        Environment(autoescape=True, undefined=StrictUndefined)
+        .from_string(PAGE)
+        .render(title=title, badge=badge, long=LONG, open_rows=OPEN_ROWS, **shown)
+    )
     write_atomically(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out
 
@@ -212,8 +217,10 @@ def _numbers(nested: dict) -> list[list[str]]:
     records = list(_records(nested))
     columns = list(dict.fromkeys(column for _, record in records for column in record))
     columns.sort(key=lambda column: FIRST.index(column) if column in FIRST else len(FIRST))
-    rows = [[path, *(_text(record[c]) if c in record else "" for c in columns)] for path, record in records]
-    return [["", *map(_name, columns)], *rows]
+    return [
+        ["", *map(_name, columns)],
+        *([path, *(_text(record[c]) if c in record else "" for c in columns)] for path, record in records),
+    ]
 
 
 def _records(value: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict]]:

@@ -40,24 +40,33 @@ def figure21(
     fits, within, teachers = curves(pool), levels.iloc[0], bins["teacher"].nunique()
     own = lengths[(lengths["task"] == task) & (lengths["student"] == student)]
     cells = len(own[["teacher", "temperature"]].drop_duplicates())
-    families = family_handles(manner[t] for t in bins["teacher"])
-    powers = [entry(f"p = {p}: spread {within[f'spread_{p}']:.3f}", **_line(p), linewidth=1.6) for p in POWERS]
-    note = scale_note(scale, cells, teachers, f", {task} task")
-    fig, (left, right) = frame(DOUBLE, 2.6, [families, _left_handles(fits), powers], note, (1, 1))
+    fig, (left, right) = frame(
+        DOUBLE,
+        2.6,
+        [
+            family_handles(manner[t] for t in bins["teacher"]),
+            _left_handles(fits),
+            [entry(f"p = {p}: spread {within[f'spread_{p}']:.3f}", **_line(p), linewidth=1.6) for p in POWERS],
+        ],
+        scale_note(scale, cells, teachers, f", {task} task"),
+        (1, 1),
+    )
     _norms(left, bins, pool, fits, manner)
     _products(right, flat)
     q = "undefined: lengths do not vary"
     if np.isfinite(within["exponent"]):
         q = marks.with_interval(within["exponent"], within["low"], within["high"], ".2f")
     right.set_title(f"Within teachers: |g| ∝ (log|y|)$^{{-q}}$, q = {q}")
-    parts = [
-        bins.assign(panel="left", series="teacher"),
-        pool.assign(panel="left", series="pooled"),
-        fits.assign(panel="left", series="curve"),
-        flat.assign(panel="right", series="within teachers"),
-        levels.assign(panel="right", series="relation"),
-    ]
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(
+        [
+            bins.assign(panel="left", series="teacher"),
+            pool.assign(panel="left", series="pooled"),
+            fits.assign(panel="left", series="curve"),
+            flat.assign(panel="right", series="within teachers"),
+            levels.assign(panel="right", series="relation"),
+        ],
+        ignore_index=True,
+    )
     table = table[["panel", "series", *table.columns.drop(["panel", "series"])]]
     power, where = PAPER[item]
     return Drawn(

@@ -85,8 +85,17 @@ def score_values(rows: pd.DataFrame, name: str) -> np.ndarray:
 
 def say(ax: Axes, text: str, x: float = 0.5, y: float = 0.5, transform=None) -> None:
     """Grey words in the middle of the axes, or where `x` and `y` say (a fraction of the axes, or as `transform`)."""
-    where = ax.transAxes if transform is None else transform
-    ax.text(x, y, text, ha="center", va="center", fontsize=SMALL, color=GREY, transform=where, bbox=_UNDER)
+    ax.text(
+        x,
+        y,
+        text,
+        ha="center",
+        va="center",
+        fontsize=SMALL,
+        color=GREY,
+        transform=ax.transAxes if transform is None else transform,
+        bbox=_UNDER,
+    )
 
 
 # --- marks ---------------------------------------------------------------------------------------------------
@@ -238,8 +247,7 @@ def _bars(ax: Axes, table: pd.DataFrame, columns, text, paper: Mapping, labels: 
         if not np.isnan(low):
             ax.plot([low, high], [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
         at_right = {"xycoords": ax.get_yaxis_transform(), "xytext": (3, 0), "textcoords": "offset points"}
-        said = text(value) + "*" * (star and not everywhere)
-        ax.annotate(said, (1, y), va="center", fontsize=SMALL, **at_right)
+        ax.annotate(text(value) + "*" * (star and not everywhere), (1, y), va="center", fontsize=SMALL, **at_right)
     rows_axis(ax, names if labels else [""] * len(names), "Score" if labels else "")
 
 

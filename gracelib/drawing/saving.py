@@ -18,7 +18,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from gracelib.jobs import paths
@@ -109,35 +109,25 @@ class Drawn:
         return [folder / f"{name}{ending}" for ending in (*writers, ".json")]
 
 
-def picture_writers(fig: Figure, name: str, title: str) -> dict:
-    """Ending -> function that writes the picture to a path, without dates or random ids."""
+def picture_writers(fig: Figure, name: str, title: str, endings: Iterable[str] = (".svg", ".png")) -> dict:
+    """Ending (".svg", ".png", ".pdf") -> function that writes the picture to a path, without dates or random ids."""
     # Without a salt the SVG's ids are random; text as outlines does not depend on a reader's fonts.
     salt = {"svg.hashsalt": name, "svg.fonttype": "path", "savefig.bbox": None}
-    _settle(fig)
-
-    def picture(part: Path, kind: str, metadata: dict) -> None:
-        with mpl.rc_context(salt):
-            fig.savefig(part, format=kind, dpi=DPI, metadata=metadata | {"Title": title})
-
-    return {
-        ".svg": partial(picture, kind="svg", metadata={"Date": None}),
-        ".png": partial(picture, kind="png", metadata={"Software": None}),
-    }
-
-
-def _settle(fig: Figure) -> None:
-    """Runs the layout once and rounds its corners: the solver's last bits differ between runs, and with them the names
-    of clip paths and the last digits of texts in an SVG."""
+    # The layout runs once and its corners are rounded: the solver's last bits differ between runs, and with them the
+    # names of clip paths and the last digits of texts in an SVG.
     fig.draw_without_rendering()
     fig.set_layout_engine("none")
-    for part in _subfigures(fig):
-        part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))  # (2, 2): corners in the parent
+    for part in fig.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))  # (2, 2): corners in the figure
     for ax in fig.get_axes():
         ax.set_position(Bbox(ax.get_position().get_points().round(5)))
 
+    def picture(part: Path, ending: str) -> None:
+        undated = {".svg": "Date", ".png": "Software", ".pdf": "CreationDate"}[ending]
+        with mpl.rc_context(salt):
+            fig.savefig(part, format=ending[1:], dpi=DPI, metadata={undated: None, "Title": title})
 
-def _subfigures(parent: Figure | SubFigure) -> list[SubFigure]:
-    return [found for part in parent.subfigs for found in (part, *_subfigures(part))]
+    return {ending: partial(picture, ending=ending) for ending in endings}
 
 
 def _commit_to_record(path: Path, sidecar: dict) -> dict | None:

@@ -121,8 +121,15 @@ def temperature_handles(temperatures: Iterable[float]) -> list[Line2D]:
     """Legend entries of at most four temperatures (coldest and hottest among them), as grey circles."""
     values = sorted(set(temperatures))
     shown = sorted({values[round(i)] for i in np.linspace(0, len(values) - 1, min(4, len(values)))})
-    named = [(f"T = {max(f'{t:.1f}', f'{t:g}', key=len)}", temperature_area(t) ** 0.5) for t in shown]
-    return [entry(name, color="#bbbbbb", marker="o", markersize=size) for name, size in named]
+    return [
+        entry(
+            f"T = {max(f'{t:.1f}', f'{t:g}', key=len)}",
+            color="#bbbbbb",
+            marker="o",
+            markersize=temperature_area(t) ** 0.5,
+        )
+        for t in shown
+    ]
 
 
 def scale_note(scale: str, n_cells: int, n_teachers: int, extra: str = "") -> str:

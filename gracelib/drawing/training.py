@@ -48,9 +48,13 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     open_, filled = (
         entry(name, marker="o", color=face) for name, face in (("unfiltered", "white"), ("filtered", GREY))
     )
-    legend = [[open_, filled, *temperature_handles(temperatures)], family_handles(manner)]
-    height = max(1.9, 0.6 + len(order) * (0.16 + 0.075 * len(temperatures)))
-    fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, pairs), (1.35, 1))
+    fig, (left, right) = frame(
+        DOUBLE,
+        max(1.9, 0.6 + len(order) * (0.16 + 0.075 * len(temperatures))),
+        [[open_, filled, *temperature_handles(temperatures)], family_handles(manner)],
+        captions.note(scale, pairs),
+        (1.35, 1),
+    )
     lane = pairs["temperature"].map(temperatures.index) - (len(temperatures) - 1) / 2
     y = pairs["teacher"].map(order.index) + 0.8 / len(temperatures) * lane
     area, colors = 0.6 * pairs["temperature"].map(temperature_area), [family(m).color for m in manner]
@@ -116,9 +120,14 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
     first = table[table["pairing"] == "unfiltered"].set_index("score")["spearman"]
     first = first.sort_values(ascending=False, kind="stable", na_position="last")
     rows = filtered_pairs(cells, filtered)
-    legend = [[entry(text, **marks.line_look(LOOKS[p], line=False)) for p, text in PAIRINGS.items()]]
-    height = 0.6 + 0.27 * len(first)
-    fig, (left, right) = frame(DOUBLE, height, legend, captions.note(scale, rows), (1.25, 1), sharey=True)
+    fig, (left, right) = frame(
+        DOUBLE,
+        0.6 + 0.27 * len(first),
+        [[entry(text, **marks.line_look(LOOKS[p], line=False)) for p, text in PAIRINGS.items()]],
+        captions.note(scale, rows),
+        (1.25, 1),
+        sharey=True,
+    )
     marks.correlation_axis(left)
     for ax in (right, left):
         marks.rows_axis(ax, [SCORES[s].label for s in first.index], striped=True)
@@ -173,9 +182,15 @@ def figure17(
     looks = {teacher: family(manner[teacher]) for teacher in teachers.groups}
     legend = [entry(n, color=look.color, marker=look.marker, linestyle="-", linewidth=1.2) for n, look in looks.items()]
     legend.append(entry(f"the scale's own: {usual:g}", **marks.DASHED))
-    note = captions.note(scale, own, extra=f", T = {t:g}").replace(" cell", " run")
     titles = {"test": f"held-out problems, Average@{k}", "train": f"training prompts, Average@{train_k}"}
-    fig, axes = frame(DOUBLE, 1.9, [legend], note, (1, 1), sharey=True)
+    fig, axes = frame(
+        DOUBLE,
+        1.9,
+        [legend],
+        captions.note(scale, own, extra=f", T = {t:g}").replace(" cell", " run"),
+        (1, 1),
+        sharey=True,
+    )
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         for teacher, rows in teachers:
             error = 100 * rows[f"{column}_se"]

@@ -165,8 +165,9 @@ def score_teachers(
             scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
         except ValueError as error:
             raise ValueError(f"teacher {teacher.name}: {error}") from error
-        h = recalibrate(own["g"], own["length"])
-        influence = grace_influence(h, prompt_id, n_folds, nu, seed, zero_rows="keep")
+        influence = grace_influence(
+            recalibrate(own["g"], own["length"]), prompt_id, n_folds, nu, seed, zero_rows="keep"
+        )
         with_influence[teacher.name] = scored.grace, influence
         interval = grace_interval(scored.grace, influence=influence)
         parts = scored.grace.count * scored.grace.per_prompt
@@ -193,7 +194,6 @@ def score_teachers(
     notes = notes_on(table, smoothed, policy, n, m, d, n_folds) + heavy
     neighbours = pd.DataFrame(ranked_differences(ranked, with_influence), columns=DIFFERENCES)
     against_first = pd.DataFrame(ranked_differences(ranked, with_influence, against_first=True), columns=DIFFERENCES)
-    sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
     settings |= {
         "n": n,
         "m": m,
@@ -209,6 +209,7 @@ def score_teachers(
     }
     for note in notes:
         _say(f"note: {note}")
+    sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
     return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, memory)
 
 

@@ -7,16 +7,14 @@ feed them tables made up for the purpose, and a reader can draw again from the f
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gracelib.baselines import SCORES
-from gracelib.drawing.style import DOUBLE, EDGE, frame, styled
+from gracelib.drawing import marks
+from gracelib.drawing.saving import picture_writers
+from gracelib.drawing.style import DOUBLE, EDGE, entry, frame, styled
 from gracelib.jobs.store import write_atomically
 
 PICTURES = ("svg", "png", "pdf")
@@ -99,73 +97,46 @@ def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def ranking_plot(ax: Axes, table: pd.DataFrame, neighbours: pd.DataFrame) -> None:
+def ranking_figure(table: pd.DataFrame, neighbours: pd.DataFrame, note: str) -> Figure:
     """GRACE of each teacher with its interval, best on top; a bar in the left margin joins neighbours not told apart.
 
-    The axis is logarithmic where the scores span more than a factor of five and no interval reaches zero.
+    The axis is logarithmic where the scores span more than a factor of five and no interval reaches zero. `note` says
+    below it what was compared.
     """
-    value, low, high = (table[c].to_numpy(float) for c in ("grace", "grace_low", "grace_high"))
-    y = np.arange(len(table))
-    ax.hlines(y, low, high, color=EDGE, linewidth=1.1, zorder=2)
-    ax.plot(low, y, "|", high, y, "|", color=EDGE, markersize=5, zorder=2)
-    ax.plot(value, y, "o", color=POINT, markeredgecolor=EDGE, markeredgewidth=0.5, markersize=5.5, zorder=3)
-    if low.min() > 0 and value.max() > 5 * value.min():
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    at = {name: i for i, name in enumerate(table["teacher"])}
-    for pair in neighbours[~neighbours["apart"]].itertuples() if len(neighbours) else ():
-        ends = [at[pair.better] + 0.06, at[pair.worse] - 0.06]
-        ax.plot(
-            [0.012] * 2,
-            ends,
-            color=TIE,
-            linewidth=3,
-            solid_capstyle="butt",
-            transform=ax.get_yaxis_transform(),
-            gid=f"tie-{at[pair.better]}",
-            zorder=4,
-        )
-    ax.set_yticks(y, [f"{r.teacher}  {r.rank}" for r in table.itertuples()])
-    ax.set_ylim(len(table) - 0.4, -0.6)
-    ax.grid(visible=False, axis="y")
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("GRACE (lower is better)")
-
-
-def ranking_figure(table: pd.DataFrame, neighbours: pd.DataFrame, note: str) -> Figure:
-    """`ranking_plot` in a figure of its own with a legend; `note` says below it what was compared."""
     handles = [
-        Line2D(
-            [],
-            [],
-            color=EDGE,
-            linewidth=1.1,
-            marker="o",
-            markersize=5.5,
-            markerfacecolor=POINT,
-            markeredgecolor=EDGE,
-            markeredgewidth=0.5,
-            label="GRACE with its 95% interval over prompts",
-        ),
-        Line2D([], [], color=TIE, linewidth=3, label="neighbours not told apart (paired, same prompts)"),
+        entry("GRACE with its 95% interval over prompts", color=POINT, marker="o"),
+        entry("neighbours not told apart (paired, same prompts)", color=TIE, linestyle="-", linewidth=3),
     ]
+    value, low, high = (table[c].to_numpy(float) for c in ("grace", "grace_low", "grace_high"))
+    y, at = np.arange(len(table)), {name: i for i, name in enumerate(table["teacher"])}
     with styled():
         fig, (ax,) = frame(DOUBLE, 0.7 + 0.24 * len(table), [handles], note)
-        ranking_plot(ax, table, neighbours)
+        ax.hlines(y, low, high, color=EDGE, linewidth=1.1, zorder=2)
+        ax.plot(low, y, "|", high, y, "|", color=EDGE, markersize=5, zorder=2)
+        ax.plot(value, y, "o", color=POINT, markeredgecolor=EDGE, markeredgewidth=0.5, markersize=5.5, zorder=3)
+        if low.min() > 0 and value.max() > 5 * value.min():
+            ax.set_xscale("log")
+            marks.plain_log(ax.xaxis, low.min(), high.max())
+        for pair in neighbours[~neighbours["apart"]].itertuples() if len(neighbours) else ():
+            ax.plot(
+                [0.012] * 2,
+                [at[pair.better] + 0.06, at[pair.worse] - 0.06],
+                color=TIE,
+                linewidth=3,
+                solid_capstyle="butt",
+                transform=ax.get_yaxis_transform(),
+                gid=f"tie-{at[pair.better]}",
+                zorder=4,
+            )
+        marks.rows_axis(ax, [f"{r.teacher}  {r.rank}" for r in table.itertuples()])
+        ax.set_xlabel("GRACE (lower is better)")
     return fig
 
 
 def save_picture(fig: Figure, path: Path) -> None:
     """Write the figure as its ending says (svg, png or pdf); the same ranking gives the same bytes."""
-    path = Path(path)
-    kind = path.suffix.lstrip(".").lower()
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
-    with mpl.rc_context({"svg.hashsalt": "ranking", "svg.fonttype": "path"}):
-        write_atomically(path, lambda part: fig.savefig(part, format=kind, dpi=200, metadata=metadata))
+    ending = path.suffix.lower()
+    write_atomically(path, picture_writers(fig, "ranking", "Teachers ranked by GRACE", [ending])[ending])
 
 
 def check_outputs(out: Path | None, plot: Path | None) -> None:
