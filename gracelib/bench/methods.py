@@ -150,8 +150,7 @@ def gradient_of(model: nn.Module, example: Example) -> torch.Tensor:
     """All gradients of one response concatenated, (D,): a plain backward pass of that response alone."""
     batch = Batch([example], torch.device("cpu"))
     batch.loss(model(input_ids=batch.input_ids, use_cache=False).logits).backward()
-    parameters = list(parameter_names(model))
-    g = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    g = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameter_names(model)])
     model.zero_grad(set_to_none=True)
     return g
 

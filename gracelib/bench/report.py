@@ -86,7 +86,6 @@ def bars(table: pd.DataFrame) -> pd.DataFrame:
     for what, above, below, least, most, bound, at_least in _BARS:
         for (size, n), row in seconds.iterrows():
             if least <= size < most and above in row and below in row and np.isfinite(ratio := row[above] / row[below]):
-                held = ratio >= bound if at_least else ratio <= bound
                 found.append(
                     {
                         "parameters": size,
@@ -94,7 +93,7 @@ def bars(table: pd.DataFrame) -> pd.DataFrame:
                         "what": what,
                         "measured": ratio,
                         "bar": f"{'at least' if at_least else 'at most'} {bound:g}",
-                        "held": bool(held),
+                        "held": bool(ratio >= bound if at_least else ratio <= bound),
                     }
                 )
     return pd.DataFrame(found, columns=[*by, "what", "measured", "bar", "held"])

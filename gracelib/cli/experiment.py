@@ -265,7 +265,7 @@ def _planned(assume: list[str]):
 
 def _figures_of_the_paper(recompute: bool | None, assume: list[str], confirm: bool, drop_weights: bool) -> None:
     """Draw from tables if `recompute` is False; else print the plan, and run it if confirmed (exit status 2 if not)."""
-    from gracelib.drawing import cells_alone
+    from gracelib.drawing import correlations
     from gracelib.experiment import plan, run, tables
     from gracelib.experiment.scales import get_scale
     from gracelib.jobs import notebooks, paths
@@ -284,7 +284,7 @@ def _figures_of_the_paper(recompute: bool | None, assume: list[str], confirm: bo
             raise typer.Exit(2)
         written = run.run_paper(scale, drop_weights=drop_weights, assumptions=assumptions)
     cells = {task.name: tables.cells("paper", task.name) for task in scale.tasks}
-    written += cells_alone.draw(scale, cells, plan.compared_at(scale))
+    written += correlations.from_cells_alone(scale, cells, plan.compared_at(scale))
     # This notebook needs the cells and nothing else, too.
     notebooks.run("paper", recompute=False, notebooks=[paths.NOTEBOOKS / "06_design_choices.ipynb"])
     for path in written:

@@ -256,15 +256,16 @@ def _heat(ax: Axes, table: pd.DataFrame) -> None:
     wide, decided = (
         table.pivot(index="n", columns="d", values=c).sort_index(ascending=False) for c in ("spearman", "nu_decides")
     )
-    shown = {"fmt": "", "annot_kws": {"fontsize": SMALL, "color": "black"}, "cbar": False}
     sns.heatmap(
         wide.fillna(0),
         cmap=PALE,
         vmin=-1,
         vmax=1,
         annot=wide.map(lambda rho: "–" if np.isnan(rho) else marks.number(rho)),
+        fmt="",
+        annot_kws={"fontsize": SMALL, "color": "black"},
+        cbar=False,
         ax=ax,
-        **shown,
     )
     best = wide.idxmax() if wide.notna().any().all() else {}
     for i, n in enumerate(wide.index):
@@ -286,8 +287,17 @@ def _violins(ax: Axes, subsets: pd.DataFrame, found: pd.DataFrame) -> None:
     many = known.groupby("score")["spearman"].transform(lambda values: values.round(9).nunique()) > 3
     drawn = {"x": "spearman", "y": "score", "order": list(found.index), "color": marks.BAR, "ax": ax}
     if many.any():
-        shape = {"cut": 0, "density_norm": "width", "inner": None, "width": 0.85, "saturation": 1}
-        sns.violinplot(known[many], **drawn, **shape, linecolor=EDGE, linewidth=0.5)
+        sns.violinplot(
+            known[many],
+            **drawn,
+            cut=0,
+            density_norm="width",
+            inner=None,
+            width=0.85,
+            saturation=1,
+            linecolor=EDGE,
+            linewidth=0.5,
+        )
     if not many.all():
         sns.stripplot(known[~many], **drawn, jitter=False, size=3, edgecolor=EDGE, linewidth=0.4)
     at = np.arange(len(found))

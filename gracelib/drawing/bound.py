@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from gracelib.drawing import captions, marks
 from gracelib.drawing.saving import Drawn
-from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, scale_note, styled
+from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, styled
 from gracelib.evidence.summaries import cmi_at
 
 CLAIMED = (5.0, 10.0)  #: "5-10 times smaller" (submission, appendix A), never shown
@@ -51,7 +51,7 @@ def cmi_terms(
         DOUBLE,
         0.9 + 0.22 * max(5, len(default)),
         legend,
-        scale_note(scale, len(default), len(default), f" at T = {temperature:g}"),
+        captions.scale_note(scale, len(default), len(default), f" at T = {temperature:g}"),
         (1, 1),
     )
     for name, (mark, face, _) in TERMS.items():

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.drawing.style import scale_note
 from gracelib.evidence.cells import ACCURACIES, PAPER_SPEARMAN, score_rows, select
 from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.paper.reported import PaperValue, setting_name, setting_values
@@ -64,13 +63,17 @@ class Side:
     def title(self) -> str:
         return f"{self.task} task" + (f"\npaper: {self.where}" if self.where else "")
 
-    def paper_text(self, scores: Sequence[str]) -> list[str]:
-        """The paper's number of each score as printed, "" where there is none."""
-        return [self.reported[s].text if s in self.reported else "" for s in scores]
+    def with_paper(self, table: pd.DataFrame, column: str = PAPER_SPEARMAN) -> pd.DataFrame:
+        """A table of this side's scores with the paper's numbers as printed, "" where there is none."""
+        return table.assign(**{column: [self.reported[s].text if s in self.reported else "" for s in table["score"]]})
 
-    def with_paper(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table of this side's scores with task and the paper's correlations as text."""
-        return table.assign(**{PAPER_SPEARMAN: self.paper_text(table["score"])}, task=self.task)
+
+def scale_note(scale: str, n_cells: int, n_teachers: int, extra: str = "") -> str:
+    """What every figure says about itself: which scale, how many cells, and that it is not the paper's
+    world.
+    """
+    what = "" if scale == "paper" else "; built-in world, not the paper's numbers"
+    return f"scale: {scale}; {counted(n_cells, 'cell')} of {counted(n_teachers, 'teacher')}{extra}{what}"
 
 
 def note(scale: str, first: pd.DataFrame, second: pd.DataFrame | None = None, extra: str = "") -> str:

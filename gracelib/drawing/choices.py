@@ -221,9 +221,22 @@ def _violins(
     known = choices.dropna(subset=["spearman"]).sort_values(["spearman", "teacher"])
     enough = known.groupby("score")["spearman"].transform(lambda v: len(v) >= ENOUGH_FOR_A_VIOLIN and np.ptp(v) > 0)
     if enough.any():
-        shape = {"cut": 0, "density_norm": "width", "inner": None, "width": 0.72, "saturation": 1, "zorder": 1.5}
-        outline = {"color": marks.PALE_BAR, "linecolor": EDGE, "linewidth": 0.5}
-        sns.violinplot(known[enough], x="score", y="spearman", order=list(looks), ax=ax, **shape, **outline)
+        sns.violinplot(
+            known[enough],
+            x="score",
+            y="spearman",
+            order=list(looks),
+            ax=ax,
+            cut=0,
+            density_norm="width",
+            inner=None,
+            width=0.72,
+            saturation=1,
+            zorder=1.5,
+            color=marks.PALE_BAR,
+            linecolor=EDGE,
+            linewidth=0.5,
+        )
     for x, row in enumerate(means.to_dict("records")):
         own = known[known["score"] == row["score"]]
         if own.empty:

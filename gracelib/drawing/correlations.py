@@ -7,7 +7,8 @@ differ: G-Norm beside G-Vendi in figures 2 and 5. `longer` is the table of cells
 both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, SINGLE, frame, styled
 from gracelib.evidence.cells import PAPER_REGRET, PAPER_SETTING, main_table, select
 from gracelib.paper.reported import setting_values
+from gracelib.paper.settings import changes
+from gracelib.scale import PaperScale
 
 HEADLINE = ("student_loss", "teacher_accuracy", "g_vendi", "grace")
 THREE = ("grace", "g_vendi", "g_norm")
@@ -55,7 +58,7 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
             [
                 short.with_paper(short.table.assign(task=short.task)).assign(panel="left"),
                 short.rows.assign(panel="right"),
-                *(side.with_paper(side.table).assign(panel="middle") for side in sides[1:]),
+                *(side.with_paper(side.table).assign(task=side.task, panel="middle") for side in sides[1:]),
             ],
             ignore_index=True,
         ),
@@ -122,7 +125,10 @@ def figure4(
     _bar_panels(axes, sides, tables)
     return Drawn(
         fig,
-        pd.concat([side.with_paper(t) for t, side in zip(tables, sides, strict=True)], ignore_index=True),
+        pd.concat(
+            [side.with_paper(t).assign(task=side.task) for t, side in zip(tables, sides, strict=True)],
+            ignore_index=True,
+        ),
         (
             f"Signed Spearman correlation of {len(order)} scores with {captions.accuracy_words(k=k)} (good is positive), in the "
             f"order of the {sides[0].task} task. A score that is not defined in every cell is starred, or says in how many it "
@@ -199,7 +205,7 @@ def regret_bars(
         fig,
         pd.concat(
             [
-                table.assign(task=side.task, **{PAPER_REGRET: side.paper_text(table["score"])})
+                side.with_paper(table.assign(task=side.task), PAPER_REGRET)
                 for side, table in zip(sides, tables, strict=True)
             ],
             ignore_index=True,
@@ -251,6 +257,37 @@ def table_main(
         ours={f"{name}, {used}": captions.records(block) for (name, used), block in blocks.items()},
         paper=known,
     )
+
+
+def from_cells_alone(scale: PaperScale, named: Mapping[str, pd.DataFrame], at: float) -> list[Path]:
+    """Write the figures of notebook 05 that need nothing but cells, for a scale without other tables (`paper`); the files.
+
+    `named`: the cells of each task by its name; `at`: the temperature of figure 5.
+    """
+    name, k, student = scale.name, scale.k, scale.student
+    first, longer = named[scale.tasks[0].name], named.get("long") if len(named) > 1 else None
+    drawn = {
+        "fig01_correlations": figure1(first, student, name, longer=longer, k=k),
+        "fig02_scatter": figure2(first, student, name, k=k),
+        "fig04_all_scores": figure4(first, student, name, longer=longer, k=k),
+        "fig05_one_temperature": figure5(first, student, name, k=k, temperature=at),
+        "fig11_greedy": figure2(first, student, name, k=k, accuracy="greedy"),
+        "fig12_best_of_k": figure2(first, student, name, k=k, accuracy="best_of"),
+        "regret_bars": regret_bars(first, student, name, longer=longer, k=k),
+    }
+    others = [(first, role) for role in dict.fromkeys(first["student"]) if role != student]
+    if "second" in set(first["student"]) - {student}:
+        drawn["fig03_second_student"] = figure2(first, "second", name, k=k, item="figure 3")
+    if longer is not None:
+        drawn["fig08_long_task"] = figure2(longer, student, name, k=k, item="figure 8")
+        others.append((longer, student))
+    drawn["table_main"] = table_main(first, student, name, others=others, leave_out=None, k=k)
+    about = {
+        "inputs": ["scores", "students", "teachers"],
+        "seed": scale.seed,
+        "parameters": {"scale": name, "student": student, "not the paper's": changes(scale)},
+    }
+    return [path for figure, one in drawn.items() for path in one.save(name, figure, **about)]
 
 
 def _bar_panels(axes: Sequence, sides: Sequence[Side], tables: Sequence[pd.DataFrame], narrow: bool = False) -> None:

@@ -28,8 +28,6 @@ from gracelib.scale import Scale
 NAMES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}
 #: The numbers that carry the argument stand first, an interval behind what it is of.
 FIRST = ("value", "spearman", "low", "high", "regret_points", "regret_low", "regret_high")
-OPEN_ROWS = 8  #: longer tables of numbers start folded
-LONG = 30  #: characters; longer cells are wrapped
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -166,11 +164,18 @@ def write(config: Scale, out: Path | None = None) -> Path:
         f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
         f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"
     )
-    title, shown = f"GRACE: the figures at scale {scale}", {"figures": figures, "missing": missing, "scale": scale}
     text = (
         Environment(autoescape=True, undefined=StrictUndefined)
         .from_string(PAGE)
-        .render(title=title, badge=badge, long=LONG, open_rows=OPEN_ROWS, **shown)
+        .render(
+            title=f"GRACE: the figures at scale {scale}",
+            badge=badge,
+            long=30,  # characters; longer cells are wrapped
+            open_rows=8,  # longer tables of numbers start folded
+            figures=figures,
+            missing=missing,
+            scale=scale,
+        )
     )
     write_atomically(out, lambda part: part.write_text(text, encoding="utf-8"))
     return out

@@ -13,16 +13,20 @@ from matplotlib.patches import Patch
 
 from gracelib.drawing import captions, marks
 from gracelib.drawing.saving import Drawn
-from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, scale_note, styled
+from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, styled
 from gracelib.evidence.lengths import LEAST, POWERS, curves, length_relation, pooled, profiles, teacher_bins
 
 #: What the paper finds: (power of log|y|, where).
 PAPER = {"figure 21": (1, "Llama-3.2-1B on GSM8K"), "figure 22": (2, "Llama-3.2-3B on MATH")}
 #: GRACE's |Spearman| by the power of log|y| in h, as the submission reports it for Llama-3.2-3B on MATH (figure 22).
 PAPER_GRACE = {1: 0.89, 2: 0.84}
-DASHES, DASH_DOT, DOTS = (0, (4, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1))
 #: A power has one line style in both panels; no family is grey or black.
-LOOKS = {0: ("#777777", "-"), 1: ("#000000", DASHES), 2: ("#000000", DASH_DOT), "free": ("#777777", DOTS)}
+LOOKS = {
+    0: {"color": "#777777", "linestyle": "-"},
+    1: {"color": "#000000", "linestyle": (0, (4, 1.5))},
+    2: {"color": "#000000", "linestyle": (0, (4, 1.5, 1, 1.5))},
+    "free": {"color": "#777777", "linestyle": (0, (1, 1))},
+}
 _MEAN = {"color": EDGE, "linewidth": 2.6, "alpha": 0.75}
 _BAND = {"color": EDGE, "alpha": 0.13, "linewidth": 0}
 
@@ -46,9 +50,9 @@ def figure21(
         [
             family_handles(manner[t] for t in bins["teacher"]),
             _left_handles(fits),
-            [entry(f"p = {p}: spread {within[f'spread_{p}']:.3f}", **_line(p), linewidth=1.6) for p in POWERS],
+            [entry(f"p = {p}: spread {within[f'spread_{p}']:.3f}", **LOOKS[p], linewidth=1.6) for p in POWERS],
         ],
-        scale_note(scale, cells, teachers, f", {task} task"),
+        captions.scale_note(scale, cells, teachers, f", {task} task"),
         (1, 1),
     )
     _norms(left, bins, pool, fits, manner)
@@ -93,10 +97,18 @@ def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame,
     for key, fit in zip((1, 2, "free"), fits.itertuples(), strict=True):
         if np.isfinite(fit.factor):
             shape = x**-fit.exponent if key == "free" else np.log(x) ** -fit.exponent
-            ax.plot(x, fit.factor * shape, **_line(key), linewidth=1.1, zorder=2.5)
+            ax.plot(x, fit.factor * shape, **LOOKS[key], linewidth=1.1, zorder=2.5)
     for teacher, rows in bins.groupby("teacher", sort=True):
-        thin = {"markersize": 4.2, "markeredgewidth": 0.3, "linewidth": 0.9, "zorder": 3}
-        marks.family_line(ax, rows["mean_length"], rows["mean_norm"], manner[teacher], **thin)
+        marks.family_line(
+            ax,
+            rows["mean_length"],
+            rows["mean_norm"],
+            manner[teacher],
+            markersize=4.2,
+            markeredgewidth=0.3,
+            linewidth=0.9,
+            zorder=3,
+        )
     ax.set(xscale="log", yscale="log", xlabel="Response length |y| (tokens)", ylabel="Gradient norm |g|")
     ax.set_title("Over all responses")
     marks.plain_log(ax.xaxis, *ax.get_xlim())
@@ -109,8 +121,8 @@ def _products(ax: Axes, flat: pd.DataFrame) -> None:
         marks.say(ax, "all lengths lie in one bin\naround the teacher's mean")
     for p, rows in flat.groupby("power"):
         x = rows["relative_length"] * 1.008 ** (p - 1)  # side by side, so that intervals can be told apart
-        ax.plot(x, rows["relative"], **_line(p), linewidth=1.6, zorder=3)
-        ax.vlines(x, rows["low"], rows["high"], color=LOOKS[p][0], linewidth=0.9, zorder=2.5)
+        ax.plot(x, rows["relative"], **LOOKS[p], linewidth=1.6, zorder=3)
+        ax.vlines(x, rows["low"], rows["high"], color=LOOKS[p]["color"], linewidth=0.9, zorder=2.5)
     ax.set(xscale="log", xlabel="Response length |y| / teacher's mean", ylabel="|g| (log|y|)$^p$ / teacher's mean")
     marks.plain_log(ax.xaxis, *ax.get_xlim())
 
@@ -119,12 +131,8 @@ def _left_handles(fits: pd.DataFrame) -> list:
     """The pooled line, its band, and the curves that could be fitted with how well they fit."""
     names = ("a / log|y|", "a / (log|y|)²", f"a |y|$^{{-{fits['exponent'].iloc[2]:.2f}}}$")
     curves_ = [
-        entry(f"{name}, R² {marks.number(fit.r_squared, '.2f')}", **_line(key), linewidth=1.1)
+        entry(f"{name}, R² {marks.number(fit.r_squared, '.2f')}", **LOOKS[key], linewidth=1.1)
         for key, name, fit in zip((1, 2, "free"), names, fits.itertuples(), strict=True)
         if np.isfinite(fit.r_squared)
     ]
     return [entry("mean", linestyle="-", **_MEAN), Patch(**_BAND, label="95% over teachers"), *curves_]
-
-
-def _line(power) -> dict:
-    return dict(zip(("color", "linestyle"), LOOKS[power], strict=True))

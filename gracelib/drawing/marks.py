@@ -43,8 +43,6 @@ LOOKS = (
     ("8", "#d0d0d0", (0, (3, 1, 1, 1))),
 )
 _PALE, _PALE_LINE = ("#e0e0e0", "#d0d0d0"), "#707070"  #: faces too pale to draw a line with, and its colour
-_ONE_SIZE = 40.0  #: marker area where all cells have one temperature
-_UNDER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  #: under text that a line would cross
 
 # --- words ---------------------------------------------------------------------------------------------------
 
@@ -58,13 +56,6 @@ def with_interval(value: float, low: float, high: float, form: str = "+.2f") -> 
     """ "+0.61 [+0.40, +0.83]"; the value alone where it has no interval."""
     text = number(value, form)
     return text if np.isnan(low) else f"{text} [{number(low, form)}, {number(high, form)}]"
-
-
-def spearman_text(row: Mapping) -> str:
-    """A row of `cells.score_rows` as "Spearman +0.84 [+0.61, +0.93]"; says so where it is undefined."""
-    if np.isnan(row["spearman"]):
-        return "Spearman undefined"
-    return f"Spearman {with_interval(row['spearman'], row['low'], row['high'])}"
 
 
 def score_label(name: str) -> str:
@@ -94,7 +85,7 @@ def say(ax: Axes, text: str, x: float = 0.5, y: float = 0.5, transform=None) -> 
         fontsize=SMALL,
         color=GREY,
         transform=ax.transAxes if transform is None else transform,
-        bbox=_UNDER,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},  # under text that a line would cross
     )
 
 
@@ -174,13 +165,14 @@ def scatter(
     """
     x, y = score_values(rows, score), 100 * rows[accuracy].to_numpy(float)
     one = rows["temperature"].nunique() == 1
-    area = [_ONE_SIZE if one else temperature_area(t) for t in rows["temperature"]]
+    area = [40.0 if one else temperature_area(t) for t in rows["temperature"]]
     family_marks(ax, x, y, rows["manner"], area, alpha=0.9)
     x_axis(ax, x)
     ax.margins(0.07, 0.08)
     if np.ptp(y) == 0:  # one accuracy leaves nothing to scale the axis by
         ax.set_ylim(y[0] - 5, y[0] + 5)
-    ax.set(xlabel=score_label(score), ylabel=accuracy_label(accuracy, k), title=spearman_text(row))
+    said = "undefined" if np.isnan(row["spearman"]) else with_interval(row["spearman"], row["low"], row["high"])
+    ax.set(xlabel=score_label(score), ylabel=accuracy_label(accuracy, k), title=f"Spearman {said}")
 
 
 def selected_and_regret(
@@ -246,8 +238,15 @@ def _bars(ax: Axes, table: pd.DataFrame, columns, text, paper: Mapping, labels: 
         ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
         if not np.isnan(low):
             ax.plot([low, high], [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
-        at_right = {"xycoords": ax.get_yaxis_transform(), "xytext": (3, 0), "textcoords": "offset points"}
-        ax.annotate(text(value) + "*" * (star and not everywhere), (1, y), va="center", fontsize=SMALL, **at_right)
+        ax.annotate(
+            text(value) + "*" * (star and not everywhere),
+            (1, y),
+            (3, 0),
+            ax.get_yaxis_transform(),
+            "offset points",
+            va="center",
+            fontsize=SMALL,
+        )
     rows_axis(ax, names if labels else [""] * len(names), "Score" if labels else "")
 
 
@@ -312,14 +311,18 @@ def cell_handles(rows: pd.DataFrame) -> list[list]:
 
 def chosen_handles(what: str, best: str) -> list[Artist]:
     """The triangle around what a score chooses, and the dashed line of the best."""
-    open_triangle = {"marker": "^", "markerfacecolor": "none", "markeredgecolor": "black", "markersize": 8}
-    return [entry(what, **open_triangle), entry(best, **DASHED)]
+    return [
+        entry(what, marker="^", markerfacecolor="none", markeredgecolor="black", markersize=8),
+        entry(best, **DASHED),
+    ]
 
 
 def bar_handles(label: str = "this run, signed") -> list[Artist]:
     """Bars and their intervals."""
-    interval = {"linestyle": "-", "color": EDGE, "linewidth": 1.1, "marker": "|", "markeredgecolor": EDGE}
-    return [Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=label), entry("95% interval", **interval)]
+    return [
+        Patch(facecolor=BAR, edgecolor=EDGE, linewidth=0.5, label=label),
+        entry("95% interval", linestyle="-", color=EDGE, linewidth=1.1, marker="|", markeredgecolor=EDGE),
+    ]
 
 
 def paper_handles(values: Iterable[PaperValue], label: str = PAPER_LABEL, upright: bool = False) -> list[Artist]:

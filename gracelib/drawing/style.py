@@ -132,15 +132,6 @@ def temperature_handles(temperatures: Iterable[float]) -> list[Line2D]:
     ]
 
 
-def scale_note(scale: str, n_cells: int, n_teachers: int, extra: str = "") -> str:
-    """What every figure says about itself: which scale, how many cells, and that it is not the paper's
-    world.
-    """
-    what = "" if scale == "paper" else "; built-in world, not the paper's numbers"
-    cells, teachers = ("" if n == 1 else "s" for n in (n_cells, n_teachers))
-    return f"scale: {scale}; {n_cells} cell{cells} of {n_teachers} teacher{teachers}{extra}{what}"
-
-
 def frame(
     width: float,
     axes_height: float,

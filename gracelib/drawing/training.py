@@ -45,13 +45,17 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
         ["teacher", "temperature"], key=lambda c: c.map(order.index) if c.name == "teacher" else c
     ).reset_index(drop=True)
     temperatures, manner = sorted(set(pairs["temperature"])), pairs["manner"]
-    open_, filled = (
-        entry(name, marker="o", color=face) for name, face in (("unfiltered", "white"), ("filtered", GREY))
-    )
     fig, (left, right) = frame(
         DOUBLE,
         max(1.9, 0.6 + len(order) * (0.16 + 0.075 * len(temperatures))),
-        [[open_, filled, *temperature_handles(temperatures)], family_handles(manner)],
+        [
+            [
+                entry("unfiltered", marker="o", color="white"),
+                entry("filtered", marker="o", color=GREY),
+                *temperature_handles(temperatures),
+            ],
+            family_handles(manner),
+        ],
         captions.note(scale, pairs),
         (1.35, 1),
     )
@@ -67,9 +71,16 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     right.vlines(kept, change - noise, change + noise, colors=colors, linewidth=0.8, zorder=2)
     marks.family_marks(right, kept, change, manner, area)
     right.axhline(0, color=EDGE, linewidth=0.7)
-    beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": SMALL, "color": GREY}
     for i in np.flatnonzero(pairs["filtered"].isna()):
-        left.annotate("no right response", (before[i], y[i]), **beside)
+        left.annotate(
+            "no right response",
+            (before[i], y[i]),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            color=GREY,
+        )
     if after.isna().all():
         marks.say(right, "no right response\nto train on")
     left.margins(x=0.06)

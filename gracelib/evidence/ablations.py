@@ -74,8 +74,11 @@ def filtered_correlations(cells: pd.DataFrame, filtered: pd.DataFrame, scores: S
             moved = {"spearman": 0.0, "low": 0.0, "high": 0.0}
             if pairing != "unfiltered":
                 moved = difference(old, own, teacher)
-            row = {"score": score, "label": SCORES[score].label, "pairing": pairing} | difference(own, None, teacher)
-            made.append(row | {"change": moved["spearman"], "change_low": moved["low"], "change_high": moved["high"]})
+            made.append(
+                {"score": score, "label": SCORES[score].label, "pairing": pairing}
+                | difference(own, None, teacher)
+                | {"change": moved["spearman"], "change_low": moved["low"], "change_high": moved["high"]}
+            )
     return pd.DataFrame(made)
 
 
@@ -96,8 +99,8 @@ def grid_correlations(
     rows = rows[(rows["student"] == student) & rows["task"].isin(own["task"])]
     if rows.empty:
         raise ValueError(f"the grid has no row of student {student!r} with {dict(default)} but for {list(free)}")
-    joined = rows.merge(own[[*KEY, "average_at_k"]], on=KEY, validate="m:1")
     made = []
+    joined = rows.merge(own[[*KEY, "average_at_k"]], on=KEY, validate="m:1")
     for setting, cell in joined.groupby(list(SETTING), sort=True):
         if len(cell) != len(own):
             raise ValueError(
@@ -193,7 +196,8 @@ def subset_summary(subsets: pd.DataFrame, rows: pd.DataFrame, scores: Sequence[s
                     "note": f"undefined: {reason}" if reason else "",
                 }
             )
-    table = pd.DataFrame(made)
-    return table.sort_values(
-        ["reading", "spearman"], ascending=[True, False], kind="stable", na_position="last"
-    ).reset_index(drop=True)
+    return (
+        pd.DataFrame(made)
+        .sort_values(["reading", "spearman"], ascending=[True, False], kind="stable", na_position="last")
+        .reset_index(drop=True)
+    )

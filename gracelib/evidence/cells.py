@@ -49,7 +49,6 @@ GRID_SCORES = {
     "g_var": "g_var",
 }
 _FREE_OF_D = ("student_loss", "teacher_accuracy", "mean_length")
-_RULE = "the teacher whose responses this student finds most familiar (lowest student loss, mean over temperatures)"
 PAPER_SETTING, PAPER_SPEARMAN, PAPER_REGRET = "paper setting", "paper spearman |rho|", "paper regret (points)"
 
 
@@ -251,8 +250,14 @@ def main_table(
 
 def default_setting(config: Scale) -> dict[str, float]:
     """A scale's own setting of everything that the ablation grid varies."""
-    names = {"n": config.n_prompts, "m": config.m, "d": config.d, "n_folds": config.n_folds}
-    return names | {"nu": config.nu, "power": 1.0}
+    return {
+        "n": config.n_prompts,
+        "m": config.m,
+        "d": config.d,
+        "n_folds": config.n_folds,
+        "nu": config.nu,
+        "power": 1.0,
+    }
 
 
 def at_setting(grid: pd.DataFrame, fixed: Mapping[str, float]) -> pd.DataFrame:
@@ -294,10 +299,7 @@ def at_d(cells: pd.DataFrame, grid: pd.DataFrame, setting: Mapping[str, float], 
 
 def most_familiar(cells: pd.DataFrame, student: str) -> str:
     """The teacher with the lowest student loss, mean over its temperatures. ValueError without cells of the student."""
-    own = cells[cells["student"] == student]
-    if own.empty:
-        raise ValueError(f"no cell of student {student!r}: choose one of {', '.join(sorted(set(cells['student'])))}")
-    return str(own.groupby("teacher")["student_loss"].mean().idxmin())
+    return str(select(cells, student, ["student_loss"]).groupby("teacher")["student_loss"].mean().idxmin())
 
 
 def leave_out_teacher(cells: pd.DataFrame, student: str) -> tuple[pd.DataFrame, str]:
@@ -310,5 +312,6 @@ def leave_out_teacher(cells: pd.DataFrame, student: str) -> tuple[pd.DataFrame, 
     if cells.loc[cells["student"] == student, "teacher"].nunique() == 1:
         return cells, f"{name} is the only teacher: nothing was left out."
     return cells[cells["teacher"] != name].reset_index(drop=True), (
-        f"Left out: {name}, {_RULE}; the paper leaves out Qwen2.5-1.5B-Instruct."
+        f"Left out: {name}, the teacher whose responses this student finds most familiar (lowest student loss, mean over "
+        "temperatures); the paper leaves out Qwen2.5-1.5B-Instruct."
     )

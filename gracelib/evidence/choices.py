@@ -64,8 +64,12 @@ def two_teachers(cells: pd.DataFrame, student: str) -> list[str]:
     The paper shows a small and a larger model of one family; here accuracy (mean over temperatures) decides, which no
     student has a part in. Where no family has two teachers: the least and the most accurate of all; one if there is one.
     """
-    rows = cells[cells["student"] == student]
-    mean = rows.groupby(["teacher", "manner"], sort=True)["teacher_accuracy"].mean().reset_index()
+    mean = (
+        cells[cells["student"] == student]
+        .groupby(["teacher", "manner"], sort=True)["teacher_accuracy"]
+        .mean()
+        .reset_index()
+    )
     size = mean.groupby("manner")["teacher"].transform("size")
     pool = mean[size > 1] if (size > 1).any() else mean
     least = pool.loc[pool["teacher_accuracy"].idxmin()]

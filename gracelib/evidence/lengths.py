@@ -92,8 +92,7 @@ def _sums(bins: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
 
 def _resamples(teachers: int) -> np.ndarray:
     """How often each teacher is in each resample, (N_BOOT, teachers); drawn as counts, so not the draws of `ranks`."""
-    rng = np.random.default_rng(ranks.SEED)
-    return rng.multinomial(teachers, np.full(teachers, 1 / teachers), size=ranks.N_BOOT)
+    return np.random.default_rng(ranks.SEED).multinomial(teachers, np.full(teachers, 1 / teachers), size=ranks.N_BOOT)
 
 
 def _level(part: dict, draws: np.ndarray, level: str) -> dict[str, np.ndarray]:
@@ -118,11 +117,16 @@ def pooled(bins: pd.DataFrame) -> pd.DataFrame:
     long = bins.assign(mean_length=bins["mean_length"] * bins["count"], mean_norm=bins["mean_norm"] * bins["count"])
     wide = {c: long.pivot(index="teacher", columns="bin_low", values=c).fillna(0) for c in columns}  # (teachers, bins)
     count = wide["count"].sum()
-    table = pd.DataFrame(
-        {"count": count, "mean_length": wide["mean_length"].sum() / count, "mean_norm": wide["mean_norm"].sum() / count}
-    )
     low, high = _band(wide["mean_norm"].to_numpy(), wide["count"].to_numpy())
-    return table.assign(low=low, high=high).reset_index()
+    return pd.DataFrame(
+        {
+            "count": count,
+            "mean_length": wide["mean_length"].sum() / count,
+            "mean_norm": wide["mean_norm"].sum() / count,
+            "low": low,
+            "high": high,
+        }
+    ).reset_index()
 
 
 def _band(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

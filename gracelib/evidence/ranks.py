@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gracelib.checks import check_choice
+
 DIRECTIONS = ("lower", "higher")
 #: Up to this many clusters a percentile interval is a fifth or more too narrow even for a mean: for k clusters its
 #: half-width is 1.96 sqrt((k - 1) / k) standard errors where Student's t asks for 2.26 (k = 10) or 2.57 (k = 6).
@@ -37,8 +39,7 @@ def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) 
     average ranks. Raises DegenerateError (a ValueError) for fewer than three cells or a constant column: rank
     correlation is then undefined.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction = {direction!r}: choose one of {', '.join(DIRECTIONS)}")
+    check_choice("direction", direction, DIRECTIONS)
     score, accuracy = np.asarray(score, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     if score.ndim != 1 or score.shape != accuracy.shape:
         raise ValueError(f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell")

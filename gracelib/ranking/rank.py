@@ -92,9 +92,10 @@ class Ranking:
         record = {"settings": self.settings, "sentences": self.sentences, "notes": self.notes, "memory": self.memory}
         for name in ("neighbours", "against_first"):  # what is not finite (a ratio to zero) is null
             record[name] = json.loads(getattr(self, name).to_json(orient="records", double_precision=10))
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        csv = self.table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-        for place, content in ((path, csv), (about, text)):
+        for place, content in (
+            (path, self.table.to_csv(index=False, float_format="%.10g", lineterminator="\n")),
+            (about, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
+        ):
             write_atomically(place, lambda part, content=content: part.write_text(content, "utf-8", newline=""))
         return about
 
@@ -316,9 +317,9 @@ def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype
         raise ValueError(f"folds = {n_folds} is more than n = {n} prompts: a fold needs at least one prompt")
     if not (np.isfinite(nu) and nu > 0):
         raise ValueError(f"nu = {nu}: the smoothing must be a finite number above 0 (the default is 1e-3)")
-    choices = ("params", params, PARAMS), ("projection", projection, PROJECTIONS), ("dtype", dtype, DTYPES)
-    for name, value, known in choices:
-        check_choice(name, value, known)
+    check_choice("params", params, PARAMS)
+    check_choice("projection", projection, PROJECTIONS)
+    check_choice("dtype", dtype, DTYPES)
 
 
 def _say(text: str) -> None:

@@ -60,20 +60,16 @@ def neighbours_sentence(neighbours: pd.DataFrame) -> str:
             f"The data cannot tell apart any of the {total} pairs of neighbours: {low:.0%} to {high:.0%} of "
             "resamples keep their order."
         )
-    runs: list[list] = []  # pairs that follow each other are named as one row of teachers
-    for pair in close.itertuples():
-        if runs and runs[-1][-1].worse == pair.better:
-            runs[-1].append(pair)
-        else:
-            runs.append([pair])
+    follows = close["better"] == close["worse"].shift()  # such pairs are named as one row of teachers
+    runs = [_run(pairs) for _, pairs in close.groupby((~follows).cumsum())]
     count = f"{len(close)} of {total} pair{'s' * (total > 1)} of neighbours"
-    return f"The data cannot tell apart {count}: {'; '.join(map(_run, runs))}."
+    return f"The data cannot tell apart {count}: {'; '.join(runs)}."
 
 
-def _run(pairs: Sequence) -> str:
-    names, kept = [pairs[0].better, *(pair.worse for pair in pairs)], [pair.p_better for pair in pairs]
+def _run(pairs: pd.DataFrame) -> str:
+    names, kept = [pairs["better"].iloc[0], *pairs["worse"]], pairs["p_better"]
     if len(pairs) == 1:
-        return f"{_and(names)} ({kept[0]:.0%} of resamples keep this order)"
+        return f"{_and(names)} ({kept.iloc[0]:.0%} of resamples keep this order)"
     return f"{_and(names)} ({min(kept):.0%} to {max(kept):.0%} of resamples keep two neighbours in this order)"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gracelib.baselines import SCORES
-from gracelib.drawing import correlations, style
+from gracelib.drawing import captions, correlations, style
 from gracelib.drawing import marks as plots
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
@@ -87,7 +87,7 @@ def test_every_figure_says_its_scale_and_that_it_is_not_the_paper(name):
         )
     assert notes[0].endswith("built-in world, not the paper's numbers")
     assert "Scale mini" in drawn.caption and len(drawn.alt) > 40
-    assert "built-in" not in style.scale_note("paper", 120, 15)
+    assert "built-in" not in captions.scale_note("paper", 120, 15)
 
 
 def test_families_have_a_colour_and_a_marker_each():

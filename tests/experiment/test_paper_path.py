@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from checkpoints_for_tests import make_checkpoint
-from gracelib.drawing import cells_alone, correlations
+from gracelib.drawing import correlations
 from gracelib.experiment import run, tables
 from gracelib.experiment.plan import PaperPlan, compared_at
 from gracelib.experiment.scales import get_scale
@@ -75,7 +75,10 @@ def ran(tmp_path_factory):
             patch.setenv(name, str(value))
         scale = get_scale("paper")
         written = run.run_paper(scale, isolated=False)
-        yield where, [*written, *cells_alone.draw(scale, {"short": tables.cells("paper")}, compared_at(scale))]
+        yield (
+            where,
+            [*written, *correlations.from_cells_alone(scale, {"short": tables.cells("paper")}, compared_at(scale))],
+        )
 
 
 def table(where: Path, name: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
-from gracelib.drawing import cells_alone
+from gracelib.drawing import correlations
 from gracelib.drawing.style import family
 from gracelib.experiment import run, tables
 from gracelib.experiment.plan import Plan
@@ -282,7 +282,7 @@ def test_confirmed_it_runs_what_was_asked_for(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(run, "run_paper", lambda scale, **how: ran.append((scale, how)) or [tmp_path / "table.csv"])
     monkeypatch.setattr(tables, "cells", lambda *which: None)
-    monkeypatch.setattr(cells_alone, "draw", lambda *given: [])
+    monkeypatch.setattr(correlations, "from_cells_alone", lambda *given: [])
     monkeypatch.setattr(notebooks, "run", lambda *given, **how: None)  # it has tests of its own
     result = runner.invoke(app, ["figures", "--scale", "paper", "--confirm", "--drop-weights", "--teacher", "Phi-4"])
     assert result.exit_code == 0 and result.stdout.endswith("table.csv\n")
