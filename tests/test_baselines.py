@@ -49,16 +49,6 @@ def test_inner_product_is_the_mean_over_pairs_of_different_responses(seed, count
     assert (result.used, result.skipped) == (len(values), len(count) - len(values))
 
 
-def test_inner_product_by_hand():
-    """Prompt a: (1, 0), (1, 1): product 1, cosine 1/sqrt 2. Prompt b: (0, 2), (2, 0): 0. Prompt c: one
-    response."""
-    h = np.array([[1.0, 0], [1, 1], [0, 2], [2, 0], [5, 5]])
-    ids = ["a", "a", "b", "b", "c"]
-    raw, cosine = inner_product(h, ids, normalised=False), inner_product(h, ids)
-    assert (raw.value, raw.used, raw.skipped) == (0.5, 2, 1)
-    assert cosine.value == pytest.approx(0.5 / np.sqrt(2))
-
-
 def test_inner_product_of_rows_without_direction():
     h = np.array([[1.0, 0], [0, 0], [1, 1], [1, 1]])
     kept = inner_product(h, [0, 0, 1, 1], zero_rows="keep")

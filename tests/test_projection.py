@@ -109,14 +109,6 @@ def test_fewer_rows_are_a_prefix(d, dtype):
     assert torch.equal(long.abs(), torch.ones_like(long))
 
 
-@settings(max_examples=30, deadline=None)
-@given(start=st.integers(0, 2**33), cut=st.integers(0, 50))
-def test_pieces_are_parts_of_the_whole(start, cut):
-    whole = sign_words(2, "w", start, start + 50, 3)
-    parts = [sign_words(2, "w", start, start + cut, 3), sign_words(2, "w", start + cut, start + 50, 3)]
-    assert torch.equal(torch.cat(parts, 1), whole)
-
-
 @pytest.mark.parametrize("chunk_bytes", [4, 4 * 40 * 7, 1 << 22])
 @pytest.mark.parametrize("cache_bytes", [0, 4 * 40 * 400, 1 << 28])
 def test_integer_gradients_project_exactly(chunk_bytes, cache_bytes):
@@ -133,8 +125,6 @@ def test_integer_gradients_project_exactly(chunk_bytes, cache_bytes):
         projection.accumulate(out, "w", 300, g[:, 300:].float())
         assert torch.equal(out, exact)
     assert projection.cached_bytes + projection.cached_word_bytes <= cache_bytes
-    assert sum(w.numel() * 4 for w in projection._word_cache.values()) == projection.cached_word_bytes
-    assert sum(s.numel() * 4 for s in projection._cache.values()) == projection.cached_bytes
     assert (projection.cached_bytes > 0) == (cache_bytes > 0)
 
 

@@ -13,15 +13,14 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from gracelib.features import estimators as pc
 from gracelib.features.estimators import SPARSITY, SparseProjection, estimator
 from gracelib.features.gradients import response_features
-from gracelib.projection import SignProjection, sign_words, signs
+from gracelib.projection import SignProjection, sign_words
 from gracelib.ranking import rank
-from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, texts
+from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, flatten_rows, plain, texts
 
 SEPARATE = [f"self_attn.{x}_proj" for x in "qkv"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
 ADAPTED = {  # spelled out: what is adapted is part of the estimator
@@ -64,25 +63,11 @@ def with_tensors(kind, params, seed):
     return model, wanted
 
 
-def plain(kind, params, examples, d=D_ROWS, seed=0):
-    model, wanted = with_tensors(kind, params, seed)
-    model.eval()
-    size, rows = sum(p.numel() for p in wanted.values()), []
-    for x, y in examples:
-        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
-        loss = F.cross_entropy(logits, torch.tensor(y))
-        grads = torch.autograd.grad(loss, list(wanted.values()))
-        g = sum(v.flatten().double() @ signs(seed, k, 0, v.numel(), d, torch.float64) for k, v in zip(wanted, grads))
-        norm = math.sqrt(sum(float(v.double().square().sum()) for v in grads))
-        prob = logits.softmax(-1).gather(1, torch.tensor(y)[:, None]).mean().item()
-        rows.append(((g / math.sqrt(size)).numpy(), len(y), loss.item(), prob, norm))
-    return dict(zip(("g", "length", "loss", "mean_prob", "grad_norm"), map(np.array, zip(*rows))))
-
-
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("params", ["last-layer", "lora-b"])
 def test_equals_plain_autograd(kind, params):
-    agree(features(build(kind), texts(), params=params), plain(kind, params, texts()))
+    model, wanted = with_tensors(kind, params, seed=0)
+    agree(features(build(kind), texts(), params=params), plain(model, texts(), wanted))
 
 
 @pytest.mark.parametrize("choice", [{"params": "last-layer"}, {"params": "lora-b"}, {"projection": "sjlt"}])
@@ -163,9 +148,7 @@ def test_a_model_on_which_the_choice_is_not_defined_is_refused():
 
 def test_a_module_that_mixes_responses_is_refused():
     model = build()
-    mlp = model.model.layers[0].mlp
-    inner = mlp.forward
-    mlp.forward = lambda x: inner(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+    flatten_rows(model)
     with pytest.raises(ValueError, match=r"cannot be computed for LlamaForCausalLM: .* not one row per response"):
         features(model, texts(), params="lora-b")
     assert not any(m._forward_hooks for m in model.modules())
@@ -179,30 +162,15 @@ def test_the_head_costs_no_backward_through_the_body():
     assert seen and not any(seen)
 
 
-def sparse_matrix(seed, name, start, stop, d):
+def sparse_matrix(seed, name, start, stop, d, dtype=torch.float64):
     """The (n, d) matrix of the module's head, an element and a word at a time."""
-    made = torch.zeros(stop - start, d, dtype=torch.float64)
+    made = torch.zeros(stop - start, d, dtype=dtype)
     words = sign_words(seed, f"{name}\0sjlt", start, stop, SPARSITY).tolist()
     for word_of in words:
         for i, word in enumerate(word_of):
             bits = word & 0xFFFFFFFF
             made[i, ((bits & 0x7FFFFFFF) * d) >> 31] += 1.0 if bits >> 31 else -1.0
     return made * math.sqrt(d / SPARSITY)
-
-
-def gradients(model, examples):
-    """name -> (N, numel) float64 of plain autograd."""
-    rows: dict = {name: [] for name, _ in model.named_parameters()}
-    model.eval()
-    for x, y in examples:
-        model.zero_grad()
-        logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
-        torch.nn.functional.cross_entropy(logits, torch.tensor(y)).backward()
-        for name, p in model.named_parameters():
-            g = torch.zeros(p.numel()) if p.grad is None else p.grad.flatten().clone()
-            rows[name].append(g.double())
-    model.zero_grad()
-    return {name: torch.stack(own) for name, own in rows.items()}
 
 
 def test_sparse_is_exact_on_whole_numbers():
@@ -233,10 +201,8 @@ def test_sparse_is_its_definition_for_every_choice_of_parameters(params):
     for k in ("loss", "grad_norm", "length"):
         np.testing.assert_array_equal(dense[k], sparse[k])
     if params == "all":
-        exact = gradients(model, examples)
-        total = sum(v @ sparse_matrix(0, name, 0, v.shape[1], D_ROWS) for name, v in exact.items())
-        total /= math.sqrt(sum(v.shape[1] for v in exact.values()))
-        np.testing.assert_allclose(sparse["g"], total.numpy(), atol=3e-5 * total.norm(dim=1).max().item())
+        exact = plain(model, examples, matrix=sparse_matrix)["g"]
+        np.testing.assert_allclose(sparse["g"], exact, atol=3e-5 * np.linalg.norm(exact, axis=1).max())
     ratio = np.square(sparse["g"]).sum() / np.square(dense["g"]).sum()
     assert 0.3 < ratio < 3
 

@@ -18,7 +18,7 @@ from torch import nn
 from gracelib.features.gradients import response_features
 from gracelib.features.per_layer import LayerByLayer, OneAtATime, held_bytes, parameter_names, unknown_modules, vector
 from gracelib.projection import signs
-from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, plain, texts
+from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, flatten_rows, plain, texts
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -149,33 +149,30 @@ class _Odd(nn.Linear):
         return super().forward(x) * (1 + self.weight.mean())
 
 
-def test_unknown_module_falls_back_and_says_so():
-    model = build()
+def odd_module(model):
     old = model.model.layers[1].mlp.up_proj
     model.model.layers[1].mlp.up_proj = odd = _Odd(old.in_features, old.out_features, bias=False)
     odd.weight = old.weight
-    with pytest.warns(UserWarning, match=r"one response at a time.*model\.layers\.1\.mlp\.up_proj \(_Odd\)"):
-        got = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False)
-    agree(got, plain(model, texts()))
 
 
-def test_parameter_used_outside_its_module_falls_back_and_says_so():
-    """Every module is of a known kind, but the head's output also depends on a norm's weight that the head's
-    hook cannot see; only the comparison with plain autograd finds it."""
-    model = build("llama untied")
+def used_outside(model):
+    """Every module is of a known kind, but the head's output also depends on a norm's weight that the head's hook
+    cannot see; only the comparison with plain autograd finds it."""
     model.lm_head.register_forward_hook(lambda m, args, out: out * (1 + model.model.norm.weight.mean()))
-    with pytest.warns(UserWarning, match=r"one response at a time.*differs from plain autograd"):
-        got = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False)
-    agree(got, plain(model, texts()))
 
 
-def test_flattened_batch_falls_back_and_says_so():
-    """A module that sees all responses' positions in one row cannot tell them apart."""
-    model = build()
-    mlp = model.model.layers[0].mlp
-    inner = mlp.forward
-    mlp.forward = lambda x: inner(x.reshape(-1, x.shape[-1])).reshape(x.shape)
-    with pytest.warns(UserWarning, match=r"one response at a time.*not one row per response"):
+@pytest.mark.parametrize(
+    "kind, change, reason",
+    [
+        ("llama tied", odd_module, r"model\.layers\.1\.mlp\.up_proj \(_Odd\)"),
+        ("llama untied", used_outside, "differs from plain autograd"),
+        ("llama tied", flatten_rows, "not one row per response"),
+    ],
+)
+def test_what_is_not_known_falls_back_and_says_so(kind, change, reason):
+    model = build(kind)
+    change(model)
+    with pytest.warns(UserWarning, match=f"one response at a time.*{reason}"):
         got = response_features(model, texts(), d=D_ROWS, device="cpu", progress=False)
     agree(got, plain(model, texts()))
 

@@ -56,24 +56,28 @@ def texts(n=9, seed=0):
     return [tuple(r.integers(0, VOCAB, r.integers(1, limit)).tolist() for limit in (9, 15)) for _ in range(n)]
 
 
-def plain(model, examples, d=D_ROWS, seed=0):
-    """The definition: one response, one backward, no padding; then the dense projection."""
+def plain(model, examples, tensors=None, matrix=signs, d=D_ROWS, seed=0):
+    """The definition: one response, one backward, no padding; then the dense projection. `tensors`: name -> parameter."""
     model.eval()
-    size = sum(p.numel() for p in model.parameters())
-    rows = []
+    tensors = tensors or dict(model.named_parameters())
+    size, rows = sum(p.numel() for p in tensors.values()), []
     for x, y in examples:
-        model.zero_grad()
         logits = model(torch.tensor([[*x, *y]])).logits[0, len(x) - 1 : -1]
         loss = F.cross_entropy(logits, torch.tensor(y))
-        loss.backward()
-        grads = {k: torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for k, p in model.named_parameters()}
-        g = sum(v.double() @ signs(seed, k, 0, len(v), d, torch.float64) for k, v in grads.items())
-        g = g / math.sqrt(size)
-        norm = math.sqrt(sum(float(v.double().square().sum()) for v in grads.values()))
+        grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True, materialize_grads=True)
+        made = zip(tensors, grads, strict=True)
+        g = sum(v.flatten().double() @ matrix(seed, k, 0, v.numel(), d, torch.float64) for k, v in made)
+        norm = math.sqrt(sum(float(v.double().square().sum()) for v in grads))
         prob = logits.softmax(-1).gather(1, torch.tensor(y)[:, None]).mean().item()
-        rows.append((g.numpy(), len(y), loss.item(), prob, norm))
-    model.zero_grad()
+        rows.append(((g / math.sqrt(size)).numpy(), len(y), loss.item(), prob, norm))
     return dict(zip(("g", "length", "loss", "mean_prob", "grad_norm"), map(np.array, zip(*rows))))
+
+
+def flatten_rows(model):
+    """A module that sees all responses' positions in one row cannot tell them apart."""
+    mlp = model.model.layers[0].mlp
+    inner = mlp.forward
+    mlp.forward = lambda x: inner(x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
 def features(model, examples, params="all", projection="signs", **options):
