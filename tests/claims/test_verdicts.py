@@ -33,10 +33,21 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(ranks, "N_BOOT", 60)
 
 
-def change(scale, name, function):
-    """Rewrite a result table."""
-    path = paths.results(scale) / f"{name}.csv"
+@pytest.fixture
+def lab(folder):
+    """The tables of scale lab; what is asked of it is read once, so after the changes of a test."""
+    write_tables("lab")
+    return World("lab")
+
+
+def change(name, function):
+    """Rewrite a result table of scale lab."""
+    path = paths.results("lab") / f"{name}.csv"
     function(pd.read_csv(path)).to_csv(path, index=False)
+
+
+def judged(scale="lab") -> pd.DataFrame:
+    return verdicts.claims(scale).table.set_index("name")
 
 
 def m(value, low, high, **more):
@@ -124,8 +135,7 @@ def test_every_claim_is_judged_at_every_scale(scale):
         assert set(table.verdict[table.name != "epochs"]) == {OPEN}  # one teacher: nothing to resample
 
 
-def test_the_caption_counts_the_verdicts():
-    write_tables("lab")
+def test_the_caption_counts_the_verdicts(lab):
     drawn = verdicts.claims("lab")
     counts = drawn.table.verdict.value_counts()
     said = f"of {len(CLAIMS)}, {counts[HOLDS]} hold, {counts.get(FAILS, 0)} do not, and {counts[OPEN]} cannot be told"
@@ -135,43 +145,36 @@ def test_the_caption_counts_the_verdicts():
 
 def test_a_world_that_contradicts_the_paper_is_reported_as_such():
     write_tables("lab", noise=0.01)
-    assert verdicts.claims("lab").table.set_index("name").verdict["grace_first"] == HOLDS
-    change("lab", "scores", lambda t: t.assign(grace=1 / t.grace))
-    turned = verdicts.claims("lab").table.set_index("name")
+    assert judged().verdict["grace_first"] == HOLDS
+    change("scores", lambda t: t.assign(grace=1 / t.grace))
+    turned = judged()
     assert (turned.verdict[["grace_first", "grace_second", "grace_long", "subsets", "regret_first"]] == FAILS).all()
     assert "GRACE between teachers -1.00" in turned.why["grace_first"]
 
 
-def test_lengths_filters_and_folds_are_read_as_planted():
-    write_tables("lab")
-    change(
-        "lab", "lengths", lambda t: t.assign(mean_norm=3 / np.log(t.mean_length) ** np.where(t.task == "long", 2, 1))
-    )
-    change("lab", "filtered", lambda t: t.assign(average=t.average + 0.05))  # 3 points better than unfiltered
-    rows = verdicts.claims("lab").table.set_index("name")
+def test_lengths_filters_and_folds_are_read_as_planted(lab):
+    change("lengths", lambda t: t.assign(mean_norm=3 / np.log(t.mean_length) ** np.where(t.task == "long", 2, 1)))
+    change("filtered", lambda t: t.assign(average=t.average + 0.05))  # 3 points better than unfiltered
+    rows = judged()
     assert rows.value[["norm_short", "norm_long"]].tolist() == pytest.approx([1, 2], abs=1e-6)
     assert (rows.verdict[["norm_short", "norm_long"]] == HOLDS).all()
     assert rows.value["filtering"] == pytest.approx(3) and rows.verdict["filtering"] == FAILS
-    world = World("lab")
-    cells = [world.at("first", "n_folds", c) for c in (6, 8, 10, 12, 16, 20)]
+    cells = [lab.at("first", "n_folds", c) for c in (6, 8, 10, 12, 16, 20)]
     rho = [ranks.spearman(own.grace, own.average_at_k, "lower") for own in cells]
     assert rows.value["folds"] >= max(rho) - min(rho) - 1e-12
 
 
-def test_the_ablation_claims_are_about_what_they_say():
+def test_the_ablation_claims_are_about_what_they_say(lab):
     """The change with the same scores (figure 16), the norm within teachers (figure 21), the least gain (figure 17)."""
-    write_tables("lab")
-    world = World("lab")
-    same = verdicts.measure(BY_NAME["filtered_correlation"], world).value
-    change("lab", "filtered", lambda t: t.assign(grace=t.grace.sample(frac=1, random_state=0).to_numpy()))
+    same = verdicts.measure(BY_NAME["filtered_correlation"], lab).value
+    change("filtered", lambda t: t.assign(grace=t.grace.sample(frac=1, random_state=0).to_numpy()))
     assert verdicts.measure(BY_NAME["filtered_correlation"], World("lab")).value == same
-    odd = world.table("lengths").assign(mean_norm=lambda t: t.mean_norm * np.where(t.teacher < "narration", 9, 1))
+    odd = lab.table("lengths").assign(mean_norm=lambda t: t.mean_norm * np.where(t.teacher < "narration", 9, 1))
     odd.to_csv(paths.results("lab") / "lengths.csv", index=False)
     assert verdicts.measure(BY_NAME["norm_short"], World("lab")).value == pytest.approx(
         1
     )  # between teachers it is not 1
     change(
-        "lab",
         "training_runs",
         lambda t: t.assign(
             test=np.where((t.teacher == t.teacher.iloc[0]) & ~t.usual & (t.value == t.value.max()), 0.1, t.test)
@@ -181,41 +184,33 @@ def test_the_ablation_claims_are_about_what_they_say():
     assert found.value < 0 and "the smallest of 2 teachers" in found.what and "one seed of training" in found.extra
 
 
-def test_half_as_many_is_compared_where_the_smoothing_does_not_decide():
-    write_tables("lab")
-    found = verdicts.measure(BY_NAME["half_as_many"], World("lab"))
+def test_half_as_many_is_compared_where_the_smoothing_does_not_decide(lab):
+    found = verdicts.measure(BY_NAME["half_as_many"], lab)
     assert "n = 256 less n = 512, the best other" in found.what
     assert "the smoothing decides at n = 64 and n = 128" in found.extra
-    assert "the smoothing decides at n = 64" in verdicts.measure(BY_NAME["more_prompts"], World("lab")).extra
-    change("lab", "grid", lambda t: t.assign(nu_decides=True))
+    assert "the smoothing decides at n = 64" in verdicts.measure(BY_NAME["more_prompts"], lab).extra
+    change("grid", lambda t: t.assign(nu_decides=True))
     assert "there is nothing to compare" in verdicts.measure(BY_NAME["half_as_many"], World("lab"))
 
 
-def test_self_distillation_must_be_diverse_and_a_bad_teacher():
-    write_tables("lab")
-    change("lab", "pathological", lambda t: t.assign(g_vendi=99, average_at_k=0))
+def test_self_distillation_must_be_diverse_and_a_bad_teacher(lab):
+    change("pathological", lambda t: t.assign(g_vendi=99, average_at_k=0))
     assert verdicts.measure(BY_NAME["self"], World("lab")).value == 1
-    change("lab", "pathological", lambda t: t.assign(average_at_k=1))
+    change("pathological", lambda t: t.assign(average_at_k=1))
     assert verdicts.measure(BY_NAME["self"], World("lab")).value == 0
 
 
-def test_temperature_claims_on_a_planted_world():
-    write_tables("lab")
-    change(
-        "lab",
-        "scores",
-        lambda t: t.assign(g_norm=1 + t.temperature, g_vendi=2 + t.temperature, grace=1 / t.temperature),
-    )
-    change("lab", "students", lambda t: t.assign(average=0.1 + 0.5 * t.temperature))
-    rows = verdicts.claims("lab").table.set_index("name")
+def test_temperature_claims_on_a_planted_world(lab):
+    change("scores", lambda t: t.assign(g_norm=1 + t.temperature, g_vendi=2 + t.temperature, grace=1 / t.temperature))
+    change("students", lambda t: t.assign(average=0.1 + 0.5 * t.temperature))
+    rows = judged()
     assert rows.value[["both_rise", "opposite", "warmer", "within_teacher"]].tolist() == pytest.approx([1, 1, 1, 1])
     assert rows.value["temperature_regret"] == pytest.approx(0, abs=1e-9)
     assert rows.value["temperature_gain"] == pytest.approx(100 * 0.5 * (1 - 0.65))
     assert (rows.verdict[["both_rise", "opposite", "warmer", "within_teacher", "temperature_regret"]] == HOLDS).all()
 
 
-def test_other_worlds_have_a_column_only_where_their_tables_are():
-    write_tables("lab")
+def test_other_worlds_have_a_column_only_where_their_tables_are(lab):
     write_tables("lab-world1", seed=3)
     drawn = verdicts.claims("lab")
     table = drawn.table.set_index("name")
@@ -244,47 +239,42 @@ def test_reasons_are_numbers_of_the_cells():
     )
 
 
-def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems():
+def test_a_regret_fails_only_beyond_the_noise_of_the_test_problems(lab):
     """It is a maximum over noisy accuracies: its interval excludes zero whatever the score."""
     assert under(1, 4.9).verdict(m(4, 2, 6, noise=1.0))[0] == FAILS
     for noise in (1.6, NAN):
         found, reason = under(1, 4.9).verdict(m(4, 2, 6, noise=noise))
         assert found == OPEN and "could account for it" in reason
-    write_tables("lab")
-    world = World("lab")
-    frame = world.frame()
+    frame = lab.frame()
     picked, p = frame.loc[frame.grace.idxmin()], frame.greedy
     other = p[frame.index != picked.name].max()
-    assert world.regret_noise(frame, accuracy="greedy") == pytest.approx(
-        100 * np.sqrt((picked.greedy * (1 - picked.greedy) + other * (1 - other)) / world.config.n_test)
+    assert lab.regret_noise(frame, accuracy="greedy") == pytest.approx(
+        100 * np.sqrt((picked.greedy * (1 - picked.greedy) + other * (1 - other)) / lab.config.n_test)
     )
-    own = tables.score_rows(tables.select(world.cells, "first", ("grace",)), ("grace",)).iloc[0]
-    assert verdicts.measure(BY_NAME["regret_first"], world).noise == pytest.approx(own.regret_se_points)
+    own = tables.score_rows(tables.select(lab.cells, "first", ("grace",)), ("grace",)).iloc[0]
+    assert verdicts.measure(BY_NAME["regret_first"], lab).noise == pytest.approx(own.regret_se_points)
 
 
-def test_what_random_choice_meets_too_does_not_hold():
+def test_what_random_choice_meets_too_does_not_hold(lab):
     assert under(2, 3).verdict(m(1, 0.5, 1.5, chance=(4, -0.1)))[0] == HOLDS
     assert under(2, 3).verdict(m(1, 0.5, 1.5, chance=(1.5, 0.1))) == (OPEN, "random choice would meet it too")
     assert under(2, 3).verdict(m(1, 0.5, 1.5, chance=(4, 0.1))) == (
         OPEN,
         "it is not clearly better than a random choice",
     )
-    write_tables("lab")
-    change("lab", "students", lambda t: t.assign(average=0.5 + 0.001 * t.temperature))
-    rows = verdicts.claims("lab").table.set_index("name")
+    change("students", lambda t: t.assign(average=0.5 + 0.001 * t.temperature))
+    rows = judged()
     assert (rows.verdict[["family_regret", "temperature_regret", "regret_long"]] == OPEN).all()
     assert (
         rows.why[["family_regret", "temperature_regret", "regret_long"]].str.startswith("random choice would")
     ).all()
 
 
-def test_the_strongest_teacher_is_the_one_that_is_most_accurate_over_its_temperatures():
-    write_tables("lab")
-    frame = World("lab").frame()
+def test_the_strongest_teacher_is_the_one_that_is_most_accurate_over_its_temperatures(lab):
+    frame = lab.frame()
     name = frame.groupby("teacher").teacher_accuracy.mean().idxmax()
     lucky = frame.teacher[frame.teacher != name].iloc[0]
     change(
-        "lab",
         "teachers",
         lambda t: t.assign(
             accuracy=np.where((t.teacher == lucky) & (t.temperature == t.temperature.min()), 0.9999, t.accuracy * 0.9)
@@ -298,51 +288,45 @@ def test_the_strongest_teacher_is_the_one_that_is_most_accurate_over_its_tempera
     assert gain.value == pytest.approx(pick - best)
 
 
-def test_the_smallest_budget_and_subset_must_have_enough_teachers():
+def test_the_smallest_budget_and_subset_must_have_enough_teachers(lab):
     write_tables("mini")
-    table = verdicts.claims("mini").table.set_index("name")
+    table = judged("mini")
     assert table.verdict["subsets"] == OPEN and "too few for an interval" in table.why["subsets"]
     found = verdicts.measure(BY_NAME["budgets"], World("mini"))
     assert found.teachers == 6 and "up to 40, 2 teachers: " in found.extra and found.extra.count("not counted") == 1
     write_tables("smoke")  # three teachers in all: no budget has enough
-    table = verdicts.claims("smoke").table.set_index("name")
+    table = judged("smoke")
     assert (table.verdict[["budgets", "budget_regret"]] == OPEN).all()
     assert table.why[["budgets", "budget_regret"]].str.contains("too few for an interval").all()
-    write_tables("lab")
-    world = World("lab")
-    subsets = subset_figures.figure23(world.cells, "first", "lab").table.set_index(["reading", "score"])
-    found = verdicts.measure(BY_NAME["subsets"], world)
+    subsets = subset_figures.figure23(lab.cells, "first", "lab").table.set_index(["reading", "score"])
+    found = verdicts.measure(BY_NAME["subsets"], lab)
     assert [found.value, found.low, found.high] == subsets.loc[
         ("teachers", "grace"), ["median", "low", "high"]
     ].tolist()
-    assert "no fewer than 36 teachers" in verdicts.measure(BY_NAME["warmer"], world).extra
+    assert "no fewer than 36 teachers" in verdicts.measure(BY_NAME["warmer"], lab).extra
 
 
-def test_the_rival_on_both_tasks_is_chosen_once():
-    write_tables("lab")
+def test_the_rival_on_both_tasks_is_chosen_once(lab):
     for name in ("short", "long"):  # a rival that is GRACE itself: never ahead, never behind
-        change("lab", "scores", lambda t, task=name: t.assign(g_norm=np.where(t.task == task, t.grace, t.g_norm)))
+        change("scores", lambda t, task=name: t.assign(g_norm=np.where(t.task == task, t.grace, t.g_norm)))
     found = verdicts.measure(BY_NAME["only_one_on_both"], World("lab"))
     assert (found.value, found.low, found.high) == (0, 0, 0) and "G-Norm" in found.extra
 
 
-def test_reasons_are_about_the_cells_of_the_claim():
-    write_tables("lab")
-    world = World("lab")
-    at = world.frame(at_compared=True)
-    assert f"{100 * at.average_se.median():.1f} points" in verdicts.why(world, "noise compared") and len(at) == 15
-    assert f"{100 * world.error(at, 'greedy').median():.1f} points" in verdicts.why(world, "noise compared greedy")
-    split = verdicts.why(world, "split compared")
+def test_reasons_are_about_the_cells_of_the_claim(lab):
+    at = lab.frame(at_compared=True)
+    assert f"{100 * at.average_se.median():.1f} points" in verdicts.why(lab, "noise compared") and len(at) == 15
+    assert f"{100 * lab.error(at, 'greedy').median():.1f} points" in verdicts.why(lab, "noise compared greedy")
+    split = verdicts.why(lab, "split compared")
     assert split.startswith("GRACE between") and "within one" not in split
-    assert "; on the longer task GRACE and G-Norm" in verdicts.why(world, "norm; norm long")
-    assert verdicts.why(world, "notebook 07") == "see notebook 07" and verdicts.why(world, "") == ""
+    assert "; on the longer task GRACE and G-Norm" in verdicts.why(lab, "norm; norm long")
+    assert verdicts.why(lab, "notebook 07") == "see notebook 07" and verdicts.why(lab, "") == ""
 
 
 # --- the README ---------------------------------------------------------------------------------------------
 
 
-def test_the_readme_block_has_a_row_a_claim():
-    write_tables("lab")
+def test_the_readme_block_has_a_row_a_claim(lab):
     write_tables("lab-world2", seed=4)
     block = verdicts.readme_block("lab")
     lines = block.splitlines()

@@ -46,45 +46,35 @@ EVIL = [
 def dangers(source: str, own: bool = True) -> list[str]:
     """What in a Python source runs text, unpickles, or takes a stranger's code; "line: what". `own`: of the package,
     where a model's weights must be asked for as safetensors."""
+    picklers = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code"}
+    run_text = {"eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec"}
+    run_text_of_a_library = {"sympify", "parse_expr", "read_pickle", "unsafe_load", "literal_eval_unsafe"}
+    shells = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
     found = []
     for node in ast.walk(ast.parse(source)):
-        what = None
+        faults = []
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            bad = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code"}
-            what = "imports a pickler" if bad & {name.split(".")[0] for name in names} else None
+            faults = [(bool(picklers & {name.split(".")[0] for name in names}), "imports a pickler")]
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             last = called.rpartition(".")[2]
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if called in ("eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec") or last in (
-                "sympify",
-                "parse_expr",
-                "read_pickle",
-                "unsafe_load",
-                "literal_eval_unsafe",
-            ):
-                what = f"calls {called}"
-            elif called in ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"):
-                what = f"starts a shell: {called}"
-            elif "shell" in given and given["shell"] != "False":
-                what = "starts a shell: shell="
-            elif called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
-                what = "np.load without allow_pickle=False"
-            elif given.get("allow_pickle", "False") != "False":
-                what = "allow_pickle"
-            elif called == "torch.load":
-                what = "torch.load"
-            elif called == "yaml.load":
-                what = "yaml.load"
-            elif given.get("trust_remote_code", "False") != "False":
-                what = "trust_remote_code"
-            elif (
-                own and last == "from_pretrained" and "ForCausalLM" in called and given.get("use_safetensors") != "True"
-            ):
-                what = "weights without use_safetensors=True"
-        if what:
-            found.append(f"{node.lineno}: {what}")
+            loads_weights = own and last == "from_pretrained" and "ForCausalLM" in called
+            faults = [
+                (called in run_text or last in run_text_of_a_library, f"calls {called}"),
+                (called in shells, f"starts a shell: {called}"),
+                (given.get("shell", "False") != "False", "starts a shell: shell="),
+                (
+                    called in ("np.load", "numpy.load") and "allow_pickle" not in given,
+                    "np.load without allow_pickle=False",
+                ),
+                (given.get("allow_pickle", "False") != "False", "allow_pickle"),
+                (called in ("torch.load", "yaml.load"), called),
+                (given.get("trust_remote_code", "False") != "False", "trust_remote_code"),
+                (loads_weights and given.get("use_safetensors") != "True", "weights without use_safetensors=True"),
+            ]
+        found += [f"{node.lineno}: {what}" for there, what in faults if there]
     return found
 
 
