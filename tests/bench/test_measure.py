@@ -126,16 +126,14 @@ def test_what_would_not_fit_or_end_is_left_out_and_said(method, setting, note, m
     assert pd.Series([measure._alone(way, work, 5)["note"]]).str.fullmatch(note).all()
 
 
-def test_a_slow_way_is_scaled_from_few_responses():
+def test_a_slow_way_is_scaled_from_few_responses(monkeypatch):
     calls = []
     way = methods.Method("slow", lambda work: lambda k: calls.append(k), each=3)
     work = methods.Work(student_of(12_000), [([1], [2])] * 10, 4)
     bench_clock = iter([0.0, 9.0, 9.0, 18.0])  # 9 s for 3 responses: no time for another repeat, nor for more
-    before, measure.time.perf_counter = measure.time.perf_counter, lambda: next(bench_clock)
-    try:
+    with monkeypatch.context() as patch:  # pytest reads the clock, too
+        patch.setattr(measure.time, "perf_counter", lambda: next(bench_clock))
         row = measure._alone(way, work, 5)
-    finally:
-        measure.time.perf_counter = before
     assert calls == [3, 3] and row["seconds"] == pytest.approx(30.0) and row["repeats"] == 1
     assert row["extrapolated"] and row["note"] == "scaled from 3 of 10 responses"
 

@@ -10,28 +10,29 @@ from gracelib.drawing import costs
 
 
 def made_cost(cells=3):
-    rows = []
-    for task, student, kept in (("short", "first", 200), ("short", "second", 100), ("long", "first", 100)):
-        for i in range(cells):
-            rows.append(
-                {
-                    "task": task,
-                    "student": student,
-                    "teacher": f"t{i}",
-                    "temperature": 0.6,
-                    "parameters": 5000,
-                    "responses": kept,
-                    "feature_seconds": 20.0 + i,
-                    "needed": 100,
-                    "score_seconds": 0.5,
-                    "feature_bytes": 4_000_000,
-                    "train_seconds": 30.0 + i if i else np.nan,
-                    "test_seconds": 3.0 if i else np.nan,
-                    "device": "cpu",
-                    "volatile": True,
-                }
-            )
-    return pd.DataFrame(rows)
+    settings = (("short", "first", 200), ("short", "second", 100), ("long", "first", 100))
+    return pd.DataFrame(
+        [
+            {
+                "task": task,
+                "student": student,
+                "teacher": f"t{i}",
+                "temperature": 0.6,
+                "parameters": 5000,
+                "responses": kept,
+                "feature_seconds": 20.0 + i,
+                "needed": 100,
+                "score_seconds": 0.5,
+                "feature_bytes": 4_000_000,
+                "train_seconds": 30.0 + i if i else np.nan,
+                "test_seconds": 3.0 if i else np.nan,
+                "device": "cpu",
+                "volatile": True,
+            }
+            for task, student, kept in settings
+            for i in range(cells)
+        ]
+    )
 
 
 def test_only_the_responses_a_score_needs_are_counted():

@@ -7,6 +7,7 @@ are right.
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gracelib.baselines import SCORES
@@ -299,11 +300,6 @@ def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
     assert np.isnan(row.spearman) and row.note.endswith("the score is undefined in every cell") and row.selected == ""
 
 
-def spoilt(change):
-    cells = synthetic_cells(students=("first", "second"))
-    return change(cells)
-
-
 @pytest.mark.parametrize(
     "change, arguments, message",
     [
@@ -312,6 +308,8 @@ def spoilt(change):
             {},
             r"lacks the column\(s\) manner, g_norm: use the table that tables",
         ),
+        (lambda c: c.drop(columns="average_se"), {}, r"lacks the column\(s\) average_se: .*run `make figures` again"),
+        (lambda c: pd.concat([c, c.assign(task="long")]), {}, r"cells of several tasks \(long, short\): keep one"),
         (lambda c: c, {"student": "third"}, "no cell of student 'third': choose one of first, second"),
         (lambda c: c, {"scores": ("grace", "luck")}, "unknown score 'luck': choose from grace"),
         (lambda c: c, {"temperature": 0.5}, "no cell at temperature 0.5: choose one of 0.4, 0.6, 0.8, 1.0"),
@@ -324,7 +322,12 @@ def spoilt(change):
 def test_bad_cells_are_refused_with_the_remedy(change, arguments, message):
     given = {"student": "first", "scores": ("grace", "g_norm")} | arguments
     with pytest.raises(ValueError, match=message):
-        tables.select(spoilt(change), **given)
+        tables.select(change(synthetic_cells(students=("first", "second"))), **given)
+
+
+def test_only_the_accuracy_asked_for_needs_a_standard_error():
+    rows = tables.select(synthetic_cells().drop(columns="average_se"), "first", ["grace"], accuracy="greedy")
+    assert "average_se" not in rows
 
 
 def test_an_infinite_score_is_refused():

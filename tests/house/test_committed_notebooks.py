@@ -58,22 +58,26 @@ def _problems(path: Path) -> list[str]:
 
 
 def _metadata(book) -> list[str]:
-    found, recorded, now = [], book.metadata.get("gracelib", {}), made_by(book.cells)
-    if extra := sorted(set(book.metadata) - _NOTEBOOK_METADATA):
-        found.append(f"volatile metadata {', '.join(extra)}")
+    recorded, now = book.metadata.get("gracelib", {}), made_by(book.cells)
+    extra = sorted(set(book.metadata) - _NOTEBOOK_METADATA)
     kernel = dict(book.metadata.get("kernelspec", {}))
-    if kernel != {"display_name": "Python 3", "language": "python", "name": KERNEL}:
-        named = f"{kernel.get('name')!r} ({kernel.get('display_name')!r})"
-        found.append(f"kernel {named}, expected {KERNEL!r} ('Python 3')")
-    if dict(book.metadata.get("language_info", {})) != {"name": "python"}:
-        found.append("volatile metadata in language_info: only the name belongs there")
-    if not recorded:
-        found.append("nothing says which cells made its outputs")
-    elif recorded.get("parameters") != now["parameters"]:
-        found.append("its outputs were not made by the parameters cell that is there now")
-    elif recorded.get("code") != now["code"]:
-        found.append("its outputs were not made by the code cells that are there now")
-    return found
+    named = f"{kernel.get('name')!r} ({kernel.get('display_name')!r})"
+    parameters, code = (recorded.get(part) == now[part] for part in ("parameters", "code"))
+    faults = (
+        (bool(extra), f"volatile metadata {', '.join(extra)}"),
+        (
+            kernel != {"display_name": "Python 3", "language": "python", "name": KERNEL},
+            f"kernel {named}, expected {KERNEL!r} ('Python 3')",
+        ),
+        (
+            dict(book.metadata.get("language_info", {})) != {"name": "python"},
+            "volatile metadata in language_info: only the name belongs there",
+        ),
+        (not recorded, "nothing says which cells made its outputs"),
+        (recorded and not parameters, "its outputs were not made by the parameters cell that is there now"),
+        (recorded and parameters and not code, "its outputs were not made by the code cells that are there now"),
+    )
+    return [said for there, said in faults if there]
 
 
 def _cell(cell, number: int) -> list[str]:

@@ -62,11 +62,7 @@ def scored(one_thread, llama, work):
 @pytest.fixture
 def no_gradients(scored, monkeypatch):
     """From here on only what `scored` left in `work` can be read."""
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("a gradient was computed")
-
-    monkeypatch.setattr(gradients, "response_features", refuse)
+    monkeypatch.setattr(gradients, "response_features", lambda *_, **__: pytest.fail("a gradient was computed"))
 
 
 def rank(student, files, work, **options):
@@ -299,10 +295,7 @@ def test_a_piece_is_minutes_of_work_whatever_the_student(n_parameters, device, s
 
 @pytest.fixture
 def no_model(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(ranking, "load_student", refuse)
+    monkeypatch.setattr(ranking, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
 def refusal(arguments) -> str:
@@ -364,18 +357,13 @@ def test_bad_students_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_
         change(folder)
         return refusal(arguments(folder, THREE, tmp_path))
 
-    def without_eos(folder):
-        file = folder / "tokenizer_config.json"
-        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "eos_token"}))
-
-    def short(folder):
-        file = folder / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": 100}))
+    def rewrite(file, **changed):
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
 
     assert "config.json is missing" in broken("a", lambda f: (f / "config.json").unlink())
     assert "model.safetensors is missing" in broken("b", lambda f: (f / "model.safetensors").unlink())
-    assert "no EOS token" in broken("c", without_eos)
-    text = broken("d", short)
+    assert "no EOS token" in broken("c", lambda f: rewrite(f / "tokenizer_config.json", eos_token=None))
+    text = broken("d", lambda f: rewrite(f / "config.json", max_position_embeddings=100))
     assert ", line " in text and "but the student has 100 positions; --max-tokens 100" in text
     assert "is a file; give the folder" in refusal(arguments(llama / "config.json", THREE, tmp_path))
     assert not (tmp_path / "work").exists()
