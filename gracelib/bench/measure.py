@@ -84,8 +84,7 @@ ON_PAPER = "about 10 minutes on one H100 for 2,048 responses, d = 512 (submissio
 def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> list[dict]:
     """A row for each method (see `report.COLUMNS`, without the ratios). `advance(method)` is called before each."""
     model = ways.student_of(setting.parameters)
-    examples = ways.random_examples(setting.n, PROMPT, setting.tokens, model.config.vocab_size)
-    work = ways.Work(model, examples, setting.d)
+    work = ways.Work(model, ways.random_examples(setting.n, PROMPT, setting.tokens, model.config.vocab_size), setting.d)
     common = {
         "panels": setting.panels,
         "parameters": work.n_parameters,
@@ -276,9 +275,12 @@ def main(argv: list[str] | None = None) -> pd.DataFrame | dict:
     settings = own or (QUICK if a.quick else FULL)
     table = run(settings, a.repeats, a.fresh)
     print(report.text(table))
-    folder = figures("bench") if settings is FULL else runs() / "bench"
-    about = {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()}
-    written = report.save(table, folder, "features", about)
+    written = report.save(
+        table,
+        figures("bench") if settings is FULL else runs() / "bench",
+        "features",
+        {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()},
+    )
     print("\nwritten:", ", ".join(f"{path.parent.name}/{path.name}" for path in written))
     return table
 

@@ -159,8 +159,9 @@ def _by_stacks(work: Work, size: int, project: Callable[[torch.Tensor], torch.Te
     """Gradients made one response at a time and projected `size` at a time: `project` takes (B, D)."""
 
     def run(k: int) -> None:
-        starts = range(0, k, size)
-        stacks = ([gradient_of(work.model, e) for e in work.examples[at : min(at + size, k)]] for at in starts)
+        stacks = (
+            [gradient_of(work.model, e) for e in work.examples[at : min(at + size, k)]] for at in range(0, k, size)
+        )
         torch.cat([project(torch.stack(own)) for own in stacks])
 
     return run

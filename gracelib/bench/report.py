@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gracelib.drawing.saving import json_ready, picture_writers
-from gracelib.drawing.style import DOUBLE, EDGE, SMALL, entry, frame, styled
+from gracelib.drawing.style import DOUBLE, EDGE, entry, frame, styled
 from gracelib.jobs.store import file_hash, versions, write_atomically
 
 #: One row a setting and method. parameters is D, responses n m; seconds: median of `repeats` runs, for all responses
@@ -120,10 +120,9 @@ def text(table: pd.DataFrame) -> str:
 def figure(table: pd.DataFrame) -> Figure:
     """Milliseconds a response against D, against n m and against d, one panel each; hollow marks are extrapolated."""
     present = [m for m in _LOOKS if table[table["method"] == m]["seconds"].notna().any()]
-    hollow = table["extrapolated"].astype(bool) & table["seconds"].notna()
     with styled():
         handles = [entry(m, **_LOOKS[m]) for m in present]
-        if hollow.any():
+        if (table["extrapolated"].astype(bool) & table["seconds"].notna()).any():
             handles.append(entry("from fewer responses", color="white", marker="o"))
         fig, axes = frame(
             DOUBLE,
@@ -152,15 +151,14 @@ def figure(table: pd.DataFrame) -> Figure:
                         color="white" if is_hollow else look["color"],
                         zorder=3,
                     )
-            ax.set(xscale="log", yscale="log", xlabel=label)
+            fixed = [
+                f"{symbol} = {rows[c].iloc[0]:,}" for _, c, _, symbol in _AXES if c != column and rows[c].nunique() == 1
+            ]
+            ax.set(xscale="log", yscale="log", xlabel=label, title=", ".join(fixed))
             if panel != "D":
                 values = sorted(rows[column].unique())
                 ax.set_xticks(values, map(str, values))
             ax.minorticks_off()
-            fixed = [
-                f"{symbol} = {rows[c].iloc[0]:,}" for _, c, _, symbol in _AXES if c != column and rows[c].nunique() == 1
-            ]
-            ax.set_title(", ".join(fixed), fontsize=SMALL)
         axes[0].set_ylabel("ms a response")
     return fig
 

@@ -132,8 +132,9 @@ class World:
 
     def counts(self, teacher: Sequence) -> np.ndarray:
         """How often each cell (`teacher` (cells,)) is in each resample (1 + n_boot, cells); row 0: the data as they are."""
-        drawn = ranks.resamples(teacher, ranks.N_BOOT, np.random.default_rng(ranks.SEED))
-        return np.concatenate([np.ones((1, len(teacher))), drawn])
+        return np.concatenate(
+            [np.ones((1, len(teacher))), ranks.resamples(teacher, ranks.N_BOOT, np.random.default_rng(ranks.SEED))]
+        )
 
     def mean(self, values: pd.Series) -> np.ndarray:
         """Draws of the mean over teachers of one value each; those without one are left out of a resample."""
@@ -143,10 +144,17 @@ class World:
         self, draws: np.ndarray, what: str, unit: str = "", extra: str = "", teachers: int | None = None, **more
     ) -> Measured:
         """Value and interval of draws; `teachers` None: all of this world's, and one has no interval; `more` as `Measured`."""
-        known = len(self.teachers) > 1 and np.isfinite(draws[0])
-        low, high = percentiles(draws[1:]) if known else (np.nan, np.nan)
-        teachers = len(self.teachers) if teachers is None else teachers
-        return Measured(float(draws[0]), float(low), float(high), what, unit, extra, teachers=teachers, **more)
+        low, high = percentiles(draws[1:]) if len(self.teachers) > 1 and np.isfinite(draws[0]) else (np.nan, np.nan)
+        return Measured(
+            float(draws[0]),
+            float(low),
+            float(high),
+            what,
+            unit,
+            extra,
+            teachers=len(self.teachers) if teachers is None else teachers,
+            **more,
+        )
 
     def at(self, where: str, name: str, value: float) -> pd.DataFrame:
         """A frame with GRACE at the usual setting of the ablation grid but for one thing; NotHere if the grid lacks it."""
@@ -222,9 +230,12 @@ def change(
 ) -> Measured:
     """Signed Spearman of a score with Average@k less another score's, or its own with another accuracy, paired."""
     frame = w.frame(where)
-    first = (frame[old], frame[accuracy], SCORES[old].direction)
-    second = (frame[new], frame.average_at_k, SCORES[new].direction)
-    return _changed(first, second, frame.teacher, what.format(k=w.config.k))
+    return _changed(
+        (frame[old], frame[accuracy], SCORES[old].direction),
+        (frame[new], frame.average_at_k, SCORES[new].direction),
+        frame.teacher,
+        what.format(k=w.config.k),
+    )
 
 
 def _changed(first: tuple, second: tuple, teacher: Sequence, what: str, extra: str = "") -> Measured:

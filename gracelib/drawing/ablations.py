@@ -97,20 +97,28 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
         ignore_index=True,
     )
     looks, top = dict(zip(cells, marks.LOOKS, strict=False)), max(table["n_folds"])
-    legend = [
-        [entry(f"{task} task", **marks.line_look(look)) for task, look in looks.items()],
+    fig, (ax,) = frame(
+        SINGLE,
+        2.1,
         [
-            Patch(facecolor=marks.SHADE, label=f"flat in the paper (C ≥ {FLAT_FROM})"),
-            entry(f"default: {base['n_folds']}", **marks.DASHED),
+            [entry(f"{task} task", **marks.line_look(look)) for task, look in looks.items()],
+            [
+                Patch(facecolor=marks.SHADE, label=f"flat in the paper (C ≥ {FLAT_FROM})"),
+                entry(f"default: {base['n_folds']}", **marks.DASHED),
+            ],
         ],
-    ]
-    fig, (ax,) = frame(SINGLE, 2.1, legend, captions.note(config.name, *parts))
+        captions.note(config.name, *parts),
+    )
     ax.axvspan(FLAT_FROM - 0.5, top + 1, color=marks.SHADE, zorder=0)
     ax.axvline(base["n_folds"], **marks.DASHED, zorder=1.5)
     for i, (task, look) in enumerate(looks.items()):
         _curve(ax, table[table["task"] == task], "n_folds", look, shift=0.18 * (i - (len(cells) - 1) / 2))
-    ax.set(xlim=(1, top + 1), xticks=[c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top])
-    ax.set(xlabel="Folds C", ylabel="Signed Spearman of GRACE")
+    ax.set(
+        xlim=(1, top + 1),
+        xticks=[c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top],
+        xlabel="Folds C",
+        ylabel="Signed Spearman of GRACE",
+    )
     return Drawn(
         fig,
         table,

@@ -40,17 +40,16 @@ def cmi_terms(
     own = cmi[(cmi.student == student) & np.isclose(cmi.temperature, temperature)]
     default = cmi_at(own, n, nu).sort_values("gradient", kind="stable").reset_index(drop=True)
     swept = own[(own.n == n) & (own.preconditioner == "smoothed") & (own.space == "h")].sort_values("nu")
-    legend = [
-        [
-            *(entry(f"{name} term", **marks.line_look(look, line=False)) for name, look in TERMS.items()),
-            Patch(facecolor=marks.SHADE, label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}"),
-        ],
-        family_handles(manner[t] for t in default.teacher),
-    ]
     fig, (left, right) = frame(
         DOUBLE,
         0.9 + 0.22 * max(5, len(default)),
-        legend,
+        [
+            [
+                *(entry(f"{name} term", **marks.line_look(look, line=False)) for name, look in TERMS.items()),
+                Patch(facecolor=marks.SHADE, label=f"claimed: {CLAIMED[0]:g} to {CLAIMED[1]:g}"),
+            ],
+            family_handles(manner[t] for t in default.teacher),
+        ],
         captions.scale_note(scale, len(default), len(default), f" at T = {temperature:g}"),
         (1, 1),
     )
@@ -70,8 +69,9 @@ def cmi_terms(
     for teacher, rows in swept.groupby("teacher", sort=True):
         marks.family_line(right, rows.nu, rows.ratio, manner[teacher])
     right.axhspan(*CLAIMED, color=marks.SHADE, zorder=0)
-    right.set(xscale="log", yscale="log", xlabel="smoothing nu", ylabel="gradient / stability")
-    right.set_title(f"default nu = {nu:g}")
+    right.set(
+        xscale="log", yscale="log", xlabel="smoothing nu", ylabel="gradient / stability", title=f"default nu = {nu:g}"
+    )
     marks.plain_log(right.yaxis, *right.get_ylim())
     return Drawn(
         fig,

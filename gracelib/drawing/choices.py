@@ -52,14 +52,18 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     two, choices = two_teachers(cells, student), temperature_choices(rows, scores)
     looks, noise, teachers = dict(zip(scores, marks.LOOKS, strict=False)), noise_points(rows), _ordered(rows)
     low = 0.55 + 0.22 * len(teachers)
-    legend = [
+    fig, (ax,) = frame(
+        DOUBLE,
+        1.8 + low,
         [
-            *(entry(label(s), **marks.line_look(look)) for s, look in looks.items()),
-            *marks.chosen_handles("picked by the score", "best temperature"),
+            [
+                *(entry(label(s), **marks.line_look(look)) for s, look in looks.items()),
+                *marks.chosen_handles("picked by the score", "best temperature"),
+            ],
+            [*family_handles(rows["manner"]), _band_handle()],
         ],
-        [*family_handles(rows["manner"]), _band_handle()],
-    ]
-    fig, (ax,) = frame(DOUBLE, 1.8 + low, legend, captions.note(scale, rows))
+        captions.note(scale, rows),
+    )
     ax.remove()
     fig.get_layout_engine().set(wspace=0.06, hspace=0.05)
     (top, bottom) = fig.subfigs[0].subplots(2, 2, height_ratios=[1.8, low])
@@ -123,8 +127,12 @@ def _curves(ax: Axes, rows: pd.DataFrame, choices: pd.DataFrame, looks: Mapping[
         twin.set_ylabel(marks.accuracy_label("average_at_k", k).removeprefix("Student "))
     ax.set_zorder(twin.get_zorder() + 1)  # the scores' marks lie upon the accuracy's line
     ax.patch.set_visible(False)
-    ax.set(ylim=(-0.12, 1.22), yticks=[0, 0.5, 1], xlabel="Temperature ($T$)")
-    ax.set_title(f"{teacher} (coloured: accuracy ± one SE)")
+    ax.set(
+        ylim=(-0.12, 1.22),
+        yticks=[0, 0.5, 1],
+        xlabel="Temperature ($T$)",
+        title=f"{teacher} (coloured: accuracy ± one SE)",
+    )
     if len(t) == 1:
         marks.say(ax, "one temperature", 0.25, 0.92)
         ax.set_xticks(t)
@@ -187,8 +195,8 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
         xticks=range(len(widths)),
         xticklabels=[_budget_name(budgets, w) for w in widths],
         xlim=(-pad, len(widths) - 1 + pad),
+        xlabel="Size budget (width)",
     )
-    right.set_xlabel("Size budget (width)")
     if budgets["spearman"].isna().all():
         marks.say(right, "undefined")
     for ax in (right, left):
@@ -246,8 +254,12 @@ def _violins(
         marks.points(ax, x + 0.37, row["mean"], row["low"], row["high"], looks[row["score"]])
         if row["score"] in paper:
             marks.paper_mark(ax, paper[row["score"]], x + 0.47, row["score"], upright=True)
-    ax.set(xticks=range(len(means)), xticklabels=means["label"], xlim=(-0.5, len(means) - 0.4))
-    ax.set_xlabel("Score (correlation over one teacher's temperatures)")
+    ax.set(
+        xticks=range(len(means)),
+        xticklabels=means["label"],
+        xlim=(-0.5, len(means) - 0.4),
+        xlabel="Score (correlation over one teacher's temperatures)",
+    )
 
 
 def _beside(values: np.ndarray, near: float = 0.07, step: float = 0.085) -> np.ndarray:
@@ -278,12 +290,16 @@ def figure13(
     table, paper = family_rows(rows, scores), _paper(rows, item, "regret_family_points")
     mean, each = table[table["family"] == "mean"].reset_index(drop=True), table[table["family"] != "mean"]
     families = [name for name in FAMILIES if name in set(rows["manner"])]
-    legend = [
-        family_handles(families),
-        [*marks.bar_handles("mean over families"), _band_handle()],
-        marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}"),
-    ]
-    fig, (ax,) = frame(DOUBLE, 0.5 + len(mean) * max(0.26, 0.09 * len(families)), legend, captions.note(scale, rows))
+    fig, (ax,) = frame(
+        DOUBLE,
+        0.5 + len(mean) * max(0.26, 0.09 * len(families)),
+        [
+            family_handles(families),
+            [*marks.bar_handles("mean over families"), _band_handle()],
+            marks.paper_handles(paper.values(), f"paper's mean, {_setting(rows)}"),
+        ],
+        captions.note(scale, rows),
+    )
     _band(ax, noise_points(rows))
     marks.regret_bars(
         ax,

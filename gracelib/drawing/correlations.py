@@ -197,8 +197,8 @@ def regret_bars(
         [1] * len(sides),
     )
     ends = pd.concat([t[["regret_points", "regret_high"]] for t in tables]).max().max()
+    at_most = max([ends, *(v.high for v in known)])
     for ax, side, table in zip(axes, sides, tables, strict=True):
-        at_most = max([ends, *(v.high for v in known)])
         marks.regret_bars(ax, table, side.reported, at_most=at_most, labels=ax is axes[0])
         ax.set_title(side.title)
     return Drawn(

@@ -45,7 +45,6 @@ def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise ValueError(f"the table of costs lacks the column(s) {', '.join(missing)}: make the table cost again")
     features = cost["feature_seconds"] * cost["needed"] / cost["responses"]
-    training = cost["train_seconds"] + cost["test_seconds"]
     return pd.DataFrame(
         {
             "features (s a teacher)": features,
@@ -55,7 +54,8 @@ def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
             "student's parameters (D)": cost["parameters"],
             "training a student (s)": cost["train_seconds"],
             "testing a student (s)": cost["test_seconds"],
-            "training and testing / features and GRACE": training / (features + cost["score_seconds"]),
+            "training and testing / features and GRACE": (cost["train_seconds"] + cost["test_seconds"])
+            / (features + cost["score_seconds"]),
         }
     )
 

@@ -160,16 +160,13 @@ def write(config: Scale, out: Path | None = None) -> Path:
             f"{len(missing)} of {len(FIGURES)} figures are not drawn at scale {scale}: {', '.join(missing)}",
             file=sys.stderr,
         )
-    badge = (
-        f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
-        f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}"
-    )
     text = (
         Environment(autoescape=True, undefined=StrictUndefined)
         .from_string(PAGE)
         .render(
             title=f"GRACE: the figures at scale {scale}",
-            badge=badge,
+            badge=f"scale {scale}: {len(config.teachers)} teachers, {len(config.students)} students, "
+            f"tasks {', '.join(task.name for task in config.tasks)}, seed {config.seed}",
             long=30,  # characters; longer cells are wrapped
             open_rows=8,  # longer tables of numbers start folded
             figures=figures,

@@ -109,8 +109,13 @@ def _norms(ax: Axes, bins: pd.DataFrame, pool: pd.DataFrame, fits: pd.DataFrame,
             linewidth=0.9,
             zorder=3,
         )
-    ax.set(xscale="log", yscale="log", xlabel="Response length |y| (tokens)", ylabel="Gradient norm |g|")
-    ax.set_title("Over all responses")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="Response length |y| (tokens)",
+        ylabel="Gradient norm |g|",
+        title="Over all responses",
+    )
     marks.plain_log(ax.xaxis, *ax.get_xlim())
     marks.plain_log(ax.yaxis, *ax.get_ylim())
 

@@ -197,8 +197,8 @@ def check_sidecars(scale: str) -> list[str]:
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{name}: {path.name} is not a sidecar ({error!r})")
             continue
-        expected = {f"{name}{ending}" for ending in item.endings}
-        problems += [f"{name}: {path.name} has no hash of {file}" for file in sorted(expected - set(recorded))]
+        missing = {f"{name}{ending}" for ending in item.endings} - set(recorded)
+        problems += [f"{name}: {path.name} has no hash of {file}" for file in sorted(missing)]
         for file, digest in (recorded | inputs).items():
             if not (folder / file).is_file():
                 problems.append(f"{name}: {file} is not there")

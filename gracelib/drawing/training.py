@@ -193,7 +193,6 @@ def figure17(
     looks = {teacher: family(manner[teacher]) for teacher in teachers.groups}
     legend = [entry(n, color=look.color, marker=look.marker, linestyle="-", linewidth=1.2) for n, look in looks.items()]
     legend.append(entry(f"the scale's own: {usual:g}", **marks.DASHED))
-    titles = {"test": f"held-out problems, Average@{k}", "train": f"training prompts, Average@{train_k}"}
     fig, axes = frame(
         DOUBLE,
         1.9,
@@ -202,10 +201,12 @@ def figure17(
         (1, 1),
         sharey=True,
     )
-    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+    for ax, column, title in (
+        (axes[0], "test", f"held-out problems, Average@{k}"),
+        (axes[1], "train", f"training prompts, Average@{train_k}"),
+    ):
         for teacher, rows in teachers:
-            error = 100 * rows[f"{column}_se"]
-            marks.family_line(ax, rows["value"], 100 * rows[column], manner[teacher], error)
+            marks.family_line(ax, rows["value"], 100 * rows[column], manner[teacher], 100 * rows[f"{column}_se"])
         ax.axvline(usual, **marks.DASHED, zorder=1.5)
         marks.log_ticks(ax, own["value"])
         ax.margins(0.07, 0.1)

@@ -46,8 +46,9 @@ def regrets(rows: pd.DataFrame, score: str, counts: np.ndarray | None = None) ->
     value, direction = np.zeros(len(rows)), "lower"
     if score != RANDOM:
         value, direction = rows[score].to_numpy(float), SCORES[score].direction
-    counts = np.ones((1, len(rows))) if counts is None else counts
-    return regret_many(value, rows[_ACCURACY].to_numpy(float), direction, counts)
+    return regret_many(
+        value, rows[_ACCURACY].to_numpy(float), direction, np.ones((1, len(rows))) if counts is None else counts
+    )
 
 
 def _selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:

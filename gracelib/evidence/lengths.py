@@ -86,8 +86,11 @@ def _sums(bins: pd.DataFrame) -> dict[str, tuple[np.ndarray, ...]]:
     mean = total(w[:, None] * values)
     centred = values - mean[code]
     centred[np.abs(centred) < 1e-12] = 0.0  # rounding is not a spread
-    cross = centred[:, :1] * centred  # x with x, y and the products
-    return {"mean": mean, "square": total(w[:, None] * centred**2), "cross": total(w[:, None] * cross)}
+    return {
+        "mean": mean,
+        "square": total(w[:, None] * centred**2),
+        "cross": total(w[:, None] * (centred[:, :1] * centred)),  # x with x, y and the products
+    }
 
 
 def _resamples(teachers: int) -> np.ndarray:

@@ -188,8 +188,7 @@ def score_teachers(
         if n >= HEAVY_PROMPTS and share > HEAVY_SHARE:
             heavy.append(f"{teacher.name}: 3 of its {n} prompts carry {share:.0%} of its GRACE; look at {where}")
     table = pd.DataFrame(rows).sort_values(["grace", "teacher"], ignore_index=True)
-    table.insert(0, "rank", np.arange(1, len(table) + 1))
-    table = table[list(COLUMNS)]
+    table = table.assign(rank=np.arange(1, len(table) + 1))[list(COLUMNS)]
     ranked = list(table["teacher"])
     smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     notes = notes_on(table, smoothed, policy, n, m, d, n_folds) + heavy
