@@ -14,10 +14,6 @@ from gracelib.evidence.cells import ACCURACIES, PAPER_SPEARMAN, score_rows, sele
 from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.paper.reported import PaperValue, setting_name, setting_values
 
-INTERVALS = (
-    f"95% intervals come from a bootstrap over teachers (of {FEW_CLUSTERS} or fewer they are too narrow: read them as "
-    "ranges)"
-)
 #: What a sidecar holds of a score's row in `cells.score_rows`.
 _RECORD = (
     "spearman",
@@ -97,7 +93,10 @@ def cells_sentence(scale: str, *parts: pd.DataFrame) -> str:
         where = setting_name(rows["task"].iloc[0], rows["student"].iloc[0])
         said = f"{setting(rows)}: {counted(len(rows), 'cell')} of {counted(rows['teacher'].nunique(), 'teacher')}"
         named.append(said + (f" (in the paper: {where})" if where else ""))
-    return f"Scale {scale}, {'; '.join(named)}; {INTERVALS}."
+    return (
+        f"Scale {scale}, {'; '.join(named)}; 95% intervals come from a bootstrap over teachers (of {FEW_CLUSTERS} or fewer "
+        "they are too narrow: read them as ranges)."
+    )
 
 
 def counted(n: int, thing: str) -> str:

@@ -32,7 +32,6 @@ from gracelib.evidence.cells import ACCURACIES
 from gracelib.paper.reported import STUDENT, TASK, PaperValue
 
 BAR, PALE_BAR, PAPER_MARK, SHADE = "#8fa9bf", "#d8e1e8", "#a03000", "#e9e9e9"
-PAPER_LABEL = f"paper, {STUDENT}/{TASK}, |ρ|"
 DASHED = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}  #: the line of a default or of a best value
 #: Marker, face and line of the scores or settings that share an axis, in their order.
 LOOKS = (
@@ -305,8 +304,8 @@ def log_ticks(ax: Axes, values: Iterable[float], base: int = 2) -> None:
 
 def cell_handles(rows: pd.DataFrame) -> list[list]:
     """Legend groups of a scatter: families, and temperatures where there are several."""
-    temperatures = set(rows["temperature"])
-    return [family_handles(rows["manner"]), temperature_handles(temperatures) if len(temperatures) > 1 else []]
+    several = rows["temperature"].nunique() > 1
+    return [family_handles(rows["manner"]), temperature_handles(rows["temperature"]) if several else []]
 
 
 def chosen_handles(what: str, best: str) -> list[Artist]:
@@ -325,7 +324,9 @@ def bar_handles(label: str = "this run, signed") -> list[Artist]:
     ]
 
 
-def paper_handles(values: Iterable[PaperValue], label: str = PAPER_LABEL, upright: bool = False) -> list[Artist]:
+def paper_handles(
+    values: Iterable[PaperValue], label: str = f"paper, {STUDENT}/{TASK}, |ρ|", upright: bool = False
+) -> list[Artist]:
     """Legend entries of the paper's marks that are drawn: numbers, and bounds of either kind; none if there are none."""
     kinds = {"" if value.bound == "about" else value.bound for value in values}
     return [

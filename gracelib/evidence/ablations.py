@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.evidence.cells import KEY, at_setting, correlation, difference, rescored
+from gracelib.evidence.cells import KEY, at_setting, difference, rescored
 from gracelib.evidence.ranks import spearman_known, spearman_many
 
 SETTING = ("n", "m", "d", "n_folds", "nu", "power")
@@ -90,7 +90,7 @@ def grid_correlations(
 ) -> pd.DataFrame:
     """GRACE's correlation at each setting of the columns `free`, all others at `default`; sorted by them.
 
-    `cells` of one task. Columns: `SETTING`, then those of `correlation`, nu_decides (fewer gradients in the second
+    `cells` of one task. Columns: `SETTING`, then those of `difference`, nu_decides (fewer gradients in the second
     moment than dimensions) and nu_share (mean over cells of the part of GRACE that the smoothing decides). ValueError if
     the grid lacks a cell at a setting, or has no such setting.
     """
@@ -109,7 +109,7 @@ def grid_correlations(
             )
         made.append(
             dict(zip(SETTING, setting, strict=True))
-            | correlation(cell["grace"], cell["average_at_k"], cell["teacher"], "lower")
+            | difference((cell["grace"], cell["average_at_k"], "lower"), None, cell["teacher"])
             | {"nu_decides": bool(cell["nu_decides"].any()), "nu_share": cell["nu_share"].mean()}
         )
     return pd.DataFrame(made).sort_values(list(free), kind="stable").reset_index(drop=True)

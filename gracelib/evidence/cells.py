@@ -128,7 +128,7 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
                 f"{name} of {at['teacher']} at T={at['temperature']:g} is infinite: look at how it was made"
             )
         there = ~np.isnan(value)
-        rho = correlation(value, y, rows["teacher"], score.direction)
+        rho = difference((value, y, score.direction), None, rows["teacher"])
         points = lost = low = high = np.nan
         if there.any():
             regrets = partial(regret_many, value[there], y[there], score.direction)
@@ -193,15 +193,11 @@ def regret_se(rows: pd.DataFrame, selected: pd.DataFrame, accuracy: str = "avera
     return 100 * float(np.hypot(selected[noise].max(), others.loc[others[accuracy].idxmax(), noise]))
 
 
-def correlation(score, accuracy, teacher, direction: str) -> dict:
-    """Signed Spearman over the cells where the score is defined: spearman, low, high, cells, teachers, note."""
-    return difference((score, accuracy, direction), None, teacher)
-
-
 def difference(first: tuple, second: tuple | None, teacher) -> dict:
-    """As `correlation`, of the second (score, accuracy, direction) minus the first, on the same resamples of teachers.
+    """Signed Spearman of the second (score, accuracy, direction) minus the first's, on the same resamples of teachers.
 
-    Over the cells where both are defined; `second` None: the first one's correlation alone.
+    Keys: spearman, low, high, cells, teachers, note. Over the cells where both are defined; `second` None: the first
+    one's correlation alone.
     """
     triples = [triple for triple in (first, second) if triple is not None]
     pairs = [[np.asarray(column, float) for column in triple[:2]] for triple in triples]

@@ -100,7 +100,7 @@ def test_a_correlation_is_the_plain_one_with_the_plain_bootstrap():
     x = x.copy()
     x[[3, 10]] = np.nan
     there, teacher = ~np.isnan(x), cells["teacher"].to_numpy()
-    row = tables.correlation(x, y, teacher, "lower")
+    row = tables.difference((x, y, "lower"), None, teacher)
     assert row["spearman"] == pytest.approx(ranks.spearman(x[there], y[there], "lower"))
     change = tables.difference((z, y, "lower"), (x, y, "lower"), teacher)
     assert (row["cells"], change["cells"], row["teachers"]) == (22, 22, 6)
@@ -115,10 +115,10 @@ def test_a_correlation_is_the_plain_one_with_the_plain_bootstrap():
 
 
 def test_what_is_undefined_says_why():
-    assert "at least 3" in tables.correlation([1.0, 2.0], [1.0, 2.0], ["a", "b"], "lower")["note"]
-    row = tables.correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], ["a"] * 3, "higher")
+    assert "at least 3" in tables.difference(([1.0, 2.0], [1.0, 2.0], "lower"), None, ["a", "b"])["note"]
+    row = tables.difference(([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "higher"), None, ["a"] * 3)
     assert row["spearman"] == 1 and np.isnan(row["low"]) and row["note"] == "one teacher: no interval"
-    assert "constant" in tables.correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], list("abc"), "higher")["note"]
+    assert "constant" in tables.difference(([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], "higher"), None, list("abc"))["note"]
 
 
 def test_filtered_students_are_paired_with_their_own_cells():
