@@ -226,7 +226,6 @@ class Scored:
     values: dict[str, float]
     skipped: dict[str, int]  #: prompts left out, for the scores that are means over prompts
     undefined: dict[str, str]  #: scores that no prompt of this teacher allows, with the reason
-    n_one_token: int  #: responses of one token: they count as zeros
     grace: Grace | None  #: GRACE with its per-prompt contributions, when a part of it was asked for
 
 
@@ -268,5 +267,4 @@ def compute_scores(
             skipped[name] = value.skipped
             value = value.value
         values[name] = value
-    one_token = int((np.asarray(features["length"]) == 1).sum()) if "length" in features else 0
-    return Scored(values, skipped, undefined, one_token, teacher.__dict__.get("grace"))
+    return Scored(values, skipped, undefined, teacher.__dict__.get("grace"))

@@ -7,8 +7,8 @@ says how much the preconditioner itself depends on the prompt, and drops a third
 stability is 5-10 times smaller and shows no number. Here all three are computed, beside a tighter valid bound
 and log n, which the mutual information cannot exceed.
 
-What is bounded: the step of the *projected* d-dimensional model, with g or h for the gradients (`space` says
-which); the lemma itself speaks of unprojected g. Noise is added outside the step as in the submission's
+What is bounded: the step of the *projected* d-dimensional model, with g or h for the gradients (as the
+caller gives them); the lemma itself speaks of unprojected g. Noise is added outside the step as in the submission's
 appendix A, hence eta^2; for noise inside the step (final version) pass eta = 1.
 
 How it is fast: with S = sum of u u^T over all normalised rows, leaving out prompt x changes (S - U_x^T
@@ -28,7 +28,6 @@ from gracelib.checks import check_choice, check_nu, check_prompted_rows
 from gracelib.moments import moment_rows
 
 PRECONDITIONERS = ("smoothed", "identity")
-SPACES = ("g", "h")
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,6 @@ class CmiBound:
     ratio: float  #: gradient / stability: how many times smaller the stability term is (inf for the identity)
     n_prompts: int
     per_prompt: np.ndarray  #: (n,) |delta_x - mean delta|^2, in the order of the sorted prompt ids
-    about: str  #: what is bounded, in a sentence
-
-    def vacuous(self, bound: str) -> bool:
-        """True when the bound of that name ("lemma", "proof", "tight") says no more than log n does."""
-        check_choice("bound", bound, ("lemma", "proof", "tight"))
-        return bool(getattr(self, bound) >= self.log_n)
 
 
 def cmi_bound(
@@ -61,7 +54,6 @@ def cmi_bound(
     *,
     eta: float,
     sigma: float,
-    space: str,
     preconditioner: str = "smoothed",
     nu: float = 1e-3,
     n_shifts: int | None = None,
@@ -69,14 +61,12 @@ def cmi_bound(
 ) -> CmiBound:
     """Leave-one-prompt-out CMI bound of one step, all terms of the proof of Lemma B.1.
 
-    `x` (N, d) projected gradients, `space` "g" (before) or "h" (after length recalibration); `prompt_id`
-    (N,). A prompt leaves with all its responses: mu_-x = (N mu - m_x g_x)/(N - m_x). `preconditioner`
+    `x` (N, d) projected gradients, before (g) or after (h) length recalibration; `prompt_id` (N,). A prompt leaves with all its responses: mu_-x = (N mu - m_x g_x)/(N - m_x). `preconditioner`
     "smoothed" is M_-x = (Sigma-tilde(D_-x) + nu/d I)^(-1/2), nu > 0; "identity" is M = I. `n_shifts` None
     takes as many quadrature shifts as a relative error of 1e-9 needs (15-21 for nu from 1e-2 to 1e-4).
     `zero_rows` as in `grace`. Source: submission, appendices A and B; the tighter bound is the step before |a
     + b + c|^2 <= 3 (...).
     """
-    check_choice("space", space, SPACES)
     check_choice("preconditioner", preconditioner, PRECONDITIONERS)
     for name, value in (("eta", eta), ("sigma", sigma)):
         if not (np.isfinite(value) and value > 0):
@@ -101,14 +91,8 @@ def cmi_bound(
     terms["proof"] = terms["gradient"] + terms["stability_proof"] + terms["cross"]
     terms["tight"] = scale * spread.mean()
     terms["ratio"] = terms["gradient"] / terms["stability"] if terms["stability"] > 0 else np.inf
-    what = "length-recalibrated gradients h" if space == "h" else "gradients g without length recalibration"
-    about = f"one step of the projected {loo.d}-dimensional model from {what}, preconditioner {preconditioner}"
     return CmiBound(
-        **{k: float(v) for k, v in terms.items()},
-        log_n=float(np.log(loo.n)),
-        n_prompts=loo.n,
-        per_prompt=spread,
-        about=about,
+        **{k: float(v) for k, v in terms.items()}, log_n=float(np.log(loo.n)), n_prompts=loo.n, per_prompt=spread
     )
 
 

@@ -118,14 +118,7 @@ def test_grace_and_its_kin(f, n_folds, nu, zero, preconditioner, centre):
 def test_the_bound(f, eta, nu, preconditioner):
     def one():
         bound = cmi_bound(
-            f["g"],
-            f["prompt_id"],
-            eta=eta,
-            sigma=1.0,
-            space="g",
-            preconditioner=preconditioner,
-            nu=nu,
-            zero_rows="keep",
+            f["g"], f["prompt_id"], eta=eta, sigma=1.0, preconditioner=preconditioner, nu=nu, zero_rows="keep"
         )
         return [
             bound.gradient,

@@ -31,7 +31,9 @@ from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
 from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.scale import Scale
+from gracelib.text.answers import grade
 from gracelib.text.responses import read_responses, write_jsonl
+from gracelib.world import stories
 
 #: Filtered students: number of teachers and their temperatures (the paper's where the scale is large enough).
 FEW, MANY = (3, (0.6, 1.0)), (8, (0.4, 0.6, 0.8, 1.0))
@@ -126,9 +128,6 @@ def run_filtered(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """The responses of an absurd teacher, `random` or `repeated`, in the place of a real one's."""
-    from gracelib.models.accuracy import grade
-    from gracelib.world import stories
-
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
     if params["kind"] == "repeated":
         made = repeated_response(rows)

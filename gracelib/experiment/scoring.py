@@ -99,7 +99,7 @@ def run_cmi(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     for setting in params["settings"]:
         x = recalibrate(f["g"], f["length"], 1.0 if setting["space"] == "h" else 0.0)
         kept = taken_as < setting["n"]
-        keys = {k: setting[k] for k in ("space", "preconditioner", "nu")}
+        keys = {k: setting[k] for k in ("preconditioner", "nu")}
         bound = cmi_bound(x[kept], code[kept], eta=1.0, sigma=1.0, zero_rows="keep", **keys)
         terms = ("gradient", "stability", "stability_proof", "cross", "lemma", "proof", "tight")
         rows.append({**setting, **{t: getattr(bound, t) for t in terms}, "log_n": bound.log_n})

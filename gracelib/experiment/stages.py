@@ -22,7 +22,7 @@ from gracelib.jobs.store import Stage
 from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import Policy, cut_sentence, encode
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
-from gracelib.text.answers import is_correct
+from gracelib.text.answers import grade, is_correct
 from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
 from gracelib.world import stories
 from gracelib.world.cast import pretrain, train_teacher
@@ -74,7 +74,6 @@ def run_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_responses(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.models.accuracy import grade
     from gracelib.models.decoding import sample_responses
 
     how = _taken(params, "m", "temperature", "seed", "max_new_tokens")
@@ -93,7 +92,7 @@ def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Average@k of a student under a template of its own, without greedy decoding."""
-    from gracelib.models.accuracy import accuracy, grade
+    from gracelib.models.accuracy import accuracy
     from gracelib.models.decoding import sample_responses
 
     how = _taken(params, "temperature", "seed", "max_new_tokens", "template")

@@ -29,11 +29,11 @@ from gracelib.features.estimators import (
 )
 from gracelib.features.gradients import Batch, Example
 from gracelib.features.per_layer import default_block_bytes, held_bytes
+from gracelib.jobs.disk import size_of
 from gracelib.projection import MIB
 
 _SIGN_CACHE = 256 * MIB  # SignProjection's default
 _STATUS = Path("/proc/self/status")
-_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
 @dataclass(frozen=True)
@@ -162,12 +162,6 @@ def reset_peak(device: str = "cpu") -> bool:
     except OSError:
         return False
     return True
-
-
-def size_of(n_bytes: int) -> str:
-    """Bytes in words: "1.5 GiB"."""
-    unit, size = next((u for u in _UNITS if n_bytes >= u[1]), ("bytes", 1))
-    return f"{n_bytes / size:.1f} {unit}" if size > 1 else f"{n_bytes} {unit}"
 
 
 def _projecting(projection: str, total: int, rows: int, d: int, wide: int, cpu: bool) -> dict[str, int]:

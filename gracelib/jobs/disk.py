@@ -33,6 +33,7 @@ _WHAT = {
 }
 #: These may as well come from reading somebody's input: they are ours only below the folder that is written to.
 _ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _PROBE = 1 << 14  # bytes: a folder that cannot take so much cannot take a result
 _PART = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?")
 
@@ -91,16 +92,14 @@ def _number(error: BaseException | None, folder: Path | None = None) -> int | No
 def _message(number: int, folder: Path | None) -> str:
     what, remedy = _WHAT[number]
     if folder:
-        what = f"{folder}: {what} ({_size(shutil.disk_usage(_nearest(folder)).free)} free)"
+        what = f"{folder}: {what} ({size_of(shutil.disk_usage(_nearest(folder)).free)} free)"
     return f"{what}; {remedy}, then run the same command again: what was finished is kept"
 
 
-def _size(n_bytes: int) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} GiB"
+def size_of(n_bytes: int) -> str:
+    """Bytes in words: "1.5 GiB"."""
+    unit, size = next((u for u in _UNITS if n_bytes >= u[1]), ("bytes", 1))
+    return f"{n_bytes / size:.1f} {unit}" if size > 1 else f"{n_bytes} {unit}"
 
 
 # --- whole files ---

@@ -79,21 +79,6 @@ def _keep_imports() -> None:
     gc.freeze()
 
 
-@contextmanager
-def one_thread_each():
-    """Processes that are started within have one thread each, and no bars of the hub's: with as many threads as cores in
-    each they would wait for each other (a notebook beside another took twice as long), and small matrices gain nothing."""
-    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
-    os.environ.update(WORKER_VARIABLES)
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
 def _pool(at_once: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
 
@@ -105,13 +90,22 @@ def _bar(jobs: Iterable[Job], description: str, **how) -> tqdm:
 
 @contextmanager
 def worker_pool(at_once: int):
-    """Worker processes for several `run_jobs`, started when they are needed, so that each loads torch once."""
-    with one_thread_each():
-        pool = _pool(at_once)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    """Worker processes for several `run_jobs`, started when they are needed, so that each loads torch once.
+
+    What is started within has one thread, and no bars of the hub's: with as many threads as cores in each they would wait
+    for each other (a notebook beside another took twice as long), and small matrices gain nothing.
+    """
+    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
+    os.environ.update(WORKER_VARIABLES)
+    pool = _pool(at_once)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for name, value in saved.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExecutor | None = None) -> None:

@@ -12,15 +12,11 @@ from gracelib.jobs.store import write_atomically
 from gracelib.models import sampling
 from gracelib.models.decoding import sample_responses
 from gracelib.models.prompting import Policy
-from gracelib.text.answers import is_correct
+from gracelib.text.answers import grade, is_correct
+from gracelib.text.grading import grade_rows
 from gracelib.text.responses import read_responses, write_jsonl
 
-GRADERS = ("math-verify", "last-number")
-
-
-def grade(rows: list[dict]) -> list[dict]:
-    """The rows with `correct`, a list of booleans beside `responses`; rows need `answer`."""
-    return [{**row, "correct": [is_correct(r, row["answer"]) for r in row["responses"]]} for row in rows]
+GRADERS = {"math-verify": grade_rows, "last-number": grade}
 
 
 def accuracy(rows: list[dict]) -> dict[str, float]:
@@ -72,21 +68,6 @@ def evaluate(
     return {**accuracy(rows), "greedy": right / len(rows), "truncated": cut}
 
 
-def graded(path: Path, grader: str = "math-verify") -> list[dict]:
-    """The rows of a responses file with `correct`, a list of booleans beside `responses`.
-
-    `grader`: "math-verify" reads `####` and boxed answers and compares expressions (`gracelib.text.grading`; what takes
-    too long counts as wrong, with a warning); "last-number" is the built-in world's rule (`gracelib.text.answers.is_correct`).
-    ValueError for a row without an answer.
-    """
-    _check(grader, rows := read_responses(path, allow_empty=True), f"{path}: ")
-    if grader == "last-number":
-        return grade(rows)
-    from gracelib.text.grading import grade_rows
-
-    return grade_rows(rows)
-
-
 def measure(
     model: str | Path,
     prompts: list[dict],
@@ -106,6 +87,8 @@ def measure(
     `greedy_graded.jsonl`, and `accuracy.csv` into `folder`; responses that are there from the same settings are
     reused.
     `options`: further arguments of `gracelib.models.sampling.sample`.
+    `grader`: "math-verify" reads `####` and boxed answers and compares expressions (`gracelib.text.grading`; what takes
+    too long counts as wrong, with a warning); "last-number" is the built-in world's rule (`gracelib.text.answers.grade`).
 
     Returns
     -------
@@ -117,7 +100,13 @@ def measure(
     ValueError
         before the model is loaded: an unknown grader, a prompt without answer, anything `sample` refuses.
     """
-    _check(grader, prompts)
+    if grader not in GRADERS:
+        raise ValueError(f"grader {grader!r} is not known; choose one of {list(GRADERS)}")
+    for number, row in enumerate(prompts, 1):
+        if row.get("answer") in (None, ""):
+            raise ValueError(
+                f"prompt {row.get('id', number)!r} has no answer to compare with; accuracy needs one for every prompt"
+            )
     if Path(folder).is_file():
         raise ValueError(f"{folder} is a file; name a folder for the responses and accuracy.csv")
     if k < 1:
@@ -136,7 +125,7 @@ def measure(
             loaded=loaded,
             **options,
         )
-        found[name] = graded(path, grader)
+        found[name] = GRADERS[grader](read_responses(path, allow_empty=True))
         write_atomically(folder / f"{name}_graded.jsonl", lambda part, rows=found[name]: write_jsonl(part, rows))
     result = {
         **accuracy(found["sampled"]),
@@ -148,14 +137,3 @@ def measure(
     table = pd.DataFrame([{"model": str(model), "temperature": temperature, "grader": grader, **result}])
     write_atomically(folder / "accuracy.csv", lambda part: table.to_csv(part, index=False))
     return result
-
-
-def _check(grader: str, rows: list[dict], where: str = "") -> None:
-    if grader not in GRADERS:
-        raise ValueError(f"grader {grader!r} is not known; choose one of {list(GRADERS)}")
-    for number, row in enumerate(rows, 1):
-        if row.get("answer") in (None, ""):
-            raise ValueError(
-                f"{where}prompt {row.get('id', number)!r} has no answer to compare with; accuracy needs one for "
-                "every prompt"
-            )

@@ -20,6 +20,8 @@ longer than its work. The template is filled in by replacing `{question}` and no
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gracelib.text.rows import short
+
 STUDENT_TEMPLATE = "### Problem:\n{question}\n\n### Solution:\n"
 # The authors' code, which sends the braces doubled by mistake: \boxed{{}}.
 TEACHER_INSTRUCTION = "Please reason step by step and put your final answer within \\boxed{}."
@@ -45,7 +47,7 @@ class Policy:
     def __post_init__(self):
         found = self.template.count(SLOT)
         if found != 1:
-            raise ValueError(f"the template must hold {SLOT} once, not {found} times: {_start(self.template)}")
+            raise ValueError(f"the template must hold {SLOT} once, not {found} times: {short(self.template)}")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise ValueError(f"max_tokens={self.max_tokens}: a prompt and a response need at least 2 tokens")
 
@@ -75,7 +77,7 @@ def encode_questions(tokenizer, questions: Sequence[str], policy: Policy = Polic
     for question, ids in zip(questions, prompts, strict=True):
         if policy.max_tokens is not None and len(ids) >= policy.max_tokens:
             raise ValueError(
-                f"the prompt {_start(question)} has {len(ids)} tokens, which leaves none of "
+                f"the prompt {short(question)} has {len(ids)} tokens, which leaves none of "
                 f"max_tokens={policy.max_tokens} for a response; raise max_tokens or leave the prompt out"
             )
     return prompts
@@ -146,7 +148,3 @@ def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION) -
 
 def _tokenize(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
-
-
-def _start(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from gracelib.jobs.store import file_hash, write_atomically
+from gracelib.text.rows import short
 
 #: Said in the sidecar and not compared: where the model lay (its digest is compared), and how many sequences were
 #: decoded together (after running out of memory one continues with fewer; at most rounding differs).
@@ -117,7 +118,7 @@ def check_same_settings(
 ) -> None:
     """ValueError that names each setting in which unfinished or finished work differs from what is asked for."""
     other = [
-        f"{name} {_short(there.get(name))} there, {_short(asked.get(name))} asked for"
+        f"{name} {short(there.get(name))} there, {short(asked.get(name))} asked for"
         for name in dict.fromkeys([*asked, *there])
         if name not in uncompared and there.get(name) != asked.get(name)
     ]
@@ -127,8 +128,3 @@ def check_same_settings(
 
 def _line(row: dict) -> bytes:
     return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
-
-
-def _short(value) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."

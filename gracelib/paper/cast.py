@@ -36,11 +36,6 @@ TEACHERS = (  # all of them instruction-tuned
 )
 
 
-def is_local(source: str) -> bool:
-    """Whether a source is a place on this machine (a hub id is "owner/name")."""
-    return Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1
-
-
 def check_access(models: Iterable[Model]) -> None:
     """Whether every model can be had: local folders are there, hub models are in the cache or can be downloaded.
 
@@ -59,7 +54,8 @@ def check_access(models: Iterable[Model]) -> None:
             "set HF_TOKEN"
         )
         instead = f'or name a local folder for "{model.name}" in the file given with --settings'
-        if is_local(source):
+        # a place on this machine; a hub id is "owner/name"
+        if Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
             if not (Path(source) / "config.json").is_file():
                 said = f"{source} is not a model folder (no config.json in it)"
         elif not isinstance(try_to_load_from_cache(source, "config.json"), str):

@@ -209,3 +209,8 @@ def is_correct(response: str, answer: str) -> bool:
     if truth is None:
         raise ValueError(f"the reference answer {answer!r} holds no number")
     return said is not None and float(said) == float(truth)
+
+
+def grade(rows: list[dict]) -> list[dict]:
+    """The rows with `correct`, a list of booleans (`is_correct`) beside `responses`; rows need `answer`."""
+    return [{**row, "correct": [is_correct(r, row["answer"]) for r in row["responses"]]} for row in rows]

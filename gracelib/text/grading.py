@@ -10,7 +10,7 @@ the answer is simply wrong. Processes live for many answers, because starting on
 variables of the environment and no secret. Only LaTeX is parsed, by a grammar; math-verify's other reader, which hands
 digits and operators to Python, is not used.
 
-`gracelib.models.accuracy.grade` does the same for the built-in world, whose answers are whole numbers.
+`gracelib.text.answers.grade` does the same for the built-in world, whose answers are whole numbers.
 """
 
 import os
@@ -234,7 +234,7 @@ class Grader(AbstractContextManager):
 def grade_rows(
     rows: list[dict], *, timeout_s: float = TIMEOUT_S, memory_mb: int = MEMORY_MB, workers: int | None = None
 ) -> list[dict]:
-    """The rows with `correct`, a list of booleans beside `responses`: `gracelib.models.accuracy.grade` for real tasks.
+    """The rows with `correct`, a list of booleans beside `responses`: `gracelib.text.answers.grade` for real tasks.
 
     Rows need `id` or `question`, `answer` (text or number) and `responses`. Warns if answers were stopped at a limit.
     Raises ValueError naming the prompt whose answer is missing or empty.

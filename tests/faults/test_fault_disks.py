@@ -111,7 +111,7 @@ def test_a_disk_that_is_full_or_read_only_is_found_before_anything_is_computed(u
     there = fresh.results()
     filler = fill(small_disk, 4096)
     said = fresh.refused()
-    assert f"{fresh.runs}/notebook: the disk is full (4 KiB free); make space" in said
+    assert f"{fresh.runs}/notebook: the disk is full (4.0 KiB free); make space" in said
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     said = fresh.refused()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gracelib.jobs.store import Job
-from gracelib.jobs.workers import n_workers, one_thread_each, run_in_turn, run_jobs, worker_pool
+from gracelib.jobs.workers import n_workers, run_in_turn, run_jobs, worker_pool
 from nano_for_tests import wait_until
 from stages_for_tests import ADD
 
@@ -192,6 +192,6 @@ def test_what_is_started_has_one_thread_and_what_was_set_comes_back(monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     show = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"]
-    with one_thread_each():
+    with worker_pool(1):
         assert subprocess.run(show, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ

@@ -259,7 +259,7 @@ def test_a_finished_file_is_not_sampled_again(llama, whole, out, monkeypatch):
         ({"temperature": 0.5}, "temperature 1.0 there, 0.5 asked for"),
         ({"seed": 6}, "seed 5 there, 6 asked for"),
         ({"m": 4}, "m 3 there, 4 asked for"),
-        ({"style": "student"}, 'style "chat" there, "student" asked for'),
+        ({"style": "student"}, "style 'chat' there, 'student' asked for"),
         ({"instruction": "Think."}, "instruction .* asked for"),
     ],
 )

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gracelib.models.accuracy import accuracy, grade
+from gracelib.models.accuracy import accuracy
 from gracelib.text.answers import (
     LONGEST,
     Number,
     as_number,
     final_answer,
     first_number,
+    grade,
     is_correct,
     is_prose,
     last_number,

@@ -14,11 +14,12 @@ if os.environ.get("GRACELIB_TEST_VLLM") != "1":
 
 import torch
 
-from gracelib.models import accuracy
 from gracelib.models.sampled_file import sidecar
 from gracelib.models.sampling import sample
 from gracelib.models.vllm_engine import VllmEngine
 from gracelib.scale import ModelSpec, TeacherSpec
+from gracelib.text.answers import grade
+from gracelib.text.responses import read_responses
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer, train_teacher
 
@@ -77,7 +78,7 @@ def rows(path):
 
 def shares(path):
     """The share of right responses of each prompt."""
-    return [sum(row["correct"]) / len(row["correct"]) for row in accuracy.graded(path, "last-number")]
+    return [sum(row["correct"]) / len(row["correct"]) for row in grade(read_responses(path, allow_empty=True))]
 
 
 def difference(a, b):
