@@ -13,6 +13,10 @@ from typing import Annotated
 
 import typer
 
+from gracelib.models.prompting import TEACHER_INSTRUCTION, Policy
+from gracelib.text.problems import load_problems
+from gracelib.text.responses import read_jsonl, read_responses
+
 ModelOption = Annotated[str, typer.Option("--model", help="folder of a checkpoint, or hub id")]
 TaskOption = Annotated[str, typer.Option(help="gsm8k or math; or give --prompts")]
 SourceOption = Annotated[
@@ -121,9 +125,7 @@ def generate(
     seed: SeedOption = 0,
     backend: BackendOption = "transformers",
     style: StyleOption = "chat",
-    instruction: Annotated[
-        str | None, typer.Option(help="stands before the question (chat); default: the paper's")
-    ] = None,
+    instruction: Annotated[str, typer.Option(help="stands before the question (chat)")] = TEACHER_INSTRUCTION,
     template: TemplateOption = "",
     bos: BosOption = False,
     dtype: DtypeOption = "auto",
@@ -135,7 +137,6 @@ def generate(
     rows = _prompts(task, source, prompts, split, n, seed)
     from gracelib.models import sampling
 
-    extra = {} if instruction is None else {"instruction": instruction}
     print(
         sampling.sample(
             model,
@@ -153,7 +154,7 @@ def generate(
             device=device,
             batch_size=batch_size,
             tensor_parallel_size=tensor_parallel_size,
-            **extra,
+            instruction=instruction,
         )
     )
 
@@ -241,8 +242,6 @@ def distill(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; choose another folder for the trained student, or remove it")
-    from gracelib.text.responses import read_responses
-
     rows = read_responses(responses, m=responses_a_prompt or None, allow_empty=True)
     from gracelib.models.finetuning import fine_tune
 
@@ -283,11 +282,7 @@ def _prompts(
     if n is not None and n < 1:
         raise ValueError(f"--n {n}: at least one prompt is needed")
     if task:
-        from gracelib.text.problems import load_problems
-
         return load_problems(task, source or None, split, n, seed)
-    from gracelib.text.responses import read_jsonl
-
     if source:
         raise ValueError("--source belongs to --task; --prompts names the file itself")
     rows = read_jsonl(prompts, ("question", "answer") if graded else ("question",))
@@ -297,7 +292,5 @@ def _prompts(
 
 
 def _policy(template: str, bos: bool, max_tokens: int | None = None):
-    from gracelib.models.prompting import Policy
-
     own = {"template": template.replace("\\n", "\n")} if template else {}
     return Policy(bos=bos, max_tokens=max_tokens, **own)

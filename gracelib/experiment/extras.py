@@ -293,8 +293,8 @@ def protocol_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
         models["the released script's training"] = released, STUDENT_TEMPLATE
         made = {
             setting: Job(
-                stages.EVALUATE_AS,
-                test.params | {"template": template},
+                stages.EVALUATE,
+                test.params | {"template": template, "greedy": False},
                 {"model": model, "prompts": plan.test_prompts},
                 f"{teacher}, {setting}",
                 test.cost,

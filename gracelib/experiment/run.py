@@ -123,9 +123,7 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
     """
     found = parts(scale)
     n_workers()  # a bad GRACELIB_WORKERS is refused now
-    for name in only:
-        if name not in found:
-            raise ValueError(f"part {name!r} is not one of scale {scale!r}'s: choose among {', '.join(found)}")
+    planned(get_scale(scale), only)  # an unknown part is refused
     chosen = [name for name in found if name in only]
     if not only:
         chosen = list(found) if scale in (*REDRAWN, *TABLES_ONLY) else ["figures"]

@@ -86,18 +86,9 @@ def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.accuracy import evaluate
 
     how = _taken(params, "k", "temperature", "seed", "max_new_tokens")
+    how |= {name: params[name] for name in ("template", "greedy") if name in params}
     result = evaluate(*load_student(inputs["model"]), _prompts(inputs), **how)
     (out / "accuracy.json").write_text(json.dumps(result), encoding="utf-8")
-
-
-def run_evaluate_as(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """Average@k of a student under a template of its own, without greedy decoding."""
-    from gracelib.models.accuracy import accuracy
-    from gracelib.models.decoding import sample_responses
-
-    how = _taken(params, "temperature", "seed", "max_new_tokens", "template")
-    rows = sample_responses(*load_student(inputs["model"]), _prompts(inputs), m=params["k"], **how)
-    (out / "accuracy.json").write_text(json.dumps(accuracy(grade(rows))), encoding="utf-8")
 
 
 def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -257,7 +248,6 @@ RESPONSES = Stage("responses", run_responses)
 EVALUATE = Stage("evaluate", run_evaluate)
 FEATURES = Stage("features", run_features)
 DISTILL = Stage("distill", run_distill)
-EVALUATE_AS = Stage("evaluate_as", run_evaluate_as)
 PROBLEMS = Stage("problems", run_problems)
 SAMPLE = Stage("sample", run_sample)
 GRADE = Stage("grade", run_grade)

@@ -12,7 +12,6 @@ Which of the two applies: the same kind where most losses, norms and scores are 
 training run would give by chance; then all must be.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -33,19 +32,6 @@ from gracelib.text.responses import read_responses
 
 STANDARD_ERRORS = 3
 TABLES = ("teachers", "base_students", "features", "scores", "students")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came out: one row a (cell, quantity), and which comparison applied ("equal bits", "another CPU") and why."""
-
-    table: pd.DataFrame
-    expected: str
-    because: str
-
-    @property
-    def outside(self) -> int:
-        return int((self.table["verdict"] == "OUTSIDE").sum())
 
 
 def sample(config: Scale, n: int, seed: int) -> list[tuple]:
@@ -70,9 +56,11 @@ def cell_jobs(plan: Plan, cell: tuple[str, str, float]) -> list[Job]:
     return [plan.responses[teacher, t], plan.features[cell], *accuracies]
 
 
-def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Report:
+def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> tuple[pd.DataFrame, str]:
     """Compute `n` sampled cells again under runs/verify/<scale> (what is finished there is reused) and compare them.
 
+    Returns one row a (cell, quantity) as `compared`, with tolerance and verdict ("equal", "within", "not compared",
+    "OUTSIDE"), and in words which comparison applied and why.
     `machine`: "auto", or "same" / "other" to say which comparison applies. ValueError for an unknown scale or machine,
     too many cells, a table without one of them; FileNotFoundError for a table that is not there; RuntimeError for a
     failed job.
@@ -97,9 +85,8 @@ def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> Repo
         [equal, same, unknown, within], ["equal", "OUTSIDE", "not compared", "within"], "OUTSIDE"
     )
     because = f"{share:.0%} of the losses, norms and scores are equal to the last digit"
-    return Report(
-        found, "equal bits" if same else "another CPU", because if machine == "auto" else f"--machine {machine}"
-    )
+    because = because if machine == "auto" else f"--machine {machine}"
+    return found, f"{'equal bits' if same else 'another CPU'} ({because})"
 
 
 def committed(scale: str, cell: tuple) -> dict[str, pd.Series]:

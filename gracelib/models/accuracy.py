@@ -11,7 +11,7 @@ import pandas as pd
 from gracelib.jobs.store import write_atomically
 from gracelib.models import sampling
 from gracelib.models.decoding import sample_responses
-from gracelib.models.prompting import Policy
+from gracelib.models.prompting import STUDENT_TEMPLATE, Policy
 from gracelib.text.answers import grade, is_correct
 from gracelib.text.grading import grade_rows
 from gracelib.text.responses import read_responses, write_jsonl
@@ -44,9 +44,10 @@ def evaluate(
     temperature: float = 1.0,
     seed: int,
     max_new_tokens: int,
-    batch_size: int = 1024,
+    template: str = STUDENT_TEMPLATE,
+    greedy: bool = True,
 ) -> dict[str, float]:
-    """Average@k and best-of-k at `temperature`, and greedy accuracy, all in 0..1, on held-out prompts.
+    """Average@k and best-of-k at `temperature`, and (if asked for) greedy accuracy, all in 0..1, on held-out prompts.
 
     Also `truncated`, the share of the sampled responses that did not end within max_new_tokens.
     """
@@ -58,14 +59,15 @@ def evaluate(
             m=k,
             temperature=temperature,
             seed=seed,
-            greedy=True,
+            greedy=greedy,
             max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
+            template=template,
         )
     )
-    right = sum(is_correct(row["greedy"], row["answer"]) for row in rows)
-    cut = sum(row["n_truncated"] for row in rows) / (k * len(prompts))
-    return {**accuracy(rows), "greedy": right / len(rows), "truncated": cut}
+    found = accuracy(rows)
+    if greedy:
+        found["greedy"] = sum(is_correct(row["greedy"], row["answer"]) for row in rows) / len(rows)
+    return found | {"truncated": sum(row["n_truncated"] for row in rows) / (k * len(prompts))}
 
 
 def measure(

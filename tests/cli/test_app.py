@@ -236,7 +236,7 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("training_runs", "lab"),
         (
             "lab: models and gradients",
-            ["evaluate", "evaluate_as", "features", "filtered_responses", "made_responses", "pretrain", "responses"],
+            ["evaluate", "features", "filtered_responses", "made_responses", "pretrain", "responses"],
         ),
         ("lab: filtered students, ablations", ["cmi", "contributions", "few_prompts", "grid", "timing", "variants"]),
         ("lab", True),

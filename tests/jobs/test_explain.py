@@ -29,7 +29,6 @@ STANDS_ON = {
     "features": _TAUGHT | {"made_responses"},
     "distill": _TAUGHT | {"made_responses"},
     "evaluate": _TAUGHT | {"made_responses", "distill"},
-    "evaluate_as": _TAUGHT | {"distill"},
     "estimator": _TAUGHT,
     **dict.fromkeys(
         ("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _FEATURES - {"made_responses"}
@@ -109,10 +108,7 @@ KNOBS = {
     "students": (NANO.students | {ONE[0]: (ModelSpec(24), ONE[1][1])}, {"pretrain"}),
     "teacher_bases": ({k: (m, replace(d, lr=0.01)) for k, (m, d) in NANO.teacher_bases.items()}, {"pretrain"}),
     "teachers": (tuple(replace(t, n_texts=99) for t in NANO.teachers), {"teacher"}),
-    "tasks": (
-        tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks),
-        {"responses", "evaluate", "evaluate_as"},
-    ),
+    "tasks": (tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks), {"responses", "evaluate"}),
     "n_train": (20, {"prompts", "filtered_responses"}),
     "M": (1, {"distill", "filtered_responses", "responses"}),
     "n_prompts": (
@@ -126,7 +122,7 @@ KNOBS = {
     "M_kept": (4, {"responses"}),
     "m_kept": (2, set()),
     "d_kept": (64, {"features", "grid"}),
-    "k": (3, {"evaluate", "evaluate_as"}),
+    "k": (3, {"evaluate"}),
     "epochs": (4, {"distill"}),
     "batch_size": (32, {"distill"}),
     "warmup": (0.1, {"distill"}),
@@ -144,7 +140,6 @@ KNOBS = {
             "features",
             "distill",
             "evaluate",
-            "evaluate_as",
             "estimator",
         },
     ),
