@@ -171,7 +171,6 @@ class Score:
 
 
 _H = ("g", "length", "prompt_id")
-_P = ("mean_prob", "prompt_id")
 _C = ("mean_prob", "prompt_id", "correct")
 _OURS = "; direction ours"
 
@@ -204,7 +203,7 @@ _LIST = (
           lambda t: inner_product(t.h, t["prompt_id"], False, "keep")),
     Score("average_prob", "Average probability", "higher", ("mean_prob",), "C.1 (8)" + _OURS,
           _mean("mean_prob", 0.0, 1.0)),
-    Score("best_prob", "Best probability per prompt", "higher", _P, "C.1 (9)" + _OURS,
+    Score("best_prob", "Best probability per prompt", "higher", ("mean_prob", "prompt_id"), "C.1 (9)" + _OURS,
           lambda t: best_prob(t["mean_prob"], t["prompt_id"])),
     Score("correct_prob", "Probability of correct", "higher", _C, "C.1 (10)" + _OURS, _graded("correct")),
     Score("incorrect_prob", "Probability of incorrect", "lower", _C, "C.1 (11)" + _OURS,

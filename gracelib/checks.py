@@ -7,7 +7,6 @@ once.
 
 import numpy as np
 
-ZERO_ROWS = ("refuse", "keep")
 LARGEST = 1e100  # no gradient is: fourth powers of what is larger, divided by a small nu, would be infinite
 
 
@@ -91,7 +90,7 @@ def check_prompted_rows(h, prompt_id, zero_rows: str, name: str = "h") -> tuple[
 def find_zero_rows(h: np.ndarray, zero_rows: str) -> np.ndarray:
     """Mask (rows,) of rows without direction; refuses them unless told to keep them, and always if all are
     zero."""
-    check_choice("zero_rows", zero_rows, ZERO_ROWS)
+    check_choice("zero_rows", zero_rows, ("refuse", "keep"))
     zero = ~h.any(axis=1)
     if zero.all():
         raise ValueError(f"all {len(h)} rows of h are zero: no response has a direction, so no score is defined")

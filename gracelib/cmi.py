@@ -27,8 +27,6 @@ from scipy.special import ellipj, ellipkm1
 from gracelib.checks import check_choice, check_nu, check_prompted_rows
 from gracelib.moments import moment_rows
 
-PRECONDITIONERS = ("smoothed", "identity")
-
 
 @dataclass(frozen=True)
 class CmiBound:
@@ -67,7 +65,7 @@ def cmi_bound(
     `zero_rows` as in `grace`. Source: submission, appendices A and B; the tighter bound is the step before |a
     + b + c|^2 <= 3 (...).
     """
-    check_choice("preconditioner", preconditioner, PRECONDITIONERS)
+    check_choice("preconditioner", preconditioner, ("smoothed", "identity"))
     for name, value in (("eta", eta), ("sigma", sigma)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} = {value}: expected a finite number > 0")

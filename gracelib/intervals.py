@@ -44,9 +44,7 @@ class Interval:
     low: float
     high: float
     level: float  #: 0.95 by default
-    n_clusters: int
     n_boot: int
-    n_degenerate: int  #: resamples on which the statistic was undefined; each was redrawn
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,9 @@ def grace_interval(
     weight = result.count.astype(np.float64)
     if influence is not None:
         moved = _resampled_shifts(np.stack([_checked(influence, result)]), n_boot, seed, level)[0]
-        return _interval(result.total, result.total + moved, len(weight), level)
+        return _interval(result.total, result.total + moved, level)
     draws = _resampled_means(np.stack([result.per_prompt]), np.stack([weight]), n_boot, seed, level)[0]
-    return _interval(result.total, draws, len(weight), level)
+    return _interval(result.total, draws, level)
 
 
 def grace_difference(
@@ -109,7 +107,7 @@ def grace_difference(
     point = np.average(values[0], weights=weights[0]) - np.average(values[1], weights=weights[1])
     p_lower = float((difference < 0).mean() + 0.5 * (difference == 0).mean())
     left_out = len(a.prompt_ids) + len(b.prompt_ids) - 2 * len(common)
-    return PairedDifference(_interval(point, difference, len(common), level), p_lower, len(common), left_out)
+    return PairedDifference(_interval(point, difference, level), p_lower, len(common), left_out)
 
 
 #: Keys of `ranked_differences`.
@@ -169,9 +167,9 @@ def _checked(influence: np.ndarray, result: Grace) -> np.ndarray:
     return influence
 
 
-def _interval(value: float, draws: np.ndarray, n: int, level: float) -> Interval:
+def _interval(value: float, draws: np.ndarray, level: float) -> Interval:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high), level, n, len(draws), 0)
+    return Interval(float(value), float(low), float(high), level, len(draws))
 
 
 def grace_without(

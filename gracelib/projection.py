@@ -247,9 +247,7 @@ class SignProjection:
     def _words(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Words (blocks, stop - start), a 32nd of the signs' size: those met first are kept, and the last."""
         key = (name, start, stop)
-        words = self._word_cache.get(key)
-        if words is None and self._last[0] == key:
-            words = self._last[1]
+        words = self._last[1] if self._last[0] == key else self._word_cache.get(key)
         if words is None:
             words = sign_words(self.seed, name, start, stop, -(-self.d // 32), self.device)
             size = words.numel() * words.element_size()

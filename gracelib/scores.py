@@ -24,7 +24,7 @@ import numpy as np
 from scipy.linalg import eigvalsh, solve_triangular
 from scipy.special import xlogy
 
-from gracelib.checks import as_int, check_choice, check_nu, check_prompted_rows, check_rows, find_zero_rows
+from gracelib.checks import check_choice, check_nu, check_prompted_rows, check_rows, find_zero_rows
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows, whiten
 
 PRECONDITIONERS = ("normalised", "raw", "identity")
@@ -162,10 +162,10 @@ def grace(
     return Grace(*parts, prompt_ids, per_prompt, count, fold_of, int(no_direction.sum()), decides)
 
 
-def released_grace(h: np.ndarray, prompt_id, smooth_coeff: float = 1e-3, n_splits: int = 10) -> float:
+def released_grace(h: np.ndarray, prompt_id, smooth_coeff: float = 1e-3) -> float:
     """The released code's form of GRACE, as one named variant. Lower is better.
 
-    Instead of a partition: `n_splits` random permutations (seeds 0, 1, ...) of the prompts, the last tenth
+    Instead of a partition: ten random permutations (seeds 0, 1, ...) of the prompts, the last tenth
     tested each time (at least one prompt). Rows outside are normalised, eigenvalues of their second moment
     clipped at 1e-12 and shrunk to (1 - s) lambda + s mean(lambda). Returns the mean over splits of
     Tr(K_train^-1 K_test). The authors' code applies no length recalibration: pass g for their number, h for
@@ -178,14 +178,12 @@ def released_grace(h: np.ndarray, prompt_id, smooth_coeff: float = 1e-3, n_split
         raise ValueError("released_grace needs at least 2 prompts: a single prompt cannot be cross-validated")
     if not 0 < smooth_coeff <= 1:
         raise ValueError(f"smooth_coeff = {smooth_coeff}: the shrinkage must be in (0, 1]")
-    if as_int("n_splits", n_splits) < 1:
-        raise ValueError(f"n_splits = {n_splits}: at least one split is needed")
     order = canonical_order(h, code)
     h, code = h[order], code[order]
     unit = h / np.linalg.norm(h, axis=1, keepdims=True)
     n_test = max(1, int(n_prompts * 0.1))
     values = []
-    for seed in range(int(n_splits)):
+    for seed in range(10):
         tested = np.zeros(n_prompts, dtype=bool)
         tested[np.random.default_rng(seed).permutation(n_prompts)[-n_test:]] = True
         test = tested[code]

@@ -334,7 +334,6 @@ def test_released_form_agrees_with_disjoint_folds_when_rows_abound():
     [
         ({"smooth_coeff": 0.0}, r"smooth_coeff = 0.0: the shrinkage must be in \(0, 1\]"),
         ({"smooth_coeff": 1.5}, "smooth_coeff = 1.5"),
-        ({"n_splits": 0}, "n_splits = 0: at least one split"),
         ({"prompt_id": np.zeros(12, int)}, "released_grace needs at least 2 prompts"),
     ],
 )

@@ -96,10 +96,8 @@ def filtered_responses(rows: list[dict], M: int, seed: int) -> tuple[list[dict],
 def random_responses(rows: list[dict], words: list[str], seed: int) -> list[dict]:
     """The rows with every response replaced by as many random words (at least one), uniform over `words`.
 
-    What a prompt gets depends on the seed, its id and the sample alone. ValueError if there are no words.
+    What a prompt gets depends on the seed, its id and the sample alone.
     """
-    if not words:
-        raise ValueError("no words to draw from")
     made = []
     for row in rows:
         texts = []

@@ -148,6 +148,7 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
                 "peak_mib": round(peak / 2**20, 1) if fresh else None,
                 "grace": found.total,
                 "device": how["device"],
+                "volatile": True,
             }
         ],
     )

@@ -15,12 +15,11 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from gracelib.jobs.store import Stage
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import Policy, cut_sentence, encode
+from gracelib.models.prompting import Policy, cut_sentence, encode, encode_examples
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import grade, is_correct
 from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
@@ -46,10 +45,7 @@ def _responses(inputs: dict[str, Path], *most: int) -> list[dict]:
 
 def _spec(cls, record: dict):
     """A frozen spec back from its JSON record (lists become the tuples they were)."""
-    tuples = {"shares"}
-    return cls(
-        **{f.name: tuple(map(tuple, record[f.name])) if f.name in tuples else record[f.name] for f in fields(cls)}
-    )
+    return cls(**{name: tuple(map(tuple, value)) if name == "shares" else value for name, value in record.items()})
 
 
 def run_pretrain(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -139,10 +135,13 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    from gracelib.models.training import distill
+    """Wrong responses stay in, which is what makes a teacher's errors matter. The loss is averaged over the tokens of a
+    batch, so a response weighs as |y|, not as log|y|."""
+    from gracelib.models.training import first_responses, train_causal_lm
 
     model, tokenizer = load_student(inputs["student"])
-    distill(model, tokenizer, _responses(inputs), **_taken(params, "M", "epochs", "lr", "batch_size", "seed", "warmup"))
+    examples = encode_examples(tokenizer, first_responses(_responses(inputs), params["M"]))
+    train_causal_lm(model, examples, **_taken(params, "epochs", "lr", "batch_size", "seed", "warmup"))
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

@@ -313,10 +313,6 @@ def _parameters(folder: Path) -> int:
         return sum(int(np.prod(f.get_slice(name).get_shape())) for name in f.keys())
 
 
-def _estimator_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
-    return [row | {"volatile": True} for row in _recorded(scale, key, job)]
-
-
 # --- beyond the grid of cells -------------------------------------------------------------------------------
 
 
@@ -420,7 +416,7 @@ TABLES = {
     # of its gradients), responses, seconds and peak_mib (of the features, beyond the student; empty where the system
     # does not tell), grace, device, volatile. At lab it would be hours to see the same ranks again.
     "estimators": Table(
-        "figures", scoring.estimator_jobs, _estimator_rows, (*KEY, "estimator"), not_at=(*REDRAWN, *TABLES_ONLY)
+        "figures", scoring.estimator_jobs, _recorded, (*KEY, "estimator"), not_at=(*REDRAWN, *TABLES_ONLY)
     ),
     # Every score of the absurd teachers (`extras.KINDS`): what, correct (share of the responses), scores.
     "pathological_scores": Table("figures", _absurd_scores, _absurd_rows, _ODD),

@@ -27,7 +27,6 @@ from gracelib.models.prompting import Encoded, Policy, cut_sentence, encode
 from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import IGNORED, collate, first_responses, trainer_arguments
 
-ABOUT = "training.json"
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -79,9 +78,8 @@ def fine_tune(
     if not rows:
         raise ValueError("no rows to train on; the responses file may be empty")
     pairs = first_responses(rows, M)
-    _check_settings(epochs, lr, warmup, seed, save_every, precision)
     devices, main = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
-    _check_devices(batch_size, micro_batch, devices)
+    _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices)
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
     model, tokenizer = load_student(student, dtype="float32")
@@ -116,7 +114,7 @@ def fine_tune(
     return about
 
 
-def _check_settings(epochs, lr, warmup, seed, save_every, precision) -> None:
+def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices) -> None:
     for name, value in (("epochs", epochs), ("lr", lr)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name}={value}: must be a finite number above 0")
@@ -128,9 +126,6 @@ def _check_settings(epochs, lr, warmup, seed, save_every, precision) -> None:
         raise ValueError(f"save_every={save_every}: must be at least 1 step")
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
-
-
-def _check_devices(batch_size: int, micro_batch: int, devices: int) -> None:
     if min(batch_size, micro_batch) < 1 or batch_size % (micro_batch * devices):
         raise ValueError(
             f"batch_size={batch_size} is not a multiple of micro_batch={micro_batch} x {devices} device(s); "
@@ -205,7 +200,7 @@ def _finish(out: Path, tokenizer, about: dict) -> None:
             )
     tokenizer.save_pretrained(out)
     (out / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs
-    (out / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _checkpoint_activations(model) -> None:

@@ -100,7 +100,9 @@ def sample(
     engine_version = {"vllm": vllm_engine.version()} if backend == "vllm" else {}
     model = place_of(model)
     config, tokenizer = check_student(model)
-    dtype = own_dtype(config) if dtype == "auto" else dtype
+    if dtype == "auto":  # of a checkpoint of half precision bfloat16
+        whole = getattr(config.get_text_config(), "dtype", None) in (None, torch.float32)
+        dtype = "float32" if whole else "bfloat16"
     if backend == "transformers":  # vllm asks for itself, in its own processes
         device = resolve_device(device)
     requests = _requests(tokenizer, config, prompts, style, policy, instruction, max_new_tokens)
@@ -172,11 +174,6 @@ def check_settings(
         if str(row["id"]) in seen:
             raise ValueError(f"prompt {number}: id {row['id']!r} is prompt {seen[str(row['id'])]}'s already")
         seen[str(row["id"])] = number
-
-
-def own_dtype(config) -> str:
-    """float32 for a checkpoint of it, bfloat16 for one of half precision."""
-    return "float32" if getattr(config.get_text_config(), "dtype", None) in (None, torch.float32) else "bfloat16"
 
 
 def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:

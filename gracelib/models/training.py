@@ -16,8 +16,6 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from gracelib.models.prompting import encode_examples
-
 IGNORED = -100  # the label that is left out of the loss
 PART = 16  # examples a forward pass: padding to the longest of 16 neighbours in length wastes little
 
@@ -179,27 +177,3 @@ def first_responses(rows: list[dict], M: int | None) -> list[tuple[str, str]]:
         if len(row["responses"]) < (M or 1):
             raise ValueError(f"prompt {row.get('id')!r} has {len(row['responses'])} responses, fewer than M = {M or 1}")
     return [(row["question"], response) for row in rows for response in row["responses"][:M]]
-
-
-def distill(
-    model,
-    tokenizer,
-    rows: list[dict],
-    *,
-    M: int | None = None,
-    epochs: float,
-    lr: float,
-    batch_size: int,
-    seed: int,
-    warmup: float = 0.05,
-) -> list[dict]:
-    """Distillation of one cell: fine-tune the base `model` in place on the first `M` responses (None: all) of every row, with `question` and `responses`.
-
-    The paper trains on N x M pairs for 4 epochs with batch 64, cosine schedule, 5% warm-up and no weight decay (appendix
-    B of the submission); wrong responses stay in, which is what makes a teacher's errors matter.
-
-    Returns the training log. The loss covers the response including EOS, averaged over the tokens of a batch, as
-    `transformers` does: a response weighs as |y|, not as log|y|. ValueError if a row has fewer than M responses.
-    """
-    examples = encode_examples(tokenizer, first_responses(rows, M))
-    return train_causal_lm(model, examples, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, warmup=warmup)

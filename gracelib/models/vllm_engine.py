@@ -11,12 +11,6 @@ import hashlib
 import importlib.metadata
 import os
 
-INSTALL = (
-    "backend 'vllm' needs the package vllm, which is not installed here. It brings its own torch, so give it an "
-    "environment of its own: python -m venv .venv-vllm && .venv-vllm/bin/pip install -e '.[gpu]'; or take "
-    "backend 'transformers'"
-)
-
 
 def version() -> str:
     """The installed version. ValueError that says how to install where there is none."""
@@ -25,7 +19,11 @@ def version() -> str:
             return f"{name} {importlib.metadata.version(name)}"
         except importlib.metadata.PackageNotFoundError:
             continue
-    raise ValueError(INSTALL)
+    raise ValueError(
+        "backend 'vllm' needs the package vllm, which is not installed here. It brings its own torch, so give it an "
+        "environment of its own: python -m venv .venv-vllm && .venv-vllm/bin/pip install -e '.[gpu]'; or take "
+        "backend 'transformers'"
+    )
 
 
 def prompt_seed(seed: int, prompt_id: str | int) -> int:

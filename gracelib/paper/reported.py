@@ -90,7 +90,10 @@ def paper_values(
     for column, value, known in (
         ("item", item, items()),
         ("quantity", quantity, tuple(QUANTITIES)),
-        *((column, value, _known(column)) for column, value in (("student", student), ("task", task), ("case", case))),
+        *(
+            (column, value, sorted({row[column] for row in rows()}))
+            for column, value in (("student", student), ("task", task), ("case", case))
+        ),
     ):
         if value not in known:
             raise ValueError(
@@ -109,10 +112,6 @@ def setting_values(item: str, quantity: str, task: str, student: str, case: str 
 def setting_name(task: str, student: str) -> str:
     """The paper's setting that ours stands for, as printed: "Llama-3.2-1B, GSM8K"; "" where it stands for none."""
     return ", ".join(SETTINGS.get((task, student), ()))
-
-
-def _known(column: str) -> tuple[str, ...]:
-    return tuple(sorted({row[column] for row in rows()}))
 
 
 def value_of(row: dict[str, str]) -> PaperValue:

@@ -36,10 +36,6 @@ CONFIGS = {
     ),
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_LOCAL_HELP = (
-    "pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with files named "
-    "after their split"
-)
 
 
 def load_problems(
@@ -130,7 +126,8 @@ def _hub_rows(hub_id: str, split: str) -> Iterator[tuple[str, dict]]:
             said = next(iter(str(error).strip().splitlines()), "")
             raise ValueError(
                 f"cannot load {hub_id!r}, split {split!r}, from the Hugging Face hub "
-                f"({type(error).__name__}: {said[:200]}); {_LOCAL_HELP}"
+                f"({type(error).__name__}: {said[:200]}); pass a local copy instead: source='test.jsonl' (JSONL, JSON or "
+                "Parquet) or a folder with files named after their split"
             ) from error
         for number, row in enumerate(data, 1):
             yield f"{hub_id}{f' ({config})' if config else ''}, split {split}, row {number}", row
