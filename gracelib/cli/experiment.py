@@ -170,8 +170,6 @@ def explain(
     verdicts = run.explain(scale, part, recompute)
     print(report(verdicts, each))
     of_notebooks = [verdict for verdict in verdicts if verdict.job.stage is NOTEBOOK]
-    for verdict in of_notebooks:
-        print(f"{verdict.job.params['notebook']:<28} {'; '.join(verdict.why) or 'up to date'}")
     if of_notebooks and not any(v.why for v in of_notebooks) and any(v.why for v in verdicts):
         print(
             "every notebook is up to date, so `make figures` would run nothing; "

@@ -64,15 +64,6 @@ def kind_of(module: nn.Module) -> str | None:
     return None
 
 
-def unknown_modules(model: nn.Module) -> list[str]:
-    """'name (Class)' of every module that has parameters of its own and no known layer-by-layer gradient."""
-    return [
-        f"{name or 'the model itself'} ({type(m).__name__})"
-        for name, m in model.named_modules()
-        if own_parameters(m) and kind_of(m) is None
-    ]
-
-
 def default_block_bytes(cpu: bool, n_parameters: int) -> int:
     """Size of one block of per-response gradients. Of a large student's wide matrices 16 MiB of 512 responses are 30 rows:
     products of so few are slow; about a hundred are wanted. A small one's fit whole, and stay near the cores."""
@@ -167,7 +158,12 @@ class LayerByLayer:
 
     def tensors(self) -> dict[torch.Tensor, str]:
         """tensor -> name of everything whose gradient is made: here all parameters."""
-        if unknown := unknown_modules(self.model):
+        unknown = [
+            f"{name or 'the model itself'} ({type(module).__name__})"
+            for name, module in self.model.named_modules()
+            if own_parameters(module) and kind_of(module) is None
+        ]
+        if unknown:
             raise Unsupported("no layer-by-layer gradient for " + ", ".join(unknown[:5]))
         return parameter_names(self.model)
 
