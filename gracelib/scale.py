@@ -254,9 +254,6 @@ class PaperScale(Run):
         """The size budget of a teacher, as the tables have it."""
         return teacher.budget
 
-    def teacher(self, name: str) -> Model:
-        return next(m for m in self.teachers if m.name == name)
-
     def model(self, task: PaperTask, role: str) -> Model:
         """The base student that stands behind a name in the tables."""
         return next(m for m in self.students if m.name == dict(task.casting)[role])

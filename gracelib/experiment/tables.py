@@ -81,7 +81,8 @@ def _cast(plans: list[Plan]) -> Jobs:
 
 def _cast_rows(scale: PaperScale, key: tuple) -> list[dict]:
     kind, task, name = key
-    model = scale.model(scale.task(task), name) if kind == "student" else scale.teacher(name)
+    teachers = {model.name: model for model in scale.teachers}
+    model = scale.model(scale.task(task), name) if kind == "student" else teachers[name]
     data = scale.task(task).title if task else ""
     return [{"model": model.name, "source": model.source, "parameters": model.parameters, "data": data}]
 
