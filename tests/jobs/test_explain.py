@@ -173,7 +173,7 @@ PAPER = {stage.name: stage for stage in vars(stages).values() if isinstance(stag
 #: stage -> modules that decide its result and that a list by hand forgot or might forget.
 DECIDE = {
     "features": "features.gradients features.per_layer features.batches projection text.answers models.prompting models.checkpoints",
-    "responses": "models.decoding models.accuracy text.answers models.prompting",
+    "responses": "models.decoding text.answers models.prompting",
     "teacher": "world.stories world.cast models.training",
     "distill": "models.training models.prompting",
     "variants": "scores moments checks variants cmi features.files",
