@@ -181,30 +181,24 @@ def test_the_registry_is_complete():
 
 
 @pytest.mark.parametrize(
-    "names, message",
+    "change, names, message",
     [
-        (["graze"], "unknown score 'graze': choose from grace, "),
-        (["teacher_accuracy"], "teacher_accuracy is not a function of the features: .* join it by name"),
+        ({}, ["graze"], "unknown score 'graze': choose from grace, "),
+        ({}, ["teacher_accuracy"], "teacher_accuracy is not a function of the features: .* join it by name"),
+        ({"mean_prob": np.full(60, 1.5)}, None, r"mean_prob\[0\] = 1.5 \(60 such\): expected finite, in \[0.0, 1.0\]"),
+        ({"loss": np.full(60, np.nan)}, None, r"loss\[0\] = nan"),
+        ({"loss": np.full((60, 1), 1.0)}, None, r"loss has shape \(60, 1\)"),
+        (
+            {"correct": np.ones(60)},
+            None,
+            r"correct has shape \(60,\) and dtype float64: expected one bool per response",
+        ),
+        ({"prompt_id": np.arange(59)}, None, r"prompt_id has shape \(59,\)"),
     ],
 )
-def test_compute_scores_refuses(names, message):
+def test_bad_columns_and_names_are_refused(change, names, message):
     with pytest.raises(ValueError, match=message):
-        compute_scores(teacher(), names)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"mean_prob": np.full(60, 1.5)}, r"mean_prob\[0\] = 1.5 \(60 such\): expected finite, in \[0.0, 1.0\]"),
-        ({"loss": np.full(60, np.nan)}, r"loss\[0\] = nan"),
-        ({"loss": np.full((60, 1), 1.0)}, r"loss has shape \(60, 1\)"),
-        ({"correct": np.ones(60)}, r"correct has shape \(60,\) and dtype float64: expected one bool per response"),
-        ({"prompt_id": np.arange(59)}, r"prompt_id has shape \(59,\)"),
-    ],
-)
-def test_bad_columns_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
-        compute_scores(teacher() | change, n_folds=4)
+        compute_scores(teacher() | change, names, n_folds=4)
 
 
 def test_unknown_kind_is_refused():
