@@ -8,8 +8,8 @@ import textwrap
 
 import pytest
 
-from gracelib.jobs.store import META, Job, compute, fault_in, signed, verified
-from stages_for_tests import ADD
+from gracelib.jobs.store import META, compute, fault_in, signed, verified
+from stages_for_tests import job
 
 YEAR = 365 * 86400
 
@@ -87,13 +87,9 @@ def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, s
     assert nano.finish().count("up to date") == 4
 
 
-def job(tmp_path, value=7):
-    return Job(ADD, {"value": value, "log": str(tmp_path / "log")}, {}, label=f"job {value}")
-
-
 def test_any_flipped_bit_of_a_result_is_found(tmp_path):
     """Also those of the meta file that change no checksum of another file: parameters, key, seconds."""
-    folder = compute(job(tmp_path), tmp_path)
+    folder = compute(job(tmp_path / "log"), tmp_path)
     for path in (folder / META, folder / "value.txt"):
         whole = path.read_bytes()
         for bit in range(0, 8 * len(whole), 3):  # every byte, and each of its bits in turn
@@ -104,13 +100,13 @@ def test_any_flipped_bit_of_a_result_is_found(tmp_path):
 
 
 def test_a_result_in_another_s_place_is_found(tmp_path):
-    first, second = compute(job(tmp_path), tmp_path), job(tmp_path, 8).folder(tmp_path)
+    first, second = compute(job(tmp_path / "log"), tmp_path), job(tmp_path / "log", 8).folder(tmp_path)
     shutil.copytree(first, second)
-    assert f"belongs to another result, {first.name}" in job(tmp_path, 8).fault(tmp_path)
+    assert f"belongs to another result, {first.name}" in job(tmp_path / "log", 8).fault(tmp_path)
 
 
 def test_damage_is_seen_by_the_process_that_looked_before_whatever_the_times_say(tmp_path):
-    mine = job(tmp_path)
+    mine = job(tmp_path / "log")
     path = compute(mine, tmp_path) / "value.txt"
     assert mine.done(tmp_path)
     flip(path)

@@ -6,10 +6,10 @@ import threading
 import pytest
 from filelock import FileLock
 
-from gracelib.jobs.store import META, Job, compute
+from gracelib.jobs.store import META, compute
 from gracelib.text.responses import read_jsonl, write_jsonl
 from nano_for_tests import wait_until
-from stages_for_tests import ADD
+from stages_for_tests import job
 
 SCORE = ("--n", "8", "--m", "2", "--d", "8", "--folds", "2", "--plot", "")
 
@@ -62,12 +62,8 @@ def test_other_commands_at_once(undisturbed, fresh):
     assert table == (fresh.where / "b.csv").read_bytes() and table.count(b"\n") > 2
 
 
-def job(tmp_path, value=7, **params):
-    return Job(ADD, {"value": value, "log": str(tmp_path / "log"), **params}, {}, label=f"job {value}")
-
-
 def test_the_second_of_two_that_want_a_result_says_that_it_waits(tmp_path, capfd):
-    mine = job(tmp_path)
+    mine = job(tmp_path / "log")
     mine.folder(tmp_path).parent.mkdir(parents=True)
     with FileLock(mine.folder(tmp_path).with_suffix(".lock")):
         thread = threading.Thread(target=compute, args=(mine, tmp_path))
@@ -87,7 +83,7 @@ def test_the_second_of_two_that_want_a_result_says_that_it_waits(tmp_path, capfd
 
 def test_a_damaged_result_is_not_removed_while_another_run_replaces_it(tmp_path):
     """Between finding the damage and computing it again, the other run may have put the good one there."""
-    mine = job(tmp_path)
+    mine = job(tmp_path / "log")
     folder = compute(mine, tmp_path)
     good = (folder / "value.txt").read_bytes()
     (folder / "value.txt").write_text("8")

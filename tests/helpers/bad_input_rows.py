@@ -63,39 +63,31 @@ for name, wrong, *says in (
     PROMPT_FILES.append(Bad(f"prompts__{name}", wrong, [*EVALUATE, "--prompts", "{bad}"], tuple(says)))
 
 
-def nested(where: Path) -> None:
-    (where / "nested.jsonl").write_text('{"question": ' + "[" * 200_000 + "\n", "utf-8")
-
-
-def megabyte(where: Path) -> None:
-    (where / "long.jsonl").write_text(json.dumps({"question": "q " * 500_000, "id": ["x" * 500_000]}) + "\n", "utf-8")
-
-
-def long_question(where: Path) -> None:
-    (where / "long.jsonl").write_text(json.dumps({"question": "clips " * 200_000, "answer": "1"}) + "\n", "utf-8")
-
-
 PROMPT_FILES += [
     Bad(
         "prompts__names_line_1_nested_200000_deep",
         "brackets 200,000 deep",
         [*GENERATE, "--prompts", "nested.jsonl"],
         ("nested.jsonl, line 1", "nested too deeply"),
-        prepare=nested,
+        prepare=lambda where: (where / "nested.jsonl").write_text('{"question": ' + "[" * 200_000 + "\n", "utf-8"),
     ),
     Bad(
         "prompts__cuts_a_value_of_a_megabyte",
         "a line of 1 MB with a wrong id",
         [*GENERATE, "--prompts", "long.jsonl"],
         ("long.jsonl, line 1", "a list of 1"),
-        prepare=megabyte,
+        prepare=lambda where: (where / "long.jsonl").write_text(
+            json.dumps({"question": "q " * 500_000, "id": ["x" * 500_000]}) + "\n", "utf-8"
+        ),
     ),
     Bad(
         "prompts__names_a_question_longer_than_the_model_reads",
         "a question of 1 MB",
         [*GENERATE, "--prompts", "long.jsonl"],
         ("tokens", "the model reads 2048", "drop it"),
-        prepare=long_question,
+        prepare=lambda where: (where / "long.jsonl").write_text(
+            json.dumps({"question": "clips " * 200_000, "answer": "1"}) + "\n", "utf-8"
+        ),
     ),
     Bad(
         "prompts__names_the_missing_file",
@@ -519,18 +511,6 @@ def tensors(change):
     return prepare
 
 
-def nan_in_a_weight(found: dict) -> None:
-    found["model.norm.weight"][3] = float("nan")
-
-
-def one_weight_less(found: dict) -> None:
-    del found["model.layers.1.mlp.up_proj.weight"]
-
-
-def one_weight_of_another_shape(found: dict) -> None:
-    found["model.norm.weight"] = found["model.norm.weight"][:5].clone()
-
-
 def index(place: str, content: bytes = b""):
     """Weights in pieces, of which the index names `place`."""
 
@@ -701,7 +681,7 @@ MODELS = [
             "names_the_weight_that_is_nan",
             "a NaN in a weight",
             SCORE,
-            tensors(nan_in_a_weight),
+            tensors(lambda found: found["model.norm.weight"][3:4].fill_(float("nan"))),
             "model.norm.weight",
             "not finite",
         ),
@@ -709,7 +689,7 @@ MODELS = [
             "names_the_weight_that_is_nan_to_generate",
             "a NaN in a weight",
             [*GENERATE, *ON],
-            tensors(nan_in_a_weight),
+            tensors(lambda found: found["model.norm.weight"][3:4].fill_(float("nan"))),
             "model.norm.weight",
             "not finite",
         ),
@@ -717,7 +697,7 @@ MODELS = [
             "names_the_missing_weight",
             "a tensor is missing",
             SCORE,
-            tensors(one_weight_less),
+            tensors(lambda found: found.pop("model.layers.1.mlp.up_proj.weight")),
             "model.layers.1.mlp.up_proj.weight",
             "not complete",
         ),
@@ -725,7 +705,7 @@ MODELS = [
             "names_the_weight_of_another_shape",
             "a tensor of another shape",
             SCORE,
-            tensors(one_weight_of_another_shape),
+            tensors(lambda found: found.update({"model.norm.weight": found["model.norm.weight"][:5].clone()})),
             "model.norm.weight",
         ),
         (

@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-from gracelib.jobs.store import Stage
+from gracelib.jobs.store import Job, Stage
 
 
 def note(path: str, text: str) -> None:
@@ -43,3 +43,7 @@ def add(out: Path, params: dict, inputs: dict) -> None:
 
 ADD = Stage("add", add)
 OTHER = Stage("other", add)
+
+
+def job(log, value=7, inputs=None, stage=ADD, **params) -> Job:
+    return Job(stage, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value)

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from gracelib.experiment import extras, scoring, stages
 from gracelib.experiment import run as commands
+from gracelib.experiment import stages
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, store
 from gracelib.jobs.store import Job
@@ -197,16 +197,6 @@ def test_what_keeps_results_or_puts_pieces_together_is_in_no_key(stage):
     assert not [
         name for name in (STAGES | PAPER)[stage].modules if name.startswith(("gracelib.jobs.", "gracelib.experiment."))
     ]
-
-
-def test_a_called_neighbour_and_a_constant_are_in_the_key(monkeypatch):
-    before = {stage: STAGES[stage].code for stage in ("made_responses", "estimator", "features")}
-    monkeypatch.setattr(extras, "random_responses", lambda rows, words, seed: rows)
-    monkeypatch.setattr(scoring, "ESTIMATORS", {"exact": {"d": 1}})
-    store._deciding.cache_clear()
-    changed = {stage for stage, code in before.items() if STAGES[stage].code != code}
-    store._deciding.cache_clear()
-    assert changed == {"made_responses", "estimator"}
 
 
 # --- words --------------------------------------------------------------------------------------------------

@@ -6,12 +6,9 @@ everything volatile, so that a second run of the same numbers changes no byte.
 import ast
 import os
 import subprocess
-import threading
-import time
 
 import nbformat
 import pytest
-from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib.jobs import notebooks, paths
@@ -303,23 +300,6 @@ def test_a_failure_beside_another_notebook_is_reported_and_the_other_kept(place,
     assert (place / "runs" / "notebook" / "nano-01_fails.failed.ipynb").is_file() and log(place) == ["good"]
     notebook(place / "notebooks", "01_fails", "1 + 1")
     assert "01" in names(notebooks.run("nano", recompute=False))
-
-
-def test_a_second_run_says_that_it_waits(place, capfd):
-    notebook(place / "notebooks", "01_first", "1 + 1")
-    lock = place / "runs" / "notebook" / "nano.lock"
-    lock.parent.mkdir(parents=True)
-    taken = threading.Event()
-
-    def other_run():
-        with FileLock(lock):
-            taken.set()
-            time.sleep(1)
-
-    threading.Thread(target=other_run).start()
-    assert taken.wait(10)
-    assert names(notebooks.run("nano")) == ["01"]
-    assert "another run of this scale is at work; waiting for it" in capfd.readouterr().err
 
 
 def test_a_bad_number_of_workers_is_refused_before_anything_runs(place, monkeypatch):

@@ -177,9 +177,3 @@ def test_the_command_trains_the_same_student(student, whole, tmp_path):
     assert result.exit_code == 0, result.output
     assert f"12 responses, {whole[1]['n_tokens']} tokens, 4 steps in float32" in result.stdout
     assert furthest(whole[0], tmp_path / "out") == 0
-    again = CliRunner().invoke(app, command)
-    assert again.exit_code == 2 and "is there and not empty" in again.stderr
-    absent = CliRunner().invoke(
-        app, ["distill", str(tmp_path / "no.jsonl"), "--student", "x", "--out", str(tmp_path / "y")]
-    )
-    assert absent.exit_code == 2 and "no.jsonl" in absent.stderr

@@ -137,20 +137,6 @@ def test_braces_survive(merging):
         assert merging.decode(ids) == "Put it in \\boxed{}: " + question + " {{}}\n"
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"template": "### Problem:\n"}, r"must hold \{question\} once, not 0 times"),
-        ({"template": "{question} {question}"}, r"once, not 2 times"),
-        ({"template": "{problem}"}, r"once, not 0 times: '\{problem\}'"),
-        ({"max_tokens": 1}, r"max_tokens=1: .* at least 2"),
-    ],
-)
-def test_a_bad_policy_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        Policy(**options)
-
-
 def test_truncation_is_counted(merging):
     """A cut response keeps its first tokens, loses its EOS with the rest, and every lost token is counted; one that
     just fits is whole."""
@@ -199,12 +185,3 @@ def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
 
 def test_without_an_instruction_the_question_stands_alone(checkpoints):
     assert chat_prompt(checkpoints["llama"], "Q?", instruction="") == "<s><|user|>\nQ?\n<|assistant|>\n"
-
-
-def test_no_template_or_one_that_refuses_is_said(merging):
-    with pytest.raises(ValueError, match="no chat template: is this an instruction-tuned model"):
-        chat_prompt(merging, "Q?")
-    tokenizer = merging_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('no user role') }}"
-    with pytest.raises(ValueError, match=r"the chat template refuses these messages \(no user role\)"):
-        chat_prompt(tokenizer, "Q?")

@@ -296,9 +296,6 @@ def test_damage_is_named_and_nothing_is_overwritten(llama, out):
     out.rename(out.with_name("gen.jsonl.part"))
     with pytest.raises(ValueError, match=r"gen.jsonl.part, line 1: damaged \(KeyError: 'settings'\); remove the file"):
         sample(llama, PROMPTS, out=out, **SETTINGS)
-    out.with_name("gen.jsonl.part").write_bytes(b"{bad\n{}\n")
-    with pytest.raises(ValueError, match="gen.jsonl.part, line 1: damaged"):
-        sample(llama, PROMPTS, out=out, **SETTINGS)
 
 
 # --- refused before a model is loaded -----------------------------------------------------------------------
@@ -332,11 +329,6 @@ def test_what_makes_no_sense_is_refused(llama, out, monkeypatch, changed, messag
     with pytest.raises(ValueError, match=message):
         sample(given.pop("model"), given.pop("prompts"), **given)
     assert not out.parent.exists()
-
-
-def test_no_chat_template_is_refused(world_model, out):
-    with pytest.raises(ValueError, match="no chat template.*style 'student'"):
-        sample(world_model, PROMPTS, out=out, **SETTINGS)
 
 
 # --- vllm, as far as it goes without vllm -------------------------------------------------------------------
@@ -402,7 +394,7 @@ def test_accuracy_of_known_answers(llama, tmp_path, monkeypatch):
         assert (tmp_path / grader / "accuracy.csv").read_text().startswith("model,temperature,grader,average,")
 
 
-def test_accuracy_needs_answers_and_a_known_grader_before_anything_is_sampled(llama, tmp_path):
+def test_accuracy_needs_answers_before_anything_is_sampled(llama, tmp_path):
     with pytest.raises(ValueError, match="prompt 2 has no answer to compare with"):
         accuracy.measure(
             llama,
@@ -410,8 +402,6 @@ def test_accuracy_needs_answers_and_a_known_grader_before_anything_is_sampled(ll
             tmp_path / "e",
             max_new_tokens=5,
         )
-    with pytest.raises(ValueError, match="grader 'me' is not known; choose one of"):
-        accuracy.measure(llama, [], tmp_path / "e", max_new_tokens=5, grader="me")
     assert not (tmp_path / "e").exists()
 
 
@@ -474,25 +464,3 @@ def test_evaluate_from_the_command_line(llama, prompts_file, out, one_thread):
     assert (out.parent / "accuracy.csv").is_file()
     said = json.loads(sidecar(out.parent / "greedy.jsonl").read_text("utf-8"))["settings"]
     assert (said["template"], said["bos"], said["temperature"], said["m"]) == ("Q: {question}\nA:", True, 0.0, 1)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ([], "give either --task or --prompts, one of them is needed"),
-        (["--task", "gsm8k", "--prompts", "x.jsonl"], "give either --task or --prompts, not both"),
-        (["--task", "chess"], "task 'chess'"),
-        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--prompts", "PROMPTS", "--n", "9"], "5 prompts, but --n 9 were asked for"),
-        (["--prompts", "PROMPTS", "--n", "0"], "--n 0: at least one prompt"),
-        (["--prompts", "PROMPTS", "--source", "x"], "--source belongs to --task"),
-        (["--prompts", "PROMPTS", "--template", "no slot"], "the template must hold {question} once"),
-        (["--prompts", "PROMPTS", "--backend", "x"], "backend 'x' is not known"),
-    ],
-)
-def test_bad_options_are_one_line(llama, prompts_file, tmp_path, options, message):
-    given = [str(prompts_file) if text == "PROMPTS" else text for text in options]
-    for command, out in (("generate", "o.jsonl"), ("evaluate", "o")):
-        result = runner.invoke(app, [command, "--model", str(llama), "--out", str(tmp_path / out), *given])
-        assert result.exit_code == 2 and result.stderr.count("\n") == 1 and message in result.stderr, result.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["prompts.jsonl"]

@@ -51,27 +51,45 @@ def test_every_setting_of_the_scales_stands_for_one_of_the_papers():
     assert paper.setting_name("long", "first") == "Llama-3.2-3B, MATH" and paper.setting_name("long", "second") == ""
 
 
-def test_the_reader_keeps_ranges_as_text():
-    table = paper.paper_values("main table", "regret_points")
-    assert (table["g_norm"].text, table["g_norm"].low, table["g_norm"].high) == ("4.9 or 10.8", 4.9, 10.8)
-    assert (table["grace"].low, table["grace"].high) == (0.3, 0.3) and "g_var" not in table
+@pytest.mark.parametrize(
+    "values, score, said",
+    [
+        (
+            paper.paper_values("main table", "regret_points"),
+            "g_norm",
+            {"text": "4.9 or 10.8", "low": 4.9, "high": 10.8},
+        ),
+        (paper.paper_values("main table", "regret_points"), "grace", {"low": 0.3, "high": 0.3}),
+        (
+            paper.setting_values("main table", "regret_points", "long", "first"),
+            "teacher_accuracy",
+            {"text": ">=5.9", "low": 5.9, "bound": "at least"},
+        ),
+        (
+            paper.paper_values("figure 14", "regret_budget_points"),
+            "g_vendi",
+            {"low": 2.5, "high": 5, "bound": "at least"},
+        ),
+        (paper.paper_values("figure 13", "regret_family_points"), "grace", {"bound": "about"}),
+        (paper.paper_values("table 1", "score_seconds"), "grace", {"bound": "at most"}),
+        *(
+            (paper.paper_values("settings", "spearman_abs", case=f"m = {m}"), "grace", {"low": low})
+            for m, low in ((2, 0.70), (4, 0.86), (8, 0.87))
+        ),
+        (paper.paper_values("figure 6", "temperature_best", case="Qwen2.5-3B"), "", {"low": 0.8}),
+        (paper.paper_values("figure 6", "temperature_picked", case="Qwen2.5-3B"), "grace", {"low": 0.9}),
+    ],
+)
+def test_the_reader_keeps_ranges_bounds_and_cases(values, score, said):
+    assert {name: getattr(values[score], name) for name in said} == said
+
+
+def test_what_is_not_reported_has_no_value_and_what_is_no_number_is_refused():
+    assert "g_var" not in paper.paper_values("main table", "regret_points")
     assert str(paper.paper_values("figure 4", "spearman_abs")["g_norm"]) == "0.53-0.55"
+    assert not any(math.isnan(v.low) for v in paper.paper_values("claims", "gain_over_strongest_points").values())
     with pytest.raises(ValueError, match="value 'about 3' .figure 1, grace. is neither a number"):
         paper.value_of({"value": "about 3", "item": "figure 1", "score": "grace", "source": "s"})
-
-
-def test_the_reader_keeps_bounds_and_cases():
-    at_least = paper.setting_values("main table", "regret_points", "long", "first")["teacher_accuracy"]
-    assert (at_least.text, at_least.low, at_least.bound) == (">=5.9", 5.9, "at least")
-    two = paper.paper_values("figure 14", "regret_budget_points")["g_vendi"]
-    assert (two.low, two.high, two.bound) == (2.5, 5, "at least")
-    assert paper.paper_values("figure 13", "regret_family_points")["grace"].bound == "about"
-    assert paper.paper_values("table 1", "score_seconds")["grace"].bound == "at most"
-    m = [paper.paper_values("settings", "spearman_abs", case=f"m = {m}")["grace"].low for m in (2, 4, 8)]
-    assert m == [0.70, 0.86, 0.87]
-    picked = [paper.paper_values("figure 6", q, case="Qwen2.5-3B") for q in ("temperature_best", "temperature_picked")]
-    assert (picked[0][""].low, picked[1]["grace"].low) == (0.8, 0.9)
-    assert not any(math.isnan(v.low) for v in paper.paper_values("claims", "gain_over_strongest_points").values())
 
 
 @pytest.mark.parametrize(

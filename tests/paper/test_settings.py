@@ -72,8 +72,6 @@ def test_other_plans_and_commands_point_to_the_papers_own():
     with pytest.raises(ValueError, match="scale 'paper' has a plan of its own: `make figures SCALE=paper CONFIRM=1`"):
         Plan(PAPER)
     assert command_for("paper") == "make figures SCALE=paper CONFIRM=1"
-    result = runner.invoke(app, ["recompute", "--scale", "paper"])
-    assert result.exit_code == 2 and "make figures SCALE=paper CONFIRM=1" in result.stderr
     result = runner.invoke(app, ["figures", "--scale", "paper", "--fig", "19"])
     assert result.exit_code == 2 and "the other options belong to the built-in world" in result.stderr
     result = runner.invoke(app, ["figures", "--scale", "nano", "--teacher", "Phi-4"])
@@ -172,8 +170,6 @@ def test_a_settings_file_with_a_mistake_is_refused_by_name(tmp_path, text, said)
     with pytest.raises(ValueError, match=said) as error:
         with_file(PAPER, path)
     assert str(path) in str(error.value)
-    result = runner.invoke(app, ["plan", "--settings", str(path)])
-    assert result.exit_code == 2 and result.stderr.startswith("error: ") and "Traceback" not in result.output
 
 
 # --- the plan -------------------------------------------------------------------------------------------------
@@ -243,8 +239,6 @@ def test_the_plan_is_printed_and_can_be_changed():
     result = runner.invoke(app, ["plan", "--task", "GSM8K", "--teacher", "Phi-4", "--assume", "gsm8k_response=500"])
     assert result.exit_code == 0 and "gsm8k_response = 500 " in result.stdout
     assert "MATH:" not in result.stdout and "teachers: Phi-4\n" in result.stdout
-    assert "--assume 'x' is not of the form NAME=NUMBER" in runner.invoke(app, ["plan", "--assume", "x"]).stderr
-    assert "runs on a laptop" in runner.invoke(app, ["plan", "--scale", "mini"]).stderr
 
 
 # --- nothing without being asked -------------------------------------------------------------------------------

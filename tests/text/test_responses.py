@@ -66,32 +66,6 @@ def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
     assert read_jsonl(write(tmp_path / "c.jsonl", {**GOOD, "id": "mine"}))[0]["id"] == "mine"
 
 
-@pytest.mark.parametrize(
-    "lines, message",
-    [
-        ([GOOD, "{broken\n"], r"x\.jsonl, line 2: not valid JSON .* a \.jsonl file holds one object a line"),
-        ([GOOD, "\n", "[1, 2]\n"], r"x\.jsonl, line 3: holds a list of 2, not an object; write one object a line"),
-        ([{"answer": "3"}], r"x\.jsonl, line 1: field 'question' is missing; it has \['answer'\]"),
-        ([GOOD, {"question": "  "}], r"x\.jsonl, line 2: field 'question' is empty; drop the row"),
-        ([{"question": 5}], r"x\.jsonl, line 1: field 'question' must be text, it is 5; write the text alone"),
-        (
-            [{**GOOD, "id": "a"}, {"question": "another ?", "id": "a"}],
-            r"line 2: id 'a' stands already on line 1; put all",
-        ),
-        ([GOOD, {**GOOD, "answer": "9"}], r"line 2: id '\w+' stands already on line 1"),  # the same question twice
-        ([], r"x\.jsonl, line 1: the file is empty: no rows in it; expected one row a prompt"),
-        (["\n", "  \n"], r"x\.jsonl, line 1: the file is empty: no rows in it"),
-        (
-            [GOOD, {"question": "another ?", "id": ["a"]}],
-            r"x\.jsonl, line 2: field 'id' must be text or a whole number, it is a list of 1; correct or drop it",
-        ),
-    ],
-)
-def test_bad_prompts_are_refused_with_file_and_line(tmp_path, lines, message):
-    with pytest.raises(ValueError, match=message):
-        read_jsonl(write(tmp_path / "x.jsonl", *lines))
-
-
 def test_responses_are_cut_to_the_first_n_and_m(tmp_path):
     rows = [{"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]} for i in range(4)]
     path = write(tmp_path / "r.jsonl", *rows)
