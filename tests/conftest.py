@@ -25,3 +25,22 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A `Nano`, finished and never disturbed, made once also where several test processes want it: look, copy, do not
+    touch."""
+    from filelock import FileLock
+
+    from nano_for_tests import Nano
+
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if base.name.startswith("popen-") else base) / "undisturbed"  # popen-: a process of xdist
+    with FileLock(shared.with_suffix(".lock")):
+        there = (shared / "finished").exists()
+        nano = Nano(shared)
+        if not there:
+            nano.finish()
+            (shared / "finished").touch()
+    return nano

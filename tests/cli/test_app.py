@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -67,18 +68,12 @@ def line(result) -> str:
     "error", [RuntimeError("teacher t failed: no memory"), FileNotFoundError("no table"), ValueError("n_folds = 1")]
 )
 def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
-    def fails(*arguments):
-        raise error
-
-    monkeypatch.setattr(notebooks, "run", fails)
+    monkeypatch.setattr(notebooks, "run", Mock(side_effect=error))
     assert line(runner.invoke(app, ["figures", "--scale", "nano"])) == f"error: {error}\n"
 
 
 def test_bugs_keep_their_traceback(monkeypatch):
-    def fails(*arguments):
-        raise KeyError("a bug")
-
-    monkeypatch.setattr(notebooks, "run", fails)
+    monkeypatch.setattr(notebooks, "run", Mock(side_effect=KeyError("a bug")))
     assert isinstance(runner.invoke(app, ["figures"]).exception, KeyError)
 
 
@@ -280,6 +275,13 @@ def test_help_lists_the_commands_and_wrong_ones_are_refused():
         (["recompute", "SCALE=lab", "PART=extra"], 'gracelib recompute --scale lab --part "extra"'),
         (["gallery", "SCALE=lab"], "gracelib gallery --scale lab"),
         (["notebooks"], "gracelib figures --scale mini --save"),
+        (["plan", "SCALE=paper"], "gracelib plan --scale paper"),
+        (["figures", "SCALE=paper"], "gracelib figures --scale paper"),
+        (["figures", "SCALE=paper", "CONFIRM=0"], "gracelib figures --scale paper"),  # confirmed only when told to
+        (
+            ["figures", "SCALE=paper", "CONFIRM=1", "OPTIONS=--teacher Phi-4"],
+            "gracelib figures --scale paper --confirm --teacher Phi-4",
+        ),
     ],
 )
 def test_make_calls_the_commands(variables, command):
@@ -288,7 +290,7 @@ def test_make_calls_the_commands(variables, command):
     done = subprocess.run(
         ["make", "--dry-run", *variables], cwd=paths.ROOT, capture_output=True, text=True, check=True, env=alone
     )
-    assert done.stdout.strip().splitlines()[-1].strip().endswith(command)
+    assert " ".join(done.stdout.strip().splitlines()[-1].split()).endswith(command)
 
 
 def test_only_the_committed_scale_is_saved():
@@ -300,10 +302,7 @@ def test_only_the_committed_scale_is_saved():
 
 @pytest.mark.parametrize("command", ["figures", "recompute"])
 def test_stopping_says_how_to_go_on(monkeypatch, command):
-    def stopped(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(notebooks, "run", stopped)
+    monkeypatch.setattr(notebooks, "run", Mock(side_effect=KeyboardInterrupt))
     result = runner.invoke(app, [command, "--scale", "nano"])
     assert result.exit_code == 130 and "run the same command again to go on" in result.stderr
 

@@ -155,15 +155,30 @@ def test_a_teacher_that_is_never_wrong_or_never_right():
     )
 
 
-@pytest.mark.parametrize("change", [{"responses": ["a"]}, {"correct": [True]}])
-def test_too_few_responses_or_grades_are_refused(change):
-    rows = prompts(["11", "11"])
-    rows[1] |= change
-    with pytest.raises(ValueError, match="prompt 'p1' has 1 graded responses, fewer than M = 2"):
-        filtered_responses(rows, 2, seed=0)
-    del rows[1]["correct"]
-    with pytest.raises(ValueError, match="prompt 'p1' has 0 graded responses"):
-        filtered_responses(rows, 2, seed=0)
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        *(
+            (
+                lambda row=row: filtered_responses([*prompts(["11"]), row], 2, seed=0),
+                f"prompt 'p1' has {n} graded responses, fewer than M = 2",
+            )
+            for row, n in (
+                ({"id": "p1", "responses": ["a"], "correct": [True, True]}, 1),
+                ({"id": "p1", "responses": ["a", "b"], "correct": [True]}, 1),
+                ({"id": "p1", "responses": ["a", "b"]}, 0),
+            )
+        ),
+        (lambda: extras.random_responses(ROWS, [], 0), "no words"),
+        (
+            lambda: extras.repeated_response([{"id": "a", "question": "q", "responses": [" "]}]),
+            "every response is empty",
+        ),
+    ],
+)
+def test_too_few_responses_grades_or_words_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        wrong()
 
 
 def test_the_stage_reads_the_first_prompts_and_writes_responses_that_can_be_read(tmp_path):
@@ -191,8 +206,6 @@ def test_random_words_have_real_lengths_and_are_keyed_by_prompt_and_sample():
 
 def test_the_repeated_response_is_the_first_real_one():
     assert [row["responses"] for row in extras.repeated_response(ROWS)] == [["one two three"] * 2] * 2
-    with pytest.raises(ValueError, match="every response is empty"):
-        extras.repeated_response([{"id": "a", "question": "q", "responses": [" "]}])
 
 
 def test_every_template_is_made_of_words_that_the_student_knows():

@@ -1,228 +1,46 @@
-"""A finished nano run, looked at twice: `explain` foretells what the next run does, and `verify` finds a number of the
-tables that is not what the code computes, by the rule that fits the machine.
+"""`verify` finds a number of the tables that is not what the code computes, by the rule that fits the machine; and the
+committed tables are what it computes.
 """
 
-import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
-from gracelib.experiment import extras, run, scales, verify
-from gracelib.experiment import tables as pipeline
-from gracelib.experiment.extras import KEPT
+from gracelib.experiment import scales, verify
 from gracelib.experiment.plan import Plan, accuracy_of, plans_of
 from gracelib.experiment.scales import NANO, get_scale
 from gracelib.features.files import load_features
-from gracelib.jobs import explain, notebooks, paths, store
-from gracelib.jobs.store import META, file_hash, signed, verified
-from gracelib.jobs.workers import run_jobs
+from gracelib.jobs import paths, store
+from nano_for_tests import Nano
 
 pytestmark = pytest.mark.slow
-runner = CliRunner()
-PARTS = ("teachers", "short-first", "short-second", "long-first")
 CELL = ("short", "first", "reversed-64", 0.6)
-
-
-def filters():
-    return [job for own in extras.filter_jobs(plans_of(NANO)).values() for job in own]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Runs, result tables, and the rerun of one cell: computed once, copied by each test."""
-    where = tmp_path_factory.mktemp("nano")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRACELIB_WORKERS", "2" if "PYTEST_XDIST_WORKER" not in os.environ else "1")
-        patch.setenv("GRACELIB_RUNS", str(where / "runs"))
-        patch.setenv("GRACELIB_FIGURES", str(where / "figures"))
-        run_jobs(run.planned(NANO, PARTS) + filters(), paths.runs(), "nano")
-        for name in pipeline.names("lab-world1"):  # what every scale has
-            pipeline.table("nano", name)
-        verify.verify("nano", n=1, seed=SEED)
-    return where
-
-
 SEED = next(seed for seed in range(99) if verify.sample(NANO, 1, seed) == [CELL])
 
 
+@pytest.fixture(scope="module")
+def rerun(undisturbed, tmp_path_factory):
+    """A finished run with the rerun of one cell beside it: computed once, copied by each test."""
+    nano = Nano(tmp_path_factory.mktemp("nano")).copy_of(undisturbed)
+    with pytest.MonkeyPatch.context() as patch:
+        nano.here(patch)
+        verify.verify("nano", n=1, seed=SEED)
+    return nano
+
+
 @pytest.fixture
-def place(made, tmp_path, monkeypatch):
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setenv("GRACELIB_WORKERS", "1")
-    return tmp_path
-
-
-# --- explain ------------------------------------------------------------------------------------------------
-
-
-def rerun(verdicts) -> set[str]:
-    return {v.job.key for v in verdicts if v.why}
-
-
-def why(verdicts, stage: str) -> set[str]:
-    return {reason for v in verdicts if v.job.stage.name == stage for reason in v.why}
-
-
-def finished(root: Path) -> dict[str, int]:
-    return {
-        path.parent.name: path.stat().st_mtime_ns for path in root.glob(f"*/*/{META}") if "verify" not in path.parts
-    }
-
-
-def test_a_finished_run_is_reused_and_the_report_says_so(place):
-    verdicts = run.explain("nano", PARTS)
-    assert not rerun(verdicts) and len(verdicts) > 20
-    assert explain.report(verdicts).endswith(f"0 of {len(verdicts)} jobs are run")
-
-
-def test_what_is_foretold_is_what_a_run_does(place, monkeypatch):
-    """Another learning rate, a result that is lost, one that is damaged, one that was removed and is not needed, one of a
-    stopped run: `explain` names each reason, throws nothing away, and the run computes exactly what it said."""
-    root, plan = paths.runs(), Plan(NANO)
-    lost, broken = plan.features[CELL[1:]].folder(root), plan.base_accuracy["second"].folder(root)
-    shutil.rmtree(lost)
-    stopped = plan.base_accuracy["first"].folder(root)
-    stopped.rename(stopped.with_suffix(".part"))
-    (broken / "accuracy.json").write_text("{}")
-    shutil.rmtree(plan.bases["64"].folder(root))  # the teacher that was made from it is finished
-    monkeypatch.setitem(scales.SCALES, "nano", replace(NANO, lr=0.002))
-    before = finished(root)
-    verdicts = run.explain("nano", PARTS)
-    told = rerun(verdicts)
-    assert why(verdicts, "distill") == {"its parameters changed: lr 0.003 -> 0.002"}
-    assert why(verdicts, "features") == {"never computed"}
-    assert {w.split(" taught")[0] for w in why(verdicts, "evaluate")} == {
-        "an input is rerun: distill first",
-        "an input is rerun: distill second",
-        "damaged: accuracy.json is damaged or was edited (its checksum changed)",
-        "never finished (a run was stopped in it)",
-    }
-    assert (
-        plan.bases["64"].key not in {v.job.key for v in verdicts}
-        and (broken / META).is_file()
-        and finished(root) == before
-    )
-    text = explain.report(verdicts)
-    assert "3 x its parameters changed: lr 0.003 -> 0.002" in text and "3 x an input is rerun: distill" in text
-    assert "9 of 23 jobs are run" in text
-    assert "CELL" not in text and "reversed-64" not in text and "reversed-64" in explain.report(verdicts, each=True)
-
-    run_jobs(run.planned(scales.SCALES["nano"], PARTS), root, "nano")
-    after = finished(root)
-    assert {key for key in after if after[key] != before.get(key)} == told
-    assert not rerun(run.explain("nano", PARTS))
-
-
-def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
-    real, found = store.fingerprint, store.versions()
-    monkeypatch.setattr(
-        store, "fingerprint", lambda modules: real(modules) + "x" * ("gracelib.models.training" in modules)
-    )
-    verdicts = run.explain("nano", ("short-second",))
-    assert why(verdicts, "distill") == {
-        "its code changed: gracelib.models.training",
-        "an input is rerun: pretrain base student second",
-        "an input is rerun: responses reversed-64 at T=0.6",
-    }
-    assert why(verdicts, "prompts") == set()
-    monkeypatch.undo()
-    monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
-    for module in (store, explain):
-        monkeypatch.setattr(module, "versions", lambda: found | {"torch": "9.9.9"})
-    verdicts = run.explain("nano", ("short-second",))
-    assert why(verdicts, "prompts") == {f"package torch {found['torch']} -> 9.9.9"}
-    assert len(rerun(verdicts)) == len(verdicts)
-
-
-def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
-    """smoke has a teacher of the same name: what nano made says nothing about its results or about how long they take."""
-    verdicts = run.explain("smoke")
-    assert {reason for v in verdicts for reason in v.why} == {"never computed"}
-    alike = {v.job.name for v in verdicts} & {v.job.name for v in run.explain("nano")}
-    assert len(alike) > 10
-    assert explain.report(verdicts).endswith(f"{len(verdicts)} of {len(verdicts)} jobs are run")
-
-
-def test_filtered_students_are_foretold_once_the_filter_has_run(place):
-    """Told that the filter left nothing, it foretells no student; told that it left four prompts, it foretells one."""
-
-    def students(prompts_kept):
-        (job,) = {job.key: job for job in filters()}.values()
-        kept, meta = (job.folder(paths.runs()) / name for name in (KEPT, META))
-        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
-        meta.write_text(signed(verified(meta.read_text()) | {"files": {KEPT: file_hash(kept)}}))
-        return [
-            v.job.name
-            for v in run.explain("nano", ("extra",))
-            if v.job.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
-        ]
-
-    assert students(0) == []
-    assert students(4) == ["distill reversed-64 at T=0.6, filtered", "features reversed-64 at T=0.6, filtered"]
-
-
-def test_notebooks_are_explained_as_they_are_run(place, monkeypatch):
-    """The reasons, one change at a time; what has none is not executed by the run that follows."""
-    folder = place / "notebooks"
-    folder.mkdir()
-    monkeypatch.setattr(paths, "NOTEBOOKS", folder)
-    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-
-    def notebook(name, text):
-        head = new_code_cell('scale = "mini"\nrecompute = False', metadata={"tags": ["parameters"]})
-        write = f"from gracelib.jobs import paths\n(paths.figures(scale) / '{name}.csv').write_text('{text}')"
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(new_notebook(cells=[head, new_code_cell(write)], metadata=kernel), folder / f"{name}.ipynb")
-
-    def reasons():
-        found = run.explain("nano")[-2:]
-        return {v.job.params["notebook"][:2]: v.why for v in found}
-
-    notebook("00_first", "a")
-    notebook("01_second", "b")
-    assert reasons() == {"00": ("never computed",), "01": ("never computed",)}
-    notebooks.run("nano")
-    assert reasons() == {"00": (), "01": ()} and notebooks.run("nano") == []
-    (paths.figures("nano") / "01_second.csv").write_text("tampered")
-    edited = "damaged: nano/01_second.csv is damaged or was edited (its checksum changed)"
-    assert reasons() == {"00": (), "01": (edited,)}
-    notebook("00_first", "A")
-    first, second = reasons().values()
-    assert len(first) == 1 and first[0].startswith("its parameters changed: cells[1][1] ")
-    assert second == ("an input is rerun: notebook 00_first.ipynb at nano",)
-    real = store.fingerprint
-    monkeypatch.setattr(store, "fingerprint", lambda names: real(names) + "x" * ("gracelib.world.stories" in names))
-    assert "its code changed: gracelib.world.stories" in reasons()["01"]
-
-
-def test_the_command_explains_and_refuses(place):
-    result = runner.invoke(app, ["explain", "--scale", "nano", "--part", "long-first"])
-    assert result.exit_code == 0 and result.stdout.splitlines()[-1].startswith("0 of ")
-    for words, said in (
-        (["--part", "nonsense"], "part 'nonsense' is not one of scale 'nano'"),
-        (["--scale", "nino"], "nino"),
-        (["--scale", "paper"], "make plan SCALE=paper"),
-    ):
-        result = runner.invoke(app, ["explain", "--scale", "nano", *words])
-        assert result.exit_code == 2 and result.stderr.startswith("error: ") and said in result.stderr
-
-
-# --- verify -------------------------------------------------------------------------------------------------
+def place(rerun, tmp_path, monkeypatch):
+    return Nano(tmp_path).copy_of(rerun).here(monkeypatch)
 
 
 def run_verify(*words):
-    return runner.invoke(app, ["verify", "--scale", "nano", "--cells", "1", "--seed", str(SEED), *words])
+    return CliRunner().invoke(app, ["verify", "--scale", "nano", "--cells", "1", "--seed", str(SEED), *words])
 
 
 def outside(result) -> list[str]:

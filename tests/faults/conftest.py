@@ -1,4 +1,4 @@
-"""One undisturbed run for all fault tests, made once also where several test processes want it."""
+"""Copies of the undisturbed run to harm, and nothing that a harmed run leaves."""
 
 import ctypes
 import os
@@ -6,23 +6,8 @@ import sys
 import warnings
 
 import pytest
-from filelock import FileLock
 
 from nano_for_tests import Nano
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory) -> Nano:
-    """Finished, never disturbed: look, copy, do not touch."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if base.name.startswith("popen-") else base) / "undisturbed"  # popen-: a process of xdist
-    with FileLock(shared.with_suffix(".lock")):
-        there = (shared / "finished").exists()
-        nano = Nano(shared)
-        if not there:
-            nano.finish()
-            (shared / "finished").touch()
-    return nano
 
 
 @pytest.fixture(autouse=sys.platform == "linux")

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from filelock import FileLock
@@ -18,6 +19,7 @@ from stages_for_tests import ADD
 
 slow = pytest.mark.slow
 AGAIN = "then run the same command again: what was finished is kept"
+FULL = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
 LEFT = ("features", "distill", "evaluate")  # stages left to do
 
 
@@ -207,24 +209,18 @@ def test_the_command_line_explains_what_nobody_did(monkeypatch):
     from gracelib.cli.app import app
     from gracelib.experiment import run
 
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(run, "figures", full)
+    monkeypatch.setattr(run, "figures", FULL)
     result = CliRunner().invoke(app, ["figures", "--scale", "nano"])
     assert result.exit_code == 2 and result.stderr.startswith("error: the disk is full; make space there")
     assert result.stderr.count("\n") == 1
 
 
 def test_writing_a_whole_file_explains_the_disk(tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     path = tmp_path / "table.csv"
     write_atomically(path, lambda part: part.write_text("old"))
     with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full"):
-        write_atomically(path, full)
-    monkeypatch.setattr(os, "fsync", full)  # where a disk with delayed allocation says it
+        write_atomically(path, FULL)
+    monkeypatch.setattr(os, "fsync", FULL)  # where a disk with delayed allocation says it
     with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full"):
         write_atomically(path, lambda part: part.write_text("new"))
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["table.csv"]

@@ -84,14 +84,9 @@ def make_checkpoint(
         ),
         "phi3": lambda: Phi3Config(**common, **sizes),
     }
-    if kind not in configs:
-        raise ValueError(f"kind {kind!r}: choose one of {', '.join(KINDS)}")
-    state = torch.random.get_rng_state()
-    try:
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(configs[kind]())
-    finally:
-        torch.random.set_rng_state(state)
     model.float().save_pretrained(folder)
     return folder
 

@@ -1,7 +1,7 @@
 """The pipeline at `nano` as the command line runs it, in a folder of its own, for tests that disturb it.
 
 Run as a script this is `gracelib figures --scale nano`, with the notebooks of a folder: either all of the project, or
-(the usual) three short ones that make every result table of the pipeline and draw from it. Every process that comes
+(the usual) four short ones that make every result table of the pipeline and draw from it. Every process that comes
 of it carries a mark in its environment, kernels and workers included, so that a test can tell whether any is left.
 """
 
@@ -54,10 +54,10 @@ NOTEBOOKS = {
 }
 
 
-def write_notebook(path: Path, *cells: str, tags: tuple[str, ...] = ()) -> None:
+def write_notebook(path: Path, *cells: str, tags: tuple[str, ...] = (), dial: str = DIAL) -> None:
     from nbformat import v4, write
 
-    head = v4.new_code_cell(DIAL, metadata={"tags": ["parameters", *tags]})
+    head = v4.new_code_cell(dial, metadata={"tags": ["parameters", *tags]})
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     write(v4.new_notebook(cells=[head, *map(v4.new_code_cell, cells)], metadata={"kernelspec": kernel}), path)
 
@@ -82,6 +82,12 @@ class Nano:
         for mine, theirs in ((self.runs, other.runs), (self.figures, other.figures)):
             shutil.copytree(theirs, mine, dirs_exist_ok=True)
         return self
+
+    def here(self, patch) -> Path:
+        """Make its folders those of this process (until `patch` is undone), which then works alone; their place."""
+        for name, value in (("RUNS", self.runs), ("FIGURES", self.figures), ("WORKERS", 1)):
+            patch.setenv(f"GRACELIB_{name}", str(value))
+        return self.where
 
     def unfinish(self, *stages: str) -> "Nano":
         """Take away the results of these stages and everything that notebooks made: seconds of work are left to do."""

@@ -1,20 +1,27 @@
 """A changed stage, module or knob of a scale makes new keys for exactly what depends on it: less would be stale results
 taken for new ones, more would be hours of work thrown away. And what decides a result is in its key.
 
-Nothing is trained here; `test_verify` compares what `explain` foretells with what a run does.
+Last, what `explain` says of a finished nano run that was changed is compared with what the next run does.
 """
 
 import json
+import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from gracelib.cli.app import app
+from gracelib.experiment import extras, scales, stages
 from gracelib.experiment import run as commands
-from gracelib.experiment import stages
+from gracelib.experiment.plan import Plan, plans_of
 from gracelib.experiment.scales import NANO
-from gracelib.jobs import explain, store
-from gracelib.jobs.store import Job
+from gracelib.jobs import explain, paths, store
+from gracelib.jobs.store import META, Job
+from gracelib.jobs.workers import run_jobs
 from gracelib.scale import ModelSpec, Scale
+from nano_for_tests import NOTEBOOKS, Nano, write_notebook
 
 #: stage -> every stage that one of its jobs stands on: the chain of the paper, by hand.
 _TAUGHT = {"pretrain", "prompts", "teacher", "responses"}
@@ -212,3 +219,157 @@ def test_changes_are_named_by_leaf():
         'more "(none)" -> null',
     ]
     assert explain.changes(old, old) == [] and len(explain.changes({"x": "a" * 99}, {"x": 1})[0]) < 80
+
+
+# --- a finished run, changed --------------------------------------------------------------------------------
+
+PARTS = ("teachers", "short-first", "short-second", "long-first")
+CELL = ("first", "reversed-64", 0.6)
+
+
+@pytest.fixture
+def place(undisturbed, tmp_path, monkeypatch):
+    return Nano(tmp_path).copy_of(undisturbed).here(monkeypatch)
+
+
+def rerun(verdicts) -> set[str]:
+    return {v.job.key for v in verdicts if v.why}
+
+
+def why(verdicts, stage: str) -> set[str]:
+    return {reason for v in verdicts if v.job.stage.name == stage for reason in v.why}
+
+
+def finished(root: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob(f"*/*/{META}")}
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_reused_and_the_report_says_so(place):
+    verdicts = commands.explain("nano", PARTS)
+    assert not rerun(verdicts) and len(verdicts) > 20
+    assert explain.report(verdicts).endswith(f"0 of {len(verdicts)} jobs are run")
+
+
+@pytest.mark.slow
+def test_what_is_said_is_what_a_run_does(place, monkeypatch):
+    """Another learning rate, a result that is lost, one that is damaged, one that was removed and is not needed, one of a
+    stopped run: `explain` names each reason, throws nothing away, and the run computes exactly what it said."""
+    root, plan = paths.runs(), Plan(NANO)
+    lost, broken = plan.features[CELL].folder(root), plan.base_accuracy["second"].folder(root)
+    shutil.rmtree(lost)
+    stopped = plan.base_accuracy["first"].folder(root)
+    stopped.rename(stopped.with_suffix(".part"))
+    (broken / "accuracy.json").write_text("{}")
+    shutil.rmtree(plan.bases["64"].folder(root))  # the teacher that was made from it is finished
+    monkeypatch.setitem(scales.SCALES, "nano", replace(NANO, lr=0.002))
+    before = finished(root)
+    verdicts = commands.explain("nano", PARTS)
+    told = rerun(verdicts)
+    assert why(verdicts, "distill") == {"its parameters changed: lr 0.003 -> 0.002"}
+    assert why(verdicts, "features") == {"never computed"}
+    assert {w.split(" taught")[0] for w in why(verdicts, "evaluate")} == {
+        "an input is rerun: distill first",
+        "an input is rerun: distill second",
+        "damaged: accuracy.json is damaged or was edited (its checksum changed)",
+        "never finished (a run was stopped in it)",
+    }
+    assert (
+        plan.bases["64"].key not in {v.job.key for v in verdicts}
+        and (broken / META).is_file()
+        and finished(root) == before
+    )
+    text = explain.report(verdicts)
+    assert "3 x its parameters changed: lr 0.003 -> 0.002" in text and "3 x an input is rerun: distill" in text
+    assert "9 of 23 jobs are run" in text
+    assert "CELL" not in text and "reversed-64" not in text and "reversed-64" in explain.report(verdicts, each=True)
+
+    run_jobs(commands.planned(scales.SCALES["nano"], PARTS), root, "nano")
+    after = finished(root)
+    assert {key for key in after if after[key] != before.get(key)} == told
+    assert not rerun(commands.explain("nano", PARTS))
+
+
+@pytest.mark.slow
+def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
+    real, found = store.fingerprint, store.versions()
+    monkeypatch.setattr(
+        store, "fingerprint", lambda modules: real(modules) + "x" * ("gracelib.models.training" in modules)
+    )
+    verdicts = commands.explain("nano", ("short-second",))
+    assert why(verdicts, "distill") == {
+        "its code changed: gracelib.models.training",
+        "an input is rerun: pretrain base student second",
+        "an input is rerun: responses reversed-64 at T=0.6",
+    }
+    assert why(verdicts, "prompts") == set()
+    monkeypatch.undo()
+    monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
+    for module in (store, explain):
+        monkeypatch.setattr(module, "versions", lambda: found | {"torch": "9.9.9"})
+    verdicts = commands.explain("nano", ("short-second",))
+    assert why(verdicts, "prompts") == {f"package torch {found['torch']} -> 9.9.9"}
+    assert len(rerun(verdicts)) == len(verdicts)
+
+
+@pytest.mark.slow
+def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
+    """smoke has a teacher of the same name: what nano made says nothing about its results or about how long they take."""
+    verdicts = commands.explain("smoke")
+    assert {reason for v in verdicts for reason in v.why} == {"never computed"}
+    alike = {v.job.name for v in verdicts} & {v.job.name for v in commands.explain("nano")}
+    assert len(alike) > 10
+    assert explain.report(verdicts).endswith(f"{len(verdicts)} of {len(verdicts)} jobs are run")
+
+
+@pytest.mark.slow
+def test_filtered_students_are_announced_once_the_filter_has_run(place):
+    """Told that the filter left nothing, it announces no student; told that it left four prompts, it announces one."""
+    (job,) = {job.key: job for own in extras.filter_jobs(plans_of(NANO)).values() for job in own}.values()
+    kept, meta = (store.compute(job, paths.runs()) / name for name in (extras.KEPT, META))
+
+    def students(prompts_kept):
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"prompts_kept": prompts_kept}))
+        meta.write_text(store.signed(store.verified(meta.read_text()) | {"files": {kept.name: store.file_hash(kept)}}))
+        return [
+            v.job.name
+            for v in commands.explain("nano", ("extra",))
+            if v.job.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
+        ]
+
+    assert students(0) == []
+    assert students(4) == ["distill reversed-64 at T=0.6, filtered", "features reversed-64 at T=0.6, filtered"]
+
+
+@pytest.mark.slow
+def test_notebooks_are_explained_one_change_at_a_time(place, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", place / "notebooks")
+
+    def reasons():
+        return {v.job.params["notebook"][:2]: v.why for v in commands.explain("nano") if v.job.stage.name == "notebook"}
+
+    assert reasons() == dict.fromkeys(("01", "02", "05", "06"), ())
+    write_notebook(place / "notebooks" / "07_new.ipynb", "1 + 1", tags=("only-reads",))
+    (paths.figures("nano") / "drawn.csv").write_text("tampered")
+    edited = "damaged: nano/drawn.csv is damaged or was edited (its checksum changed)"
+    assert reasons() == {"01": (), "02": (), "05": (edited,), "06": (), "07": ("never computed",)}
+    write_notebook(place / "notebooks" / "01_teachers.ipynb", "2 + 2", NOTEBOOKS["01_teachers"][1][1])
+    (changed,), after, *_ = reasons().values()
+    assert changed.startswith("its parameters changed: cells[1][1] ")
+    assert after == ("an input is rerun: notebook 01_teachers.ipynb at nano",)
+    real = store.fingerprint
+    monkeypatch.setattr(store, "fingerprint", lambda names: real(names) + "x" * ("gracelib.world.stories" in names))
+    assert "its code changed: gracelib.world.stories" in reasons()["02"]
+
+
+@pytest.mark.slow
+def test_the_command_explains_and_refuses(place):
+    result = CliRunner().invoke(app, ["explain", "--scale", "nano", "--part", "long-first"])
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1].startswith("0 of ")
+    for words, said in (
+        (["--part", "nonsense"], "part 'nonsense' is not one of scale 'nano'"),
+        (["--scale", "nino"], "nino"),
+        (["--scale", "paper"], "make plan SCALE=paper"),
+    ):
+        result = CliRunner().invoke(app, ["explain", "--scale", "nano", *words])
+        assert result.exit_code == 2 and result.stderr.startswith("error: ") and said in result.stderr

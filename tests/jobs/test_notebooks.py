@@ -13,8 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.notebooks import clean, made_by
+from nano_for_tests import DIAL, write_notebook
 
-PARAMETERS = 'scale = "mini"\nrecompute = False'
 WRITE = """\
 import os
 from pathlib import Path
@@ -26,15 +26,9 @@ with open(os.environ["GRACELIB_RUNS"] + "/log", "a") as log:
 print("written")"""
 
 
-def notebook(folder, name, *cells, parameters=PARAMETERS):
-    head = [new_markdown_cell("# A notebook")]
-    if parameters is not None:
-        head.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-    book = new_notebook(cells=[*head, *map(new_code_cell, cells)])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = folder / f"{name}.ipynb"
-    nbformat.write(book, path)
-    return path
+def notebook(folder, name, *cells, parameters=DIAL):
+    write_notebook(folder / f"{name}.ipynb", *cells, dial=parameters)
+    return folder / f"{name}.ipynb"
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gracelib.models.prompting import Policy, chat_ids
 from gracelib.models.sampled_file import sidecar
 from gracelib.models.sampling import Request, sample
 from gracelib.scale import ModelSpec
-from gracelib.text.responses import read_generations
+from gracelib.text.responses import read_generations, write_jsonl
 from gracelib.text.selection import expand
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer
@@ -408,59 +408,34 @@ def test_accuracy_needs_answers_before_anything_is_sampled(llama, tmp_path):
 # --- from the command line ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def prompts_file(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question": p["question"], "answer": p["answer"]}) + "\n" for p in PROMPTS))
-    return path
-
-
-def test_generate_from_a_file_of_prompts(llama, prompts_file, out, one_thread):
-    options = [
-        "generate",
-        "--model",
-        str(llama),
-        "--prompts",
-        str(prompts_file),
-        "--out",
-        str(out),
-        "--m",
-        "2",
-        "--n",
-        "3",
-        "--max-new-tokens",
-        "5",
-        "--instruction",
-        "Think.",
-    ]
-    result = runner.invoke(app, options)
-    assert result.exit_code == 0 and result.stdout.strip() == str(out), result.output
-    assert [row["question"] for row in rows(out)] == QUESTIONS[:3]
-    said = json.loads(sidecar(out).read_text("utf-8"))["settings"]
-    assert (said["m"], said["temperature"], said["max_new_tokens"], said["instruction"]) == (2, 0.6, 5, "Think.")
-
-
-def test_evaluate_from_the_command_line(llama, prompts_file, out, one_thread):
-    options = [
-        "evaluate",
-        "--model",
-        str(llama),
-        "--prompts",
-        str(prompts_file),
-        "--out",
-        str(out.parent),
-        "--k",
-        "2",
-        "--max-new-tokens",
-        "5",
-        "--template",
-        r"Q: {question}\nA:",
-        "--bos",
-        "--grader",
-        "last-number",
-    ]
-    result = runner.invoke(app, options)
-    assert result.exit_code == 0 and result.stdout.startswith("Average@2 0."), result.output
-    assert (out.parent / "accuracy.csv").is_file()
-    said = json.loads(sidecar(out.parent / "greedy.jsonl").read_text("utf-8"))["settings"]
-    assert (said["template"], said["bos"], said["temperature"], said["m"]) == ("Q: {question}\nA:", True, 0.0, 1)
+@pytest.mark.parametrize(
+    "command, to, options, stdout, made, settings",
+    [
+        (
+            "generate",
+            "made/gen.jsonl",
+            ["--m", "2", "--n", "3", "--instruction", "Think."],
+            "{out}\n",
+            "gen.jsonl",
+            {"m": 2, "temperature": 0.6, "max_new_tokens": 5, "instruction": "Think."},
+        ),
+        (
+            "evaluate",
+            "made",
+            ["--k", "2", "--template", r"Q: {question}\nA:", "--bos", "--grader", "last-number"],
+            "Average@2 0.",
+            "greedy.jsonl",
+            {"template": "Q: {question}\nA:", "bos": True, "temperature": 0.0, "m": 1},
+        ),
+    ],
+)
+def test_from_the_command_line(llama, tmp_path, one_thread, command, to, options, stdout, made, settings):
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / to
+    write_jsonl(prompts, [{"question": p["question"], "answer": p["answer"]} for p in PROMPTS])
+    given = ["--model", str(llama), "--prompts", str(prompts), "--out", str(out), "--max-new-tokens", "5"]
+    result = runner.invoke(app, [command, *given, *options])
+    assert result.exit_code == 0 and result.stdout.startswith(stdout.format(out=out)), result.output
+    path = tmp_path / "made" / made
+    assert json.loads(sidecar(path).read_text("utf-8"))["settings"].items() >= settings.items()
+    assert [row["question"] for row in rows(path)] == QUESTIONS[: 3 if command == "generate" else None]
+    assert (tmp_path / "made" / "accuracy.csv").is_file() == (command == "evaluate")

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gracelib.models.prompting import encode_examples
-from gracelib.models.training import IGNORED, PART, MuonAdamW, collate, train_causal_lm
+from gracelib.models.training import PART, MuonAdamW, train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer
@@ -152,12 +152,6 @@ def test_the_logged_loss_is_the_mean_over_supervised_tokens(tokenizer, examples)
         total = sum(summed_loss(model, prompt, response, len(prompt)).item() for prompt, response in examples)
     log = train(model, examples, epochs=1)
     assert log[-1]["train_loss"] == pytest.approx(total / sum(len(r) for _, r in examples), rel=1e-5)
-
-
-def test_collate_masks_prompts_and_padding():
-    batch = collate([{"input_ids": [5, 6, 7, 8], "n_masked": 2}, {"input_ids": [5, 9], "n_masked": 0}])
-    assert batch["input_ids"].tolist() == [[5, 9, 0, 0], [5, 6, 7, 8]]  # sorted by length
-    assert batch["labels"].tolist() == [[5, 9, IGNORED, IGNORED], [IGNORED, IGNORED, 7, 8]]
 
 
 def test_the_same_seed_gives_the_same_bits(tokenizer, examples):

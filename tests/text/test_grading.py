@@ -120,76 +120,63 @@ def test_rows_are_graded_like_those_of_the_built_in_world():
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("wrong", "message"),
     [
-        ({"id": "a", "responses": []}, "prompt 'a' has no answer to grade against; add the field 'answer'"),
-        ({"id": "a", "answer": " ", "responses": []}, "prompt 'a' has no answer"),
-        (
-            {"question": "How?", "answer": "5", "responses": "#### 5"},
-            "prompt 'How\\?': responses must be a list of texts",
+        *(
+            (lambda row=row: grade_rows([row]), message)
+            for row, message in (
+                ({"id": "a", "responses": []}, "prompt 'a' has no answer to grade against; add the field 'answer'"),
+                ({"id": "a", "answer": " ", "responses": []}, "prompt 'a' has no answer"),
+                (
+                    {"question": "How?", "answer": "5", "responses": "#### 5"},
+                    "prompt 'How\\?': responses must be a list of texts",
+                ),
+                ({"id": "a", "answer": "5", "responses": [5]}, "prompt 'a': responses must be a list of texts"),
+                ({"id": "a", "answer": "1\n####", "responses": ["5"]}, "pair 0: the reference answer '1.*is empty"),
+                ({"id": "a", "answer": "7" * 2000, "responses": ["5"]}, "pair 0: the reference answer '7.*too long"),
+            )
         ),
-        ({"id": "a", "answer": "5", "responses": [5]}, "prompt 'a': responses must be a list of texts"),
-        ({"id": "a", "answer": "1\n####", "responses": ["5"]}, "pair 0: the reference answer '1.*is empty"),
-        ({"id": "a", "answer": "7" * 2000, "responses": ["5"]}, "pair 0: the reference answer '7.*too long"),
+        *(
+            (lambda pair=pair: Grader().grade([pair]), "pair 0: expected")
+            for pair in (("5",), (None, "5"), ("5", None))
+        ),
+        *(
+            (lambda limit=limit: Grader(**{limit: 0}), "must all be positive")
+            for limit in ("timeout_s", "memory_mb", "workers")
+        ),
     ],
 )
-def test_rows_that_cannot_be_graded_are_refused(row, message):
+def test_what_cannot_be_graded_and_limits_of_nothing_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        grade_rows([row])
-
-
-@pytest.mark.parametrize("pair", [("5",), (None, "5"), ("5", None)])
-def test_a_pair_that_is_none_is_refused(pair):
-    with pytest.raises(ValueError, match="pair 0: expected"):
-        Grader().grade([pair])
-
-
-@pytest.mark.parametrize("limit", [{"timeout_s": 0}, {"memory_mb": 0}, {"workers": 0}])
-def test_limits_must_be_positive(limit):
-    with pytest.raises(ValueError, match="must all be positive"):
-        Grader(**limit)
+        wrong()
 
 
 # --- hostile answers ----------------------------------------------------------------------------------------
 
 
 def test_hostile_answers_neither_hang_nor_crash_nor_change_other_grades(tmp_path, monkeypatch):
-    """All of them at once, between honest answers: each has its stated grade, and the processes are replaced."""
+    """Those of the corpus, and forty made-up formulas, between any two an honest answer: each has its stated grade or at
+    least one, each honest one is right, and the processes are replaced."""
     monkeypatch.chdir(tmp_path)
     cases = [json.loads(path.read_text("utf-8")) for path in HOSTILE]
     assert len(cases) > 30
-    honest = [(rf"\boxed{{\frac{{{2 * k}}}{{14}}}}", rf"\frac{{{k}}}{{7}}") for k in range(1, 6)]
-    pairs = [(said_in(case), case["answer"]) for case in cases]
-    start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    with Grader(timeout_s=0.3, memory_mb=256, workers=2) as grader:
-        grades = grader.grade([*pairs, *honest])
-        assert grader.n_timed_out >= 4  # the towers and sums, on any machine
-        assert grader.grade(honest) == [True] * 5
-    # CPU time, because a machine may be busy: about 1 s to start a process and its time limit for each that is stopped
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start < 60
-    wrong = [path.stem for path, case, grade in zip(HOSTILE, cases, grades, strict=False) if grade != case["correct"]]
-    assert not wrong, wrong
-    assert grades[len(pairs) :] == [True] * 5
-    assert not list(tmp_path.iterdir())  # nothing an answer says is run
-
-
-def test_hostile_formulas_cost_their_own_verdict_alone():
-    """Forty formulas in one run of the grader with short limits; between any two an answer that is right."""
     rng, bits = Random(0), [bit for bit in BITS if len(bit) < 60 and "\ud800" not in bit]
     made = ["".join(rng.choices(bits, k=rng.randint(1, 6))) for _ in range(40)]
-    pairs = []
-    for i, text in enumerate(made):
-        pairs += [
-            (rf"So it is \boxed{{{text}}}", r"\frac{1}{2}"),
-            (rf"\boxed{{\frac{{{i + 1}}}{{{2 * i + 2}}}}}", r"\frac12"),
-        ]
-    pairs += [(r"\boxed{9^{9^{9^{9}}}}", "x+1"), (r"\boxed{\frac{2}{4}}", r"\frac{1}{2}")]
-    began = time.monotonic()
-    with Grader(timeout_s=0.5, memory_mb=256, workers=1) as grader:
-        verdicts = grader.grade(pairs)
-    assert verdicts[1::2] == [True] * (len(made) + 1), "an answer after a hostile one was not graded"
-    assert verdicts[-2] is False and all(isinstance(verdict, bool) for verdict in verdicts)
-    assert grader.n_timed_out <= len(pairs) // 4 and time.monotonic() - began < 400
+    hostile = [(said_in(case), case["answer"]) for case in cases]
+    hostile += [(rf"So it is \boxed{{{text}}}", r"\frac{1}{2}") for text in made]
+    honest = [(rf"\boxed{{\frac{{{2 * k}}}{{14}}}}", rf"\frac{{{k}}}{{7}}") for k in range(1, len(hostile) + 1)]
+    start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with Grader(timeout_s=0.3, memory_mb=256, workers=2) as grader:
+        grades = grader.grade([pair for both in zip(hostile, honest, strict=True) for pair in both])
+        assert 4 <= grader.n_timed_out <= len(hostile) // 2  # the towers and sums, on any machine
+        assert grader.grade(honest[:5]) == [True] * 5
+    # CPU time, because a machine may be busy: about 1 s to start a process and its time limit for each that is stopped
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start < 60
+    wrong = [path.stem for path, case, grade in zip(HOSTILE, cases, grades[::2]) if grade != case["correct"]]
+    assert not wrong, wrong
+    assert grades[1::2] == [True] * len(honest), "an answer after a hostile one was not graded"
+    assert all(isinstance(grade, bool) for grade in grades)
+    assert not list(tmp_path.iterdir())  # nothing an answer says is run
 
 
 MEMORY_CODE = """

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,10 +157,8 @@ def test_no_path_at_all():
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     path = write(tmp_path / "gen.jsonl", ROW)
 
-    def refuse(*_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", refuse)  # chmod would not stop the superuser
+    refusal = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr("builtins.open", Mock(side_effect=refusal))  # chmod would not stop the superuser
     with pytest.raises(ValueError, match=r"gen\.jsonl: cannot be read \(Permission denied\)"):
         read_generations(path)
 

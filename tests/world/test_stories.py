@@ -87,15 +87,23 @@ def test_draws_are_deterministic_distinct_and_in_range():
     assert {len(p.steps) for p in first} == {3, 4, 5}
 
 
-def test_bad_draws_are_refused():
-    with pytest.raises(ValueError, match=r"split='validation' is not one of \['distill', 'pretrain', 'test'\]"):
-        world.draw_problems(3, "validation", 0)
-    with pytest.raises(
-        ValueError, match=r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer"
-    ):
-        world.draw_problems(500, "test", 0, 1, 1)
-    with pytest.raises(ValueError, match=r"manner='poem' is not one of \['algebra'"):
-        world.solve(EXAMPLE, "poem", Random(0))
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (
+            lambda: world.draw_problems(3, "validation", 0),
+            r"split='validation' is not one of \['distill', 'pretrain', 'test'\]",
+        ),
+        (
+            lambda: world.draw_problems(500, "test", 0, 1, 1),
+            r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer",
+        ),
+        (lambda: world.solve(EXAMPLE, "poem", Random(0)), r"manner='poem' is not one of \['algebra'"),
+    ],
+)
+def test_bad_draws_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        wrong()
 
 
 # --- manners ------------------------------------------------------------------------------------------------
