@@ -58,7 +58,6 @@ def calls(place, monkeypatch):
 
 
 def line(result) -> str:
-    """The one line of an error."""
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "Traceback" not in result.output
     assert result.stdout == ""
     return result.stderr

@@ -1,5 +1,5 @@
 """How many threads torch has, and how responses are put into batches, is nobody's finding: features and every score are
-the same to rounding. On one machine with the same settings they are the same bits (`test_pipeline`, `test_verify`).
+the same to rounding. On one machine with the same settings they are the same bits (`test_tables`, `test_verify`).
 
 Tolerances: 1e-5 of each response's gradient; 1e-4 of a score. What is compared is a student of mini's size, not yet
 trained, on answers of two manners of the built-in world.
@@ -23,7 +23,7 @@ SETTINGS = [(threads, tokens) for threads in (1, 2) for tokens in (120, 700, 10*
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(one_thread):
     """Features and scores by (threads, padded tokens of a batch)."""
     tokenizer, rng = build_tokenizer(), Random(0)
     model = build_model(ModelSpec(64), len(tokenizer), 0)
@@ -31,16 +31,13 @@ def found():
     examples = encode_examples(
         tokenizer, [(p.question, stories.solve(p, manner, rng)) for p in problems for manner in MANNERS]
     )
-    threads_before, made = torch.get_num_threads(), {}
-    try:
-        for threads, tokens in SETTINGS:
-            torch.set_num_threads(threads)
-            f = response_features(model, examples, d=D, batch_tokens=tokens, device="cpu", progress=False)
-            f["prompt_id"] = np.repeat(np.arange(N).astype(str), len(MANNERS))
-            f["correct"] = np.arange(len(examples)) % 3 < 2
-            made[threads, tokens] = f, cell_scores(f, FOLDS, NU)
-    finally:
-        torch.set_num_threads(threads_before)
+    made = {}
+    for threads, tokens in SETTINGS:
+        torch.set_num_threads(threads)
+        f = response_features(model, examples, d=D, batch_tokens=tokens, device="cpu", progress=False)
+        f["prompt_id"] = np.repeat(np.arange(N).astype(str), len(MANNERS))
+        f["correct"] = np.arange(len(examples)) % 3 < 2
+        made[threads, tokens] = f, cell_scores(f, FOLDS, NU)
     return made
 
 

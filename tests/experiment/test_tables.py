@@ -20,8 +20,10 @@ from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
 from gracelib.jobs import notebooks, paths, workers
 from gracelib.jobs.store import META, with_upstream
+from gracelib.ranking.rank import PARAMS, PROJECTIONS
 from gracelib.scores import grace
 from gracelib.variants import VARIANTS
+from nano_for_tests import Nano
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = get_scale("nano")
@@ -61,7 +63,6 @@ def written(where: Path) -> dict[str, bytes]:
 
 
 def committed(name: str) -> pd.DataFrame:
-    """The table as it was written."""
     return tables.table("nano", name, recompute=False)
 
 
@@ -83,9 +84,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def here(undisturbed, monkeypatch):
-    monkeypatch.setenv("GRACELIB_RUNS", str(undisturbed / "runs"))
-    monkeypatch.setenv("GRACELIB_FIGURES", str(undisturbed / "figures"))
-    return undisturbed
+    return Nano(undisturbed).here(monkeypatch)
 
 
 # --- made once, the same whatever happens -------------------------------------------------------------------
@@ -108,7 +107,6 @@ def test_the_cells_are_complete(here):
 
 @pytest.mark.slow
 def test_a_second_call_does_no_work_and_gives_the_same_table(here, monkeypatch):
-    """No worker pool is even started, and the tables are the same bytes."""
     before = written(here)
     monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
     for name in NAMES:
@@ -244,9 +242,7 @@ def test_every_cell_is_binned_and_costed(here):
 
 @pytest.mark.slow
 def test_a_model_removed_to_save_space_leaves_its_cost_empty(undisturbed, tmp_path, monkeypatch):
-    shutil.copytree(undisturbed, tmp_path / "copy")
-    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "copy/runs"))
-    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "copy/figures"))
+    Nano(tmp_path).copy_of(Nano(undisturbed)).here(monkeypatch)
     shutil.rmtree(next(iter(Plan(NANO).distilled.values())).folder(paths.runs()))
     monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
     table = tables.table("nano", "cost")
@@ -298,3 +294,54 @@ def test_the_released_protocol(here):
     usual = table[table.setting == "the paper's"]
     assert (usual.points == 0).all() and table.average.between(0, 1).all() and table.average_se.between(0, 1).all()
     np.testing.assert_allclose(table.points, 100 * (table.average - usual.average.item()))
+
+
+# --- lengths are put into bins: every response once, and means over bins are means over responses -----------
+
+
+def test_every_labelled_alternative_is_an_estimator():
+    values = [v for own in scoring.ESTIMATORS.values() for v in own.values()]
+    assert sorted(values) == sorted([*PARAMS[1:], *PROJECTIONS[1:]]) and next(iter(scoring.ESTIMATORS)) == "exact"
+
+
+def test_bins_hold_every_response_once_and_keep_the_means():
+    rng = np.random.default_rng(1)
+    length, norm = rng.integers(1, 200, 5000), rng.uniform(0.1, 5, 5000)
+    bins = scoring.length_bins(length, norm)
+    assert bins["count"].sum() == 5000 and (bins.bin_low[1:].to_numpy() >= bins.bin_high[:-1].to_numpy() - 1e-9).all()
+    np.testing.assert_allclose(bins.bin_high / bins.bin_low, 2 ** (1 / 4))
+    log = np.log(length)
+    for column, values in (
+        ("mean_length", length),
+        ("mean_norm", norm),
+        ("mean_norm_log", norm * log),
+        ("mean_norm_log2", norm * log**2),
+    ):
+        assert np.average(bins[column], weights=bins["count"]) == pytest.approx(values.mean())
+    row = bins.iloc[12]
+    own = (length >= row.bin_low - 1e-9) & (length < row.bin_high - 1e-9)
+    assert row["count"] == own.sum() > 0 and row.mean_norm == pytest.approx(norm[own].mean())
+
+
+def test_edges_do_not_depend_on_the_data():
+    """Cells can be put together only if a length falls into the same bin everywhere; powers of two open a bin."""
+    every = scoring.length_bins(np.arange(1, 1025), np.ones(1024))
+    for length in (1, 2, 3, 16, 24, 64, 1024):
+        (row,) = scoring.length_bins([length], [1.0]).itertuples()
+        assert row.bin_low <= length + 1e-9 < row.bin_high and np.isclose(every.bin_low, row.bin_low).sum() == 1
+    assert {1.0, 2.0, 16.0, 1024.0} <= set(every.bin_low.round(9))
+
+
+@pytest.mark.parametrize(
+    "length, norm, message",
+    [
+        ([3, 0], [1.0, 1.0], r"length\[1\] = 0"),
+        ([3, 4], [1.0, np.nan], r"norm\[1\] = nan"),
+        ([3, 4], [0.0, 1.0], r"norm\[0\] = 0"),
+        ([3, 4], [1.0], "expected one of each"),
+        ([], [], "expected one of each"),
+    ],
+)
+def test_bad_features_are_refused(length, norm, message):
+    with pytest.raises(ValueError, match=message):
+        scoring.length_bins(length, norm)

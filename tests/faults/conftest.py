@@ -22,7 +22,6 @@ def orphans_are_adopted():
 
 @pytest.fixture
 def nano(undisturbed, tmp_path) -> Nano:
-    """A finished run to harm."""
     return Nano(tmp_path / "nano").copy_of(undisturbed)
 
 

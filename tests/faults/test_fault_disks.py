@@ -215,15 +215,23 @@ def test_the_command_line_explains_what_nobody_did(monkeypatch):
     assert result.stderr.count("\n") == 1
 
 
-def test_writing_a_whole_file_explains_the_disk(tmp_path, monkeypatch):
-    path = tmp_path / "table.csv"
+def test_a_file_is_replaced_whole_or_not_at_all_and_the_disk_explained(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "table.csv"
     write_atomically(path, lambda part: part.write_text("old"))
-    with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full"):
-        write_atomically(path, FULL)
-    monkeypatch.setattr(os, "fsync", FULL)  # where a disk with delayed allocation says it
-    with pytest.raises(DiskError, match=f"^{tmp_path}: the disk is full"):
+
+    def fills_the_disk(part):
+        part.write_text("ne")
+        assert path.read_text() == "old" and part.suffix == ".csv"
+        FULL()
+
+    with pytest.raises(DiskError, match=f"^{path.parent}: the disk is full"):
+        write_atomically(path, fills_the_disk)
+    with monkeypatch.context() as patch, pytest.raises(DiskError, match=f"^{path.parent}: the disk is full"):
+        patch.setattr(os, "fsync", FULL)  # where a disk with delayed allocation says it
         write_atomically(path, lambda part: part.write_text("new"))
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["table.csv"]
+    assert path.read_text() == "old" and os.listdir(path.parent) == ["table.csv"]
+    write_atomically(path, lambda part: part.write_text("new"))
+    assert path.read_text() == "new"
 
 
 def test_a_folder_is_looked_at_and_not_made(tmp_path):

@@ -34,8 +34,6 @@ def settled(name: str, files: dict[str, bytes]) -> object:
 
 
 class Chain:
-    """One run that is killed and started again until it is through."""
-
     def __init__(self, nano: Nano, undisturbed: Nano, seed: int):
         self.nano, self.rng = nano, random.Random(seed)
         self.expected, self.executed = undisturbed.results(), undisturbed.executed()

@@ -187,7 +187,6 @@ class Nano:
         return sorted(path.name for path in self.runs.glob("notebook/*/*.ipynb") if path.parent.suffix != ".part")
 
     def tables(self) -> dict[str, bytes]:
-        """All files of figures/."""
         root = self.figures / self.scale
         return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 

@@ -62,7 +62,6 @@ def graph(config: Scale) -> dict[str, Job]:
 
 
 def on(job: Job) -> list[Job]:
-    """A job and all it stands on."""
     return [job, *(below for upstream in job.inputs.values() for below in on(upstream))]
 
 

@@ -28,8 +28,6 @@ QUICK = {"batch_size": 8, "epochs": 2, "lr": 1e-3, "progress": False}  # 12 resp
 
 
 class StopAt(TrainerCallback):
-    """A kill after a step."""
-
     def __init__(self, step):
         self.step = step
 
@@ -50,12 +48,8 @@ def whole(student, tmp_path_factory):
     return out, fine_tune(student, ROWS, out, micro_batch=8, gradient_checkpointing=False, **QUICK)
 
 
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
 def furthest(a, b):
-    a, b = weights(a), weights(b)
+    a, b = (load_file(folder / "model.safetensors") for folder in (a, b))
     assert a.keys() == b.keys()
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 

@@ -73,7 +73,6 @@ GOOD = [
 
 @st.composite
 def damaged(draw, whole: bytes):
-    """Some bytes cut off, turned, or put in."""
     at = draw(st.integers(0, len(whole)))
     how = draw(st.sampled_from(["cut", "turn", "put in", "twice"]))
     if how == "cut":
@@ -87,19 +86,6 @@ def damaged(draw, whole: bytes):
 
 def jsonl(rows) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def read_or_refused(path):
-    """Prompts that hold what they promise, from every reader of them, or an error that begins with the path."""
-    found = refused_or(lambda: read_generations(path), str(path))
-    if found is not None:
-        assert len({p.id for p in found.prompts}) == len({p.question for p in found.prompts}) == len(found.prompts) > 0
-        for p in found.prompts:
-            assert p.id.strip() and p.question.strip() and p.responses and all(r.strip() for r in p.responses)
-            "".join((p.id, p.question, p.answer or "", *p.responses)).encode()
-    for read in (read_jsonl, read_responses):
-        rows = refused_or(lambda read=read: read(path), str(path))
-        assert rows is None or len({row["id"] for row in rows}) == len(rows) > 0
 
 
 def parquet(rows) -> bytes:
@@ -123,28 +109,33 @@ def parquet(rows) -> bytes:
 )
 @example(file=(parquet(GOOD), ".parquet"))
 def test_prompts_and_generations(file, tmp_path):
+    """Prompts that hold what they promise, from every reader of them, or an error that begins with the path."""
     content, suffix = file
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    read_or_refused(path)
+    found = refused_or(lambda: read_generations(path), str(path))
+    if found is not None:
+        assert len({p.id for p in found.prompts}) == len({p.question for p in found.prompts}) == len(found.prompts) > 0
+        for p in found.prompts:
+            assert p.id.strip() and p.question.strip() and p.responses and all(r.strip() for r in p.responses)
+            "".join((p.id, p.question, p.answer or "", *p.responses)).encode()
+    for read in (read_jsonl, read_responses):
+        rows = refused_or(lambda read=read: read(path), str(path))
+        assert rows is None or len({row["id"] for row in rows}) == len(rows) > 0
 
 
-def features_file(folder):
+def test_feature_files(tmp_path):
     from safetensors.numpy import save_file
 
-    n = 6
+    n, path = 6, tmp_path / "features.safetensors"
     arrays = {
         "g": np.ones((n, 2), np.float32),
         "prompt": np.repeat(np.arange(3), 2),
         "length": np.full(n, 4),
         **{name: np.full(n, 0.5) for name in ("loss", "mean_prob", "grad_norm")},
     }
-    save_file(arrays, folder / "features.safetensors", metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})})
-    return (folder / "features.safetensors").read_bytes()
-
-
-def test_feature_files(tmp_path):
-    whole, path = features_file(tmp_path), tmp_path / "features.safetensors"
+    save_file(arrays, path, metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})})
+    whole = path.read_bytes()
     head = int.from_bytes(whole[:8], "little") + 8
     texts = [b'"F32"', b'"I64"', b'"g"', b"[6]", b"[6,2]", b"prompt_ids", b"about", b'\\"a\\"']
 

@@ -39,7 +39,6 @@ def test_a_problem_reads_as_documented():
 
 
 def test_splits_are_disjoint_and_cover_everything():
-    """Every arithmetic chain belongs to exactly one split, so no draw from two splits can share one."""
     buckets = sorted(b for r in world.SPLITS.values() for b in r)
     assert buckets == list(range(100))
     drawn = {split: {(p.start, p.steps) for p in problems(300, split=split)} for split in world.SPLITS}
