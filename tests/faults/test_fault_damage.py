@@ -14,21 +14,12 @@ from stages_for_tests import job
 YEAR = 365 * 86400
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-7])
-
-
 def flip(path):
     """One bit in the middle; size and times as before."""
     stat, data = path.stat(), bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-def empty(path):
-    """What a power cut leaves of a file that was renamed before it was written."""
-    path.write_bytes(b"")
 
 
 @pytest.mark.slow
@@ -69,7 +60,8 @@ def test_every_kind_of_file_is_checked_named_and_made_again(undisturbed, nano, s
         of("notebook", "01_teachers.ipynb").with_name(META),
         of("notebook", "06_draws_too.ipynb"),
     ]
-    harms = [truncate, flip, empty]
+    # The last is what a power cut leaves of a file that was renamed before it was written.
+    harms = [lambda path: path.write_bytes(path.read_bytes()[:-7]), flip, lambda path: path.write_bytes(b"")]
     for i, path in enumerate(harmed):
         harms[(i + shift) % 3](path)
     said = nano.finish()
@@ -124,17 +116,13 @@ def test_a_signed_record_is_refused_once_it_changed():
 # --- clocks ---
 
 
-def set_times(nano, shift: int) -> None:
-    for path in [p for folder in (nano.runs, nano.figures) for p in folder.rglob("*")]:
-        stat = path.stat()
-        os.utime(path, (stat.st_atime + shift, stat.st_mtime + shift))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", [YEAR, -YEAR], ids=["forward", "back"])
 def test_times_of_files_decide_nothing(undisturbed, nano, shift):
     """A year later or earlier nothing is made again, and an edited table with the old time is not trusted."""
-    set_times(nano, shift)
+    for path in [p for folder in (nano.runs, nano.figures) for p in folder.rglob("*")]:
+        stat = path.stat()
+        os.utime(path, (stat.st_atime + shift, stat.st_mtime + shift))
     assert nano.finish().count("up to date") == 4
     if shift < 0:
         flip(nano.figures / "nano/results/students.csv")

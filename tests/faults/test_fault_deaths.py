@@ -21,13 +21,7 @@ def test_a_worker_that_dies_is_one_error_with_the_jobs_in_flight(undisturbed, fr
     fresh.copy_of(undisturbed).unfinish("features", "distill", "evaluate")
     there = fresh.results()
     main = fresh.start()
-    parts = []
-
-    def at_work():
-        parts[:] = fresh.runs.glob("*/*.part")
-        return parts
-
-    wait_until(at_work, 120, fresh.stderr)
+    wait_until(lambda: [*fresh.runs.glob("*/*.part")], 120, fresh.stderr)
     worker = next(pid for pid, line in fresh.processes().items() if "spawn_main" in line)
     os.kill(worker, sent)
     main.communicate(timeout=120)

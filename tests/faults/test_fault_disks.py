@@ -155,29 +155,26 @@ def test_score_looks_at_its_folder_before_it_loads_a_student(fresh):
 # --- the words ---
 
 
-def raising(error: Exception, cause: Exception | None = None):
-    try:
-        raise error from cause
-    except Exception as raised:
-        return raised
-
-
 @pytest.mark.parametrize(
-    "error, what",
+    "error, cause, what",
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
-        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
-        (raising(RuntimeError("could not save"), OSError(errno.EROFS, "Read-only")), "the file system is read-only"),
-        (PermissionError(errno.EACCES, "Permission denied", "HERE/x"), "this user may not write there"),
+        (OSError(errno.ENOSPC, "No space left on device"), None, "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), None, "the disk quota is used up"),
+        (
+            RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            None,
+            "the disk is full",
+        ),
+        (RuntimeError("could not save"), OSError(errno.EROFS, "Read-only"), "the file system is read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "HERE/x"), None, "this user may not write there"),
     ],
     ids=["full", "quota", "rust", "cause", "permission"],
 )
-def test_every_library_s_words_become_the_same_ones(tmp_path, error, what):
+def test_every_library_s_words_become_the_same_ones(tmp_path, error, cause, what):
     if getattr(error, "filename", None):
         error.filename = error.filename.replace("HERE", str(tmp_path))
     with pytest.raises(DiskError) as caught, explained(tmp_path / "deeper"), explained(tmp_path):
-        raise error
+        raise error from cause
     assert str(caught.value).startswith(f"{tmp_path}: {what} (") and AGAIN in str(caught.value)
     assert "\n" not in str(caught.value)
 

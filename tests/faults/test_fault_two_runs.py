@@ -14,12 +14,6 @@ from stages_for_tests import job
 SCORE = ("--n", "8", "--m", "2", "--d", "8", "--folds", "2", "--plot", "")
 
 
-def ended(run, main, name):
-    out, _ = main.communicate(timeout=600)
-    assert main.returncode == 0, run.stderr(name)[-3000:]
-    return out
-
-
 @pytest.mark.slow
 def test_the_same_command_twice_at_once(undisturbed, fresh):
     fresh.copy_of(undisturbed).unfinish("features")
@@ -28,7 +22,7 @@ def test_the_same_command_twice_at_once(undisturbed, fresh):
     wait_until(lambda: list((fresh.runs / "features").glob("*.part")), 120, lambda: fresh.stderr("first"))
     second = fresh.start(name="second")  # the first is at work, and has notebooks before it
     for main, name in ((first, "first"), (second, "second")):
-        assert ended(fresh, main, name) == ""
+        assert fresh.ended(main, name) == ""
     said = fresh.stderr("second")
     assert "another run of this scale is at work; waiting for it" in said and said.count("up to date") == 4
     assert fresh.stderr("first").count("running at scale") == 4
@@ -55,7 +49,7 @@ def test_other_commands_at_once(undisturbed, fresh):
         "said-a": fresh.start(*score, "--out", "a.csv", name="said-a"),
         "said-b": fresh.start(*score, "--out", "b.csv", name="said-b"),
     }
-    out = {name: ended(fresh, main, name) for name, main in runs.items()}
+    out = {name: fresh.ended(main, name) for name, main in runs.items()}
     assert fresh.tables() == undisturbed.tables() and fresh.results() == undisturbed.results()
     assert fresh.leftovers() == [] and out["said-a"].replace("a.", "b.") == out["said-b"].replace("a.", "b.")
     table = (fresh.where / "a.csv").read_bytes()

@@ -529,13 +529,6 @@ def index(place: str, content: bytes = b""):
     return prepare
 
 
-def pickled(where: Path) -> None:
-    import torch
-
-    torch.save({}, where / "student" / "pytorch_model.bin")
-    (where / "student" / "model.safetensors").unlink()
-
-
 def truncated(where: Path) -> None:
     path = where / "student" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -619,7 +612,7 @@ MODELS = [
             "refuses_pickled_weights",
             "weights in pytorch_model.bin",
             SCORE,
-            pickled,
+            lambda where: (without("model.safetensors")(where), written("pytorch_model.bin", b"\x80")(where)),
             "pickles and are not read",
             "save the model as safetensors",
         ),

@@ -64,7 +64,10 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
                     grid += [
                         key
                         | setting
-                        | {"grace": grace * np.exp(rng.normal(0, 0.1)), "nu_decides": _decides(**setting)}
+                        | {
+                            "grace": grace * np.exp(rng.normal(0, 0.1)),
+                            "nu_decides": (1 - 1 / setting["n_folds"]) * setting["n"] * setting["m"] <= setting["d"],
+                        }
                         | dict.fromkeys(("variance", "bias", "cross", "g_vendi", "g_norm", "g_var"), 0.0)
                         for setting in _settings(config)
                     ]
@@ -133,10 +136,6 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
     paths.results(scale).mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         pd.DataFrame(table).to_csv(paths.results(scale) / f"{name}.csv", index=False)
-
-
-def _decides(n, m, d, n_folds, **_) -> bool:
-    return (1 - 1 / n_folds) * n * m <= d
 
 
 def _settings(config) -> list[dict]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "GRACELIB_TEST_MARK"
-COMMAND = ("figures", "--scale", "nano")
 DIAL = 'scale = "mini"\nrecompute = False'
 #: name -> (tags of the parameters cell, code cells)
 NOTEBOOKS = {
@@ -130,12 +129,15 @@ class Nano:
     def stderr(self, name: str = "stderr") -> str:
         return (self.where / name).read_text(errors="replace")
 
+    def ended(self, main: subprocess.Popen, name: str = "stderr") -> str:
+        """What a started command says on stdout until its good end."""
+        out, _ = main.communicate(timeout=900)
+        assert main.returncode == 0, self.stderr(name)[-3000:]
+        return out
+
     def finish(self, *command: str, **environment: str) -> str:
         """Run to the end; what it said on stderr."""
-        main = self.start(*command, **environment)
-        out, _ = main.communicate(timeout=900)
-        assert main.returncode == 0, self.stderr()[-3000:]
-        assert out == ""  # stdout is for results
+        assert self.ended(self.start(*command, **environment)) == ""  # stdout is for results
         return self.stderr()
 
     def refused(self, *command: str, **environment: str) -> str:

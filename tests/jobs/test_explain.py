@@ -13,8 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
-from gracelib.experiment import extras, scales, stages
-from gracelib.experiment import run as commands
+from gracelib.experiment import extras, run, scales, stages
 from gracelib.experiment.plan import Plan, plans_of
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, paths, store
@@ -25,7 +24,6 @@ from nano_for_tests import NOTEBOOKS, Nano, write_notebook
 
 #: stage -> every stage that one of its jobs stands on: the chain of the paper, by hand.
 _TAUGHT = {"pretrain", "prompts", "teacher", "responses"}
-_FEATURES = _TAUGHT | {"made_responses", "features"}
 STANDS_ON = {
     "pretrain": set(),
     "prompts": set(),
@@ -37,9 +35,7 @@ STANDS_ON = {
     "distill": _TAUGHT | {"made_responses"},
     "evaluate": _TAUGHT | {"made_responses", "distill"},
     "estimator": _TAUGHT,
-    **dict.fromkeys(
-        ("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _FEATURES - {"made_responses"}
-    ),
+    **dict.fromkeys(("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _TAUGHT | {"features"}),
 }
 
 
@@ -55,7 +51,7 @@ def graph(config: Scale) -> dict[str, Job]:
             for way, upstream in job.inputs.items():
                 visit(f"{name} <- {way}", upstream)
 
-    for part, jobs in commands.jobs(config).items():
+    for part, jobs in run.jobs(config).items():
         for job in jobs:
             visit(f"{part}: {job.stage.name} {job.label}", job)
     return found
@@ -91,7 +87,7 @@ def test_a_changed_stage_invalidates_itself_and_what_stands_on_it(plan, stage, m
     jobs, before = plan
     real = store._deciding
     monkeypatch.setattr(
-        store, "_deciding", lambda run: (real(run)[0], (*real(run)[1], *["more"] * (run is STAGES[stage].run)))
+        store, "_deciding", lambda own: (real(own)[0], (*real(own)[1], *["more"] * (own is STAGES[stage].run)))
     )
     expected = {name for name, job in jobs.items() if any(below.stage.name == stage for below in on(job))}
     assert changed(before, graph(NANO)) == expected and expected
@@ -245,7 +241,7 @@ def finished(root: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_a_finished_run_is_reused_and_the_report_says_so(place):
-    verdicts = commands.explain("nano", PARTS)
+    verdicts = run.explain("nano", PARTS)
     assert not rerun(verdicts) and len(verdicts) > 20
     assert explain.report(verdicts).endswith(f"0 of {len(verdicts)} jobs are run")
 
@@ -263,7 +259,7 @@ def test_what_is_said_is_what_a_run_does(place, monkeypatch):
     shutil.rmtree(plan.bases["64"].folder(root))  # the teacher that was made from it is finished
     monkeypatch.setitem(scales.SCALES, "nano", replace(NANO, lr=0.002))
     before = finished(root)
-    verdicts = commands.explain("nano", PARTS)
+    verdicts = run.explain("nano", PARTS)
     told = rerun(verdicts)
     assert why(verdicts, "distill") == {"its parameters changed: lr 0.003 -> 0.002"}
     assert why(verdicts, "features") == {"never computed"}
@@ -283,10 +279,10 @@ def test_what_is_said_is_what_a_run_does(place, monkeypatch):
     assert "9 of 23 jobs are run" in text
     assert "CELL" not in text and "reversed-64" not in text and "reversed-64" in explain.report(verdicts, each=True)
 
-    run_jobs(commands.planned(scales.SCALES["nano"], PARTS), root, "nano")
+    run_jobs(run.planned(scales.SCALES["nano"], PARTS), root, "nano")
     after = finished(root)
     assert {key for key in after if after[key] != before.get(key)} == told
-    assert not rerun(commands.explain("nano", PARTS))
+    assert not rerun(run.explain("nano", PARTS))
 
 
 @pytest.mark.slow
@@ -295,7 +291,7 @@ def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
     monkeypatch.setattr(
         store, "fingerprint", lambda modules: real(modules) + "x" * ("gracelib.models.training" in modules)
     )
-    verdicts = commands.explain("nano", ("short-second",))
+    verdicts = run.explain("nano", ("short-second",))
     assert why(verdicts, "distill") == {
         "its code changed: gracelib.models.training",
         "an input is rerun: pretrain base student second",
@@ -306,7 +302,7 @@ def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
     monkeypatch.setenv("GRACELIB_RUNS", str(place / "runs"))
     for module in (store, explain):
         monkeypatch.setattr(module, "versions", lambda: found | {"torch": "9.9.9"})
-    verdicts = commands.explain("nano", ("short-second",))
+    verdicts = run.explain("nano", ("short-second",))
     assert why(verdicts, "prompts") == {f"package torch {found['torch']} -> 9.9.9"}
     assert len(rerun(verdicts)) == len(verdicts)
 
@@ -314,9 +310,9 @@ def test_the_module_and_the_package_that_changed_are_named(place, monkeypatch):
 @pytest.mark.slow
 def test_results_of_another_scale_are_no_older_version_of_this_one_s(place):
     """smoke has a teacher of the same name: what nano made says nothing about its results or about how long they take."""
-    verdicts = commands.explain("smoke")
+    verdicts = run.explain("smoke")
     assert {reason for v in verdicts for reason in v.why} == {"never computed"}
-    alike = {v.job.name for v in verdicts} & {v.job.name for v in commands.explain("nano")}
+    alike = {v.job.name for v in verdicts} & {v.job.name for v in run.explain("nano")}
     assert len(alike) > 10
     assert explain.report(verdicts).endswith(f"{len(verdicts)} of {len(verdicts)} jobs are run")
 
@@ -332,7 +328,7 @@ def test_filtered_students_are_announced_once_the_filter_has_run(place):
         meta.write_text(store.signed(store.verified(meta.read_text()) | {"files": {kept.name: store.file_hash(kept)}}))
         return [
             v.job.name
-            for v in commands.explain("nano", ("extra",))
+            for v in run.explain("nano", ("extra",))
             if v.job.name.endswith("filtered") and v.job.stage.name in ("distill", "features")
         ]
 
@@ -345,7 +341,7 @@ def test_notebooks_are_explained_one_change_at_a_time(place, monkeypatch):
     monkeypatch.setattr(paths, "NOTEBOOKS", place / "notebooks")
 
     def reasons():
-        return {v.job.params["notebook"][:2]: v.why for v in commands.explain("nano") if v.job.stage.name == "notebook"}
+        return {v.job.params["notebook"][:2]: v.why for v in run.explain("nano") if v.job.stage.name == "notebook"}
 
     assert reasons() == dict.fromkeys(("01", "02", "05", "06"), ())
     write_notebook(place / "notebooks" / "07_new.ipynb", "1 + 1", tags=("only-reads",))

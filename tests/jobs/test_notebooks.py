@@ -220,18 +220,6 @@ def test_code_cells_are_short(path):
     assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
 
 
-def test_redrawing_looks_at_the_tables_it_draws_from(place):
-    """Without recomputation the committed tables are the input: an edited one must not pass as up to date."""
-    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
-    table = place / "figures" / "nano" / "results" / "other.csv"
-    table.parent.mkdir(parents=True)
-    table.write_text("1")
-    notebooks.run("nano", recompute=False)
-    assert notebooks.run("nano", recompute=False) == []
-    table.write_text("2")
-    assert names(notebooks.run("nano", recompute=False)) == ["01"]
-
-
 # --- redrawing side by side ---
 
 MEET = """\
@@ -263,15 +251,18 @@ def test_redrawing_runs_notebooks_at_the_same_time_and_recomputing_one_after_the
     assert names(notebooks.run("nano")) == ["01", "02"] and log(place) == ["a", "b"]
 
 
-def test_a_redrawn_notebook_does_not_depend_on_another(place):
-    """Otherwise redrawing one figure would make all others look stale."""
-    folder = place / "notebooks"
-    first = notebook(folder, "01_a", WRITE.format(name="a", text="a"))
-    second = notebook(folder, "02_b", WRITE.format(name="b", text="b"))
+def test_a_redrawn_notebook_depends_on_the_tables_and_on_no_other_notebook(place):
+    """Otherwise redrawing one figure would make all others look stale, or an edited table pass as up to date."""
+    table = place / "figures" / "nano" / "results" / "other.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("1")
+    first, second = (notebook(place / "notebooks", f"0{n}_draws", WRITE.format(name=n, text="a")) for n in (1, 2))
     notebooks.run("nano", recompute=False)
     assert notebooks.run("nano", recompute=False, notebooks=[second]) == []
-    notebook(folder, first.stem, WRITE.format(name="a", text="A"))
+    notebook(place / "notebooks", first.stem, WRITE.format(name=1, text="A"))
     assert names(notebooks.run("nano", recompute=False)) == ["01"]
+    table.write_text("2")
+    assert names(notebooks.run("nano", recompute=False)) == ["01", "02"]
 
 
 def test_a_figure_counts_for_the_notebook_that_its_sidecar_names(place, monkeypatch):

@@ -16,7 +16,6 @@ from gracelib.jobs.store import (
     META,
     VERSIONED,
     Job,
-    Stage,
     compute,
     digest,
     file_hash,
@@ -24,12 +23,7 @@ from gracelib.jobs.store import (
     with_upstream,
     write_atomically,
 )
-from stages_for_tests import ADD, OTHER, add, job
-
-
-def runs(log) -> int:
-    return len(Path(log).read_text().splitlines()) if Path(log).exists() else 0
-
+from stages_for_tests import ADD, OTHER, job, ran
 
 # --- keys ---------------------------------------------------------------------------------------------------
 
@@ -48,15 +42,6 @@ def test_the_key_depends_on_stage_parameters_and_upstream(tmp_path):
     ]
     assert len({base.key, *(other.key for other in different)}) == 8
     assert base.key == job(log, inputs={"x": job(log, 5)}).key
-
-
-def test_the_key_depends_on_the_stage_s_own_function():
-    """It may live beside others whose changes must not count."""
-    assert Job(Stage("add", add), {}).key != Job(Stage("add", other_add), {}).key
-
-
-def other_add(out: Path, params: dict, inputs: dict) -> None:
-    (out / "value.txt").write_text("0")
 
 
 def test_the_key_ignores_dict_order_label_and_cost(tmp_path):
@@ -129,10 +114,10 @@ def test_the_fingerprint_sees_code_and_not_its_clothes(tmp_path, monkeypatch):
 def test_a_finished_job_is_never_run_again(tmp_path):
     log, fault = tmp_path / "log", tmp_path / "fault"
     folder = compute(job(log, 4, fault=str(fault)), tmp_path)
-    assert (folder / "value.txt").read_text() == "4" and runs(log) == 1
+    assert (folder / "value.txt").read_text() == "4" and len(ran(log)) == 1
     fault.write_text("raise")  # from now on the stage fails when it is called
     again = job(log, 4, fault=str(fault))
-    assert again.done(tmp_path) and compute(again, tmp_path) == folder and runs(log) == 1
+    assert again.done(tmp_path) and compute(again, tmp_path) == folder and len(ran(log)) == 1
     with pytest.raises(ValueError, match="on strike"):
         compute(job(log, 5, fault=str(fault)), tmp_path)
 
@@ -143,7 +128,7 @@ def test_inputs_reach_the_stage(tmp_path):
     total = job(log, 100, {"a": a, "b": b})
     with pytest.raises(RuntimeError, match="add job 100: its input 'a' is not there; run that stage first"):
         compute(total, tmp_path)
-    assert runs(log) == 0
+    assert len(ran(log)) == 0
     for each in with_upstream([total]):
         compute(each, tmp_path)
     assert (total.folder(tmp_path) / "value.txt").read_text() == "111"
@@ -188,7 +173,7 @@ def test_two_processes_at_once_run_the_stage_once(tmp_path):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert runs(log) == 1 and mine.done(tmp_path)
+    assert len(ran(log)) == 1 and mine.done(tmp_path)
 
 
 def test_upstream_comes_first_and_each_job_once(tmp_path):
@@ -253,7 +238,7 @@ def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, caps
     harm(path)
     compute(one, tmp_path)
     assert what in capsys.readouterr().err
-    assert path.read_text() == "7" and runs(log) == 2
+    assert path.read_text() == "7" and len(ran(log)) == 2
 
 
 def test_the_key_depends_on_the_packages_that_compute(tmp_path, monkeypatch):
@@ -266,15 +251,18 @@ def test_the_key_depends_on_the_packages_that_compute(tmp_path, monkeypatch):
 
 
 def test_the_key_depends_on_what_a_stage_uses_in_its_own_module(tmp_path, monkeypatch):
-    """And on its constants. Loading a model in another precision is a helper's business, and changes every result."""
+    """Its function, the helpers and constants: loading a model in another precision is a helper's business, and changes
+    every result. What else lives in the module does not count."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def code(name, helper, constant=7):
+    def code(name, helper=1, constant=7, own="SHARE * helper()", beside=0):
         (tmp_path / f"{name}.py").write_text(
             f"SHARE = {constant}\n\n\ndef helper():\n    return {helper}\n\n\n"
-            "def stage(out, params, inputs):\n    return SHARE * helper()\n"
+            f"def stage(out, params, inputs):\n    return {own}\n\n\ndef other():\n    return {beside}\n"
         )
         return store.Stage("s", importlib.import_module(name).stage).code
 
-    assert code("with_one", 1) == code("with_one_again", 1) != code("with_two", 2)
-    assert code("with_one_more", 1) != code("with_another_constant", 1, constant=8)
+    usual = code("usual")
+    assert usual == code("again") == code("with_another_beside", beside=1)
+    changed = [code("with_two", 2), code("with_another_constant", constant=8), code("of_its_own", own="helper()")]
+    assert usual not in changed and len(set(changed)) == 3

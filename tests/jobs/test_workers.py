@@ -13,13 +13,9 @@ import pytest
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_in_turn, run_jobs, worker_pool
 from nano_for_tests import wait_until
-from stages_for_tests import ADD, job
+from stages_for_tests import ADD, job, ran
 
 TESTS = Path(__file__).resolve().parents[1]
-
-
-def ran(log) -> list[int]:
-    return [int(line.split()[0]) for line in Path(log).read_text().splitlines()] if Path(log).exists() else []
 
 
 def value(job, root) -> int:

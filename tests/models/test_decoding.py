@@ -178,16 +178,15 @@ def test_top_p_keeps_the_nucleus_and_only_that(model, tokenizer):
     assert chi_square(counts, nucleus) > 1e-3
 
 
-def test_a_word_of_probability_zero_is_never_drawn():
+@pytest.mark.parametrize("u, allowed", [(1 - 2**-53, 39), (0.0, 10)])
+def test_a_word_of_probability_zero_is_never_drawn(monkeypatch, u, allowed):
     """u just below 1 must not fall off the end of a cumulative sum that rounding left short of one."""
     scores = torch.full((1, 50), -torch.inf)
     scores[0, 10:40] = torch.randn(30, generator=torch.Generator().manual_seed(0))
-    for u, allowed in ((1 - 2**-53, 39), (0.0, 10)):
-        sampler = KeyedSampler(np.zeros(1, dtype=np.uint64), 1, np.array([False]))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gracelib.models.decoding.uniforms", lambda keys, step, u=u: np.array([u]))
-            out = sampler(torch.zeros(1, 1, dtype=torch.long), scores)
-        assert out.argmax().item() == allowed and torch.isfinite(out).sum() == 1
+    monkeypatch.setattr("gracelib.models.decoding.uniforms", lambda keys, step: np.array([u]))
+    sampler = KeyedSampler(np.zeros(1, dtype=np.uint64), 1, np.array([False]))
+    out = sampler(torch.zeros(1, 1, dtype=torch.long), scores)
+    assert out.argmax().item() == allowed and torch.isfinite(out).sum() == 1
 
 
 def test_greedy_is_the_library_s_greedy(model, tokenizer):

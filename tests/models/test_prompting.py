@@ -8,7 +8,7 @@ the boundary.
 import re
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from checkpoints_for_tests import KINDS, make_checkpoint
@@ -31,7 +31,7 @@ QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Jane
 RESPONSES = ("She has 16 - 3 = 13.\n#### 13", "\n\nThe answer is \\boxed{\\frac{1}{2}}.", " 7", "", "<b>{x}</b> 你好")
 
 
-def merging_tokenizer(add_bos=False):
+def merging_tokenizer():
     """No split at words or line ends: every frequent string becomes one token, across any boundary."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -43,8 +43,6 @@ def merging_tokenizer(add_bos=False):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     bpe.train_from_iterator([f"### Problem:\nQ\n\n### Solution:\n{r}" for r in RESPONSES + ("She sold",)] * 20, trainer)
-    if add_bos:
-        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
     )

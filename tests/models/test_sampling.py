@@ -24,7 +24,6 @@ from gracelib.text.selection import expand
 from gracelib.world import stories
 from gracelib.world.cast import build_model, build_tokenizer
 
-runner = CliRunner()
 QUESTIONS = ["How many apples are 3 and 4?", "What is 12 * 5?", "Betty has $50.", "How far?", "Is 7 more than 6?"]
 PROMPTS = [{"id": f"q{i}", "question": q, "answer": str(i), "kept": 1} for i, q in enumerate(QUESTIONS)]
 SETTINGS = dict(m=3, temperature=1.0, max_new_tokens=12, seed=5, style="chat", progress=False)
@@ -275,16 +274,20 @@ def test_other_prompts_or_another_model_under_the_same_name_are_refused(llama, o
 
 def test_damage_is_named_and_nothing_is_overwritten(llama, out):
     sample(llama, PROMPTS, out=out, **SETTINGS)
-    content = out.read_bytes()
-    out.write_bytes(content.replace(b"q3", b"q9"))
-    with pytest.raises(ValueError, match="gen.jsonl was changed after it was written; move it away"):
-        sample(llama, PROMPTS, out=out, **SETTINGS)
-    sidecar(out).unlink()
-    with pytest.raises(ValueError, match="is there, but not the settings it was made with"):
-        sample(llama, PROMPTS, out=out, **SETTINGS)
-    out.rename(out.with_name("gen.jsonl.part"))
-    with pytest.raises(ValueError, match=r"gen.jsonl.part, line 1: damaged \(KeyError: 'settings'\); remove the file"):
-        sample(llama, PROMPTS, out=out, **SETTINGS)
+    for harm, message in (
+        (
+            lambda: out.write_bytes(out.read_bytes().replace(b"q3", b"q9")),
+            "gen.jsonl was changed after it was written; move it away",
+        ),
+        (sidecar(out).unlink, "is there, but not the settings it was made with"),
+        (
+            lambda: out.rename(out.with_name("gen.jsonl.part")),
+            r"gen.jsonl.part, line 1: damaged \(KeyError: 'settings'\); remove the file",
+        ),
+    ):
+        harm()
+        with pytest.raises(ValueError, match=message):
+            sample(llama, PROMPTS, out=out, **SETTINGS)
 
 
 # --- refused before a model is loaded -----------------------------------------------------------------------
@@ -422,7 +425,7 @@ def test_from_the_command_line(llama, tmp_path, one_thread, command, to, options
     prompts, out = tmp_path / "prompts.jsonl", tmp_path / to
     write_jsonl(prompts, [{"question": p["question"], "answer": p["answer"]} for p in PROMPTS])
     given = ["--model", str(llama), "--prompts", str(prompts), "--out", str(out), "--max-new-tokens", "5"]
-    result = runner.invoke(app, [command, *given, *options])
+    result = CliRunner().invoke(app, [command, *given, *options])
     assert result.exit_code == 0 and result.stdout.startswith(stdout.format(out=out)), result.output
     path = tmp_path / "made" / made
     assert json.loads(sidecar(path).read_text("utf-8"))["settings"].items() >= settings.items()

@@ -227,10 +227,8 @@ def test_parameters(text, tmp_path):
     nbformat.write(book, path)
     for name, default in (refused_or(lambda: notebooks.parameters_of(path), path.name) or {}).items():
         refused_or(lambda name=name, default=default: notebooks.check_value(path.name, name, 1, default), path.name)
-    refused_or(lambda: parameter_value(text))
-    refused_or(lambda: figures_named(text))
-    refused_or(lambda: get_scale(text))
-    refused_or(lambda: Policy(template=text))
+    for read in (parameter_value, figures_named, get_scale, Policy):
+        refused_or(lambda read=read: read(text))
 
 
 @drawn(60)

@@ -303,14 +303,21 @@ def test_parquet_columns(tmp_path):
     assert [p.question for p in prompts] == [f"q{i} ?" for i in range(n)]
     assert prompts[0].id == question_id("q0 ?") and prompts[699].id == "699"
     assert prompts[699].responses == ("a0",) and prompts[699].where == f"{tmp_path / 'gen.parquet'}, row 700"
-    twice = pa.Table.from_arrays([pa.array(["q ?"]), pa.array(["r ?"])], names=["question", "question"])
-    pq.write_table(twice, tmp_path / "twice.parquet")
-    with pytest.raises(ValueError, match=r"twice\.parquet, row 1: column 'question' is there 2 times; keep one"):
-        read_generations(tmp_path / "twice.parquet")
-    bad = pa.table({"question": pa.array([b"q \xff ?"]).view(pa.string()), "response": ["a"]})
-    pq.write_table(bad, tmp_path / "bytes.parquet")
-    with pytest.raises(ValueError, match=r"bytes\.parquet, row 1: not a readable Parquet file \(.*utf-8"):
-        read_generations(tmp_path / "bytes.parquet")
+    for name, table, message in (
+        (
+            "twice",
+            pa.Table.from_arrays([pa.array(["q ?"]), pa.array(["r ?"])], names=["question", "question"]),
+            r"twice\.parquet, row 1: column 'question' is there 2 times; keep one",
+        ),
+        (
+            "bytes",
+            pa.table({"question": pa.array([b"q \xff ?"]).view(pa.string()), "response": ["a"]}),
+            r"bytes\.parquet, row 1: not a readable Parquet file \(.*utf-8",
+        ),
+    ):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        with pytest.raises(ValueError, match=message):
+            read_generations(tmp_path / f"{name}.parquet")
 
 
 @settings(quick, max_examples=25)

@@ -23,7 +23,6 @@ from gracelib.text.selection import (
 )
 
 ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 + 1 = 2.", "Two."]}
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def jsonl(path, *rows):
@@ -84,7 +83,7 @@ def teacher(name, questions, m=2, ids=None):
 QUESTIONS = [f"q{i} ?" for i in range(20)]
 
 
-@settings(quick, max_examples=25)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_order_of_files_and_lines_does_not_matter(data):
     own = [data.draw(st.sets(st.sampled_from(QUESTIONS), min_size=8)) for _ in range(3)]

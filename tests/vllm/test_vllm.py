@@ -107,17 +107,11 @@ def test_accuracy_agrees_within_sampling_error(made):
 
 def test_responses_are_as_long_and_as_varied(made):
     """Of the same distribution, not only as often right."""
-    found = {}
-    for backend in ("transformers", "vllm"):
-        texts = [[len(t.split()) for t in row["responses"]] for row in rows(made(backend, backend))]
-        found[backend] = [sum(words) / M for words in texts]
-        distinct = [len(set(row["responses"])) / M for row in rows(made(backend, backend))]
-        found[backend, "distinct"] = distinct
-        assert sum(distinct) > 0.3 * len(distinct)
-    for mean, se in (
-        difference(found["transformers"], found["vllm"]),
-        difference(found["transformers", "distinct"], found["vllm", "distinct"]),
-    ):
+    both = [rows(made(backend, backend)) for backend in ("transformers", "vllm")]
+    words = [[sum(len(t.split()) for t in row["responses"]) / M for row in found] for found in both]
+    distinct = [[len(set(row["responses"])) / M for row in found] for found in both]
+    assert all(sum(shares) > 0.3 * len(shares) for shares in distinct)
+    for mean, se in (difference(*words), difference(*distinct)):
         assert abs(mean) < 3.5 * se
 
 
