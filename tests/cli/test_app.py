@@ -12,10 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
-from gracelib.experiment import extras, scoring, tables
-from gracelib.experiment import run as commands
+from gracelib.experiment import extras, run, scoring, tables
 from gracelib.experiment.plan import Plan, plans_of
-from gracelib.experiment.run import REDRAWN, TABLES_ONLY
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.jobs import notebooks, paths
 from gracelib.paper.items import FIGURES, figures_named
@@ -40,7 +38,7 @@ def calls(place, monkeypatch):
     """What the notebooks are run with; each "draws" what the registry says it makes."""
     seen = []
 
-    def run(scale, recompute=True, chosen=None, parameters=None, before=None):
+    def draw(scale, recompute=True, chosen=None, parameters=None, before=None):
         if before:
             before()
         stems = [path.stem for path in chosen] if chosen is not None else None
@@ -51,8 +49,8 @@ def calls(place, monkeypatch):
                 for ending in item.endings:
                     (paths.figures(scale) / f"{name}{ending}").touch()
 
-    monkeypatch.setattr(commands, "run_jobs", lambda jobs, root, description, pool=None: None)
-    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr(run, "run_jobs", lambda jobs, root, description, pool=None: None)
+    monkeypatch.setattr(notebooks, "run", draw)
     monkeypatch.setattr(notebooks, "commit_outputs", lambda scale, recompute: seen.append(("save", scale)))
     return seen
 
@@ -93,7 +91,7 @@ def test_options_reach_the_notebooks(calls):
 
 
 def test_what_takes_hours_is_redrawn_unless_asked_otherwise(calls):
-    assert {*REDRAWN, *TABLES_ONLY} == {name for name in SCALES if name.startswith("lab")}
+    assert {*run.REDRAWN, *run.TABLES_ONLY} == {name for name in SCALES if name.startswith("lab")}
     assert runner.invoke(app, ["figures", "--scale", "lab"]).exit_code == 0
     assert runner.invoke(app, ["figures", "--scale", "lab", "--recompute"]).exit_code == 0
     assert calls == [("lab", False, None), ("lab", True, None)]
@@ -183,7 +181,7 @@ def work(calls, monkeypatch):
         assert root == paths.runs()
         calls.append((description, sorted({job.stage.name for job in jobs}), jobs))
 
-    monkeypatch.setattr(commands, "run_jobs", run_jobs)
+    monkeypatch.setattr(run, "run_jobs", run_jobs)
     monkeypatch.setattr(tables, "table", lambda scale, name: calls.append((name, scale)))
     return calls
 
@@ -210,7 +208,7 @@ def test_the_lab_is_recomputed_part_by_part(work):
     assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
 
 
-@pytest.mark.parametrize("scale", TABLES_ONLY)
+@pytest.mark.parametrize("scale", run.TABLES_ONLY)
 def test_other_worlds_make_their_tables_and_nothing_else(work, scale):
     assert runner.invoke(app, ["recompute", "--scale", scale]).exit_code == 0
     assert [entry[0] for entry in work] == ["teachers", "short task, first student", *tables.names(scale)]
@@ -249,7 +247,7 @@ def test_a_part_alone(work):
 
 
 def test_times_are_said_in_words():
-    assert [commands.in_words(s) for s in (0.4, 61, 3599.6, 3725, 11000)] == [
+    assert [run.in_words(s) for s in (0.4, 61, 3599.6, 3725, 11000)] == [
         "0 min 00 s",
         "1 min 01 s",
         "1 h 00 min",

@@ -11,8 +11,6 @@ from gracelib.text.responses import read_jsonl, write_jsonl
 from nano_for_tests import wait_until
 from stages_for_tests import job
 
-SCORE = ("--n", "8", "--m", "2", "--d", "8", "--folds", "2", "--plot", "")
-
 
 @pytest.mark.slow
 def test_the_same_command_twice_at_once(undisturbed, fresh):
@@ -43,7 +41,7 @@ def test_other_commands_at_once(undisturbed, fresh):
             teachers / f"{name}.jsonl",
             [{"id": row["id"], "question": row["question"], "responses": row["responses"][::step]} for row in rows],
         )
-    score = ("score", str(teachers), "--student", str(student), *SCORE)
+    score = ["score", str(teachers), "--student", str(student), *"--n 8 --m 2 --d 8 --folds 2 --plot".split(), ""]
     runs = {
         "said": fresh.start(name="said"),
         "said-a": fresh.start(*score, "--out", "a.csv", name="said-a"),

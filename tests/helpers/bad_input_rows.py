@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from bad_inputs_for_tests import BAD, Bad
+from nano_for_tests import write_notebook
 
 GENERATE = ["generate", "--model", "student", "--style", "student", "--max-new-tokens", "4", "--out", "out.jsonl"]
 EVALUATE = ["evaluate", "--model", "student", "--max-new-tokens", "4", "--out", "out"]
@@ -948,31 +949,15 @@ FEATURES += [
 # --- notebooks ----------------------------------------------------------------------------------------------
 
 
-def notebook(parameters: str | None, code: str = "print(scale)", **kernel):
-    def prepare(where: Path) -> None:
-        import nbformat
-        from nbformat.v4 import new_code_cell, new_notebook
-
-        head = [] if parameters is None else [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-        book = new_notebook(cells=[*head, new_code_cell(code)])
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"} | kernel
-        nbformat.write(book, where / "00_mine.ipynb")
-
-    return prepare
+def notebook(parameters: str | None, **kernel):
+    return lambda where: write_notebook(where / "00_mine.ipynb", "print(scale)", dial=parameters, **kernel)
 
 
 def text_notebook(content: str):
     return lambda where: (where / "00_mine.ipynb").write_text(content, "utf-8")
 
 
-def run_notebook(where: Path) -> None:
-    """gracelib.jobs.notebooks.run"""
-    from gracelib.jobs import notebooks
-
-    notebooks.run("nano", notebooks=[Path("00_mine.ipynb")], before=notebooks.papermill.execute_notebook)
-
-
-def run_notebook_with(**given):
+def run_notebook(**given):
     def run(where: Path) -> None:
         from gracelib.jobs import notebooks
 
@@ -980,7 +965,7 @@ def run_notebook_with(**given):
             "nano", notebooks=[Path("00_mine.ipynb")], parameters=given, before=notebooks.papermill.execute_notebook
         )
 
-    run.__doc__ = f"gracelib.jobs.notebooks.run(parameters={given})"
+    run.__doc__ = "gracelib.jobs.notebooks.run" + (f"(parameters={given})" if given else "")
     return run
 
 
@@ -991,7 +976,7 @@ NOTEBOOKS = [
         (
             "has_no_parameters_cell",
             "no cell tagged parameters",
-            run_notebook,
+            run_notebook(),
             notebook(None),
             "no cell tagged 'parameters'",
             "tag",
@@ -999,7 +984,7 @@ NOTEBOOKS = [
         (
             "has_a_syntax_error_in_its_parameters",
             "a parameters cell that is not Python",
-            run_notebook,
+            run_notebook(),
             notebook("scale = "),
             "parameters cell",
             "line 1",
@@ -1007,7 +992,7 @@ NOTEBOOKS = [
         (
             "has_parameters_that_are_no_literals",
             "a parameter that is computed",
-            run_notebook,
+            run_notebook(),
             notebook('scale = "mini"\nrecompute = bool(1)'),
             "parameters cell",
             "line 2",
@@ -1016,19 +1001,19 @@ NOTEBOOKS = [
         (
             "has_an_r_kernel",
             "a notebook in R",
-            run_notebook,
+            run_notebook(),
             notebook('scale <- "mini"', name="ir", language="R"),
             "'R'",
             "Python",
         ),
-        ("is_no_json", "a file that is cut", run_notebook, text_notebook('{"cells": ['), "not a notebook", "JSON"),
-        ("is_empty", "an empty file", run_notebook, text_notebook(""), "not a notebook"),
-        ("is_a_list", "a list in place of a notebook", run_notebook, text_notebook("[]"), "not a notebook"),
-        ("is_missing", "no such file", run_notebook, lambda where: None, "not there"),
+        ("is_no_json", "a file that is cut", run_notebook(), text_notebook('{"cells": ['), "not a notebook", "JSON"),
+        ("is_empty", "an empty file", run_notebook(), text_notebook(""), "not a notebook"),
+        ("is_a_list", "a list in place of a notebook", run_notebook(), text_notebook("[]"), "not a notebook"),
+        ("is_missing", "no such file", run_notebook(), lambda where: None, "not there"),
         (
             "does_not_know_the_parameter",
             "a misspelt parameter",
-            run_notebook_with(sigmma=1),
+            run_notebook(sigmma=1),
             notebook(GOOD_CELL),
             "'sigmma'",
             "sigma",
@@ -1036,7 +1021,7 @@ NOTEBOOKS = [
         (
             "takes_no_word_for_a_number",
             "a word where a number is expected",
-            run_notebook_with(sigma="small"),
+            run_notebook(sigma="small"),
             notebook(GOOD_CELL),
             "sigma",
             "'small'",

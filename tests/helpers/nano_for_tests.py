@@ -53,12 +53,13 @@ NOTEBOOKS = {
 }
 
 
-def write_notebook(path: Path, *cells: str, tags: tuple[str, ...] = (), dial: str = DIAL) -> None:
+def write_notebook(path: Path, *cells: str, tags: tuple[str, ...] = (), dial: str | None = DIAL, **kernel: str) -> None:
+    """A notebook of a parameters cell (`dial`, if any) and code cells."""
     from nbformat import v4, write
 
-    head = v4.new_code_cell(dial, metadata={"tags": ["parameters", *tags]})
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    write(v4.new_notebook(cells=[head, *map(v4.new_code_cell, cells)], metadata={"kernelspec": kernel}), path)
+    head = [] if dial is None else [v4.new_code_cell(dial, metadata={"tags": ["parameters", *tags]})]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"} | kernel
+    write(v4.new_notebook(cells=[*head, *map(v4.new_code_cell, cells)], metadata={"kernelspec": kernel}), path)
 
 
 class Nano:

@@ -19,7 +19,6 @@ from gracelib.world.cast import build_model, build_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LR = 3e-3
-SCALE = 40
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def network(tokenizer, seed=0):
     """Larger initial weights than usual: gradients then exceed norm 1, so clipping has something to do."""
     model = build_model(ModelSpec(16, 1, 2), len(tokenizer), seed)
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(SCALE)
+        model.get_input_embeddings().weight.mul_(40)
     return model
 
 

@@ -287,20 +287,23 @@ def test_who_is_let_in_or_has_it_already_is_not_stopped(monkeypatch):
     asked.assert_called_once_with("allenai/OLMo-2-0425-1B")  # what is in the cache needs no network
 
 
-GATED = (
-    "1 of the models cannot be had",
-    "Llama-3.2-1B: meta-llama/Llama-3.2-1B is gated: accept the Llama Community License",
-    "https://huggingface.co/meta-llama/Llama-3.2-1B",
-    "hf auth login",
-    "HF_TOKEN",
-)
 INSTEAD = 'or name a local folder for "Phi-4"'
 
 
 @pytest.mark.parametrize(
     "model, error, said",
     [
-        (STUDENTS[0], hub_error("GatedRepoError"), GATED),
+        (
+            STUDENTS[0],
+            hub_error("GatedRepoError"),
+            (
+                "1 of the models cannot be had",
+                "Llama-3.2-1B: meta-llama/Llama-3.2-1B is gated: accept the Llama Community License",
+                "https://huggingface.co/meta-llama/Llama-3.2-1B",
+                "hf auth login",
+                "HF_TOKEN",
+            ),
+        ),
         (TEACHERS[-1], hub_error("RepositoryNotFoundError"), ("no model 'microsoft/phi-4', or it is private", INSTEAD)),
         (
             TEACHERS[-1],

@@ -26,6 +26,7 @@ from gracelib.models.sampling import check_settings
 from gracelib.paper.items import figures_named
 from gracelib.paper.settings import PAPER, with_file
 from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_responses
+from nano_for_tests import write_notebook
 
 
 def drawn(n):
@@ -219,12 +220,8 @@ CODE = st.text(st.sampled_from("ab=1 \n\"'[](){}:,.#\\-+\t\0e9é"), max_size=25)
     )
 )
 def test_parameters(text, tmp_path):
-    import nbformat
-    from nbformat.v4 import new_code_cell, new_notebook
-
-    book = new_notebook(cells=[new_code_cell(text, metadata={"tags": ["parameters"]})])
     path = tmp_path / "00_x.ipynb"
-    nbformat.write(book, path)
+    write_notebook(path, dial=text)
     for name, default in (refused_or(lambda: notebooks.parameters_of(path), path.name) or {}).items():
         refused_or(lambda name=name, default=default: notebooks.check_value(path.name, name, 1, default), path.name)
     for read in (parameter_value, figures_named, get_scale, Policy):
