@@ -19,7 +19,7 @@ _NAMES = {  # module -> what it offers here
     "models.sampling": "sample",
     "models.finetuning": "fine_tune",
     "models.training": "train_causal_lm",
-    "evidence.ranks": "spearman",
+    "evidence.ranks": "spearman regret",
     "ranking.rank": "score_teachers",
 }
 _PUBLIC = {name: module for module, names in _NAMES.items() for name in names.split()}

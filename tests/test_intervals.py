@@ -210,3 +210,9 @@ def test_influences_of_other_prompts_are_refused():
         grace_interval(result, influence=np.zeros(3))
     with pytest.raises(ValueError, match="must have the same prompts"):
         grace_difference(result, fewer, influence=(np.zeros(12), np.zeros(11)))
+
+
+def test_same_teacher_twice_differs_by_nothing():
+    a = grace(*near_copies(), 5)
+    same = grace_difference(a, a)
+    assert (same.difference.low, same.difference.high, same.p_a_lower) == (0.0, 0.0, 0.5)

@@ -340,3 +340,26 @@ def test_released_form_agrees_with_disjoint_folds_when_rows_abound():
 def test_released_grace_refuses(kwargs, message):
     with pytest.raises(ValueError, match=message):
         released_grace(H, **{"prompt_id": IDS, **kwargs})
+
+
+def test_two_prompts_by_hand_with_an_off_diagonal_matrix():
+    """h1 = (1, 1), h2 = (2, 0), nu = 2. Judging h1: diag(2, 1), so 1/2 + 1 = 1.5.
+
+    Judging h2: [[.5, .5], [.5, .5]] + I = [[1.5, .5], [.5, 1.5]], inverse [[.75, -.25], [-.25, .75]]: 4 * .75
+    = 3. Mean 2.25. Raw variant for h2: Sigma = [[1, 1], [1, 1]], ridge 2 * 2/2 = 2, so [[3, 1], [1, 3]],
+    inverse [[.375, -.125], [-.125, .375]]: 1.5; for h1: diag(4, 0) + 4 I = diag(8, 4), so 1/8 + 1/4 = .375;
+    mean .9375.
+    """
+    h = np.array([[1.0, 1.0], [2.0, 0.0]])
+    assert grace(h, ["a", "b"], n_folds=2, nu=2.0).total == pytest.approx(2.25, rel=1e-14)
+    assert grace(h, ["a", "b"], n_folds=2, nu=2.0, preconditioner="raw").total == pytest.approx(0.9375, rel=1e-14)
+
+
+def test_grouping_by_prompt_matters():
+    """Near-duplicate responses: folding by response lets a copy sit on the other side, which lowers the
+    score."""
+    rng = np.random.default_rng(0)
+    h = np.repeat(rng.standard_normal((40, 20)), 4, axis=0) + 1e-2 * rng.standard_normal((160, 20))
+    by_prompt = grace(h, np.repeat(np.arange(40), 4), 5).total
+    by_response = grace(h, np.arange(160), 5).total
+    assert by_response < 0.8 * by_prompt

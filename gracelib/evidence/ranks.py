@@ -32,6 +32,21 @@ class DegenerateError(ValueError):
     wrong."""
 
 
+def _pair(score: Sequence[float], accuracy: Sequence[float], direction: str) -> tuple[np.ndarray, np.ndarray]:
+    """One finite number of each per cell, or a ValueError that says where not."""
+    check_choice("direction", direction, DIRECTIONS)
+    score, accuracy = np.asarray(score, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if score.ndim != 1 or score.shape != accuracy.shape:
+        raise ValueError(f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell")
+    for name, column in (("score", score), ("accuracy", accuracy)):
+        bad = np.flatnonzero(~np.isfinite(column))
+        if bad.size:
+            raise ValueError(
+                f"{name}[{bad[0]}] = {column[bad[0]]} ({bad.size} such): leave out or repair the cell first"
+            )
+    return score, accuracy
+
+
 def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) -> float:
     """Signed Spearman correlation of a score with accuracy, positive when the score ranks as it should.
 
@@ -39,23 +54,30 @@ def spearman(score: Sequence[float], accuracy: Sequence[float], direction: str) 
     average ranks. Raises DegenerateError (a ValueError) for fewer than three cells or a constant column: rank
     correlation is then undefined.
     """
-    check_choice("direction", direction, DIRECTIONS)
-    score, accuracy = np.asarray(score, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
-    if score.ndim != 1 or score.shape != accuracy.shape:
-        raise ValueError(f"score has shape {score.shape}, accuracy {accuracy.shape}: expected one of each per cell")
+    score, accuracy = _pair(score, accuracy, direction)
     if len(score) < 3:
         raise DegenerateError(f"{len(score)} cell(s): at least 3 are needed")
     for name, column in (("score", score), ("accuracy", accuracy)):
-        bad = np.flatnonzero(~np.isfinite(column))
-        if bad.size:
-            raise ValueError(
-                f"{name}[{bad[0]}] = {column[bad[0]]} ({bad.size} such): leave out or repair the cell first"
-            )
         if (column == column[0]).all():
             raise DegenerateError(
                 f"{name} is constant ({column[0]:g} in all {len(column)} cells): its rank correlation is undefined"
             )
     return float(spearman_many(score, accuracy, direction, np.ones((1, len(score))))[0])
+
+
+def regret(score: Sequence[float], accuracy: Sequence[float], direction: str) -> float:
+    """Points lost by following the score: 100 x (best accuracy - accuracy of the cell that the score ranks first).
+
+    `accuracy` (cells,) are fractions in [0, 1]; cells that tie for first count by their mean. The paper calls it gap,
+    later regret. ValueError for percents.
+    """
+    score, accuracy = _pair(score, accuracy, direction)
+    bad = np.flatnonzero((accuracy < 0) | (accuracy > 1))
+    if bad.size:
+        raise ValueError(
+            f"accuracy[{bad[0]}] = {accuracy[bad[0]]:g}: accuracies are fractions in [0, 1], divide percents by 100"
+        )
+    return float(regret_many(score, accuracy, direction, np.ones((1, len(score))))[0])
 
 
 def spearman_known(score: Sequence[float], accuracy: Sequence[float], direction: str) -> tuple[float, str]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gracelib.evidence import ranks
-from gracelib.evidence.ranks import DegenerateError, bootstrap, spearman
+from gracelib.evidence.ranks import DegenerateError, bootstrap, regret, spearman
 from slow_bootstrap import plain_regret, slow_bootstrap
 
 numbers = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 8)), min_size=3, max_size=20)
@@ -49,10 +49,6 @@ def test_spearman_refuses_bad_input(score, accuracy, direction, message):
         spearman(score, accuracy, direction)
 
 
-def regret(score, accuracy, direction):
-    return ranks.regret_many(np.array(score), np.array(accuracy), direction, np.ones((1, len(score))))[0]
-
-
 def test_regret_in_points():
     """Lowest score is cell 2 with 0.30; the best cell has 0.45: 15 points lost. Higher is better picks cell
     0: 25."""
@@ -68,6 +64,11 @@ def test_regret_is_never_negative_and_zero_for_the_oracle(cells):
     accuracy = accuracy / 8
     assert regret(score, accuracy, "lower") >= 0
     assert regret(accuracy, accuracy, "higher") == pytest.approx(0.0, abs=1e-12)
+
+
+def test_regret_refuses_percents():
+    with pytest.raises(ValueError, match=r"accuracy\[1\] = 45: accuracies are fractions in \[0, 1\]"):
+        regret([1.0, 2.0], [0.2, 45.0], "lower")
 
 
 # --- resamples of whole teachers ------------------------------------------------------------------------------------
