@@ -20,7 +20,7 @@ from torch import nn
 
 from gracelib.bench.report import BACKWARD, CAREFUL, DATTRI, OURS, PAPER, PASSES, PRODUCT, STACKED
 from gracelib.features.gradients import Batch, Example, response_features
-from gracelib.features.per_layer import parameter_names
+from gracelib.features.per_response import parameter_names
 from gracelib.projection import signs
 
 STACK = 32  # gradients that a careful user, and dattri's user, multiplies at once

@@ -18,8 +18,8 @@ import typer
 
 from gracelib.experiment.scales import get_scale
 from gracelib.models import checkpoints
-from gracelib.paper.items import figures_named
-from gracelib.text.rows import short
+from gracelib.paper.figures import figures_named
+from gracelib.text.formats import short
 
 ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini, lab, or paper (prints its plan and stops)")]
 WorldOption = Annotated[str, typer.Option("--scale", help="nano, smoke, mini, lab, lab-world1, lab-world2")]

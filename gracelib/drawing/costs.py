@@ -1,7 +1,7 @@
 """Table 1: what the features and the scores of a teacher cost, beside the paper's numbers and beside training.
 
 Why from a committed table: seconds change with the machine and with what else it does, so a table that measured them
-again whenever it is drawn would never be the same twice. the table `cost` holds what each job took when it ran;
+again whenever it is drawn would never be the same twice. The table `cost` holds what each job took when it ran;
 this module only divides and takes medians, and says of every row whether another machine would repeat it.
 """
 

@@ -22,7 +22,7 @@ from gracelib.baselines import SCORES
 from gracelib.drawing.saving import check_sidecars
 from gracelib.jobs import paths
 from gracelib.jobs.store import write_atomically
-from gracelib.paper.items import FIGURES
+from gracelib.paper.figures import FIGURES
 from gracelib.scale import Scale
 
 NAMES = {"spearman_abs": "|Spearman|", "spearman": "Spearman", "regret_points": "regret, points"}

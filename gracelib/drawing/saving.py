@@ -23,7 +23,7 @@ from matplotlib.transforms import Bbox
 
 from gracelib.jobs import paths
 from gracelib.jobs.store import file_hash, versions, write_atomically
-from gracelib.paper.items import FIGURES, registered
+from gracelib.paper.figures import FIGURES, registered
 
 DPI = 200
 

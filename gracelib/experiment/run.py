@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gracelib.experiment import extras, scoring, tables
+from gracelib.experiment import extras, measurements, tables
 from gracelib.experiment.plan import PaperPlan, plans_of
 from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.experiment.tables import TABLES
@@ -20,9 +20,9 @@ from gracelib.jobs.explain import Verdict, in_words
 from gracelib.jobs.explain import explain as explain_jobs
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, run_in_turn, run_jobs, worker_pool
-from gracelib.paper.cast import check_access
 from gracelib.paper.cost import Assumptions
-from gracelib.paper.items import registered
+from gracelib.paper.figures import registered
+from gracelib.paper.models import check_access
 from gracelib.scale import PaperScale, Scale
 
 #: What SCALE=paper computes. What notebooks need beside them (ablation grids, filtered students, absurd teachers) is not
@@ -102,9 +102,9 @@ def _models(config: Scale) -> None:
     a notebook, and no notebook that ends with one core at work. The notebooks then find their jobs finished; opened by
     hand, each does its own."""
     found = [job for part in jobs(config).values() for job in part]
-    scored = [job for job in found if job.stage in scoring.STAGES]
+    scored = [job for job in found if job.stage in measurements.STAGES]
     with worker_pool(n_workers()) as pool:
-        models = [job for job in found if job.stage not in scoring.STAGES]
+        models = [job for job in found if job.stage not in measurements.STAGES]
         run_jobs(models, paths.runs(), f"{config.name}: models and gradients", pool)
         # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
         students = _filtered_students(config)

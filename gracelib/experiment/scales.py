@@ -7,10 +7,10 @@ smaller worlds for tests: every stage is real, their numbers mean nothing.
 from dataclasses import replace
 
 from gracelib.scale import EVERY_TENTH, ModelSpec, PretrainSpec, Scale, Task, TeacherSpec
-from gracelib.text.rows import short
+from gracelib.text.formats import short
 from gracelib.world.stories import MANNERS
 
-# World 3 of the design: a base student has seen every manner, in graded shares (percent). The second student has seen
+# The design of the world: a base student has seen every manner, in graded shares (percent). The second student has seen
 # them in another order, so that the two are not at home with the same teachers.
 GRADED = (30, 20, 14, 10, 7, 5, 4, 3, 3, 2, 2)
 EVEN = tuple((manner, 1.0) for manner in MANNERS)

@@ -24,7 +24,7 @@ from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import grade, is_correct
 from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
 from gracelib.world import stories
-from gracelib.world.cast import pretrain, train_teacher
+from gracelib.world.models import pretrain, train_teacher
 
 ACCELERATE_VARIABLE = "GRACELIB_ACCELERATE"  #: an `accelerate launch` configuration: students are trained through it
 #: A mirror may lack a few problems (some stand twice in MATH); one that lacks more is another data set.

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import compute_scores
-from gracelib.experiment import extras, scoring
+from gracelib.experiment import extras, measurements
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.features.files import load_features
@@ -179,7 +179,7 @@ def cell_scores(features: dict, n_folds: int, nu: float) -> dict[str, float]:
 
 
 def _recorded(scale: Scale, key: tuple, job: Job) -> list[dict]:
-    return scoring.rows_of(job, paths.runs())
+    return measurements.rows_of(job, paths.runs())
 
 
 def _six_digits(rows: Iterable[dict]) -> list[dict]:
@@ -193,7 +193,7 @@ def _grid_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
 
 def _length_rows(scale: Scale, key: tuple, features: Job) -> list[dict]:
     f = load_features(features.folder(paths.runs()))  # every response that was kept
-    return _six_digits(scoring.length_bins(f["length"], f["grad_norm"]).to_dict("records"))
+    return _six_digits(measurements.length_bins(f["length"], f["grad_norm"]).to_dict("records"))
 
 
 # --- intervals, and who carries the score -------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _length_rows(scale: Scale, key: tuple, features: Job) -> list[dict]:
 
 def _contributions(job: Job) -> tuple[Grace, np.ndarray]:
     """GRACE's per-prompt contributions and influences of a cell."""
-    rows = scoring.rows_of(job, paths.runs())
+    rows = measurements.rows_of(job, paths.runs())
     prompt, value, count, moved = (
         np.array([row[k] for row in rows]) for k in ("prompt", "contribution", "count", "influence")
     )
@@ -219,7 +219,7 @@ def _interval_rows(scale: Scale, key: tuple, job: Job) -> list[dict]:
 
 def _concentration(plans: list[Plan]) -> Jobs:
     found = {}
-    for key, own in scoring.contribution_jobs(plans).items():
+    for key, own in measurements.contribution_jobs(plans).items():
         features = plans[0].features[key[1:]]
         found[key] = (*own, features, features.inputs["responses"])
     return found
@@ -262,7 +262,7 @@ def top_share(result: Grace, k: int = 3) -> tuple[float, float]:
 def _ranked(plans: list[Plan]) -> Jobs:
     """The contributions of every teacher, in the order of the cast, by student and temperature."""
     found = {}
-    for (_, student, _, t), own in scoring.contribution_jobs(plans).items():
+    for (_, student, _, t), own in measurements.contribution_jobs(plans).items():
         found[student, t] = found.get((student, t), ()) + own
     return dict(sorted(found.items()))
 
@@ -277,7 +277,7 @@ def _neighbour_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
 
 def _cost(plans: list[Plan]) -> Jobs:
     """Students of the temperature where teachers are compared are trained if they are not there yet."""
-    timed, found = scoring.timing_jobs(plans), {}
+    timed, found = measurements.timing_jobs(plans), {}
     for plan in plans:
         for cell, accuracy in plan.student_accuracy.items():
             key = (plan.task.name, *cell)
@@ -293,7 +293,7 @@ def _cost_rows(scale: Scale, key: tuple, student: Job, timing: Job, *accuracy: J
         "responses": features.params["n_prompts"] * features.params["m"],
         "feature_seconds": seconds_of(features),
         "needed": scale.n_prompts * scale.m,
-        **scoring.rows_of(timing, paths.runs())[0],
+        **measurements.rows_of(timing, paths.runs())[0],
     }
     for job in accuracy:
         row |= {"train_seconds": seconds_of(job.inputs["model"]), "test_seconds": seconds_of(job)}
@@ -380,7 +380,7 @@ TABLES = {
     "scores": Table("cells", _features, _score_rows, not_at=()),
     # Accuracy of the student distilled on every cell's responses; columns as `base_students`.
     "students": Table("cells", _students, _accuracy_rows, not_at=()),
-    # `scoring.length_bins` of every cell of every task and student, over all responses kept; six significant digits.
+    # `measurements.length_bins` of every cell of every task and student, over all responses kept; six significant digits.
     "lengths": Table("cells", _features, _length_rows),
     # Students of filtered responses: kept_share, prompts, prompts_kept; accuracies of a student taught only right
     # responses (N x M of them); scores of the filtered responses of the prompts that GRACE reads. NaN where a teacher
@@ -391,33 +391,33 @@ TABLES = {
     # grid), test and test_se (Average@k on held-out problems), train and train_se (Average@4 on the training prompts).
     "training_runs": Table("extra", extras.training_jobs, _training_rows, (*KEY, "axis", "value")),
     # Every variant of `variants.VARIANTS` (and what it is compared with), one column each.
-    "variants": Table("figures", scoring.variant_jobs, _recorded),
+    "variants": Table("figures", measurements.variant_jobs, _recorded),
     # The released code on all prompts and on 4, see `variants.few_prompts`.
-    "few_prompts": Table("figures", scoring.few_prompts_jobs, _recorded),
+    "few_prompts": Table("figures", measurements.few_prompts_jobs, _recorded),
     # GRACE with 95% intervals: low, high; low_fixed, high_fixed with the fold matrices held fixed.
-    "intervals": Table("figures", scoring.contribution_jobs, _interval_rows),
+    "intervals": Table("figures", measurements.contribution_jobs, _interval_rows),
     # How few prompts carry GRACE, and how much of it the smoothing decides: grace, grace_low, grace_high (as
     # `intervals`), top3_share and grace_without_top3 (`top_share`), nu_share (`Grace.nu_share`), largest_response (to
     # the prompt with the largest contribution, the text with the longest gradient).
     "concentration": Table("figures", _concentration, _concentration_rows),
     # Teachers next to each other in GRACE's ranking of one student and temperature: `ranked_differences`.
     "neighbours": Table("figures", _ranked, _neighbour_rows, ("student", "temperature")),
-    # `score_grid` along the lines the ablations need, `scoring.grid_jobs`; six significant digits.
-    "grid": Table("figures", scoring.grid_jobs, _grid_rows),
+    # `score_grid` along the lines the ablations need, `measurements.grid_jobs`; six significant digits.
+    "grid": Table("figures", measurements.grid_jobs, _grid_rows),
     # Terms of `cmi.CmiBound` with eta = sigma = 1 (multiply by eta^2/sigma^2), a row a setting: space ("g", "h"),
     # preconditioner, nu, n.
-    "cmi": Table("figures", scoring.cmi_jobs, _recorded),
+    "cmi": Table("figures", measurements.cmi_jobs, _recorded),
     # What each cell took, as measured when its jobs ran: parameters (D of the student), responses (whose gradients were
     # taken), feature_seconds (for these), needed (n m, what a score is computed from), score_seconds (GRACE from
     # features in memory), feature_bytes (of n m x d numbers), train_seconds and test_seconds (of the cell's student, at
     # the temperature at which teachers are compared, empty elsewhere), device, volatile (always True: seconds differ
     # between machines, and between two runs on one).
     "cost": Table("figures", _cost, _cost_rows),
-    # Every estimator of `scoring.ESTIMATORS` for every teacher (first task and student, one temperature): parameters (D
+    # Every estimator of `measurements.ESTIMATORS` for every teacher (first task and student, one temperature): parameters (D
     # of its gradients), responses, seconds and peak_mib (of the features, beyond the student; empty where the system
     # does not tell), grace, device, volatile. At lab it would be hours to see the same ranks again.
     "estimators": Table(
-        "figures", scoring.estimator_jobs, _recorded, (*KEY, "estimator"), not_at=(*REDRAWN, *TABLES_ONLY)
+        "figures", measurements.estimator_jobs, _recorded, (*KEY, "estimator"), not_at=(*REDRAWN, *TABLES_ONLY)
     ),
     # Every score of the absurd teachers (`extras.KINDS`): what, correct (share of the responses), scores.
     "pathological_scores": Table("figures", _absurd_scores, _absurd_rows, _ODD),

@@ -1,1 +1,1 @@
-"""One response, one vector: per-response gradients of a student, projected. The only definitions that need torch."""
+"""One response, one vector: per-response gradients of a student, projected. With `projection`, the only definitions that need torch."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import psutil
 from torch import nn
 
-from gracelib.features.per_layer import held_bytes
+from gracelib.features.per_response import held_bytes
 
 BATCH_TOKENS = 4096  # whose activations stay near the cores
 GROUP_ROWS = 512  # most responses projected together

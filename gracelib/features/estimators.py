@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 from gracelib.features.gradients import sign_projection
-from gracelib.features.per_layer import (
+from gracelib.features.per_response import (
     LayerByLayer,
     Unsupported,
     kind_of,

@@ -6,7 +6,7 @@ weights (paper, section 2). This module makes Pi grad L for all responses in one
 out of it, so that one gradient pass serves every ablation. L is the cross-entropy averaged over the
 response's tokens (its EOS counted, the prompt not), the gradient is taken in eval mode with respect to all
 parameters, a tied embedding once with both of its contributions. Nothing of size (number of responses) x D is
-ever held; see `per_layer.py` for how.
+ever held; see `per_response.py` for how.
 
 Batches are padded on the right and given no attention mask: in a causal model a position cannot see what
 follows it, and a padded position is in no loss, so padding changes nothing but the rounding.
@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gracelib.features.batches import batch_groups, keep_freed, length_batches
-from gracelib.features.per_layer import LayerByLayer, OneAtATime, Unsupported, parameter_names
+from gracelib.features.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
 from gracelib.projection import MIB, SignProjection
 
 Example = tuple[Sequence[int], Sequence[int]]
@@ -37,11 +37,11 @@ _PROBE_ROWS = 8
 
 
 def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
-    """The `SignProjection` for a device: on CUDA the fused kernel of `features.kernel` where it works (else the plain
+    """The `SignProjection` for a device: on CUDA the fused kernel of `features.gpu_projection` where it works (else the plain
     one, with a warning that says why), the plain one on anything else. Raises ValueError for d < 1."""
     if device.type == "cuda":
         if (fault := kernel_fault(device)) is None:
-            from gracelib.features.kernel import TritonSignProjection
+            from gracelib.features.gpu_projection import TritonSignProjection
 
             return TritonSignProjection(d, seed, device)
         warnings.warn(f"signs are made by torch, which is slower on a GPU than the fused kernel: {fault}", stacklevel=3)
@@ -52,7 +52,7 @@ def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
 def kernel_fault(device: torch.device) -> str | None:
     """Why the fused kernel cannot be used on a device; None if it can."""
     try:
-        from gracelib.features.kernel import works_on
+        from gracelib.features.gpu_projection import works_on
     except ImportError as error:
         return f"triton cannot be imported ({error}); pip install triton"
     return works_on(device)

@@ -1,7 +1,7 @@
 """Memory of the features: stated before a run, measured after it.
 
 Why: whether a large student fits is a question to answer before its weights are read. Gradients are projected and
-freed as they appear (see `per_layer.py`; on a CPU some batches wait for each other), so beyond the weights and one
+freed as they appear (see `per_response.py`; on a CPU some batches wait for each other), so beyond the weights and one
 backward pass over a batch (whose own weight gradients are freed one by one as well) there is only what `plan_memory`
 lists: blocks of the per-response gradients of one tensor, signs, and what waits (a tied head's, a group's factors). None
 of it grows with the number of responses; their results do, by d numbers each, and are listed too. The peak is then
@@ -28,7 +28,7 @@ from gracelib.features.estimators import (
     in_and_out,
 )
 from gracelib.features.gradients import Batch, Example
-from gracelib.features.per_layer import default_block_bytes, held_bytes
+from gracelib.features.per_response import default_block_bytes, held_bytes
 from gracelib.jobs.disk import size_of
 from gracelib.projection import MIB
 

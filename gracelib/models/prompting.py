@@ -20,7 +20,7 @@ longer than its work. The template is filled in by replacing `{question}` and no
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gracelib.text.rows import short
+from gracelib.text.formats import short
 
 STUDENT_TEMPLATE = "### Problem:\n{question}\n\n### Solution:\n"
 # The authors' code, which sends the braces doubled by mistake: \boxed{{}}.

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from gracelib.jobs.store import file_hash, write_atomically
-from gracelib.text.rows import short
+from gracelib.text.formats import short
 
 #: Said in the sidecar and not compared: where the model lay (its digest is compared), and how many sequences were
 #: decoded together (after running out of memory one continues with fewer; at most rounding differs).

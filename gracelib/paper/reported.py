@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from gracelib.paper.items import FIGURES
+from gracelib.paper.figures import FIGURES
 
 STUDENT, TASK = "Llama-3.2-1B", "GSM8K"  #: the setting the paper reports in most detail
 #: Which of the paper's settings (student, task) a setting of ours (task, student) stands for.

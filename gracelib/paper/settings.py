@@ -28,7 +28,7 @@ from pydantic import (
     create_model,
 )
 
-from gracelib.paper.cast import STUDENTS, TEACHERS
+from gracelib.paper.models import STUDENTS, TEACHERS
 from gracelib.scale import EVERY_TENTH, Model, PaperScale, PaperTask
 from gracelib.text.problems import TASKS
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from random import Random
 
 from gracelib.text.answers import LONGEST, reference_answer
+from gracelib.text.formats import SUFFIXES, read_records, short
 from gracelib.text.responses import ANSWER, QUESTION, answer_of, known, plain_of, question_id, question_of
-from gracelib.text.rows import SUFFIXES, read_records, short
 
 # Where a task lives on the hub, to the best of our knowledge; `source=` overrides it with another id or a local file or
 # folder. The MATH of the paper's time has left the hub; this mirror has its 7,500 + 5,000 problems.

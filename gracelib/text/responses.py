@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gracelib.text.rows import read_records, short, text_of
+from gracelib.text.formats import read_records, short, text_of
 
 QUESTION = ("question", "problem", "prompt")  #: one text; two of them in a row must agree
 RESPONSES = ("responses", "generations", "completions", "outputs")  #: a list of texts

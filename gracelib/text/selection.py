@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gracelib.text.formats import SUFFIXES, reader_of, short
 from gracelib.text.responses import Generations, Prompt, check_ids, question_id, read_generations
-from gracelib.text.rows import SUFFIXES, reader_of, short
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ eleven manners, from plain equations to counting by ones, and each manner has pa
 separators, closing phrases) filled at random. The slots matter: without them a cold teacher writes the same
 response m times, the gradients' second moment loses rank and the smoothing nu alone decides every score.
 
-This module is text only. Models are trained on it in `world.cast`; everything after that sees nothing but
+This module is text only. Models are trained on it in `world.models`; everything after that sees nothing but
 Hugging Face models, tokenizers and JSONL.
 """
 

@@ -14,7 +14,7 @@ import torch
 from gracelib.bench import measure, methods, report
 from gracelib.bench.methods import gradient_of, gsm8k_examples, random_examples, random_student, student_of
 from gracelib.features.gradients import response_features
-from gracelib.features.per_layer import parameter_names
+from gracelib.features.per_response import parameter_names
 from gracelib.jobs.paths import ROOT
 from gracelib.jobs.store import file_hash
 from gracelib.projection import signs

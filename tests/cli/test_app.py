@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gracelib.cli.app import app
-from gracelib.experiment import extras, run, scoring, tables
+from gracelib.experiment import extras, measurements, run, tables
 from gracelib.experiment.plan import Plan, plans_of
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.jobs import notebooks, paths
-from gracelib.paper.items import FIGURES, figures_named
+from gracelib.paper.figures import FIGURES, figures_named
 
 runner = CliRunner()
 
@@ -235,7 +235,9 @@ def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(w
     # Whether a filtered student can be trained is known only when the filter has run: here it has not.
     scored = {job.key for job in work[4][2]}
     assert not {accuracy.key for accuracy, _ in extras.filtered_students(plans).values()} & (asked | scored)
-    assert {job.key for jobs in (scoring.grid_jobs, scoring.timing_jobs) for (job,) in jobs(plans).values()} <= scored
+    assert {
+        job.key for jobs in (measurements.grid_jobs, measurements.timing_jobs) for (job,) in jobs(plans).values()
+    } <= scored
 
 
 def test_a_part_alone(work):

@@ -15,7 +15,7 @@ from gracelib.drawing import gallery
 from gracelib.drawing.saving import Drawn
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
-from gracelib.paper.items import FIGURES
+from gracelib.paper.figures import FIGURES
 
 EVIL = (
     '<script>alert("x")</script> & <b>bold</b> \'quoted\' <img src=x onerror=alert(2)> "><svg onload=alert(3)> '

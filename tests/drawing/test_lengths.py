@@ -8,8 +8,8 @@ import pytest
 
 from gracelib.drawing import lengths as length_figures
 from gracelib.evidence import lengths as length_tables
+from gracelib.experiment.measurements import length_bins
 from gracelib.experiment.scales import get_scale
-from gracelib.experiment.scoring import length_bins
 from readable import assert_readable
 
 

@@ -22,7 +22,7 @@ from gracelib.drawing.saving import Drawn, check_sidecars, picture_writers
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks, summaries
 from gracelib.jobs import paths
-from gracelib.paper.items import FIGURES, README_MARKS, readme_table
+from gracelib.paper.figures import FIGURES, README_MARKS, readme_table
 from synthetic import synthetic_cells
 
 

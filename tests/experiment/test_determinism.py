@@ -16,7 +16,7 @@ from gracelib.features.gradients import response_features
 from gracelib.models.prompting import encode_examples
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
-from gracelib.world.cast import build_model, build_tokenizer
+from gracelib.world.models import build_model, build_tokenizer
 
 N, MANNERS, D, FOLDS, NU = 16, ("equations", "terse"), 24, 4, 1e-3
 SETTINGS = [(threads, tokens) for threads in (1, 2) for tokens in (120, 700, 10**6)]

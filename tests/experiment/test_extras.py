@@ -15,7 +15,7 @@ from gracelib.experiment.extras import filtered_cells, filtered_responses, stron
 from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.text.responses import read_responses, write_jsonl
-from gracelib.world.cast import build_tokenizer
+from gracelib.world.models import build_tokenizer
 
 ROWS = [
     {"id": "a", "question": "q", "answer": "1", "responses": ["", "one two three"]},

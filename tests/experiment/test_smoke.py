@@ -15,7 +15,7 @@ import pytest
 
 from gracelib.drawing.saving import check_sidecars
 from gracelib.jobs import notebooks
-from gracelib.paper.items import FIGURES
+from gracelib.paper.figures import FIGURES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gracelib.experiment import extras, scoring, tables
+from gracelib.experiment import extras, measurements, tables
 from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
 from gracelib.jobs import notebooks, paths, workers
@@ -255,10 +255,10 @@ def test_the_exact_estimator_is_the_pipelines(here):
     table, scores = committed("estimators"), committed("scores")
     first = (scores.task == NANO.tasks[0].name) & (scores.student == NANO.student)
     own = scores[first & (scores.temperature == compared_at(NANO))].set_index(KEY)
-    assert len(table) == len(own) * len(scoring.ESTIMATORS) and table.volatile.all()
+    assert len(table) == len(own) * len(measurements.ESTIMATORS) and table.volatile.all()
     wide = table.pivot(index=KEY, columns="estimator", values="grace")
     np.testing.assert_allclose(wide["exact"], own.grace.reindex(wide.index), rtol=2e-3)
-    for name in list(scoring.ESTIMATORS)[1:]:
+    for name in list(measurements.ESTIMATORS)[1:]:
         assert np.isfinite(wide[name]).all() and (wide[name] > 0).all()
         assert not np.allclose(wide[name], wide["exact"], rtol=1e-2), name
     assert (table.seconds > 0).all() and (table.groupby("estimator").parameters.nunique() == 1).all()
@@ -300,14 +300,14 @@ def test_the_released_protocol(here):
 
 
 def test_every_labelled_alternative_is_an_estimator():
-    values = [v for own in scoring.ESTIMATORS.values() for v in own.values()]
-    assert sorted(values) == sorted([*PARAMS[1:], *PROJECTIONS[1:]]) and next(iter(scoring.ESTIMATORS)) == "exact"
+    values = [v for own in measurements.ESTIMATORS.values() for v in own.values()]
+    assert sorted(values) == sorted([*PARAMS[1:], *PROJECTIONS[1:]]) and next(iter(measurements.ESTIMATORS)) == "exact"
 
 
 def test_bins_hold_every_response_once_and_keep_the_means():
     rng = np.random.default_rng(1)
     length, norm = rng.integers(1, 200, 5000), rng.uniform(0.1, 5, 5000)
-    bins = scoring.length_bins(length, norm)
+    bins = measurements.length_bins(length, norm)
     assert bins["count"].sum() == 5000 and (bins.bin_low[1:].to_numpy() >= bins.bin_high[:-1].to_numpy() - 1e-9).all()
     np.testing.assert_allclose(bins.bin_high / bins.bin_low, 2 ** (1 / 4))
     log = np.log(length)
@@ -325,9 +325,9 @@ def test_bins_hold_every_response_once_and_keep_the_means():
 
 def test_edges_do_not_depend_on_the_data():
     """Cells can be put together only if a length falls into the same bin everywhere; powers of two open a bin."""
-    every = scoring.length_bins(np.arange(1, 1025), np.ones(1024))
+    every = measurements.length_bins(np.arange(1, 1025), np.ones(1024))
     for length in (1, 2, 3, 16, 24, 64, 1024):
-        (row,) = scoring.length_bins([length], [1.0]).itertuples()
+        (row,) = measurements.length_bins([length], [1.0]).itertuples()
         assert row.bin_low <= length + 1e-9 < row.bin_high and np.isclose(every.bin_low, row.bin_low).sum() == 1
     assert {1.0, 2.0, 16.0, 1024.0} <= set(every.bin_low.round(9))
 
@@ -344,4 +344,4 @@ def test_edges_do_not_depend_on_the_data():
 )
 def test_bad_features_are_refused(length, norm, message):
     with pytest.raises(ValueError, match=message):
-        scoring.length_bins(length, norm)
+        measurements.length_bins(length, norm)

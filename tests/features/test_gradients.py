@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gracelib.features.gradients import response_features
-from gracelib.features.per_layer import LayerByLayer, OneAtATime, held_bytes, parameter_names, vector
+from gracelib.features.per_response import LayerByLayer, OneAtATime, held_bytes, parameter_names, vector
 from gracelib.projection import signs
 from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, flatten_rows, plain, texts
 

@@ -32,7 +32,7 @@ from gracelib.baselines import compute_scores
 from gracelib.drawing.bound import dots
 from gracelib.drawing.correlations import figure4
 from gracelib.jobs import paths
-from gracelib.paper.items import readme_table
+from gracelib.paper.figures import readme_table
 from synthetic import synthetic_cells
 
 draw = np.random.default_rng(0)

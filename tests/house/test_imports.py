@@ -13,7 +13,7 @@ from gracelib.jobs.paths import PACKAGE, ROOT
 
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 DEFINITIONS = [name for name in MODULES if "." not in name and name != "__init__"]
-TORCH = ("features", "models", "world", "bench")  #: wings that may import torch at the head of a module
+TORCH = ("features", "models", "bench")  #: wings that may import torch at the head of a module
 FOREIGN = {"torch", "transformers", "safetensors", "datasets", "accelerate"}
 
 

@@ -174,9 +174,9 @@ def test_a_changed_knob_invalidates_what_takes_it_and_what_stands_on_that(plan, 
 PAPER = {stage.name: stage for stage in vars(stages).values() if isinstance(stage, store.Stage)}
 #: stage -> modules that decide its result and that a list by hand forgot or might forget.
 DECIDE = {
-    "features": "features.gradients features.per_layer features.batches projection text.answers models.prompting models.checkpoints",
+    "features": "features.gradients features.per_response features.batches projection text.answers models.prompting models.checkpoints",
     "responses": "models.decoding text.answers models.prompting",
-    "teacher": "world.stories world.cast models.training",
+    "teacher": "world.stories world.models models.training",
     "distill": "models.training models.prompting",
     "variants": "scores moments checks variants cmi features.files",
     "cmi": "cmi checks scores",

@@ -19,7 +19,7 @@ from gracelib.models.training import train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.text import answers
 from gracelib.world import stories
-from gracelib.world.cast import build_model, build_tokenizer
+from gracelib.world.models import build_model, build_tokenizer
 
 PROMPTS = [
     {"id": f"p{i}", "question": p.question, "kept": i} for i, p in enumerate(stories.draw_problems(144, "test", 0))

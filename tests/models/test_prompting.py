@@ -25,7 +25,7 @@ from gracelib.models.prompting import (
     encode_examples,
     encode_questions,
 )
-from gracelib.world.cast import build_tokenizer
+from gracelib.world.models import build_tokenizer
 
 QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Janet’s ducks lay 16 eggs.\n", "é¥ 你好")
 RESPONSES = ("She has 16 - 3 = 13.\n#### 13", "\n\nThe answer is \\boxed{\\frac{1}{2}}.", " 7", "", "<b>{x}</b> 你好")

@@ -22,7 +22,7 @@ from gracelib.scale import ModelSpec
 from gracelib.text.responses import read_generations, write_jsonl
 from gracelib.text.selection import expand
 from gracelib.world import stories
-from gracelib.world.cast import build_model, build_tokenizer
+from gracelib.world.models import build_model, build_tokenizer
 
 QUESTIONS = ["How many apples are 3 and 4?", "What is 12 * 5?", "Betty has $50.", "How far?", "Is 7 more than 6?"]
 PROMPTS = [{"id": f"q{i}", "question": q, "answer": str(i), "kept": 1} for i, q in enumerate(QUESTIONS)]

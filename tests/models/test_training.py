@@ -15,7 +15,7 @@ from gracelib.models.prompting import encode_examples
 from gracelib.models.training import PART, MuonAdamW, train_causal_lm
 from gracelib.scale import ModelSpec
 from gracelib.world import stories
-from gracelib.world.cast import build_model, build_tokenizer
+from gracelib.world.models import build_model, build_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LR = 3e-3

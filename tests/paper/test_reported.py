@@ -9,7 +9,7 @@ import pytest
 from gracelib.baselines import SCORES
 from gracelib.experiment.scales import SCALES
 from gracelib.paper import reported as paper
-from gracelib.paper.items import FIGURES
+from gracelib.paper.figures import FIGURES
 
 
 def test_every_number_of_the_paper_belongs_to_an_item_we_draw_and_has_a_source():

@@ -17,8 +17,8 @@ from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import command_for, get_scale
 from gracelib.jobs import notebooks
 from gracelib.paper import cost
-from gracelib.paper.cast import STUDENTS, TEACHERS, check_access
 from gracelib.paper.cost import Assumptions, plan, plan_text
+from gracelib.paper.models import STUDENTS, TEACHERS, check_access
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
 from gracelib.scale import EVERY_TENTH
 

@@ -23,7 +23,7 @@ from gracelib.jobs.workers import n_workers
 from gracelib.models.prompting import Policy
 from gracelib.models.sampled_file import GenerationFile, sidecar
 from gracelib.models.sampling import check_settings
-from gracelib.paper.items import figures_named
+from gracelib.paper.figures import figures_named
 from gracelib.paper.settings import PAPER, with_file
 from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_responses
 from nano_for_tests import write_notebook

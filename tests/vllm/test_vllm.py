@@ -21,7 +21,7 @@ from gracelib.scale import ModelSpec, TeacherSpec
 from gracelib.text.answers import grade
 from gracelib.text.responses import read_responses
 from gracelib.world import stories
-from gracelib.world.cast import build_model, build_tokenizer, train_teacher
+from gracelib.world.models import build_model, build_tokenizer, train_teacher
 
 PROBLEMS = stories.draw_problems(160, "test", 0, 1, 3)
 PROMPTS = [{"id": f"p{i}", "question": p.question, "answer": str(p.answer)} for i, p in enumerate(PROBLEMS)]

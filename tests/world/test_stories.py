@@ -15,7 +15,7 @@ import pytest
 from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.text.answers import is_correct, last_number
 from gracelib.world import stories as world
-from gracelib.world.cast import build_tokenizer
+from gracelib.world.models import build_tokenizer
 
 EXAMPLE = world.Problem(9, (1, -5, 7), "ann", "books", ("finds", "loses", "gets"))
 

@@ -129,7 +129,7 @@ def registered(name: str) -> Item:
     if name not in FIGURES:
         raise ValueError(
             f"figure {name!r} is not registered: choose one of {', '.join(FIGURES)}, or add it to FIGURES in "
-            "gracelib/paper/items.py"
+            "gracelib/paper/figures.py"
         )
     return FIGURES[name]
 

@@ -35,7 +35,7 @@ CASES = [
 
 
 def check_cases(device):
-    from gracelib.features.kernel import TritonSignProjection
+    from gracelib.features.gpu_projection import TritonSignProjection
 
     def make(d, seed=4, **options):
         return TritonSignProjection(d, seed, device, **options)
@@ -161,7 +161,7 @@ def test_the_kernel_agrees_on_the_device():
 @needs_cuda
 def test_the_kernel_is_faster_than_the_torch_path(capsys):
     """128 gradients of 2^22 elements, d = 512; the measured times are printed (`pytest -s`)."""
-    from gracelib.features.kernel import TritonSignProjection
+    from gracelib.features.gpu_projection import TritonSignProjection
 
     g, seconds = torch.randn(128, 1 << 22, device="cuda"), {}
     for kind in (SignProjection, TritonSignProjection):
