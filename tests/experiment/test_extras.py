@@ -169,7 +169,6 @@ def test_a_teacher_that_is_never_wrong_or_never_right():
                 ({"id": "p1", "responses": ["a", "b"]}, 0),
             )
         ),
-        (lambda: extras.random_responses(ROWS, [], 0), "no words"),
         (
             lambda: extras.repeated_response([{"id": "a", "question": "q", "responses": [" "]}]),
             "every response is empty",

@@ -113,11 +113,11 @@ def test_a_disk_that_is_full_or_read_only_is_found_before_anything_is_computed(u
     there = fresh.results()
     filler = fill(small_disk, 4096)
     said = fresh.refused()
-    assert f"{fresh.runs}/notebook: the disk is full (4.0 KiB free); make space" in said
+    assert f"{fresh.runs}: the disk is full (4.0 KiB free); make space" in said
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     said = fresh.refused()
-    assert f"{fresh.runs}/notebook: the file system is read-only (" in said
+    assert f"{fresh.runs}: the file system is read-only (" in said
     assert "free); mount it writable, or set GRACELIB_RUNS" in said and AGAIN in said
     assert "models and gradients" not in fresh.stderr() and fresh.results() == there
 

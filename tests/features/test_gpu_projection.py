@@ -79,7 +79,7 @@ def check_cases(device):
 
 @needs_triton
 def test_the_kernel_agrees_in_the_interpreter():
-    code = "import test_kernel as t; t.check_cases('cpu'); print('every case')"
+    code = "import test_gpu_projection as t; t.check_cases('cpu'); print('every case')"
     assert "every case" in in_a_process(code, TRITON_INTERPRET="1")
 
 
@@ -88,7 +88,7 @@ import re
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from gracelib.features import kernel as t
+from gracelib.features import gpu_projection as t
 for element, arch in (("fp32", 80), ("bf16", 90)):
     constants = dict(t._CONSTANTS, BLOCK_B=16, BLOCK_D=t._BLOCK_D, BLOCK_E=t._BLOCK_E, PRECISION="tf32x3")
     types = {name: "constexpr" if name in constants else "i32" for name in t._project.arg_names}
@@ -130,7 +130,7 @@ def test_a_kernel_with_wrong_signs_is_found_before_it_is_used():
     """The check that every process makes once a device, with the kernel as it is, with one sign wrong, and failing."""
     code = """
 import torch
-from gracelib.features import kernel as t
+from gracelib.features import gpu_projection as t
 cpu = torch.device("cpu")
 print(t.works_on(cpu))
 launch = t.TritonSignProjection._launch

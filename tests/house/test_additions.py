@@ -63,8 +63,8 @@ def test_a_score_and_a_figure_are_a_function_and_a_line_each(tmp_path):
         ("\n)\n# fmt: on\n", "\n" + SCORE_LINE + "# fmt: on\n"),
         ("\n# fmt: off\n_LIST", SCORE + "\n# fmt: off\n_LIST"),
     )
-    items = copy / "paper" / "items.py"
-    change(items, ("\n}\nREADME_MARKS", "\n" + FIGURE_LINE + "README_MARKS"))
+    registry = copy / "paper" / "figures.py"
+    change(registry, ("\n}\nREADME_MARKS", "\n" + FIGURE_LINE + "README_MARKS"))
     with open(copy / "drawing" / "bound.py", "a", encoding="utf-8") as file:
         file.write("\nimport matplotlib.pyplot as plt\n" + FIGURE)
     path = os.pathsep.join(map(str, (tmp_path, ROOT / "tests" / "helpers")))
