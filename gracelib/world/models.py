@@ -56,35 +56,35 @@ def build_model(spec: ModelSpec, vocab_size: int, seed: int):
 
 def pretrain(out: Path, model: ModelSpec, data: PretrainSpec, seed: int) -> None:
     """Train a base model on a manner mixture and save it with its tokenizer under `out`."""
-    from gracelib.models.training import train_causal_lm
-
     tokenizer = build_tokenizer()
     pairs = stories.mixture_texts(data.n_texts, seed, dict(data.shares), data.noise, data.min_steps, data.max_steps)
     examples = encode_examples(tokenizer, pairs)
     network = build_model(model, len(tokenizer), seed)
-    train_causal_lm(
-        network,
-        examples,
-        epochs=data.epochs,
-        lr=data.lr,
-        batch_size=data.batch_size,
-        seed=seed,
-        whole_sequence=True,
-        matrix_lr=data.matrix_lr,
-    )
-    network.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    _train_and_save(out, network, tokenizer, examples, data, seed, whole_sequence=True)
 
 
 def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     """Train a pretrained base on clean solutions of one manner and save the teacher under `out`."""
     from gracelib.models.checkpoints import load_student
-    from gracelib.models.training import train_causal_lm
 
     network, tokenizer = load_student(base)
     rng = Random(f"{seed}/{spec.name}")
     problems = [stories.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
     examples = encode_examples(tokenizer, [(p.question, stories.solve(p, spec.manner, rng)) for p in problems])
+    _train_and_save(out, network, tokenizer, examples, spec, seed)
+
+
+def _train_and_save(
+    out: Path,
+    network,
+    tokenizer,
+    examples: list,
+    spec: PretrainSpec | TeacherSpec,
+    seed: int,
+    whole_sequence: bool = False,
+) -> None:
+    from gracelib.models.training import train_causal_lm
+
     train_causal_lm(
         network,
         examples,
@@ -92,6 +92,7 @@ def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
         lr=spec.lr,
         batch_size=spec.batch_size,
         seed=seed,
+        whole_sequence=whole_sequence,
         matrix_lr=spec.matrix_lr,
     )
     network.save_pretrained(out)
