@@ -25,7 +25,9 @@ QUESTION = ("question", "problem", "prompt")  #: one text; two of them in a row 
 RESPONSES = ("responses", "generations", "completions", "outputs")  #: a list of texts
 RESPONSE = ("response", "generation", "completion", "output")  #: one text; rows of one question are merged
 ANSWER = ("answer", "solution")  #: the first that is there: MATH has both, and its `solution` is never a response
-FIELDS = ("id", *QUESTION, *RESPONSES, *RESPONSE, *ANSWER)
+#: Why each response ended, in a list beside a list of responses, or of the one response. "length": it was cut.
+REASONS = ("finish_reasons", "finish_reason")
+FIELDS = ("id", *QUESTION, *RESPONSES, *RESPONSE, *ANSWER, *REASONS)
 _AGAIN = "drop it or sample it again"
 
 
@@ -39,6 +41,7 @@ class Prompt:
     responses: tuple[str, ...]
     where: str  #: "gen.jsonl, line 12": of merged rows the first
     listed: bool = True  #: whether the responses stood in a list, to which no other row may add
+    cut: frozenset[int] = frozenset()  #: the responses, counted from 0, that a limit of tokens cut
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,9 @@ def _joined(first: Prompt, row: Prompt) -> Prompt:
                 f"{row.where}: conflicting {what}s for one question: {short(new)} here, {short(old)} at "
                 f"{first.where} or after it; make them agree, or drop the field"
             )
+    cut = first.cut | {len(first.responses) + k for k in row.cut}
     responses = first.responses + row.responses
-    return replace(first, id=first.id or row.id, answer=first.answer or row.answer, responses=responses)
+    return replace(first, id=first.id or row.id, answer=first.answer or row.answer, responses=responses, cut=cut)
 
 
 def _prompt(record: dict, where: str, allow_empty: bool) -> Prompt:
@@ -200,7 +204,8 @@ def _prompt(record: dict, where: str, allow_empty: bool) -> Prompt:
     else:
         responses = [text_of(value, f"field {name!r}", where, allow_empty, _AGAIN)]
     own = plain_of(there["id"], "id", where) if "id" in there else ""
-    return Prompt(own, question, answer_of(there, where)[1] or None, tuple(responses), where, listed)
+    answer, cut = answer_of(there, where)[1] or None, cut_of(there, len(responses), where)
+    return Prompt(own, question, answer, tuple(responses), where, listed, cut)
 
 
 # --- one field ----------------------------------------------------------------------------------------------
@@ -221,6 +226,17 @@ def answer_of(there: dict, where: str) -> tuple[str, str]:
     """The field that counts as the answer, and the answer as text; two empty texts if there is none."""
     name = next((name for name in ANSWER if name in there), "")
     return name, plain_of(there[name], name, where).strip() if name else ""
+
+
+def cut_of(there: dict, n: int, where: str) -> frozenset[int]:
+    """Which of a row's `n` responses a limit of tokens cut, as `finish_reasons` or `finish_reason` says."""
+    reasons = there.get("finish_reasons", [there.get("finish_reason")] * n)
+    if not isinstance(reasons, list) or len(reasons) != n:
+        raise ValueError(
+            f"{where}: field 'finish_reasons' must be a list of {n}, one a response, it is {short(reasons)}; "
+            "correct or drop it"
+        )
+    return frozenset(k for k, reason in enumerate(reasons) if reason == "length")
 
 
 def plain_of(value: object, name: str, where: str) -> str:

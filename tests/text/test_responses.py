@@ -214,6 +214,16 @@ def test_rows_of_one_question_are_merged_in_their_order(tmp_path, listed, single
     assert told(merged) == [(question_id("q1 ?"), "q1 ?", "2", ("a", "b", "a")), ("5", "q2 ?", None, ("x",))]
 
 
+def test_which_responses_were_cut_is_carried(tmp_path):
+    """By `finish_reasons` beside a list, `finish_reason` beside one response; without them none."""
+    listed = {"question": "q ?", "responses": ["a", "b", "c"], "finish_reasons": ["length", None, "stop"]}
+    single = {"question": "r ?", "response": "a", "finish_reason": "stop"}
+    found = read_generations(write(tmp_path / "gen.jsonl", listed, single, single | {"finish_reason": "length"}, ROW))
+    assert [p.cut for p in found.prompts] == [{0}, {1}, set()]
+    with pytest.raises(ValueError, match=r"line 1: field 'finish_reasons' must be a list of 3, .* it is a list of 2"):
+        read_generations(write(tmp_path / "gen.jsonl", listed | {"finish_reasons": ["stop"] * 2}))
+
+
 def test_bytes_around_the_rows_do_not_matter(tmp_path):
     """Byte order mark, CRLF, blank lines, no line end at the end, capitals in the suffix, .json with rows as lines."""
     row = {**ROW, "question": "What is 1 + 1 \u2028 caf\u00e9 \N{OWL}?"}
