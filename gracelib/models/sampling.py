@@ -84,7 +84,7 @@ def sample(
     Returns
     -------
     `out`. One row a prompt, in the given order: `id`, `question`, `answer` (None if not given), `responses` (m
-    texts without special tokens), `n_truncated`. The sidecar `.NAME.settings.json` beside it holds settings,
+    texts without special tokens), `finish_reasons` (m of "stop" and "length", which is a cut), `n_truncated`. The sidecar `.NAME.settings.json` beside it holds settings,
     versions and a checksum.
 
     Raises
@@ -250,6 +250,7 @@ def _fill(file, done, requests, prompts, settings, engine, tokenizer, progress) 
                         "question": row_of[request.id]["question"],
                         "answer": row_of[request.id].get("answer"),
                         "responses": [text for text, _ in texts],
+                        "finish_reasons": ["length" if cut else "stop" for _, cut in texts],
                         "n_truncated": sum(cut for _, cut in texts),
                     }
             file.append([*new.values()])

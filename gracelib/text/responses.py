@@ -25,9 +25,9 @@ QUESTION = ("question", "problem", "prompt")  #: one text; two of them in a row 
 RESPONSES = ("responses", "generations", "completions", "outputs")  #: a list of texts
 RESPONSE = ("response", "generation", "completion", "output")  #: one text; rows of one question are merged
 ANSWER = ("answer", "solution")  #: the first that is there: MATH has both, and its `solution` is never a response
-#: Why each response ended, in a list beside a list of responses, or of the one response. "length": it was cut.
-REASONS = ("finish_reasons", "finish_reason")
-FIELDS = ("id", *QUESTION, *RESPONSES, *RESPONSE, *ANSWER, *REASONS)
+#: Why each response ended, in a list beside a list of responses, or of the one response; it was cut if one of CUT.
+REASONS, CUT = ("finish_reasons", "finish_reason"), ("length", "max_tokens")
+FIELDS = ("id", *QUESTION, *RESPONSES, *RESPONSE, *ANSWER, *REASONS, "n_truncated")
 _AGAIN = "drop it or sample it again"
 
 
@@ -101,9 +101,10 @@ def _placed(path: Path, required: tuple[str, ...]) -> dict[str, dict]:
 
 
 def read_responses(
-    path: Path, n_prompts: int | None = None, m: int | None = None, allow_empty: bool = False
+    path: Path, n_prompts: int | None = None, m: int | None = None, allow_empty: bool = False, cut: bool = False
 ) -> list[dict]:
-    """The first `n_prompts` prompts of a responses file with the first `m` responses of each.
+    """The first `n_prompts` prompts of a responses file with the first `m` responses of each; with `cut` each row's
+    `cut` says which of them a limit of tokens cut (`cut_of`).
 
     Raises ValueError naming file, line, prompt and remedy where fewer prompts or responses are there, or where a
     response is empty. (`allow_empty`: a teacher that we sampled ourselves may have ended at once; that is a response of
@@ -125,6 +126,8 @@ def read_responses(
                 "more, or ask for fewer"
             )
         row["responses"] = _texts(there, prompt, allow_empty=True)[:m]
+        if cut:
+            row["cut"] = cut_of(row, len(there), prompt)
         _texts(row["responses"], prompt, allow_empty)  # an empty one is no harm where it is not used
     return list(rows.values())[:n_prompts]
 
@@ -229,14 +232,19 @@ def answer_of(there: dict, where: str) -> tuple[str, str]:
 
 
 def cut_of(there: dict, n: int, where: str) -> frozenset[int]:
-    """Which of a row's `n` responses a limit of tokens cut, as `finish_reasons` or `finish_reason` says."""
-    reasons = there.get("finish_reasons", [there.get("finish_reason")] * n)
-    if not isinstance(reasons, list) or len(reasons) != n:
+    """Which of a row's `n` responses, counted from 0, a limit of tokens cut: `finish_reasons` or `finish_reason` says it,
+    else `n_truncated` where it is 0 or n. ValueError naming the place for a doubt."""
+    if name := next((name for name in REASONS if there.get(name) is not None), None):
+        reasons = there[name] if isinstance(there[name], list) else [there[name]]
+        if len(reasons) != n:
+            raise ValueError(f"{where}: field {name!r} speaks of {len(reasons)} of {n} responses; write one for each")
+        return frozenset(k for k, reason in enumerate(reasons) if str(reason).lower() in CUT)
+    if (n_cut := there.get("n_truncated") or 0) not in (0, n):
         raise ValueError(
-            f"{where}: field 'finish_reasons' must be a list of {n}, one a response, it is {short(reasons)}; "
-            "correct or drop it"
+            f"{where}: n_truncated is {short(n_cut)}: some of {n} responses were cut, but not which; add finish_reasons, "
+            "a list with 'stop' or 'length' for each, or sample them again"
         )
-    return frozenset(k for k, reason in enumerate(reasons) if reason == "length")
+    return frozenset(range(n_cut))
 
 
 def plain_of(value: object, name: str, where: str) -> str:

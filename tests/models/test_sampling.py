@@ -63,11 +63,13 @@ def rows(path):
 
 def test_a_row_a_prompt_in_their_order(whole, out):
     found = [json.loads(line) for line in whole.decode().splitlines()]
-    assert [list(row) for row in found] == [["id", "question", "answer", "responses", "n_truncated"]] * len(PROMPTS)
+    names = ["id", "question", "answer", "responses", "finish_reasons", "n_truncated"]
+    assert [list(row) for row in found] == [names] * len(PROMPTS)
     assert [(row["id"], row["question"], row["answer"]) for row in found] == [
         (p["id"], p["question"], p["answer"]) for p in PROMPTS
     ]
-    assert all(len(row["responses"]) == 3 and 0 <= row["n_truncated"] <= 3 for row in found)
+    assert all(len(row["responses"]) == len(row["finish_reasons"]) == 3 for row in found)
+    assert all(row["finish_reasons"].count("length") == row["n_truncated"] for row in found)
     assert len({text for row in found for text in row["responses"]}) > 10  # not one text over and over
     assert not any(mark in text for row in found for text in row["responses"] for mark in ("<s>", "</s>", "<pad>"))
 

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -214,14 +215,31 @@ def test_rows_of_one_question_are_merged_in_their_order(tmp_path, listed, single
     assert told(merged) == [(question_id("q1 ?"), "q1 ?", "2", ("a", "b", "a")), ("5", "q2 ?", None, ("x",))]
 
 
-def test_which_responses_were_cut_is_carried(tmp_path):
-    """By `finish_reasons` beside a list, `finish_reason` beside one response; without them none."""
-    listed = {"question": "q ?", "responses": ["a", "b", "c"], "finish_reasons": ["length", None, "stop"]}
-    single = {"question": "r ?", "response": "a", "finish_reason": "stop"}
-    found = read_generations(write(tmp_path / "gen.jsonl", listed, single, single | {"finish_reason": "length"}, ROW))
-    assert [p.cut for p in found.prompts] == [{0}, {1}, set()]
-    with pytest.raises(ValueError, match=r"line 1: field 'finish_reasons' must be a list of 3, .* it is a list of 2"):
-        read_generations(write(tmp_path / "gen.jsonl", listed | {"finish_reasons": ["stop"] * 2}))
+@pytest.mark.parametrize(
+    "fields, cut",
+    [
+        ({}, set()),
+        ({"finish_reasons": ["stop", "length", None], "n_truncated": 1}, {1}),
+        ({"finish_reason": ["MAX_TOKENS", "stop", "eos"]}, {0}),
+        ({"n_truncated": 3}, {0, 1, 2}),
+        ({"n_truncated": 1}, r"line 1: n_truncated is 1: some of 3 responses were cut, but not which"),
+        ({"finish_reason": "length"}, r"line 1: field 'finish_reason' speaks of 1 of 3 responses; write one for each"),
+    ],
+)
+def test_which_responses_were_cut_is_carried_on(tmp_path, fields, cut):
+    """From a row with a list, and from rows of one response each; a doubt has its place."""
+    path = write(tmp_path / "a.jsonl", {"question": "Q", "responses": ["a", "b", "c"], **fields})
+    if isinstance(cut, str):
+        for read, said in (
+            (read_generations, cut),
+            (partial(read_responses, cut=True), cut.replace("1:", "1: prompt .*:")),
+        ):
+            with pytest.raises(ValueError, match=said):
+                read(path)
+        return
+    assert read_generations(path).prompts[0].cut == read_responses(path, m=2, cut=True)[0]["cut"] == cut
+    rows = [{"question": "Q", "response": f"{k}", "finish_reason": "length" if k in cut else "stop"} for k in range(3)]
+    assert read_generations(write(path, *rows)).prompts[0].cut == cut
 
 
 def test_bytes_around_the_rows_do_not_matter(tmp_path):
