@@ -232,7 +232,7 @@ def test_which_responses_were_cut_is_carried_on(tmp_path, fields, cut):
     if isinstance(cut, str):
         for read, said in (
             (read_generations, cut),
-            (partial(read_responses, cut=True), cut.replace("1:", "1: prompt .*:")),
+            (partial(read_responses, cut=True), cut.replace("1:", "1: prompt .*:", 1)),
         ):
             with pytest.raises(ValueError, match=said):
                 read(path)
