@@ -28,7 +28,18 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from tqdm import tqdm
 
 from gracelib.jobs.workers import WORKER_VARIABLES, n_workers
-from gracelib.text.answers import as_number, final_answer, first_number, is_prose, plain, reference_answer, tidy
+from gracelib.text.answers import (
+    are_other_texts,
+    as_number,
+    as_tuples,
+    choice,
+    final_answers,
+    first_number,
+    is_prose,
+    plain,
+    reference_answer,
+    tidy,
+)
 
 TIMEOUT_S, MEMORY_MB = 5.0, 1024
 START_S = 300  # a cold disk may take a minute to import sympy; this only ends a start that hangs
@@ -53,29 +64,38 @@ ANSWERS_A_LIFE = 1000  # then a process is replaced: parsers remember what they 
 def compare(response: str, answer: str) -> bool | tuple[str, str]:
     """Whether a response is right where text and numbers can tell, else two formulas (reference, answer) to compare.
 
-    A response without a final answer is wrong. Numbers are equal to six decimals, units are dropped on both sides, and
-    a percent sign on one side may be read as "of a hundred" or not at all. A sentence after `####` or "answer is"
-    counts for its first number (after its last equals sign) where the reference is a number. ValueError: an empty
-    reference, or one too long to be an answer.
+    A response without a final answer is wrong. Numbers are equal to six decimals and to a part in 2,000; units are
+    dropped on both sides, and a percent sign, dozen or quarters on one side may be read as what they count or not at
+    all. A sentence after `####` or "answer is" counts for its first number (after its last equals sign) where the
+    reference is a number. ValueError: an empty reference, or one too long to be an answer.
     """
-    truth, said = tidy(reference_answer(answer).text), final_answer(response)
+    truth, forms = tidy(reference_answer(answer).text), final_answers(response)
     if not truth:
         raise ValueError(
             f"the reference answer {answer[:80]!r}... is too long, or holds no visible character; give "
             "the final answer alone"
         )
+    letter, expected, said = choice(truth), as_number(truth), next(forms, None)
+    if letter:
+        said = next((one for one in (said, *forms) if one and choice(one.text)), said)
+    elif "," in truth and not expected and said and "," not in said.text:
+        said = next((one for one in (said, *forms) if one and one.form == "boxes"), said)
     if said is None or not tidy(said.text):
         return False
     if plain(said.text) == plain(truth):
         return True
-    number, expected = as_number(said.text), as_number(truth)
+    if letter and choice(said.text):
+        return choice(said.text) == letter
+    if are_other_texts(said.text, truth):
+        return False
+    number = as_number(said.text)
     if expected and number is None and said.form in ("hashes", "answer is") and is_prose(said.text):
         number = first_number(said.text)
         return number is not None and number.equals(expected)
     if number and expected:
         return number.equals(expected)
     # without its unit, which the grammar of formulas would read as a product of letters
-    return truth, str(number.value) if number and not number.percent else tidy(said.text)
+    return as_tuples(truth, str(number.value) if number and number.unit == 1 else tidy(said.text))
 
 
 class _Process(SpawnProcess):
@@ -118,14 +138,23 @@ def _is_equal(reference: str, answer: str, timeout_s: float) -> bool:
     """What math-verify says of two formulas; the process ends if that takes more CPU time."""
     from math_verify import parse, verify
     from math_verify.parser import LatexExtractionConfig
+    from sympy import Expr
     from sympy.core.cache import clear_cache
+    from sympy.core.evalf import PrecisionExhausted
 
     config, has_timer = (LatexExtractionConfig(boxed_match_priority=0),), hasattr(signal, "setitimer")
     if has_timer:  # not on Windows, where the clock on the wall has to do
         signal.setitimer(signal.ITIMER_PROF, timeout_s)
     try:
         said = [parse(f"\\boxed{{{latex}}}", config, parsing_timeout=None) for latex in (reference, answer)]
-        return bool(verify(*said, timeout_seconds=None))
+        equal = verify(*said, timeout_seconds=None, allow_set_relation_comp=True)
+        first = [one[0] for one in said]
+        if equal and all(isinstance(one, Expr) and one.is_number for one in first):
+            # rounded to six decimals or chopped; PrecisionExhausted: zero, which is not small but nothing
+            with suppress(PrecisionExhausted):
+                truth, value = (one.evalf(30, strict=True) for one in first)
+                equal = abs(truth) >= 1e-3 or bool(abs(value - truth) <= abs(truth) / 2000)
+        return bool(equal)
     except Exception:  # whatever text makes a parser raise is no right answer
         return False
     finally:

@@ -28,6 +28,7 @@ from hostile_for_tests import BITS, HOSTILE, said_in
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 SHARED = Path(os.environ.get("GRACELIB_SHARED") or ROOT.parent / "shared") / "data"
+CASES = SHARED.parent / "cases" / "grading" / "pairs.jsonl"
 with_shared = pytest.mark.skipif(
     not (SHARED / "generations").is_dir(), reason="the real data are not beside the repository"
 )
@@ -48,9 +49,28 @@ def grader():
 
 @pytest.mark.parametrize(
     ("said", "truth", "right"),
-    [("5%", "5", True), ("5%", "0.05", True), ("0.05", "5%", True), ("5%", "500", False), ("5%", "0.05%", False)],
+    [
+        ("5%", "5", True),
+        ("5%", "0.05", True),
+        ("0.05", "5%", True),
+        ("5%", "500", False),
+        ("5%", "0.05%", False),
+        ("3 dozen", "3", True),
+        ("3 dozen eggs", "36", True),
+        ("3 dozen", "12", False),
+        ("3 quarters", "0.75", True),
+        ("5 pm", "5 a.m.", False),
+        ("3:45 PM", "3:45 AM", False),
+        ("0.00000045", "0.0000001", False),
+        ("7 thousand five hundred", "7000", False),
+        ("1011_2", "1011_{3}", False),
+        ("cat", "act", False),
+        ("The answer is Ann.", "Nan", False),
+        (r"\textbf{(C)}\ 15", "C", True),
+        (r"\text{B: 12}", "B", True),
+    ],
 )
-def test_percent_matches_the_bare_number_and_the_fraction_but_not_both_ways(said, truth, right):
+def test_units_that_count_are_read_either_way_and_what_texts_tell_apart_is_wrong(said, truth, right):
     assert compare(f"#### {said}", truth) is right
 
 
@@ -90,6 +110,18 @@ def test_a_number_is_right_in_every_dress_and_its_neighbour_wrong(number, dress)
         ("16 * 5 + 3 * 4", "92", True),
         (r"1\frac{4}{5}", "1.8", True),
         (r"-\frac{24}{25}", r"\frac{-24}{25}", True),
+        (r"-2 \le x < 7", "[-2,7)", True),
+        (r"-2 \le x < 7", "[-2,7]", False),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)", True),
+        ("(2,1)", r"\begin{pmatrix}1\\2\end{pmatrix}", False),
+        (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}", False),
+        (r"\frac{2}{2^{99}}", r"\frac{1}{2^{98}}", True),
+        (r"6.63 \times 10^{-34}", r"\frac{6.626}{10^{34}}", False),
+        (r"\sqrt{2}\sqrt{3} - \sqrt{6}", r"\frac{0}{7}", True),
+        (r"2} and \boxed{3", "2, 3", True),
+        (r"2} and \boxed{3, 4", "3, 4", True),
+        ("x^2} first.\nAnswer: B\n{", "B", True),
+        ("(A) and (B)", "A", False),
     ],
 )
 def test_formulas_are_compared_by_what_they_mean(grader, said, truth, right):
@@ -273,6 +305,18 @@ def test_the_excerpt_of_real_answers_is_graded_as_its_texts_say(grader):
     checked = [k for k, end in enumerate(ends) if end.lstrip("-").isdecimal()]
     grades = grader.grade([pairs[k] for k in checked])
     assert grades == [int(ends[k]) == int(pairs[k][1].replace(",", "")) for k in checked] and len(checked) > 150
+
+
+#: Graded against the intent, as the docstring of `gracelib.text.answers` says; the first two are credited.
+EXCEPTIONS = {"unknown as of 2023", "3 quarters", "not 41 but 42", "3,5", "1,25", "1{,}25", "€1.234,50"}
+
+
+@pytest.mark.skipif(not CASES.is_file(), reason="the pairs that were graded by hand are not beside the repository")
+def test_pairs_graded_by_hand_have_their_marks_but_for_the_stated_exceptions(grader):
+    pairs = rows_of(CASES)
+    grades = grader.grade([(pair["response"], pair["answer"]) for pair in pairs])
+    wrong = [pair["response"] for pair, grade in zip(pairs, grades, strict=True) if grade != pair["intended"]]
+    assert len(wrong) == len(EXCEPTIONS) and all(any(said in one for said in EXCEPTIONS) for one in wrong), wrong
 
 
 EXPECTED = {
