@@ -101,3 +101,14 @@ def find_zero_rows(h: np.ndarray, zero_rows: str) -> np.ndarray:
             "to count them as responses that add nothing"
         )
     return zero
+
+
+def rope_switch(config) -> int | None:
+    """The input length beyond which a model reads a text with other rotary frequencies (LongRoPE, as in Phi-3-128k and
+    Phi-4-mini); None: it has none. transformers takes the longest text of a batch, so a short text beside a longer one
+    would be read as no reader of it alone would: texts of the two kinds must not share a batch."""
+    of_all = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    for rope in (of_all, *of_all.values()):  # of some models each kind of layer has its own
+        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
+            return rope["original_max_position_embeddings"]
+    return None

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import psutil
 from torch import nn
 
+from gracelib.checks import rope_switch
 from gracelib.features.per_response import held_bytes
 
 BATCH_TOKENS = 4096  # whose activations stay near the cores
@@ -39,7 +40,8 @@ def batch_groups(
     token_bytes = held_bytes(model) if together else GROUP_BYTES
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
     default = max(1, min(BATCH_TOKENS if together else 2 * BATCH_TOKENS, _MAX_LOGITS // vocabulary))
-    batches = length_batches(lengths, batch_tokens or default, None)
+    switch = rope_switch(model.config) if hasattr(model, "config") else None
+    batches = length_batches(lengths, batch_tokens or default, None, switch)
     if not together or not batches:
         return [[batch] for batch in batches]
     held = [token_bytes * len(batch) * lengths[batch[0]] for batch in batches]
@@ -52,13 +54,15 @@ def batch_groups(
     return [group for group in groups if group]
 
 
-def length_batches(lengths: Sequence[int], tokens: int, size: int | None) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], tokens: int, size: int | None, switch: int | None = None) -> list[list[int]]:
     """Rows by falling length (the largest batch comes first, so memory is short at the start or never), cut
-    so that rows x longest <= tokens; at least one row each, at most `size`."""
+    so that rows x longest <= tokens; at least one row each, at most `size`. No batch has texts on both sides of `switch`
+    (`checks.rope_switch`; the last token of a text is no input)."""
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         full = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens
-        if not batches or full or len(batches[-1]) == size:
+        apart = switch is not None and batches and lengths[batches[-1][0]] - 1 > switch >= lengths[i] - 1
+        if not batches or full or apart or len(batches[-1]) == size:
             batches.append([])
         batches[-1].append(i)
     return batches

@@ -51,6 +51,7 @@ RANK, ALPHA = 16, 32
 SPARSITY = 4
 CHUNK = 1 << 16  #: elements whose rows and signs `SparseProjection` makes at once
 _ATTENTION = (".q_proj", ".k_proj", ".v_proj", ".qkv_proj", ".c_attn")
+_ATTENTION_OUTPUT = (".o_proj", ".out_proj", ".attn.c_proj")  # not adapted, as in the authors' code
 _MLP = (".gate_proj", ".up_proj", ".down_proj", ".gate_up_proj", ".c_fc", ".mlp.c_proj")  # GPT-2 has two c_proj
 
 
@@ -87,18 +88,21 @@ def head(model: nn.Module) -> tuple[str, nn.Module]:
 def adapted_modules(model: nn.Module) -> dict[str, nn.Module]:
     """name -> module of everything that "lora-b" adapts, in the model's order.
 
-    Raises ValueError, listing the linear modules there are, unless both attention and MLP are found by name.
+    Raises ValueError, naming the others, unless these are all matrices there are between embedding and head but the
+    attention's output: low-rank keys and values or routed experts would be left out without a word.
     """
-    linear = {name: module for name, module in model.named_modules() if kind_of(module) in ("linear", "conv1d")}
-    attention, mlp = ({name for name in linear if f".{name}".endswith(kinds)} for kinds in (_ATTENTION, _MLP))
-    if not attention or not mlp:
-        kinds = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    head, adapted, others = model.get_output_embeddings(), {}, set()
+    for name, module in model.named_modules():
+        if kind_of(module) in ("linear", "conv1d") and f".{name}".endswith(_ATTENTION + _MLP):
+            adapted[name] = module
+        elif module is not head and kind_of(module) != "embedding" and not f".{name}".endswith(_ATTENTION_OUTPUT):
+            others |= {name.rsplit(".", 1)[-1] for p in own_parameters(module).values() if p.ndim > 1}
+    if others or not adapted:
         raise ValueError(
-            f"params='lora-b' adapts {', '.join(kind[1:] for kind in _ATTENTION + _MLP)}, both in attention and MLP; the "
-            f"linear modules of {type(model).__name__} are called {', '.join(kinds) or '(none)'}; use "
-            "params='all'"
+            f"params='lora-b' adapts {', '.join(kind[1:] for kind in _ATTENTION + _MLP)}; {type(model).__name__} has "
+            f"other matrices there, called {', '.join(sorted(others)) or '(none)'}; use params='all'"
         )
-    return {name: module for name, module in linear.items() if name in attention | mlp}
+    return adapted
 
 
 def chosen_shapes(model: nn.Module, params: str) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from gracelib.checks import rope_switch
 from gracelib.features.batches import batch_groups, keep_freed, length_batches
 from gracelib.features.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
 from gracelib.projection import MIB, SignProjection
@@ -195,8 +196,19 @@ def _engine(model, examples, device, dtype):
     agree, tensor by tensor."""
     by_length = sorted(range(len(examples)), key=lambda i: len(examples[i][0]) + len(examples[i][1]))
     pair = [examples[i] for i in (by_length[0], by_length[len(by_length) // 4])]
+    switch = rope_switch(model.config) if hasattr(model, "config") else None
+    if switch and sum(map(len, pair[0])) - 1 <= switch < sum(map(len, pair[1])) - 1:  # never in one batch
+        pair[1] = pair[0]
     try:
-        fast = _probe(model, LayerByLayer, [pair], device)
+        try:
+            fast = _probe(model, LayerByLayer, [pair], device)
+        except (
+            RuntimeError,
+            TypeError,
+            IndexError,
+            AttributeError,
+        ) as error:  # of a model that two responses do not fit
+            raise Unsupported(f"{type(error).__name__}: {error}") from error
         plain = _probe(model, OneAtATime, [[pair[0]], [pair[1]]], device)
         total = torch.stack(list(plain.values())).norm(dim=(0, 2))  # (P, 2, rows) -> (2,)
         for name, exact in plain.items():

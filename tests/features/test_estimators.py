@@ -13,6 +13,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from gracelib.features import estimators as pc
@@ -20,7 +21,7 @@ from gracelib.features.estimators import SPARSITY, SparseProjection, estimator
 from gracelib.features.gradients import response_features
 from gracelib.projection import SignProjection, sign_words
 from gracelib.ranking import rank
-from gradient_models import D_ROWS, MODELS, VOCAB, agree, build, features, flatten_rows, plain, texts
+from gradient_models import D_ROWS, MODELS, SMALL, VOCAB, agree, build, features, flatten_rows, plain, texts
 
 SEPARATE = [f"self_attn.{x}_proj" for x in "qkv"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
 ADAPTED = {  # spelled out: what is adapted is part of the estimator
@@ -134,7 +135,17 @@ def test_a_model_on_which_the_choice_is_not_defined_is_refused():
         mlp = layer.mlp
         mlp.fc1, mlp.fc2 = mlp.up_proj, mlp.down_proj
         del mlp.up_proj, mlp.down_proj, mlp.gate_proj
-    with pytest.raises(ValueError, match=r"lora-b' adapts q_proj.* LlamaForCausalLM are called fc1, fc2, k_proj"):
+    with pytest.raises(
+        ValueError, match=r"lora-b' adapts q_proj.* LlamaForCausalLM has other matrices there, called fc1, fc2;"
+    ):
+        features(model, texts(), params="lora-b")
+    low_rank = dict(q_lora_rank=None, kv_lora_rank=4, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4)
+    experts = dict(n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1, moe_intermediate_size=8)
+    config = transformers.DeepseekV3Config(**SMALL | low_rank | experts, first_k_dense_replace=1)
+    model = transformers.AutoModelForCausalLM.from_config(
+        config
+    )  # its queries and dense MLP are called as adapted ones
+    with pytest.raises(ValueError, match=r"called experts, gate, kv_a_proj_with_mqa, kv_b_proj; use params='all'"):
         features(model, texts(), params="lora-b")
     headless = build()
     headless.lm_head = nn.Identity()

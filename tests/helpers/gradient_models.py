@@ -37,10 +37,14 @@ MODELS = {
     "olmo2": ("Olmo2", dict(SMALL, pad_token_id=None)),
     "phi3": ("Phi3", dict(SMALL, pad_token_id=None)),
 }
+# Beyond 13 tokens other frequencies, for all texts of a batch.
+LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.0], long_factor=[3.0, 60.0])
+LONG = dict(SMALL, pad_token_id=None, original_max_position_embeddings=13, rope_parameters=LONGROPE)
+BUILT = MODELS | {"phi3 longrope": ("Phi3", LONG)}
 
 
 def build(kind="llama tied", perturb=True):
-    title, options = MODELS[kind]
+    title, options = BUILT[kind]
     torch.manual_seed(0)
     config = getattr(transformers, f"{title}Config")(**options)
     model = transformers.AutoModelForCausalLM.from_config(config)
