@@ -48,7 +48,8 @@ def score(
         list[Path],
         typer.Argument(
             metavar="FILE_OR_FOLDER...",
-            help="one teacher's generations a file (.jsonl, .json, .parquet); a folder stands for the files in it",
+            help="per teacher a file of generations (.jsonl, .json, both also .gz, .parquet), a folder that `datasets` "
+            "saved, or hf://owner/name[:config][:split]; any other folder stands for the files in it",
         ),
     ],
     student: Annotated[str, typer.Option(help="folder of the student's checkpoint, or hub id")],
@@ -75,6 +76,19 @@ def score(
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with the tokenizer's BOS")] = False,
     max_tokens: Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")] = None,
     work: Annotated[Path | None, typer.Option(help="folder of finished pieces; default runs/score")] = None,
+    min_m: Annotated[
+        bool, typer.Option("--min-m", help="leave out prompts with fewer than m responses instead of refusing them")
+    ] = False,
+    thinking: Annotated[
+        str, typer.Option(help="keep or drop reasoning: <think>...</think>, or in a field of its own")
+    ] = "keep",
+    requests: Annotated[
+        list[Path], typer.Option(help="the requests of batches, for the prompts of their outputs; may be repeated")
+    ] = [],
+    drop_text: Annotated[
+        list[str],
+        typer.Option(help="taken out of every question: an instruction that some files have; may be repeated"),
+    ] = [],
 ) -> None:
     """Rank teachers for a student by GRACE, from their generations; a run that was stopped goes on where it was."""
     from gracelib.ranking.rank import score_teachers
@@ -98,6 +112,10 @@ def score(
         device=device,
         policy=_policy(template, bos, max_tokens),
         work=work,
+        min_m=min_m,
+        thinking=thinking,
+        requests=requests,
+        drop_text=drop_text,
     )
     print(ranking)
     written = []

@@ -36,7 +36,8 @@ from gracelib.models.checkpoints import (
 from gracelib.models.prompting import Policy, encode
 from gracelib.ranking import report
 from gracelib.scores import recalibrate
-from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, select_common
+from gracelib.text.responses import THINKING, read_requests
+from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, reasoning_sentence, select_common
 
 PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
@@ -117,10 +118,15 @@ def score_teachers(
     device: str = "auto",
     policy: Policy | None = None,
     work: Path | None = None,
+    min_m: bool = False,
+    thinking: str = "keep",
+    requests: Sequence[str | Path] = (),
+    drop_text: Sequence[str] = (),
 ) -> Ranking:
     """Rank teachers for a student by GRACE on the prompts that all of them answered. Lower is better.
 
-    student: a checkpoint folder or hub id. paths: one file of generations a teacher, or folders of them (`ingest`).
+    student: a checkpoint folder or hub id. paths: one file of generations a teacher, folders of them, or hf:// data sets
+        (`text.selection.expand`).
     n, m, d, n_folds (C), nu: common prompts, responses a prompt, numbers a gradient is projected to, folds of prompts,
         smoothing; the defaults are the paper's, which takes d = n.
     params: gradients with respect to "all" parameters (the paper), the "last-layer" or "lora-b". projection: of them to d
@@ -129,6 +135,8 @@ def score_teachers(
     dtype, device: of the student. policy: template, BOS and truncation (`prompting.Policy`).
     work: folder of finished pieces (default `runs/score`): a run that was stopped goes on where it was, and the same
         run again computes no gradient. Progress and memory are printed on stderr.
+    min_m: leave prompts with fewer than m responses out instead of refusing them. thinking, requests (files), drop_text:
+        how generations are read (`text.responses.read_generations`).
 
     ValueError or OSError, in one line, for options and files, before a model is loaded; ValueError naming the response
     for a text that is too long for the student or a loss that is not finite. Source: the paper, sections 2 and 3.
@@ -137,12 +145,14 @@ def score_teachers(
     if work.exists() and not work.is_dir():
         raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
     _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
+    check_choice("thinking", thinking, THINKING)
     check_device(device)
     check_writable(work)
     sweep(work)
     # By name, not as given: nothing below can then depend on the order of the files.
-    teachers = sorted(read_teachers(paths), key=lambda t: t.name)
-    selection = select_common(teachers, n, m, seed)
+    how = {"thinking": thinking, "requests": read_requests(requests), "drop_text": drop_text}
+    teachers = sorted(read_teachers(paths, **how), key=lambda t: t.name)
+    selection = select_common(teachers, n, m, seed, min_m)
 
     features, cut, settings, memory = _features(
         student,
@@ -204,12 +214,21 @@ def score_teachers(
         "projection": projection,
         "dtype": dtype,
         "seed": seed,
+        "min_m": min_m,
+        "thinking": thinking,
+        "drop_text": list(drop_text),
         **asdict(policy),
         "prompt_ids": list(selection.ids),
     }
     for note in notes:
         _say(f"note: {note}")
-    sentences = (selection.sentence, report.neighbours_sentence(neighbours), report.first_sentence(against_first))
+    thought = reasoning_sentence(teachers, thinking)
+    sentences = (
+        selection.sentence,
+        thought,
+        report.neighbours_sentence(neighbours),
+        report.first_sentence(against_first),
+    )
     return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, memory)
 
 

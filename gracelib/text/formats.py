@@ -1,4 +1,4 @@
-"""Rows of JSON Lines, JSON and Parquet files that others wrote, each with its place in the file.
+"""Rows of JSON Lines, JSON and Parquet files and of `datasets`' folders that others wrote, each with its place.
 
 Why not `pandas.read_json`: it says neither which line is broken nor that a field stands there twice, and it turns whole
 numbers in a column with gaps into fractions. Here whatever bytes a file holds, it gives rows or one ValueError with
@@ -6,59 +6,122 @@ file and line.
 """
 
 import codecs
+import gzip
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
-_OPENING = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*(\]?)[ \t\r\n]*")
+SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")
+HUB = "hf:/"  #: begins hf://owner/name, hf://owner/name:split and hf://owner/name:config:split, as `Path` writes them
+_OPENING = re.compile(r"[ \t\r\n]*(\[?)[ \t\r\n]*(\]?)[ \t\r\n]*")
 _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]]?)[ \t\r\n]*")
+_SHARD = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})")
 
 
-def reader_of(path: Path) -> Callable[[Path, Sequence[str]], Iterator[tuple[str, object]]]:
-    """What reads a file of this suffix. ValueError: a folder, another suffix. FileNotFoundError: no such file."""
+def suffix_of(path: Path) -> str:
+    """Of the `SUFFIXES` the one that a name ends in, else its last."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), path.suffix.lower())
+
+
+def stem_of(path: Path) -> str:
+    """The name without its suffix, and without the number of a shard: "train" of train-00000-of-00002.parquet."""
+    stem = path.name[: -len(suffix_of(path))] if suffix_of(path) in SUFFIXES else path.name
+    shard = _SHARD.fullmatch(stem)
+    return shard[1] if shard else stem
+
+
+def shards(path: Path) -> list[Path]:
+    """The files that make up a data set of which `path` is one: train-00000-of-00002.parquet and so on, or `path` alone.
+
+    ValueError: a shard is not there.
+    """
+    stem = path.name[: -len(suffix_of(path))]
+    shard = _SHARD.fullmatch(stem)
+    if not shard or suffix_of(path) not in SUFFIXES:
+        return [path]
+    parts = []
+    for k in range(int(shard[3])):
+        parts.append(path.with_name(f"{shard[1]}-{k:0{len(shard[2])}}-of-{shard[3]}{path.name[len(stem) :]}"))
+        if not os.path.exists(parts[-1]):
+            raise ValueError(f"{parts[-1]}: no such file, but {path.name} is one of {int(shard[3])} parts; fetch it")
+    return parts
+
+
+def whole_sets(files: Iterable[Path]) -> list[Path]:
+    """The files in their order, with the shards of one data set replaced by its first, which stands for all."""
+    sets = [shards(file) for file in files]
+    return [parts[0] for k, parts in enumerate(sets) if len(parts) == 1 or parts not in sets[:k]]
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder is what `datasets` writes with `save_to_disk`."""
+    return any(os.path.exists(path / name) for name in ("state.json", "dataset_dict.json"))
+
+
+def reader_of(path: Path, split: str | None = None) -> Callable[[Path, Sequence[str]], Iterator[tuple[str, object]]]:
+    """What reads a path. ValueError: another folder, another suffix. FileNotFoundError: no such file."""
+    if str(path).startswith(HUB):
+        return partial(_hub, split=split)
     if os.path.isdir(path):
+        if is_saved(path):
+            return partial(_saved, split=split)
         raise ValueError(f"{path}: is a folder; name a file in it")
     if not os.path.exists(path):  # unlike Path.exists, no error for a name that cannot be one
         raise FileNotFoundError(f"{path}: no such file; check the spelling and the folder you are in")
-    if path.suffix.lower() not in SUFFIXES:
+    if suffix_of(path) not in SUFFIXES:
         raise ValueError(f"{path}: suffix {path.suffix!r}; it must be one of {', '.join(SUFFIXES)}")
-    return {".jsonl": _lines, ".json": _list, ".parquet": _parquet}[path.suffix.lower()]
+    return {".jsonl": _lines, ".json": _list, ".parquet": _parquet}[suffix_of(path).removesuffix(".gz")]
 
 
-def read_records(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, dict]]:
+def read_records(path: Path, fields: Sequence[str], split: str | None = None) -> Iterator[tuple[str, dict]]:
     """Pairs (place, row): "gen.jsonl, line 3", "gen.json, line 9 (item 2)", "gen.parquet, row 7"; all count from 1.
 
-    A .jsonl file holds one JSON object a line, blank lines are passed over; a .json file one list of objects, or one
-    object a line, as some libraries write it. UTF-8, with or without byte order mark, any line ends, lines of any
-    length. Of Parquet, and for repeated names, only `fields` count.
+    A .jsonl file holds one JSON object a line, blank lines are passed over; a .json file one list of objects, objects
+    one after the other (a line each, or indented), or one object of objects, whose names are then their `id`. UTF-8,
+    with or without byte order mark, any line ends, lines of any length; .gz of either. The first shard of a data set
+    stands for all. A folder that `datasets` saved, or hf://owner/name, has one split, or `split` says which. Of Parquet
+    and `datasets`, and for repeated names, only `fields` count.
 
     Raises
     ------
     FileNotFoundError
         no such file.
     ValueError
-        naming file and place: a folder, another suffix, an unreadable or empty file, not UTF-8, broken JSON, a row that
-        is no object, one of `fields` twice in an object, broken Parquet.
+        naming file and place: a folder, another suffix, a Git LFS pointer, an unreadable or empty file, not UTF-8,
+        broken JSON, a row that is no object, one of `fields` twice in an object, broken Parquet, a split or a data set
+        that is not there.
     """
     path, row = Path(path), None
-    reader = reader_of(path)
+    reader = reader_of(path, split)
     try:
-        for where, row in reader(path, fields):
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{where}: holds {short(row)}, not an object; write one object a line "
-                    "(a file that is one JSON list is named .json)"
-                )
-            yield where, row
+        for part in shards(path):
+            if os.path.isfile(part):
+                refuse_pointer(part)
+            for where, row in reader(part, fields):
+                if not isinstance(row, dict):
+                    raise ValueError(
+                        f"{where}: holds {short(row)}, not an object; write one object a line "
+                        "(a file that is one JSON list is named .json)"
+                    )
+                yield where, row
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
     if row is None:
-        place = "row" if reader is _parquet else "line"
+        place = "line" if reader in (_lines, _list) else "row"
         raise ValueError(f"{path}, {place} 1: the file is empty: no rows in it; expected one row a prompt")
+
+
+def refuse_pointer(path: Path) -> None:
+    """ValueError for a Git LFS pointer, the few lines that stand for a file which was not fetched."""
+    with open(path, "rb") as f:
+        if f.read(64).startswith(b"version https://git-lfs.github.com/spec/"):
+            raise ValueError(f"{path}: this is a Git LFS pointer, not the file; run `git lfs pull` where it lies")
 
 
 def short(value: object, width: int = 80, items: bool = False) -> str:
@@ -84,9 +147,13 @@ def text_of(value: object, what: str, where: str, allow_empty: bool = False, rem
     return value
 
 
+def _open(path: Path):
+    return gzip.open(path) if suffix_of(path).endswith(".gz") else open(path, "rb")
+
+
 def _lines(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
     decoder = json.JSONDecoder(object_pairs_hook=partial(_object, fields))
-    with open(path, "rb") as f:
+    with _open(path) as f:
         for number, line in enumerate(f, 1):
             text = _utf8(line, path, number)
             if text.strip(" \t\r\n"):
@@ -94,27 +161,40 @@ def _lines(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
 
 
 def _list(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
-    """The items of one JSON list, one after the other, because only then is the line of each known."""
-    text = _utf8(path.read_bytes(), path, 1)
-    opening = _OPENING.match(text)
-    if not opening:
-        yield from _lines(path, fields)
-        return
+    """The items of one JSON list, or objects in a row, one after the other: only then is the line of each known."""
+    with _open(path) as f:
+        text = _utf8(f.read(), path, 1)
     decoder = json.JSONDecoder(object_pairs_hook=partial(_object, fields))
-    at, closed, line, counted, number = opening.end(), bool(opening[1]), 1, 0, 0
+    opening = _OPENING.match(text)
+    listed, at, line, counted, number = bool(opening[1]), opening.end(), 1, 0, 0
+    closed = bool(opening[2]) if listed else at == len(text)
     while not closed:
         line, counted, number = line + text.count("\n", counted, at), at, number + 1
         item = f" (item {number})"
         row, at = _json(path, line, item, decoder.raw_decode, text, at)
-        yield f"{path}, line {line}{item}", row
         separator = _SEPARATOR.match(text, at)
-        at, closed = separator.end(), separator[1] == "]"
-        if not separator[1]:
-            line += text.count("\n", counted, at)
-            raise ValueError(f"{path}, line {line}: not valid JSON: no ',' or ']' after item {number}; write it again")
+        if listed != bool(separator[1]):
+            line += text.count("\n", counted, separator.end())
+            wrong = (
+                f"no ',' or ']' after item {number}" if listed else f"{separator[1]!r} after item {number}, but no '['"
+            )
+            raise ValueError(f"{path}, line {line}: not valid JSON: {wrong}; write it again")
+        at, closed = separator.end(), separator[1] == "]" if listed else separator.end() == len(text)
+        if closed and not listed and number == 1 and _is_of_objects(row):
+            if not row.keys().isdisjoint(fields):
+                raise ValueError(
+                    f"{path}, line {line}: a table by columns; write it by rows (pandas: orient='records')"
+                )
+            yield from ((f"{path}, id {short(name)}", {"id": name} | one) for name, one in row.items())
+        else:
+            yield f"{path}, line {line}{item}", row
     if at < len(text):
         line += text.count("\n", counted, at)
         raise ValueError(f"{path}, line {line}: not valid JSON: something follows the end of the list; write one list")
+
+
+def _is_of_objects(row: object) -> bool:
+    return isinstance(row, dict) and bool(row) and all(isinstance(one, dict) for one in row.values())
 
 
 def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
@@ -136,6 +216,48 @@ def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = short(str(error).split("\n")[0])
         raise ValueError(f"{path}, row {number + 1}: not a readable Parquet file ({reason}); write it again") from error
+
+
+def _hub(path: Path, fields: Sequence[str], split: str | None) -> Iterator[tuple[str, object]]:
+    """Rows of hf://owner/name:config:split; a `split` that is asked for counts where the name has none."""
+    import datasets  # here: slow to import, and not needed for files
+
+    name, *parts = str(path).removeprefix(HUB).split(":")
+    config, split = parts[0] if len(parts) > 1 else None, parts[-1] if parts else split
+    called = f"{name}{f' ({config})' if config else ''}{f', split {split}' if split else ''}"
+    try:
+        data = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # offline, gated, misspelt: each library beneath raises its own
+        said = short(" ".join(str(error).split()), 200)
+        raise ValueError(
+            f"cannot load {called} from the Hugging Face hub ({type(error).__name__}: {said}); give a local copy "
+            "instead: a file (.jsonl, .json, .parquet) or a folder"
+        ) from error
+    yield from _dataset(data, called, fields, None, f"name one: hf://{name}:SPLIT, or hf://{name}:CONFIG:SPLIT")
+
+
+def _saved(path: Path, fields: Sequence[str], split: str | None) -> Iterator[tuple[str, object]]:
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever Arrow says of a damaged folder
+        said = short(" ".join(str(error).split()), 200)
+        raise ValueError(f"{path}: not readable as a saved dataset ({said}); save it again") from error
+    yield from _dataset(data, str(path), fields, split, "name the folder of one")
+
+
+def _dataset(data, called: str, fields: Sequence[str], split: str | None, remedy: str) -> Iterator[tuple[str, object]]:
+    """Rows of a dataset, or of one split of several: of `split`, else of the only one."""
+    if isinstance(data, dict):
+        split = split or (next(iter(data)) if len(data) == 1 else None)
+        if split not in data:
+            wrong = f"no split {split!r}" if split else "several splits"
+            raise ValueError(f"{called}: {wrong}; it has {sorted(data)}; {remedy}")
+        data, called = data[split], f"{called}, split {split}"
+    names = data.column_names
+    for number, row in enumerate(data.select_columns([name for name in names if name in fields]), 1):
+        yield f"{called}, row {number}", dict.fromkeys(names) | row
 
 
 def _utf8(data: bytes, path: Path, line: int) -> str:
@@ -167,7 +289,7 @@ def _object(fields: Sequence[str], pairs: list[tuple[str, object]]) -> dict:
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        for name in fields:
-            if names.count(name) > 1:
+        for name, value in pairs:
+            if names.count(name) > 1 and (name in fields or isinstance(value, dict)):
                 raise ValueError(f"field {name!r} stands twice in one object")
     return row

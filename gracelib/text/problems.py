@@ -1,6 +1,6 @@
 r"""The paper's two tasks, GSM8K and MATH, as prompts of this house: `{"id", "question", "answer"}`, the answer bare.
 
-From the Hugging Face hub through `datasets`, or from a local file or folder, because a cluster without network is
+From the Hugging Face hub, or from a local file or folder, because a cluster without network is
 common and a pinned copy is better science. Both take the same adapters and the same checks, so it does not matter to
 anything downstream where problems came from. Ids are hashes of the questions unless the data have ids, hence equal for
 every copy.
@@ -16,8 +16,9 @@ from pathlib import Path
 from random import Random
 
 from gracelib.text.answers import LONGEST, reference_answer
-from gracelib.text.formats import SUFFIXES, read_records, short
-from gracelib.text.responses import ANSWER, QUESTION, answer_of, known, plain_of, question_id, question_of
+from gracelib.text.formats import HUB, SUFFIXES, is_saved, read_records, short, suffix_of, whole_sets
+from gracelib.text.responses import ANSWER, answer_of, known, plain_of, question_id, question_of
+from gracelib.text.shapes import QUESTION
 
 # Where a task lives on the hub, to the best of our knowledge; `source=` overrides it with another id or a local file or
 # folder. The MATH of the paper's time has left the hub; this mirror has its 7,500 + 5,000 problems.
@@ -47,8 +48,8 @@ def load_problems(
     ----------
     task : "gsm8k" (fields `question`, `answer` ending in `#### 18`) or "math" (`problem`, `solution` with a box, or a
         bare `answer`). Rows are read as those of `gracelib.text.responses`, so either form will do for both.
-    source : hub id, file (.jsonl, .json, .parquet), folder (files that have `split` in their name or path, or what
-        `datasets` saved with `save_to_disk`), or None for the task's own hub id.
+    source : hub id, file (`gracelib.text.formats.SUFFIXES`), folder (files that have `split` in their name or path, one
+        object a file too, or what `datasets` saved with `save_to_disk`), or None for the task's own hub id.
     split : "train" or "test" (default); a single file is the split, whatever its name.
 
     A question that stands twice is kept once, with a warning. Raises ValueError naming file and line for a row that
@@ -106,55 +107,29 @@ def _rows(hub_id: str, source: str | Path | None, split: str) -> Iterator[tuple[
     path = Path(source or hub_id)
     is_id = isinstance(source, str) and _HUB_ID.fullmatch(source) and not source.endswith(SUFFIXES)
     if source is None or (is_id and not path.exists()):
-        yield from _hub_rows(source or hub_id, split)
-    elif not path.exists():
-        raise ValueError(f"{path}: no such file or folder, and not the id of a data set (owner/name)")
-    elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        yield from _saved_rows(path, split)
+        parts = [f":{config}:{split}" for config in CONFIGS.get(source or hub_id, ())] or [f":{split}"]
+        files = [Path(f"{HUB}{source or hub_id}{part}") for part in parts]
+    elif str(path).startswith(HUB) or path.is_file() or is_saved(path):
+        files = [path]
+    elif path.is_dir():
+        files = _files_of(path, split)
     else:
-        for file in _files_of(path, split) if path.is_dir() else [path]:
-            yield from read_records(file, ("id", *QUESTION, *ANSWER))
-
-
-def _hub_rows(hub_id: str, split: str) -> Iterator[tuple[str, dict]]:
-    import datasets  # here: slow to import, and not needed for local files
-
-    for config in CONFIGS.get(hub_id, (None,)):
-        try:
-            data = datasets.load_dataset(hub_id, config, split=split)
-        except Exception as error:  # offline, gated, misspelt: each library beneath raises its own
-            said = next(iter(str(error).strip().splitlines()), "")
-            raise ValueError(
-                f"cannot load {hub_id!r}, split {split!r}, from the Hugging Face hub "
-                f"({type(error).__name__}: {said[:200]}); pass a local copy instead: source='test.jsonl' (JSONL, JSON or "
-                "Parquet) or a folder with files named after their split"
-            ) from error
-        for number, row in enumerate(data, 1):
-            yield f"{hub_id}{f' ({config})' if config else ''}, split {split}, row {number}", row
-
-
-def _saved_rows(folder: Path, split: str) -> Iterator[tuple[str, dict]]:
-    import datasets
-
-    try:
-        data = datasets.load_from_disk(str(folder))
-        data = data[split] if isinstance(data, datasets.DatasetDict) else data
-    except KeyError as error:
-        raise ValueError(f"{folder}: no split {split!r}; it has {sorted(data)}") from error
-    except Exception as error:  # whatever Arrow says of a damaged folder
-        raise ValueError(f"{folder}: not readable as a saved dataset ({error}); save it again") from error
-    for number, row in enumerate(data, 1):
-        yield f"{folder}, row {number}", row
+        raise ValueError(f"{path}: no such file or folder, and not the id of a data set (owner/name)")
+    for file in files:
+        yield from read_records(file, ("id", *QUESTION, *ANSWER), split)
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
     """The files that have the split's name in their path; of a copy of the hub's GSM8K, those of its part "main"."""
     folder = folder / "main" if (folder / "main").is_dir() else folder
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and suffix_of(path) in SUFFIXES)
     mine = [path for path in files if split in re.split(r"[^a-z0-9]+", path.relative_to(folder).as_posix().lower())]
     if not mine:
-        there = ", ".join(path.name for path in files[:5]) or f"no {'/'.join(SUFFIXES)} file in it"
+        there = (
+            ", ".join(path.relative_to(folder).as_posix() for path in files[:5])
+            or f"no {', '.join(SUFFIXES)} file in it"
+        )
         raise ValueError(
             f"{folder}: no file of split {split!r} ({there}); name it {split}.jsonl or pass the file itself"
         )
-    return mine
+    return whole_sets(mine)

@@ -6,28 +6,39 @@ and remedy.
 
 The form is that of the paper's released code: the fields of the data set with a list `responses` added to each prompt.
 Our own files (`read_jsonl`, `read_responses`) hold one prompt a line under fixed names, and rows come back as they
-stand. Other people's (`read_generations`) may use the names in `QUESTION`, `RESPONSES`, `RESPONSE` and `ANSWER`, and
-hold one response a row: the rows of one question are then merged. Every other field is ignored. Two questions are the
-same if they are the same text.
+stand. Other people's (`read_generations`) have one of the shapes in `gracelib.text.shapes`. Rows of one response are
+merged by their question. Every other field is ignored. Two questions are the same if they are the same text.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gracelib.text.formats import read_records, short, text_of
+from gracelib.text.formats import read_records, short, stem_of, text_of
+from gracelib.text.shapes import (
+    LISTS,
+    QUESTION,
+    SHAPES,
+    Shape,
+    question_in,
+    responses_in,
+    shape_of,
+    speakers,
+    without_thought,
+)
 
-QUESTION = ("question", "problem", "prompt")  #: one text; two of them in a row must agree
-RESPONSES = ("responses", "generations", "completions", "outputs")  #: a list of texts
-RESPONSE = ("response", "generation", "completion", "output")  #: one text; rows of one question are merged
 ANSWER = ("answer", "solution")  #: the first that is there: MATH has both, and its `solution` is never a response
 #: Why each response ended, in a list beside a list of responses, or of the one response; it was cut if one of CUT.
 REASONS, CUT = ("finish_reasons", "finish_reason"), ("length", "max_tokens")
-FIELDS = ("id", *QUESTION, *RESPONSES, *RESPONSE, *ANSWER, *REASONS, "n_truncated")
+THOUGHTS = ("reasoning_content", "deepseek_reasoning")  #: what was thought before it, likewise
+FIELDS = ("id", *ANSWER, *REASONS, "n_truncated", *THOUGHTS, "error", "filter")
+FIELDS = tuple(dict.fromkeys([*FIELDS, *(name for shape in SHAPES for name in shape.question + shape.response)]))
+THINKING = ("keep", "drop")  #: what becomes of reasoning: it stands before the response, or is left out
 _AGAIN = "drop it or sample it again"
 
 
@@ -42,6 +53,8 @@ class Prompt:
     where: str  #: "gen.jsonl, line 12": of merged rows the first
     listed: bool = True  #: whether the responses stood in a list, to which no other row may add
     cut: frozenset[int] = frozenset()  #: the responses, counted from 0, that a limit of tokens cut
+    n_thought: int = 0  #: responses with reasoning, kept or dropped
+    n_unfinished: int = 0  #: responses left out, because without their reasoning nothing is left
 
 
 @dataclass(frozen=True)
@@ -135,27 +148,59 @@ def read_responses(
 # --- files of others ----------------------------------------------------------------------------------------
 
 
-def read_generations(path: str | Path, *, allow_empty: bool = False) -> Generations:
-    """The prompts of one file, in the order of the file, checked.
+def read_generations(
+    path: str | Path,
+    *,
+    allow_empty: bool = False,
+    thinking: str = "keep",
+    requests: dict[str, str] | None = None,
+    drop_text: Sequence[str] = (),
+) -> Generations:
+    """The prompts of one file (or data set: `formats.read_records`), in the order of the file, checked.
 
-    `allow_empty`: let a response without text pass (a teacher that ended at once, in files that this package sampled).
+    allow_empty: let a response without text pass (a teacher that ended at once, in files that this package sampled).
+    thinking: "keep" reasoning, between <think> and </think> before the response where it was in a field of its own, or
+        "drop" it. requests: questions by `custom_id` (`read_requests`), for the output of a batch.
+    drop_text: texts that are taken out of every question; white space in them stands for any.
 
     Raises
     ------
     FileNotFoundError
         no such file.
     ValueError
-        naming file and line (row, for Parquet): an empty file; not UTF-8, not JSON, not Parquet; a row that is not an
-        object; a missing or doubtful field; responses that are not a list of texts; an empty response; a question
+        naming file and line (row, for Parquet): what `formats.read_records` refuses; a missing or doubtful field; a chat
+        of several turns; a request that failed; responses that are not a list of texts; an empty response; a question
         twice where a row holds a list; rows of a question with different ids or answers; one id for two questions.
     """
     path, found = Path(path), {}
     for where, record in read_records(path, FIELDS):
-        row = _prompt(record, where, allow_empty)
-        found[row.question] = _joined(found[row.question], row) if row.question in found else row
+        row = _prompt(record, where, allow_empty, thinking, requests or {}, drop_text)
+        first = found.get(row.question)
+        if first and "filter" in record and first.responses == row.responses:
+            continue  # lm-evaluation-harness writes a row for each filter of the answers
+        found[row.question] = _joined(first, row) if first else row
     prompts = tuple(replace(row, id=row.id or question_id(row.question)) for row in found.values())
     check_ids(prompts)
-    return Generations(Path(os.path.abspath(path)).stem, path, prompts)
+    return Generations(stem_of(Path(os.path.abspath(path))), path, prompts)
+
+
+def read_requests(paths: Iterable[str | Path]) -> dict[str, str]:
+    """The question of each `custom_id` in the request files of batches. ValueError as `read_generations`; also for one
+    `custom_id` with two questions."""
+    found = {}
+    for path in paths:
+        for where, row in read_records(path, ("custom_id", "body")):
+            body = row.get("body")
+            if not isinstance(body, dict) or not isinstance(row.get("custom_id"), str):
+                raise ValueError(f"{where}: no request of a batch; expected fields 'custom_id' and 'body'")
+            name = next((name for name in ("messages", "prompt", "input") if name in body), "messages")
+            question = text_of(question_in(body.get(name), name, where), f"field {name!r}", where)
+            if found.setdefault(row["custom_id"], question) != question:
+                raise ValueError(
+                    f"{where}: one custom_id for two questions: {short(row['custom_id'])} is {short(question)} here, "
+                    f"but {short(found[row['custom_id']])} before; score the teachers of each batch apart"
+                )
+    return found
 
 
 def check_ids(prompts: Iterable[Prompt]) -> None:
@@ -184,31 +229,70 @@ def _joined(first: Prompt, row: Prompt) -> Prompt:
             )
     cut = first.cut | {len(first.responses) + k for k in row.cut}
     responses = first.responses + row.responses
-    return replace(first, id=first.id or row.id, answer=first.answer or row.answer, responses=responses, cut=cut)
+    thought, unfinished = first.n_thought + row.n_thought, first.n_unfinished + row.n_unfinished
+    ids = {"id": first.id or row.id, "answer": first.answer or row.answer}
+    return replace(first, **ids, responses=responses, cut=cut, n_thought=thought, n_unfinished=unfinished)
 
 
-def _prompt(record: dict, where: str, allow_empty: bool) -> Prompt:
+def _prompt(
+    record: dict, where: str, allow_empty: bool, thinking: str, requests: dict[str, str], drop_text: Sequence[str]
+) -> Prompt:
     """What one row says; `id` is empty where it has none."""
     there = known(record)
-    question = question_of(there, record, where)
-    name = _the_one(there, record, RESPONSES + RESPONSE, where, "response")
-    listed, value = name in RESPONSES, there[name]
-    if listed and not isinstance(value, list):
-        raise ValueError(
-            f"{where}: field {name!r} must be a list of texts, it is {short(value)}; "
-            f"one response a row goes into {RESPONSE[RESPONSES.index(name)]!r}"
-        )
-    if not listed and isinstance(value, list):
-        raise ValueError(f"{where}: field {name!r} holds a list; call it {RESPONSES[RESPONSE.index(name)]!r}")
-    if value == []:
+    answered = there.get("response")
+    if "custom_id" in there and (
+        "error" in there or (isinstance(answered, dict) and (answered.get("status_code") or 200) != 200)
+    ):
+        said = short(there.get("error", answered), items=True)
+        raise ValueError(f"{where}: this request of the batch failed ({said}); drop the line, or send it again")
+    shape = shape_of(there)
+    question = _question(there, record, shape, where, requests)
+    for text in drop_text:
+        rest = re.sub(r"\s+".join(map(re.escape, text.split())), " ", question)
+        question = question if rest == question else text_of(rest.strip(), "the question without --drop-text", where)
+    name = _the_one(there, record, shape.response, where, "response")
+    said = responses_in(there[name], name, where)
+    if not said:
         raise ValueError(f"{where}: field {name!r} is an empty list; drop the prompt or sample it again")
-    if listed:
-        responses = _texts(value, where, allow_empty)
-    else:
-        responses = [text_of(value, f"field {name!r}", where, allow_empty, _AGAIN)]
-    own = plain_of(there["id"], "id", where) if "id" in there else ""
-    answer, cut = answer_of(there, where)[1] or None, cut_of(there, len(responses), where)
-    return Prompt(own, question, answer, tuple(responses), where, listed, cut)
+    listed = isinstance(there[name], list) and not speakers(there[name])
+    if (
+        name in LISTS
+        and isinstance(said[0].text, str)
+        and not listed
+        and re.fullmatch(r"\[['\"].*['\"]\]", said[0].text, re.S)
+    ):
+        raise ValueError(
+            f"{where}: field {name!r} is a list that was saved as text, {short(said[0].text)}; save the list"
+        )
+    was_cut = {k for k, one in enumerate(said) if str(one.reason).lower() in CUT} | cut_of(there, len(said), where)
+    responses, cut, n_thought = [], set(), 0
+    for k, (one, thought) in enumerate(zip(said, _beside(there, THOUGHTS, len(said), where), strict=True)):
+        what = f"response {k + 1} of {len(said)}" if listed or len(said) > 1 else f"field {name!r}"
+        thought = text_of(one.thought or thought or "", f"the reasoning of {what}", where, allow_empty=True).strip()
+        text = text_of((one.text or "") if thought else one.text, what, where, allow_empty or bool(thought), _AGAIN)
+        alone = text if thought else without_thought(text)
+        if thought:  # without an answer it was cut while it thought
+            text = f"<think>\n{thought}\n</think>\n\n{text}" if text else f"<think>\n{thought}"
+        n_thought += text != alone
+        if thinking == "keep" or alone or text == alone:
+            cut |= {len(responses)} if k in was_cut else set()
+            responses.append(text if thinking == "keep" else alone)
+    own = plain_of(there["id"], "id", where) if "id" in there and shape is SHAPES[0] else ""  # others number their rows
+    answer, n_left_out = answer_of(there, where)[1] or None, len(said) - len(responses)
+    return Prompt(own, question, answer, tuple(responses), where, listed, frozenset(cut), n_thought, n_left_out)
+
+
+def _question(there: dict, record: dict, shape: Shape, where: str, requests: dict[str, str]) -> str:
+    name = _the_one(there, record, shape.question, where, "question")
+    question = text_of(question_in(there[name], name, where), f"field {name!r}", where)
+    if name != "custom_id":
+        return question
+    if question not in requests:
+        which = "none of the request files has it" if requests else "no prompts stand in the output of a batch"
+        raise ValueError(
+            f"{where}: custom_id {short(question)}: {which}; give the file of its requests: --requests FILE"
+        )
+    return requests[question]
 
 
 # --- one field ----------------------------------------------------------------------------------------------
@@ -217,6 +301,8 @@ def _prompt(record: dict, where: str, allow_empty: bool) -> Prompt:
 def known(record: dict) -> dict:
     """What a row says, without what a table makes of gaps in a column: null and NaN, and 2.0 of a 2."""
     there = {name: value for name, value in record.items() if not (value is None or value != value)}
+    if there.get("input") == "":  # Alpaca's, where the instruction says it all
+        del there["input"]
     return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in there.items()}
 
 
@@ -234,17 +320,24 @@ def answer_of(there: dict, where: str) -> tuple[str, str]:
 def cut_of(there: dict, n: int, where: str) -> frozenset[int]:
     """Which of a row's `n` responses, counted from 0, a limit of tokens cut: `finish_reasons` or `finish_reason` says it,
     else `n_truncated` where it is 0 or n. ValueError naming the place for a doubt."""
-    if name := next((name for name in REASONS if there.get(name) is not None), None):
-        reasons = there[name] if isinstance(there[name], list) else [there[name]]
-        if len(reasons) != n:
-            raise ValueError(f"{where}: field {name!r} speaks of {len(reasons)} of {n} responses; write one for each")
-        return frozenset(k for k, reason in enumerate(reasons) if str(reason).lower() in CUT)
+    if any(there.get(name) is not None for name in REASONS):
+        return frozenset(k for k, one in enumerate(_beside(there, REASONS, n, where)) if str(one).lower() in CUT)
     if (n_cut := there.get("n_truncated") or 0) not in (0, n):
         raise ValueError(
             f"{where}: n_truncated is {short(n_cut)}: some of {n} responses were cut, but not which; add finish_reasons, "
             "a list with 'stop' or 'length' for each, or sample them again"
         )
     return frozenset(range(n_cut))
+
+
+def _beside(there: dict, names: tuple[str, ...], n: int, where: str) -> list:
+    """What one of `names` says of each of a row's `n` responses: a list beside a list, one value beside one."""
+    name = next((name for name in names if there.get(name) is not None), "")
+    said = there.get(name, [None] * n)
+    said = said if isinstance(said, list) else [said]
+    if len(said) != n:
+        raise ValueError(f"{where}: field {name!r} speaks of {len(said)} of {n} responses; write one for each")
+    return said
 
 
 def plain_of(value: object, name: str, where: str) -> str:

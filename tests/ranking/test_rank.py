@@ -298,6 +298,32 @@ def no_model(monkeypatch):
     monkeypatch.setattr(ranking, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
+def test_generations_as_people_have_them_are_the_same_generations(scored, llama, work, tmp_path):
+    """A batch with its requests, reasoning, an instruction in its questions, and one prompt too many that failed."""
+    told, lines, requests = "\nThink first.", [], []
+    for k, prompt in enumerate(read_teachers(THREE[0])[0].prompts):
+        chat = [{"role": "user", "content": prompt.question + told}]
+        requests.append({"custom_id": f"c{k}", "body": {"messages": chat}})
+        choice = {"message": {"content": prompt.responses[0], "reasoning_content": "Hm."}, "finish_reason": "stop"}
+        lines.append({"custom_id": f"c{k}", "response": {"status_code": 200, "body": {"choices": [choice]}}})
+    requests.append({"custom_id": "more", "body": {"messages": [{"role": "user", "content": "More?"}]}})
+    lines.append({"custom_id": "more", "response": {"choices": [{"text": "<think>Hm.", "finish_reason": "length"}]}})
+    batch, asked = tmp_path / THREE[0].name, tmp_path / "requests" / "asked.jsonl"
+    asked.parent.mkdir()
+    for path, rows in ((batch, lines), (asked, requests)):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--requests", asked, "--thinking", "drop", "--drop-text", "Think first.", "--min-m", "--work", work]
+    result = runner.invoke(app, arguments(llama, [batch, *THREE[1:]], tmp_path, *options))
+    assert result.exit_code == 0, result.output
+    said = (
+        f"Responses whose reasoning was dropped: 25 of {THREE[0].stem} (1 of them left out: nothing else is in them)."
+    )
+    assert said in result.stdout
+    scored.save(tmp_path / "whole.csv")
+    assert (tmp_path / "ranking.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert "thinking = 'think'" in refusal(arguments(llama, THREE, tmp_path, "--thinking", "think"))
+
+
 def refusal(arguments) -> str:
     """The one line of an error: exit status 2, nothing on stdout, no traceback, no progress before it."""
     result = runner.invoke(app, arguments)

@@ -152,7 +152,7 @@ def test_the_hub_is_asked_for_all_parts_of_a_task(monkeypatch):
 
     def load_dataset(hub_id, config, split):
         asked.append((hub_id, config, split))
-        return [{**row, "problem": f"{config}: {row['problem']}"} for row in MATH[:2]]
+        return datasets.Dataset.from_list([{**row, "problem": f"{config}: {row['problem']}"} for row in MATH[:2]])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     parts = problems.CONFIGS[problems.TASKS["math"]]
@@ -161,7 +161,8 @@ def test_the_hub_is_asked_for_all_parts_of_a_task(monkeypatch):
     assert len(load_problems("math", "someone/other-math")) == 2
     assert asked[-1] == ("someone/other-math", None, "test")
     with pytest.raises(ValueError, match=r"openai/gsm8k \(main\), split test, row 1: solution 'Half.*holds neither"):
-        monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: [{**MATH[0], "solution": "Half of it."}])
+        unboxed = datasets.Dataset.from_list([{**MATH[0], "solution": "Half of it."}])
+        monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: unboxed)
         load_problems("gsm8k")
 
 
@@ -177,11 +178,8 @@ def test_without_network_the_message_says_how_to_pass_a_local_file(tmp_path):
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ValueError: cannot load 'openai/gsm8k', split 'test', from the Hugging Face hub (")
-    assert last.endswith(
-        "pass a local copy instead: source='test.jsonl' (JSONL, JSON or Parquet) or a folder with "
-        "files named after their split"
-    )
+    assert last.startswith("ValueError: cannot load openai/gsm8k (main), split test from the Hugging Face hub (")
+    assert last.endswith("give a local copy instead: a file (.jsonl, .json, .parquet) or a folder")
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -227,7 +225,7 @@ ABSENT = "no such file or folder, and not the id of a data set"
         ("train.jsonl", {"source": "data/no.jsonl"}, ABSENT),
         ("train.jsonl", {"source": "./owner/name"}, ABSENT),
         ("train.jsonl", {"source": "{}/folder"}, ABSENT),
-        ("a.txt", {"source": "{}"}, r"no file of split 'test' \(no .jsonl/.json/.parquet file in it\)"),
+        ("a.txt", {"source": "{}"}, r"no file of split 'test' \(no .jsonl, .json, .parquet, .* file in it\)"),
         (
             "train.jsonl",
             {"source": "{}"},

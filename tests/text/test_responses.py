@@ -3,6 +3,7 @@ whatever the bytes, never another exception and never a guess (`test_fuzz_reader
 """
 
 import errno
+import gzip
 import json
 import math
 import re
@@ -16,21 +17,23 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from gracelib.jobs.paths import ROOT
 from gracelib.text.responses import (
-    RESPONSE,
-    RESPONSES,
     Generations,
     Prompt,
     question_id,
     read_generations,
     read_jsonl,
+    read_requests,
     read_responses,
     write_jsonl,
 )
-from gracelib.text.selection import expand, read_teachers, select_common
+from gracelib.text.selection import expand, read_teachers, reasoning_sentence, select_common
+from gracelib.text.shapes import LISTS, RESPONSE, SHAPES
 
 BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
+README = (ROOT / "README.md").read_text("utf-8")
 GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 + 1 = 2.", "Two."]}
 OTHER = {"id": "b", "question": "What is 2 + 3?", "answer": "5", "responses": ["2 + 3 = 5.", "Five."]}
@@ -169,7 +172,11 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     [
         ("gen.jsonl", "[" * 200_000, r"gen\.jsonl, line 1: not valid JSON for this reader: nested too deeply"),
         ("gen.json", "[" * 200_000, r"gen\.json, line 1 \(item 1\): not valid JSON for this reader: nested too deeply"),
-        ("gen.jsonl", json.dumps({**ROW, "responses": "x" * 100_000}), r"gen\.jsonl, line 1: .* it is 'xxx"),
+        (
+            "gen.jsonl",
+            json.dumps({**ROW, "responses": f"['{'x' * 100_000}']"}),
+            r"gen\.jsonl, line 1: .* saved as text, .*xxx",
+        ),
         ("gen.jsonl", json.dumps({f"k{i}": i for i in range(10_000)}), r"gen\.jsonl, line 1: no question field"),
     ],
 )
@@ -199,7 +206,161 @@ def test_the_form_of_the_papers_code_is_read(tmp_path):
     assert told(read_generations(write(tmp_path / "gen.jsonl", *rows))) == told(read_generations(path))
 
 
-@pytest.mark.parametrize("listed, single", list(zip(RESPONSES, RESPONSE, strict=True)))
+TWO_PROMPTS = [(row["question"], row["responses"]) for row in (ROW, OTHER)]
+EACH = [(q, r) for q, responses in TWO_PROMPTS for r in responses]
+
+
+def chat(question, response=None, **more):
+    turns = [("system", "Solve it."), ("user", question), ("assistant", response)]
+    return [{"role": role, "content": text} | (more if role == "assistant" else {}) for role, text in turns if text]
+
+
+def choice(text):
+    return {"index": 0, "message": chat("", text)[-1], "finish_reason": "stop"}
+
+
+def batch(k, body, **more):
+    return {"id": f"r{k}", "custom_id": f"c{k}", "response": body, "error": None} | more
+
+
+#: Two prompts with two responses each as each program writes them, by the name of the shape.
+FORMS = {
+    SHAPES[0].name: [
+        [{"prompt": q, "outputs": [{"index": 0, "text": r} for r in rs]} for q, rs in TWO_PROMPTS],
+        [{"prompt": chat(q), "completion": chat("", r)[1:]} for q, r in EACH],
+        [
+            {"problem": q, "generations": rs, "messages": chat(q, rs[0]), "finish_reasons": None}
+            for q, rs in TWO_PROMPTS
+        ],
+        [{"problem": q, "expected_answer": "2", "generation": r} for q, r in EACH],
+    ],
+    SHAPES[1].name: [
+        [{"instruction": q, "generations": rs, "model_name": ["t"] * 2} for q, rs in TWO_PROMPTS],
+        [{"instruction": q, "input": "", "output": r} for q, r in EACH],
+        [{"input": q, "output": r} for q, r in EACH],
+        [{"instruction": q, "response": r, "conversation": chat(q, r)} for q, r in EACH],
+    ],
+    SHAPES[2].name: [[{"question": q, "reasoning_content": None, "content": r} for q, r in EACH]],
+    SHAPES[3].name: [
+        [{"problem": q, "generated_solution": r, "expected_answer": "2"} for q, r in EACH],
+        [{"problem": q, "deepseek_solution": r, "ground_truth_solution": "$2$"} for q, r in EACH],
+    ],
+    SHAPES[4].name: [[{"idx": 0, "question": q, "gt": "2", "code": rs, "pred": ["2", "2"]} for q, rs in TWO_PROMPTS]],
+    SHAPES[5].name: [
+        [
+            {
+                "doc_id": 0,
+                "doc": {"question": q, "answer": "#### 2"},
+                "arguments": {"gen_args_0": {"arg_0": q}},
+                "filter": f,
+            }
+            | {"resps": [rs], "filtered_resps": ["2"], "target": "#### 2"}
+            for f in ("strict-match", "flexible-extract")
+            for q, rs in TWO_PROMPTS
+        ]
+    ],
+    SHAPES[6].name: [
+        [{"id": k, "messages": chat(q, r)} for k, (q, r) in enumerate(EACH)],
+        [{"messages": chat([{"type": "text", "text": q}], [{"type": "text", "text": r}])[1:]} for q, r in EACH],
+    ],
+    SHAPES[7].name: [
+        [
+            {"id": f"{k}", "conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": r}]}
+            for k, (q, r) in enumerate(EACH)
+        ]
+    ],
+    SHAPES[8].name: [
+        [batch(k, {"status_code": 200, "body": {"choices": [choice(r)]}}) for k, (_, r) in enumerate(EACH)],
+        [batch(k, {"choices": [{"text": r, "index": 0}]}) for k, (_, r) in enumerate(EACH)],
+        [
+            batch(2 * k, {"status_code": 200, "body": {"choices": [choice(r) for r in rs]}})
+            for k, (_, rs) in enumerate(TWO_PROMPTS)
+        ],
+    ],
+}
+
+
+@pytest.mark.parametrize("shape, rows", [(name, rows) for name, several in FORMS.items() for rows in several])
+def test_each_shape_is_read_as_it_is(tmp_path, shape, rows):
+    """Every line of the table in the README; as JSON Lines and as Parquet, with the requests of a batch beside it."""
+    asked = [{"custom_id": f"c{k}", "method": "POST", "body": {"messages": chat(q)}} for k, (q, _) in enumerate(EACH)]
+    requests = read_requests([write(tmp_path / "requests.jsonl", *asked)])
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "gen.parquet")
+    for path in (write(tmp_path / "gen.jsonl", *rows), tmp_path / "gen.parquet"):
+        found = read_generations(path, requests=requests)
+        assert [(p.question, list(p.responses)) for p in found.prompts] == TWO_PROMPTS
+        assert {p.id for p in found.prompts} == {question_id(q) for q, _ in TWO_PROMPTS}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_the_readme_lists_each_shape(shape):
+    question, response = (", ".join(f"`{name}`" for name in names) for names in (shape.question, shape.response))
+    assert f"\n| {shape.name} | {question} | {response} |\n" in README and shape.name in FORMS
+
+
+@pytest.mark.parametrize(
+    "row, keep, drop",
+    [
+        ({"content": "Two.", "reasoning_content": " hm\n"}, ["<think>\nhm\n</think>\n\nTwo."], ["Two."]),
+        ({"response": "<think>\nhm\n</think>\n\nTwo."}, ["<think>\nhm\n</think>\n\nTwo."], ["Two."]),
+        ({"response": "hm</think>Two."}, ["hm</think>Two."], ["Two."]),  # its template opened the thought
+        ({"deepseek_solution": "Two.", "deepseek_reasoning": "hm"}, ["<think>\nhm\n</think>\n\nTwo."], ["Two."]),
+        (
+            {"responses": ["Two.", "2"], "reasoning_content": ["hm", None]},
+            ["<think>\nhm\n</think>\n\nTwo.", "2"],
+            ["Two.", "2"],
+        ),
+        (
+            {"response": "<|begin_of_thought|>hm<|end_of_thought|>\n<|begin_of_solution|>\nTwo.\n<|end_of_solution|>"},
+            ["<|begin_of_thought|>hm<|end_of_thought|>\n<|begin_of_solution|>\nTwo.\n<|end_of_solution|>"],
+            ["Two."],
+        ),
+        ({"completion": chat("", "Two.", reasoning_content="hm")[1:]}, ["<think>\nhm\n</think>\n\nTwo."], ["Two."]),
+        (
+            {"responses": ["<think>hm", {"content": None, "reasoning_content": "hm"}, "Two."]},
+            ["<think>hm", "<think>\nhm", "Two."],
+            ["Two."],
+        ),
+    ],
+)
+def test_reasoning_is_kept_or_dropped_and_counted(tmp_path, row, keep, drop):
+    path = write(tmp_path / "gen.jsonl", {"question": "What is 1 + 1?", **row})
+    for thinking, expected in (("keep", keep), ("drop", drop)):
+        found = read_generations(path, thinking=thinking)
+        (prompt,) = found.prompts
+        assert list(prompt.responses) == expected
+        n, lost = sum(a not in drop for a in keep), len(keep) - len(expected)
+        said = f"Responses whose reasoning was {'kept' if thinking == 'keep' else 'dropped'}: {n} of gen"
+        said += f" ({lost} of them left out: nothing else is in them)" if lost else ""
+        assert (prompt.n_thought, reasoning_sentence([found], thinking)) == (n, f"{said}.")
+    assert reasoning_sentence([read_generations(write(path, ROW))], "drop") == ""
+
+
+def test_cut_responses_of_servers_are_known_by_their_reason(tmp_path):
+    """Also where one that was cut while it thought is left out before it."""
+    several = [
+        {"text": "<think>hm", "finish_reason": "length"},
+        {"text": "2", "finish_reason": "stop"},
+        {"text": "It is", "finish_reason": "length"},
+    ]
+    path = write(tmp_path / "gen.jsonl", {"prompt": "What is 1 + 1?", "outputs": several})
+    assert [read_generations(path, thinking=how).prompts[0].cut for how in ("keep", "drop")] == [{0, 2}, {1}]
+
+
+def test_requests_that_do_not_fit_are_named(tmp_path):
+    def request(k, question):
+        return {"custom_id": k, "body": {"model": "m", "messages": chat(question)}}
+
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 1: one custom_id for two questions: 'k' is 'r \?' here, but"):
+        read_requests([write(tmp_path / f"{q}.jsonl", request("k", f"{r} ?")) for q, r in ("aq", "br")])
+    with pytest.raises(ValueError, match=r"c\.jsonl, line 1: no request of a batch; expected fields 'custom_id' and"):
+        read_requests([write(tmp_path / "c.jsonl", ROW)])
+    output = write(tmp_path / "out.jsonl", batch(7, {"status_code": 200, "body": {"choices": [choice("Two.")]}}))
+    with pytest.raises(ValueError, match=r"line 1: custom_id 'c7': none of the request files has it; give the file"):
+        read_generations(output, requests={"k": "q ?"})
+
+
+@pytest.mark.parametrize("listed, single", list(zip(LISTS, RESPONSE[4:], strict=True)))
 def test_rows_of_one_question_are_merged_in_their_order(tmp_path, listed, single):
     """Interleaved, with id and answer on some rows only: the same as the lists."""
     rows = [
@@ -240,6 +401,58 @@ def test_which_responses_were_cut_is_carried_on(tmp_path, fields, cut):
     assert read_generations(path).prompts[0].cut == read_responses(path, m=2, cut=True)[0]["cut"] == cut
     rows = [{"question": "Q", "response": f"{k}", "finish_reason": "length" if k in cut else "stop"} for k in range(3)]
     assert read_generations(write(path, *rows)).prompts[0].cut == cut
+
+
+def test_objects_by_id_and_objects_one_after_the_other(tmp_path):
+    """A .json file may be an object by id, indented objects put together, or one object."""
+    bare = [{k: v for k, v in row.items() if k != "id"} for row in (ROW, OTHER)]
+    texts = {
+        "id": json.dumps(dict(zip("ab", bare, strict=True)), indent=1),
+        "joined": "\n".join(json.dumps(row, indent=2) for row in (ROW, OTHER)),
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.json").write_text(text)
+        found = read_generations(tmp_path / f"{name}.json")
+        assert told(found) == told(read_generations(write(tmp_path / "plain.jsonl", ROW, OTHER)))
+    assert found.prompts[1].where == f"{tmp_path / 'joined.json'}, line 10 (item 2)"
+    (tmp_path / "one.json").write_text(json.dumps(ROW, indent=2))
+    assert [p.id for p in read_generations(tmp_path / "one.json").prompts] == ["a"]
+    (tmp_path / "twice.json").write_text('{"a": {"question": "q"}, "a": {"question": "r"}}')
+    with pytest.raises(ValueError, match="twice.json, line 1 .*field 'a' stands twice in one object"):
+        read_generations(tmp_path / "twice.json")
+
+
+def test_shards_packed_files_and_saved_datasets_are_one_teacher(tmp_path, monkeypatch):
+    import datasets
+
+    expected = told(read_generations(write(tmp_path / "plain.jsonl", ROW, OTHER)))
+    for k, row in enumerate((ROW, OTHER)):
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"train-0000{k}-of-00002.parquet")
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress((tmp_path / "plain.jsonl").read_bytes()))
+    data = datasets.Dataset.from_list([ROW, OTHER])
+    data.save_to_disk(str(tmp_path / "saved"))
+    datasets.DatasetDict({"train": data}).save_to_disk(str(tmp_path / "dict"))
+    datasets.DatasetDict({"a": data, "b": data}).save_to_disk(str(tmp_path / "splits"))
+    (tmp_path / "owner" / "repo").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([ROW, OTHER]), tmp_path / "owner" / "repo" / "test.parquet")
+    monkeypatch.chdir(tmp_path)  # a folder where the hub's data set would be: the same call of datasets reads it
+    names = ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "packed.jsonl.gz", "saved", "dict")
+    teachers = read_teachers([*names, "splits/a", "hf://owner/repo", "hf://owner/repo:test"])
+    assert [t.name for t in teachers] == ["train", "packed", "saved", "dict", "a", "repo", "repo:test"]
+    assert [told(t) for t in teachers] == [expected] * 7
+    assert teachers[0].prompts[1].where == "train-00001-of-00002.parquet, row 1"
+    assert teachers[-1].prompts[1].where == "owner/repo, split test, row 2"
+    (tmp_path / "packed.jsonl.gz").write_bytes((tmp_path / "packed.jsonl.gz").read_bytes()[:-9])
+    for path, message in (
+        ("splits", r"splits: several splits; it has \['a', 'b'\]; name the folder of one"),
+        (
+            "hf://owner/repo:train",
+            r"cannot load owner/repo, split train from the Hugging Face hub \(.*; give a local copy",
+        ),
+        ("packed.jsonl.gz", r"packed.jsonl.gz: not a whole gzip file \(.*\); fetch it again"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_teachers(path)
 
 
 def test_bytes_around_the_rows_do_not_matter(tmp_path):

@@ -176,10 +176,65 @@ def test_too_few_responses_name_prompt_and_file():
         with pytest.raises(
             ValueError,
             match=r"^b, line 1: prompt '\w+' has 3 response\(s\), m=4 were asked for "
-            r"\(1 more prompts have too few\); use m <= 3, or sample more$",
+            r"\(1 more prompts have too few\); use m <= 3, sample more, or leave .* out \(--min-m\)$",
         ):
             select_common([teacher("a", QUESTIONS, m=4), short], 2, 4, seed)
     assert select_common([teacher("a", QUESTIONS[:3], m=4), short], 3, 4, 0).n_common == 3
+
+
+def test_prompts_with_fewer_responses_are_left_out_where_asked_for():
+    both = teacher("b", QUESTIONS[:3], m=4).prompts + teacher("b", QUESTIONS[3:5], m=3).prompts
+    two = [teacher("a", QUESTIONS[:6], m=4), Generations("b", Path("b.jsonl"), both)]
+    found = select_common(two, 3, 4, 0, min_m=True)
+    assert set(found.ids) == {question_id(q) for q in QUESTIONS[:3]} and found.n_common == 3
+    assert found.sentence.startswith(
+        "3 prompts were answered by all 2 teachers at least 4 times (2 with fewer responses are not counted) (left out: 1"
+    )
+    with pytest.raises(ValueError, match=r"n=4 .* but 3 prompts were answered .*; use n <= 3$"):
+        select_common(two, 4, 4, 0, min_m=True)
+    with pytest.raises(ValueError, match=r"n=1 .* but 0 prompts were answered .*; use a smaller m$"):
+        select_common(two, 1, 5, 0, min_m=True)
+
+
+def test_questions_match_after_nfc_and_white_space_and_every_teacher_gets_one_text():
+    composed = [f"Zo\u00e9 adds {k}." for k in range(5)]
+    others = [f"Zoe\u0301  adds\n{k}. " for k in range(5)]
+    expected = select_common([teacher("a", composed)], 5, 1, 0)
+    for two in ([teacher("a", composed), teacher("b", others)], [teacher("b", others), teacher("a", composed)]):
+        found = select_common(two, 5, 1, 0)
+        assert found.ids == expected.ids
+        assert {tuple(p.question for p in prompts) for prompts in found.prompts.values()} == {
+            tuple(p.question for p in expected.prompts["a"])
+        }
+        assert found.prompts["b"][0].responses[0].startswith("b Zoe\u0301")
+    apart = teacher("c", ["q 1", "q  1"])  # questions that one file tells apart are not merged
+    assert select_common([apart, teacher("d", ["q 1", "q  1", "q\n1"])], 2, 1, 0).n_left_out == {"c": 0, "d": 1}
+    ids = ({q: f"{k}" for k, q in enumerate(texts)} for texts in (composed, others))
+    named = [teacher(name, [*of], ids=of) for name, of in zip("ab", ids, strict=True)]
+    assert set(select_common(named, 5, 1, 0).ids) == set("01234")  # one id with one question in two forms
+
+
+def test_an_instruction_that_keeps_questions_apart_is_named_and_can_be_dropped(tmp_path):
+    told = "Put it into \\boxed{}."
+    for name, form in (("plain", "{}"), ("told", "{}\nPut it  into \\boxed{{}}."), ("chat", "<user>{}</user>")):
+        jsonl(tmp_path / f"{name}.jsonl", *({"question": form.format(q), "response": "2"} for q in QUESTIONS[:4]))
+    for name, option in (("told", f"--drop-text '{told}'"), ("chat", "--drop-text '<user>' --drop-text '</user>'")):
+        files = [tmp_path / "plain.jsonl", tmp_path / f"{name}.jsonl"]
+        for order in (files, files[::-1]):
+            said = f"4 of 4 questions would agree without the text that {option} takes out of {files[1]}"
+            with pytest.raises(ValueError, match=re.escape(said)):
+                select_common(read_teachers(order), 1, 1, 0)
+    three = read_teachers(tmp_path, drop_text=[told, "<user>", "</user>"])
+    assert select_common(three, 4, 1, 0).ids == select_common(three[1:2], 4, 1, 0).ids
+    mixed = [teacher("a", QUESTIONS[:6]), teacher("b", [*QUESTIONS[:3], *(f"{q} Think." for q in QUESTIONS[3:6])])]
+    assert select_common(mixed, 3, 1, 0).sentence.endswith(
+        "to each; 3 of 3 questions would agree without the text that --drop-text Think. takes out of b.jsonl."
+    )
+    single = [teacher(name, [q]) for name, q in zip("ab", QUESTIONS[:2], strict=True)]
+    with pytest.raises(
+        ValueError, match=r"; each file holds one prompt: if they are of one teacher, put them into one"
+    ):
+        select_common(single, 1, 1, 0)
 
 
 @pytest.mark.parametrize(
