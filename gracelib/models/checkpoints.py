@@ -21,6 +21,9 @@ _KNOWN_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_POINTER = b"version https://git-lfs"
+#: Of what a config does not know: layers that foretell a second token, and constants that older versions saved.
+_NEVER_READ = r"(^|[._])(mtp|nextn)|\.att(n|ention)\.(masked_)?bias$|rotary_emb\.inv_freq$"
 _END = 1 << 20  # bytes hashed at either end of a file of weights
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 _HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Model")
@@ -70,15 +73,17 @@ def device_of_run() -> tuple[str, str]:
     return resolve_device(os.environ.get("GRACELIB_DEVICE") or "auto", "GRACELIB_DEVICE"), dtype
 
 
-def check_student(path_or_hub_id: str | os.PathLike):
-    """(config, tokenizer) of a checkpoint folder or hub id, without its weights.
+def check_student(path_or_hub_id: str | os.PathLike, quantised: bool = False):
+    """(config, tokenizer) of a checkpoint folder or hub id, without its weights. quantised: whether its weights may be.
 
     Raises ValueError, in one line, for: a path that does not exist; a folder that is not a model (naming the file
     that is missing); a hub id that cannot be reached or is gated (saying how to get it); a model that is not causal or
-    that needs code of its own; no tokenizer; a tokenizer without EOS, or with ids beyond the model's embedding.
+    that needs code of its own; quantised weights, an adapter beside them; no tokenizer; a tokenizer without EOS, or with
+    ids beyond the model's embedding.
     """
     from transformers import AutoConfig, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.utils import find_adapter_config_file
 
     name, source = os.fspath(path_or_hub_id), place_of(path_or_hub_id)
     _check_folder(Path(os.path.expanduser(name)), name)
@@ -87,6 +92,17 @@ def check_student(path_or_hub_id: str | os.PathLike):
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (heads and not heads[0].endswith(_HEADS)):
         kind = (heads or [config.model_type])[0]
         raise ValueError(f"student {name!r} is not a causal language model: it is a {kind}")
+    if (how := getattr(config, "quantization_config", None)) and not quantised:
+        kind = (how if isinstance(how, dict) else how.to_dict()).get("quant_method")
+        raise ValueError(
+            f"student {name!r}: its weights are quantised ({kind}); quantised weights have no gradients: give the original "
+            "(a teacher that is quantised is sampled with --backend vllm)"
+        )
+    if _ask(name, "config", lambda: find_adapter_config_file(source)):
+        raise ValueError(
+            f"student {name!r}: an adapter (adapter_config.json) lies beside its weights; is the student with it or without? "
+            "Merge it into the weights and save that, or move the adapter away"
+        )
     tokenizer = _ask(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=False))
     if tokenizer.eos_token_id is None:
         raise ValueError(
@@ -109,7 +125,8 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
     "cpu", "cuda", or "auto" (CUDA when present). Give `gradients.response_features` the same two and it makes no copy.
 
     The model is in eval mode. Raises ValueError as `check_student` before weights are read, and for weights that
-    cannot be read, do not fit the config, or leave a tensor out (which would be random).
+    cannot be read, do not fit the config, leave a tensor out (which would be random) or hold one that the config does
+    not know (which would be left out), but for multi-token-prediction layers, which no causal model computes with.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -118,7 +135,7 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
     logging.disable_progress_bar()  # of reading and writing weights: the bars that count are ours
     check_dtype(dtype)
     device = resolve_device(device)
-    _, tokenizer = check_student(path_or_hub_id)
+    config, tokenizer = check_student(path_or_hub_id)
     name = os.fspath(path_or_hub_id)
     model, info = _ask(
         name,
@@ -143,6 +160,14 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
         raise ValueError(
             f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
             f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete"
+        )
+    beyond = range(getattr(config, "num_nextn_predict_layers", None) or 0)  # DeepSeek's MTP layers follow the others
+    known = "|".join([_NEVER_READ, *(rf"\.layers\.{config.num_hidden_layers + k}\." for k in beyond)])
+    extra = sorted(key for key in info["unexpected_keys"] if not re.search(known, key))
+    if extra:
+        raise ValueError(
+            f"student {name!r}: its weights hold {len(extra)} tensors that its config does not know ({', '.join(extra[:3])}"
+            f"{', ...' if extra[3:] else ''}), which would be left out; take config.json and weights from the same model"
         )
     for tensor, values in model.named_parameters():
         if not torch.isfinite(values).all():
@@ -221,11 +246,21 @@ def _check_folder(place: Path, name: str) -> None:
         return
     if not place.is_dir():
         raise ValueError(f"student {name!r} is a file; give the folder that holds config.json and model.safetensors")
+    read = [p for p in sorted(place.iterdir()) if p.name.endswith((".json", ".safetensors", ".model")) and p.is_file()]
+    if pointers := [p.name for p in read if p.stat().st_size < 1024 and p.read_bytes().startswith(_POINTER)]:
+        raise ValueError(
+            f"student {name!r}: {', '.join(pointers[:3])} is a Git LFS pointer, not the file; run `git lfs pull` there"
+        )
     if not (place / "config.json").is_file():
-        adapter = (place / "adapter_config.json").is_file()
+        others = {
+            "adapter_config.json": "; it is an adapter: merge it into its base model and save that",
+            "*.gguf": "; GGUF files hold quantised weights, which have no gradients: give the original",
+            "checkpoint-*/config.json": "; there is one in {}: give such a folder",
+        }
+        found = next(((found, said) for kind, said in others.items() for found in sorted(place.glob(kind))), None)
         raise ValueError(
             f"student {name!r} is not a model folder: config.json is missing"
-            + ("; it is an adapter: merge it into its base model and save that" if adapter else "")
+            + (found[1].format(found[0].parent.name) if found else "")
         )
     if (place / _INDEX).is_file():
         try:
@@ -289,6 +324,11 @@ def _ask(name: str, what: str, load):
                 f"or download it where you have access (`hf download {name} --local-dir FOLDER`) and give the "
                 "folder"
             )
+        elif what == "tokenizer" and re.search("tiktoken|sentencepiece", text):
+            there = Path(place_of(name)) / "tokenizer.model"  # lines of base64, or a binary file
+            tiktoken = there.is_file() and re.match(rb"[\w+/=]+ \d+\s", there.read_bytes()[:200])
+            package = "tiktoken" if tiktoken else "sentencepiece protobuf"
+            reason = f"has its tokenizer in tokenizer.model only, which needs a package: pip install {package}"
         elif os.path.isdir(place_of(name)):
             reason = f"cannot be loaded: its {what}: {type(error).__name__}: {line}"
         elif "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in text:

@@ -99,7 +99,7 @@ def sample(
     )
     engine_version = {"vllm": vllm_engine.version()} if backend == "vllm" else {}
     model = place_of(model)
-    config, tokenizer = check_student(model)
+    config, tokenizer = check_student(model, quantised=backend == "vllm")
     if dtype == "auto":  # of a checkpoint of half precision bfloat16
         whole = getattr(config.get_text_config(), "dtype", None) in (None, torch.float32)
         dtype = "float32" if whole else "bfloat16"

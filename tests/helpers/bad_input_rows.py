@@ -664,12 +664,12 @@ MODELS = [
         ),
         ("says_that_weights_are_truncated", "model.safetensors is cut", SCORE, truncated, "weights", "SafetensorError"),
         (
-            "says_that_weights_are_no_safetensors",
-            "model.safetensors is text",
+            "says_that_weights_are_a_pointer",
+            "model.safetensors is a Git LFS pointer",
             SCORE,
             written("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
-            "weights",
-            "SafetensorError",
+            "model.safetensors",
+            "git lfs pull",
         ),
         (
             "names_the_weight_that_is_nan",

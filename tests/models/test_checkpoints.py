@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.features.gradients import response_features
-from gracelib.models.checkpoints import files_digest, load_student
+from gracelib.models.checkpoints import check_student, files_digest, load_student
 from gracelib.models.prompting import encode_examples
 
 
@@ -85,6 +86,15 @@ def test_what_can_be_known_is_refused_before_the_weights_are_read(folder, monkey
 
 
 def test_weights_that_do_not_fit_are_refused(folder):
+    edit(folder / "config.json", num_hidden_layers=1)
+    refused(
+        folder,
+        r"hold 9 tensors that its config does not know \(model\.layers\.1\..*, \.\.\.\), which would be left out",
+    )
+    edit(folder / "config.json", num_nextn_predict_layers=1)  # layers that foretell a second token: no model reads them
+    weights = load_file(folder / "model.safetensors") | {"mtp.norm.weight": torch.ones(2)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load_student(folder)
     edit(folder / "config.json", num_hidden_layers=3)
     refused(folder, r"its weights lack 9 tensors \(model\.layers\.2\..*, \.\.\.\), which would be random")
     edit(folder / "config.json", num_hidden_layers=2, intermediate_size=32)
@@ -92,6 +102,42 @@ def test_weights_that_do_not_fit_are_refused(folder):
         folder,
         r"its weights do not fit its config: model\.layers\.0\.mlp\.down_proj\.weight has shape \(32, 64\), expected \(32, 32\)",
     )
+
+
+@pytest.mark.parametrize(
+    "files, without, message",
+    [
+        ({"adapter_config.json": b"{}"}, "", r"an adapter \(adapter_config\.json\) lies beside its weights"),
+        (
+            {"a.gguf": b"GGUF"},
+            "config.json",
+            r"GGUF files hold quantised weights, which have no gradients: give the original",
+        ),
+        ({"checkpoint-500/config.json": b"{}"}, "config.json", r"there is one in checkpoint-500: give such a folder"),
+        (
+            {"tokenizer.model": b"\n\x0e\n\x05<unk>\x15"},
+            "tokenizer.json",
+            r"needs a package: pip install sentencepiece protobuf",
+        ),
+        ({"tokenizer.model": b"IQ== 0\nIg== 1\n"}, "tokenizer.json", r"needs a package: pip install tiktoken"),
+    ],
+)
+def test_a_folder_that_is_something_else(files, without, message, folder, monkeypatch):
+    if without == "tokenizer.json":  # what transformers says where neither package is installed
+        said = ValueError("`tiktoken` is required to read a `tiktoken` file. Install it with `pip install tiktoken`.")
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", Mock(side_effect=said))
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    if without:
+        (folder / without).unlink()
+    refused(folder, message)
+
+
+def test_quantised_weights_are_for_vllm_alone(folder):
+    edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    refused(folder, r"quantised \(bitsandbytes\); quantised weights have no gradients: give the original")
+    check_student(folder, quantised=True)
 
 
 @pytest.mark.parametrize(
