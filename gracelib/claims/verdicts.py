@@ -18,7 +18,7 @@ from gracelib.drawing.saving import Drawn
 from gracelib.evidence.cells import ACCURACIES
 from gracelib.evidence.ranks import FEW_CLUSTERS, spearman_known
 from gracelib.experiment.scales import SCALES
-from gracelib.jobs.paths import results
+from gracelib.jobs.paths import tables
 
 README_MARKS = ("<!-- claims:begin -->", "<!-- claims:end -->")  #: around `readme_block` in README.md
 INPUTS = ("scores", "students", "teachers", "grid", "filtered", "training_runs", "lengths", "pathological", "cmi")
@@ -26,7 +26,7 @@ INPUTS = ("scores", "students", "teachers", "grid", "filtered", "training_runs",
 
 def other_worlds(scale: str) -> list[str]:
     """The same cast grown from other seeds, as far as their tables are committed: scales named <scale>-world<number>."""
-    return [name for name in SCALES if name.startswith(f"{scale}-world") and (results(name) / "students.csv").is_file()]
+    return [name for name in SCALES if name.startswith(f"{scale}-world") and (tables(name) / "students.csv").is_file()]
 
 
 def measure(claim: Claim, world: World) -> Measured | str:

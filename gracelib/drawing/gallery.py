@@ -153,7 +153,7 @@ def write(config: Scale, out: Path | None = None) -> Path:
     missing = [one["name"] for one in figures if one["sidecar"] is None]
     if len(missing) == len(FIGURES):
         raise FileNotFoundError(
-            f"no figure of scale {scale!r} is drawn ({paths.figures(scale)}): run `make figures SCALE={scale}` first"
+            f"no figure of scale {scale!r} is drawn ({paths.drawn(scale)}): run `make figures SCALE={scale}` first"
         )
     if missing:
         print(
@@ -180,7 +180,7 @@ def write(config: Scale, out: Path | None = None) -> Path:
 
 def _figure(scale: str, name: str, problems: list[str], base: Path) -> dict:
     """What the page says of a figure; `sidecar` None where it, or a file that the page shows, is not there."""
-    item, source = FIGURES[name], paths.figures(scale) / name
+    item, source = FIGURES[name], paths.drawn(scale) / name
     number = "" if item.paper_item.startswith("(") else item.paper_item
     wrong = [line for line in problems if line.startswith(f"{name}: ")]
     files = [paths.NOTEBOOKS / f"{item.notebook}.ipynb"]

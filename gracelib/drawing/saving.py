@@ -63,7 +63,7 @@ class Drawn:
         unregistered name, a figure where the registry has a table or the other way round, an empty caption, alt text or
         table; FileNotFoundError for an input that is not there.
         """
-        item, folder = registered(name), paths.figures(scale)
+        item, folder, read = registered(name), paths.figures(scale), paths.tables(scale).parent
         if item.picture != (self.fig is not None):
             kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
             raise ValueError(f"{name} is registered as {kind}")
@@ -77,7 +77,7 @@ class Drawn:
         if not tables:
             raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
         for table in tables:
-            if not (folder / table).is_file():
+            if not (read / table).is_file():
                 raise FileNotFoundError(
                     f"{name}: input {Path(table).stem!r} is not there ({table} of scale {scale}): make that table first, "
                     "or correct `inputs`"
@@ -98,7 +98,7 @@ class Drawn:
             "seed": seed,
             "ours": self.ours,
             "paper": self.paper,
-            "inputs": {table: file_hash(folder / table) for table in tables},
+            "inputs": {table: file_hash(read / table) for table in tables},
             "files": {f"{name}{ending}": file_hash(folder / f"{name}{ending}") for ending in writers},
             "versions": versions(),
         }
@@ -180,12 +180,12 @@ def json_ready(value):
 
 
 def check_sidecars(scale: str) -> list[str]:
-    """What is wrong with a scale's figures, one line each; empty when all is well.
+    """What is wrong with a scale's figures where they are looked at (`paths.drawn`), one line each; empty when all is well.
 
     Every registered figure must have its files and sidecar, with the hashes of files and inputs as recorded;
     nothing that looks like a figure may lie there unregistered.
     """
-    folder, problems = paths.figures(scale), []
+    folder, read, problems = paths.drawn(scale), paths.tables(scale).parent, []
     for name, item in FIGURES.items():
         path = folder / f"{name}.json"
         if not path.is_file():
@@ -200,9 +200,10 @@ def check_sidecars(scale: str) -> list[str]:
         missing = {f"{name}{ending}" for ending in item.endings} - set(recorded)
         problems += [f"{name}: {path.name} has no hash of {file}" for file in sorted(missing)]
         for file, digest in (recorded | inputs).items():
-            if not (folder / file).is_file():
+            path = (read if file in inputs else folder) / file
+            if not path.is_file():
                 problems.append(f"{name}: {file} is not there")
-            elif file_hash(folder / file) != digest:
+            elif file_hash(path) != digest:
                 problems.append(f"{name}: {file} is not the one its sidecar was written for: draw it again")
         if sidecar.get("notebook") != item.notebook or sidecar.get("scale") != scale:
             problems.append(

@@ -2,7 +2,7 @@
 
 `TABLES` is the one list of them. From it follow what a notebook gets (`table`), which jobs a part of a full run
 consists of and what is planned (`run.jobs`), and what must be there before anything is drawn (`check`). A table is
-written under figures/<scale>/results and read back: with `recompute=False` the committed file is read, so that a reader
+written under figures/<scale>/results and read back: with `recompute=False` the run's own or the published file is read, so that a reader
 of a notebook need not train anything. Figures are drawn from those files alone.
 
 A file may have been edited, cut or merged badly: it is whole, or one error with file and line. Why not
@@ -454,14 +454,12 @@ def table(scale: str, name: str, recompute: bool = True) -> pd.DataFrame:
     """
     if name not in names(scale):
         raise ValueError(f"scale {scale!r} has no table {name!r}: choose among {', '.join(names(scale))}")
-    path = paths.results(scale) / f"{name}.csv"
     if recompute:
-        write(scale, name, collect(plans_of(get_scale(scale)), name))
-    elif not path.is_file():
-        raise FileNotFoundError(
-            f"{path.relative_to(paths.figures(scale).parent.parent)} is not there: run "
-            f"`{command_for(scale)}`, or set recompute = True"
-        )
+        path = write(scale, name, collect(plans_of(get_scale(scale)), name))
+    else:
+        path = paths.tables(scale) / f"{name}.csv"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there: run `{command_for(scale)}`, or set recompute = True")
     return read_table(path, command_for(scale))  # what a figure sees is what a fresh clone sees: the file
 
 
@@ -491,11 +489,11 @@ def check(scale: str) -> None:
 
     FileNotFoundError naming those that are not there, ValueError as `read_table`.
     """
-    files = [paths.results(scale) / f"{name}.csv" for name in names(scale)]
+    folder = paths.tables(scale)
+    files = [folder / f"{name}.csv" for name in names(scale)]
     if missing := [path.name for path in files if not path.is_file()]:
         raise FileNotFoundError(
-            f"nothing to draw from: {paths.results(scale)} has no {', '.join(missing)}; "
-            f"`{command_for(scale)}` makes them"
+            f"nothing to draw from: {folder} has no {', '.join(missing)}; `{command_for(scale)}` makes them"
         )
     for path in files:
         read_table(path, command_for(scale))

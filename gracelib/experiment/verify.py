@@ -99,7 +99,7 @@ def committed(scale: str, cell: tuple) -> dict[str, pd.Series]:
         own = whole[np.logical_and.reduce([whole[column] == value for column, value in key.items()])]
         if len(own) != 1:
             raise ValueError(
-                f"{paths.results(scale) / name}.csv: {len(own)} rows of {' '.join(map(str, key.values()))}, expected "
+                f"{paths.tables(scale) / name}.csv: {len(own)} rows of {' '.join(map(str, key.values()))}, expected "
                 f"one; `{command_for(scale)}` makes the table again"
             )
         rows[name] = own.iloc[0]

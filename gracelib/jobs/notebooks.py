@@ -195,7 +195,7 @@ def planned(
             raise ValueError(
                 f"no notebook takes the parameter {name!r} (value {dial[name]!r}); they declare {sorted(known - DIAL)}"
             )
-    tables = [] if recompute else sorted(paths.results(scale).glob("*.csv"))  # recomputing, the notebooks write them
+    tables = [] if recompute else sorted(paths.tables(scale).glob("*.csv"))  # recomputing, the notebooks write them
     same = {
         "scale": scale,
         "versions": versions(),
@@ -303,7 +303,7 @@ def _joined(outputs: list) -> list:
 
 
 def commit_outputs(scale: str, recompute: bool = True) -> None:
-    """Write the cleaned executed copies of a scale back into notebooks/ (what `make notebooks` commits).
+    """Write the cleaned executed copies of a scale back into notebooks/ (what `make publish` commits).
 
     ValueError, before any is written, for a notebook that was not executed as it is now.
     """

@@ -14,8 +14,13 @@ def runs() -> Path:
 
 
 def figures(scale: str) -> Path:
-    """Pictures, their tables and sidecars (committed). `GRACELIB_FIGURES` moves the folder above the scales."""
+    """What a run of this machine draws (git-ignored). `GRACELIB_FIGURES` moves the folder above the scales."""
     return _folder("GRACELIB_FIGURES", ROOT / "figures") / scale
+
+
+def published(scale: str) -> Path:
+    """What the project publishes (committed). Nothing is written here but by `make publish`."""
+    return ROOT / "figures" / "published" / scale
 
 
 def _folder(variable: str, usual: Path) -> Path:
@@ -26,5 +31,17 @@ def _folder(variable: str, usual: Path) -> Path:
 
 
 def results(scale: str) -> Path:
-    """The result tables behind all figures of a scale (committed)."""
+    """Where a run writes the result tables behind all figures of a scale."""
     return figures(scale) / "results"
+
+
+def drawn(scale: str) -> Path:
+    """Where the figures of a scale are looked at: the run's own where there are any, else the published ones."""
+    own = figures(scale)
+    return own if any(own.glob("*.json")) else published(scale)
+
+
+def tables(scale: str) -> Path:
+    """Where the result tables of a scale are read: the run's own where there are any, else the published ones."""
+    own = results(scale)
+    return own if any(own.glob("*.csv")) else published(scale) / "results"

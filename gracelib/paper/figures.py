@@ -158,7 +158,7 @@ def readme_table(scale: str) -> str:
     """Markdown for README.md: every registered figure, the notebook that makes it, the function, a link to the file."""
     lines = ["| figure or table | notebook | drawn by | file |", "|---|---|---|---|"]
     for name, item in FIGURES.items():
-        file = f"figures/{scale}/{name}{'.png' if item.picture else '.csv'}"
+        file = f"figures/published/{scale}/{name}{'.png' if item.picture else '.csv'}"
         what = item.title if item.paper_item.startswith("(") else f"{item.paper_item}: {item.title}"
         notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
         lines.append(f"| {what} | {notebook} | `gracelib.{item.drawn_by}` | [{name}]({file}) |")

@@ -29,7 +29,7 @@ def place(tmp_path, monkeypatch):
     for scale in ("mini", "lab"):
         paths.results(scale).mkdir(parents=True)
         for name in tables.names(scale):
-            shutil.copy(paths.ROOT / "figures" / scale / "results" / f"{name}.csv", paths.results(scale))
+            shutil.copy(paths.published(scale) / "results" / f"{name}.csv", paths.results(scale))
     return tmp_path
 
 
@@ -273,7 +273,7 @@ def test_help_lists_the_commands_and_wrong_ones_are_refused():
         (["figures", "FIG=19,main"], 'gracelib figures --scale mini --fig "19,main"'),
         (["recompute", "SCALE=lab", "PART=extra"], 'gracelib recompute --scale lab --part "extra"'),
         (["gallery", "SCALE=lab"], "gracelib gallery --scale lab"),
-        (["notebooks"], "gracelib figures --scale mini --save"),
+        (["publish"], "gracelib figures --scale mini --save"),
         (["plan", "SCALE=paper"], "gracelib plan --scale paper"),
         (["figures", "SCALE=paper"], "gracelib figures --scale paper"),
         (["figures", "SCALE=paper", "CONFIRM=0"], "gracelib figures --scale paper"),  # confirmed only when told to

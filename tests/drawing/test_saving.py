@@ -122,11 +122,11 @@ def test_no_figure_or_table_of_the_paper_is_missing_from_the_registry():
 
 @pytest.mark.parametrize("scale", ["mini", "lab"])
 def test_the_committed_figures_are_complete_and_belong_to_their_tables(scale, monkeypatch):
-    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.ROOT / "figures"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.ROOT / "figures/published"))
     monkeypatch.setattr(saving, "FIGURES", FIGURES)  # all of them
     if not paths.figures(scale).is_dir():
         assert scale != "mini"
-        pytest.skip(f"figures/{scale} is not there")
+        pytest.skip(f"figures/published/{scale} is not there")
     assert check_sidecars(scale) == []
 
 
@@ -136,7 +136,7 @@ def test_the_readme_holds_the_table_made_from_the_registry():
     assert len(table.splitlines()) == 2 + len(FIGURES)
     for name, item in FIGURES.items():
         assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file()
-        assert f"[{name}](figures/mini/{name}{item.endings[-1] if not item.picture else '.png'})" in table
+        assert f"[{name}](figures/published/mini/{name}{item.endings[-1] if not item.picture else '.png'})" in table
     begin, end = README_MARKS
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.count(begin) == readme.count(end) == 1

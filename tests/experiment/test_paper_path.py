@@ -113,7 +113,7 @@ def test_every_stage_left_a_row(ran):
 
 def test_the_tables_have_the_columns_of_the_built_in_worlds(ran):
     for name in ("teachers", "base_students", "features", "scores", "students"):
-        world = pd.read_csv(paths.ROOT / "figures" / "mini" / "results" / f"{name}.csv")
+        world = pd.read_csv(paths.published("mini") / "results" / f"{name}.csv")
         assert set(table(ran[0], name)) == set(world), name
 
 

@@ -1043,7 +1043,7 @@ def table(name: str, change):
 
     def prepare(where: Path) -> None:
         results = where / "figures" / "mini" / "results"
-        shutil.copytree(BAD.parent.parent / "figures" / "mini" / "results", results)
+        shutil.copytree(BAD.parent.parent / "figures" / "published" / "mini" / "results", results)
         path = results / f"{name}.csv"
         path.write_bytes(change(path.read_bytes()))
 

@@ -18,7 +18,7 @@ from gracelib.jobs import notebooks, paths
 from gracelib.jobs.notebooks import KERNEL, made_by
 
 COMMITTED = notebooks.numbered(paths.ROOT / "notebooks")
-REMEDY = "run `make notebooks` (or `make notebooks OPTIONS=--no-recompute`: from the committed tables)"
+REMEDY = "run `make publish` (or `make publish OPTIONS=--no-recompute`: from the committed tables)"
 _VOLATILE = {
     "a memory address": re.compile(r"\b0x[0-9a-fA-F]{6,}"),
     "an absolute path": re.compile(
@@ -213,7 +213,7 @@ def test_what_does_not_add_up_is_named(fault, tmp_path):
     path = tmp_path / SOURCE.name
     path.write_text(nbformat.writes(book), encoding="utf-8")  # validates
     (message,) = check(path)
-    assert said in message and message.startswith(SOURCE.name) and "run `make notebooks`" in message
+    assert said in message and message.startswith(SOURCE.name) and "run `make publish`" in message
 
 
 def test_what_is_no_notebook_is_named(tmp_path):
@@ -263,7 +263,7 @@ def test_outputs_are_committed_from_the_executed_copies_of_these_very_cells(tmp_
 
 def test_nbval_sees_a_changed_number_of_a_table(tmp_path):
     """One column of one table moves by a twentieth: the notebooks that show it fail, and only at cells that do."""
-    shutil.copytree(paths.ROOT / "figures" / "mini", tmp_path / "figures" / "mini")
+    shutil.copytree(paths.published("mini"), tmp_path / "figures" / "mini")
     table = tmp_path / "figures/mini/results/students.csv"
     changed = pd.read_csv(table)
     changed["average"] *= 1.05

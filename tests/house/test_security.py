@@ -279,7 +279,7 @@ def test_no_secret_is_in_an_executed_notebook_or_a_sidecar(tmp_path, monkeypatch
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    shutil.copytree(ROOT / "figures" / "mini" / "results", paths.results("mini"))
+    shutil.copytree(paths.published("mini") / "results", paths.results("mini"))
     Drawn(Figure(), pd.DataFrame({"x": [1]}), "A caption.", "A picture.", {}, {}).save(
         "mini", "fig01_correlations", inputs=["scores"], seed=0, parameters={"scale": "mini"}
     )

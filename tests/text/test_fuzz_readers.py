@@ -182,7 +182,7 @@ def test_a_generation_file_that_was_left(content, tmp_path):
 def test_result_tables(name, data, tmp_path):
     from gracelib.jobs.paths import ROOT
 
-    whole = (ROOT / "figures" / "mini" / "results" / f"{name}.csv").read_bytes()
+    whole = (ROOT / "figures" / "published" / "mini" / "results" / f"{name}.csv").read_bytes()
     content = data.draw(damaged(b"".join(whole.splitlines(keepends=True)[:3])) | st.binary(max_size=30))
     path = tmp_path / f"{name}.csv"
     path.write_bytes(content)
