@@ -30,6 +30,7 @@ ENDS = ["value", "low", "high"]
 def folder(tmp_path, monkeypatch):
     """An empty figures folder and a fast bootstrap."""
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(paths, "published", lambda scale: tmp_path / "published" / scale)
     monkeypatch.setattr(ranks, "N_BOOT", 60)
 
 

@@ -67,6 +67,7 @@ SAVE = {"inputs": ["scores", "students"], "parameters": {"scale": "mini", "recom
 def folder(tmp_path, monkeypatch):
     """An empty figures folder of scale mini, with two result tables; a fast bootstrap."""
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(paths, "published", lambda scale: tmp_path / "published" / scale)
     monkeypatch.setattr(ranks, "N_BOOT", 40)
     monkeypatch.setattr(saving, "FIGURES", {name: FIGURES[name] for name in DRAW})
     results = paths.results("mini")
