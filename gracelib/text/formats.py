@@ -64,11 +64,9 @@ def is_saved(path: Path) -> bool:
 
 def reader_of(path: Path, split: str | None = None) -> Callable[[Path, Sequence[str]], Iterator[tuple[str, object]]]:
     """What reads a path. ValueError: another folder, another suffix. FileNotFoundError: no such file."""
-    if str(path).startswith(HUB):
-        return partial(_hub, split=split)
+    if str(path).startswith(HUB) or is_saved(path):
+        return partial(_datasets, split=split)
     if os.path.isdir(path):
-        if is_saved(path):
-            return partial(_saved, split=split)
         raise ValueError(f"{path}: is a folder; name a file in it")
     if not os.path.exists(path):  # unlike Path.exists, no error for a name that cannot be one
         raise FileNotFoundError(f"{path}: no such file; check the spelling and the folder you are in")
@@ -136,7 +134,9 @@ def text_of(value: object, what: str, where: str, allow_empty: bool = False, rem
     """A text of a row, checked. ValueError naming the place: no text, an empty one, or one that holds half a surrogate
     pair ("\\ud800" is valid JSON, but no tokenizer takes it)."""
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {what} must be text, it is {short(value)}; write the text alone")
+        raise ValueError(
+            f"{where}: {what} must be text, it is {short(value)}; {remedy if value is None else 'write the text alone'}"
+        )
     if not value.strip() and not allow_empty:
         raise ValueError(f"{where}: {what} is empty; {remedy}")
     try:
@@ -175,19 +175,16 @@ def _list(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
         separator = _SEPARATOR.match(text, at)
         if listed != bool(separator[1]):
             line += text.count("\n", counted, separator.end())
-            wrong = (
-                f"no ',' or ']' after item {number}" if listed else f"{separator[1]!r} after item {number}, but no '['"
-            )
+            wrong = f"{'no' if listed else 'no list, but'} ',' or ']' after item {number}"
             raise ValueError(f"{path}, line {line}: not valid JSON: {wrong}; write it again")
         at, closed = separator.end(), separator[1] == "]" if listed else separator.end() == len(text)
-        if closed and not listed and number == 1 and _is_of_objects(row):
-            if not row.keys().isdisjoint(fields):
-                raise ValueError(
-                    f"{path}, line {line}: a table by columns; write it by rows (pandas: orient='records')"
-                )
+        alone = closed and not listed and number == 1 and isinstance(row, dict) and bool(row)
+        if not (alone and all(isinstance(one, dict) for one in row.values())):
+            yield f"{path}, line {line}{item}", row
+        elif row.keys().isdisjoint(fields):
             yield from ((f"{path}, id {short(name)}", {"id": name} | one) for name, one in row.items())
         else:
-            yield f"{path}, line {line}{item}", row
+            raise ValueError(f"{path}, line {line}: a table by columns; write it by rows (pandas: orient='records')")
     if at < len(text):
         line += text.count("\n", counted, at)
         raise ValueError(f"{path}, line {line}: not valid JSON: something follows the end of the list; write one list")
@@ -218,42 +215,27 @@ def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
         raise ValueError(f"{path}, row {number + 1}: not a readable Parquet file ({reason}); write it again") from error
 
 
-def _hub(path: Path, fields: Sequence[str], split: str | None) -> Iterator[tuple[str, object]]:
-    """Rows of hf://owner/name:config:split; a `split` that is asked for counts where the name has none."""
+def _datasets(path: Path, fields: Sequence[str], split: str | None) -> Iterator[tuple[str, object]]:
+    """Rows of a folder that `datasets` saved, or of hf://owner/name:config:split: of the split that the name has, else of
+    `split`, else of the only one."""
     import datasets  # here: slow to import, and not needed for files
 
-    name, *parts = str(path).removeprefix(HUB).split(":")
+    hub = str(path).startswith(HUB)
+    name, *parts = str(path).removeprefix(HUB).split(":") if hub else [str(path)]
     config, split = parts[0] if len(parts) > 1 else None, parts[-1] if parts else split
-    called = f"{name}{f' ({config})' if config else ''}{f', split {split}' if split else ''}"
+    called = f"{name} ({config})" if config else name
     try:
-        data = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # offline, gated, misspelt: each library beneath raises its own
-        said = short(" ".join(str(error).split()), 200)
-        raise ValueError(
-            f"cannot load {called} from the Hugging Face hub ({type(error).__name__}: {said}); give a local copy "
-            "instead: a file (.jsonl, .json, .parquet) or a folder"
-        ) from error
-    yield from _dataset(data, called, fields, None, f"name one: hf://{name}:SPLIT, or hf://{name}:CONFIG:SPLIT")
-
-
-def _saved(path: Path, fields: Sequence[str], split: str | None) -> Iterator[tuple[str, object]]:
-    import datasets
-
-    try:
-        data = datasets.load_from_disk(str(path))
-    except Exception as error:  # whatever Arrow says of a damaged folder
-        said = short(" ".join(str(error).split()), 200)
-        raise ValueError(f"{path}: not readable as a saved dataset ({said}); save it again") from error
-    yield from _dataset(data, str(path), fields, split, "name the folder of one")
-
-
-def _dataset(data, called: str, fields: Sequence[str], split: str | None, remedy: str) -> Iterator[tuple[str, object]]:
-    """Rows of a dataset, or of one split of several: of `split`, else of the only one."""
+        data = datasets.load_dataset(name, config) if hub else datasets.load_from_disk(name)
+    except Exception as error:  # offline, gated, misspelt, damaged: each library beneath raises its own
+        said = f"{type(error).__name__}: {short(' '.join(str(error).split()), 200)}"
+        remedy = "give a local copy instead: a file (.jsonl, .json, .parquet) or a folder" if hub else "save it again"
+        raise ValueError(f"{called}: datasets cannot load it ({said}); {remedy}") from error
     if isinstance(data, dict):
         split = split or (next(iter(data)) if len(data) == 1 else None)
         if split not in data:
             wrong = f"no split {split!r}" if split else "several splits"
-            raise ValueError(f"{called}: {wrong}; it has {sorted(data)}; {remedy}")
+            remedy = f"hf://{name}{f':{config}' if config else ''}:SPLIT" if hub else path / "SPLIT"
+            raise ValueError(f"{called}: {wrong}; it has {sorted(data)}; name one: {remedy}")
         data, called = data[split], f"{called}, split {split}"
     names = data.column_names
     for number, row in enumerate(data.select_columns([name for name in names if name in fields]), 1):
@@ -288,8 +270,9 @@ def _json(path: Path, line: int, item: str, parse: Callable, *text: object) -> o
 def _object(fields: Sequence[str], pairs: list[tuple[str, object]]) -> dict:
     row = dict(pairs)
     if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
+        seen = set()
         for name, value in pairs:
-            if names.count(name) > 1 and (name in fields or isinstance(value, dict)):
-                raise ValueError(f"field {name!r} stands twice in one object")
+            if name in seen and (name in fields or isinstance(value, dict)):
+                raise ValueError(f"field {short(name)} stands twice in one object")
+            seen.add(name)
     return row

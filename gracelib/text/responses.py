@@ -247,7 +247,7 @@ def _prompt(
         raise ValueError(f"{where}: this request of the batch failed ({said}); drop the line, or send it again")
     shape = shape_of(there)
     question = _question(there, record, shape, where, requests)
-    for text in drop_text:
+    for text in filter(str.split, drop_text):
         rest = re.sub(r"\s+".join(map(re.escape, text.split())), " ", question)
         question = question if rest == question else text_of(rest.strip(), "the question without --drop-text", where)
     name = _the_one(there, record, shape.response, where, "response")
@@ -255,17 +255,12 @@ def _prompt(
     if not said:
         raise ValueError(f"{where}: field {name!r} is an empty list; drop the prompt or sample it again")
     listed = isinstance(there[name], list) and not speakers(there[name])
-    if (
-        name in LISTS
-        and isinstance(said[0].text, str)
-        and not listed
-        and re.fullmatch(r"\[['\"].*['\"]\]", said[0].text, re.S)
-    ):
+    if name in LISTS and not listed and re.fullmatch(r"\[['\"].*['\"]\]", str(said[0].text), re.DOTALL):
         raise ValueError(
             f"{where}: field {name!r} is a list that was saved as text, {short(said[0].text)}; save the list"
         )
-    was_cut = {k for k, one in enumerate(said) if str(one.reason).lower() in CUT} | cut_of(there, len(said), where)
-    responses, cut, n_thought = [], set(), 0
+    was_cut = cut_of(there, len(said), where) | {k for k, one in enumerate(said) if str(one.reason).lower() in CUT}
+    kept, n_thought = [], 0
     for k, (one, thought) in enumerate(zip(said, _beside(there, THOUGHTS, len(said), where), strict=True)):
         what = f"response {k + 1} of {len(said)}" if listed or len(said) > 1 else f"field {name!r}"
         thought = text_of(one.thought or thought or "", f"the reasoning of {what}", where, allow_empty=True).strip()
@@ -275,11 +270,11 @@ def _prompt(
             text = f"<think>\n{thought}\n</think>\n\n{text}" if text else f"<think>\n{thought}"
         n_thought += text != alone
         if thinking == "keep" or alone or text == alone:
-            cut |= {len(responses)} if k in was_cut else set()
-            responses.append(text if thinking == "keep" else alone)
+            kept.append((text if thinking == "keep" else alone, k in was_cut))
+    cut = frozenset(k for k, (_, was) in enumerate(kept) if was)
     own = plain_of(there["id"], "id", where) if "id" in there and shape is SHAPES[0] else ""  # others number their rows
-    answer, n_left_out = answer_of(there, where)[1] or None, len(said) - len(responses)
-    return Prompt(own, question, answer, tuple(responses), where, listed, frozenset(cut), n_thought, n_left_out)
+    answer, responses = answer_of(there, where)[1] or None, tuple(text for text, _ in kept)
+    return Prompt(own, question, answer, responses, where, listed, cut, n_thought, len(said) - len(kept))
 
 
 def _question(there: dict, record: dict, shape: Shape, where: str, requests: dict[str, str]) -> str:
@@ -300,9 +295,8 @@ def _question(there: dict, record: dict, shape: Shape, where: str, requests: dic
 
 def known(record: dict) -> dict:
     """What a row says, without what a table makes of gaps in a column: null and NaN, and 2.0 of a 2."""
-    there = {name: value for name, value in record.items() if not (value is None or value != value)}
-    if there.get("input") == "":  # Alpaca's, where the instruction says it all
-        del there["input"]
+    blank = {"input": "", "context": ""}  # beside an instruction that says it all
+    there = {k: v for k, v in record.items() if not (v is None or v != v or v == blank.get(k))}
     return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in there.items()}
 
 

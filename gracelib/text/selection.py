@@ -155,16 +155,17 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
     few = {q: p for found in by_question.values() for q, p in found.items() if q in common and len(p.responses) < m}
     if few and not min_m:
         first, *more = few.values()
+        least = min(len(p.responses) for p in few.values())
         raise ValueError(
             f"{first.where}: prompt {short(first.id)} has {len(first.responses)} response(s), m={m} were asked for"
-            f"{f' ({len(more)} more prompts have too few)' if more else ''}; use m <= "
-            f"{min(len(p.responses) for p in few.values())}, sample more, or leave such prompts out (--min-m)"
+            f"{f' ({len(more)} more prompts have too few)' if more else ''}; {f'use m <= {least}, ' if least else ''}"
+            "sample more, or leave such prompts out (--min-m)"
         )
     common -= few.keys()
     by = "the one teacher" if len(teachers) == 1 else f"all {len(teachers)} teachers"
     answered = f"{len(common)} prompt{' was' if len(common) == 1 else 's were'} answered by {by}"
     if few:
-        answered += f" at least {m} times ({len(few)} with fewer responses are not counted)"
+        answered += f" at least {m} times"
     hint = _near_miss(teachers, list(by_question.values()))
     if n > len(common):
         smallest = min(teachers, key=lambda t: len(t.prompts))
@@ -183,9 +184,10 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
         )
         for name, found in by_question.items()
     }
-    lost = ", ".join(f"{count} of {name}" for name, count in left_out.items() if count)
+    lost = [f"{count} of {name}" for name, count in left_out.items() if count]
+    lost += [f"{len(few)} with fewer responses"] if few else []
     sentence = (
-        f"{answered} (left out: {lost or 'none'}); "
+        f"{answered} (left out: {', '.join(lost) or 'none'}); "
         f"{'all are used' if n == len(common) else f'{n} of them, drawn with seed {seed}, are used'}, "
         f"with the first {'response' if m == 1 else f'{m} responses'} to each{hint}."
     )

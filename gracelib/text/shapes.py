@@ -25,7 +25,7 @@ class Shape:
 
 SHAPES = (
     Shape("the paper's code, TRL prompt-completion, vLLM outputs, OpenR1, NeMo", QUESTION, RESPONSE),
-    Shape("distilabel, Alpaca, Magpie", ("instruction", "input"), RESPONSE),
+    Shape("distilabel, Alpaca, Dolly, Magpie", ("instruction", "input", "context"), RESPONSE),
     Shape("reasoning in a field of its own", QUESTION, ("content",)),
     Shape("OpenMathInstruct, OpenThoughts (metadata)", QUESTION, ("generated_solution", "deepseek_solution")),
     Shape("Qwen2.5-Math evaluation", ("question",), ("code",)),

@@ -88,7 +88,7 @@ def test_a_dataset_saved_to_disk_is_read(tmp_path, shape):
         with pytest.raises(ValueError, match=r"saved: no split 'train'; it has \['test'\]"):
             load_problems("gsm8k", tmp_path / "saved", "train")
     (tmp_path / "saved" / ("test" if shape == "dict" else ".") / "state.json").write_text("{")
-    with pytest.raises(ValueError, match="saved: not readable as a saved dataset"):
+    with pytest.raises(ValueError, match="saved: datasets cannot load it .*; save it again"):
         load_problems("gsm8k", tmp_path / "saved")
 
 
@@ -150,19 +150,20 @@ def test_the_hub_is_asked_for_all_parts_of_a_task(monkeypatch):
 
     asked = []
 
-    def load_dataset(hub_id, config, split):
-        asked.append((hub_id, config, split))
-        return datasets.Dataset.from_list([{**row, "problem": f"{config}: {row['problem']}"} for row in MATH[:2]])
+    def load_dataset(hub_id, config):
+        asked.append((hub_id, config))
+        rows = [{**row, "problem": f"{config}: {row['problem']}"} for row in MATH[:2]]
+        return datasets.DatasetDict(dict.fromkeys(("test", "train"), datasets.Dataset.from_list(rows)))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     parts = problems.CONFIGS[problems.TASKS["math"]]
     assert len(load_problems("math", split="train")) == 2 * len(parts)
-    assert asked == [(problems.TASKS["math"], part, "train") for part in parts]
+    assert asked == [(problems.TASKS["math"], part) for part in parts]
     assert len(load_problems("math", "someone/other-math")) == 2
-    assert asked[-1] == ("someone/other-math", None, "test")
+    assert asked[-1] == ("someone/other-math", None)
     with pytest.raises(ValueError, match=r"openai/gsm8k \(main\), split test, row 1: solution 'Half.*holds neither"):
         unboxed = datasets.Dataset.from_list([{**MATH[0], "solution": "Half of it."}])
-        monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: unboxed)
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_: {"test": unboxed})
         load_problems("gsm8k")
 
 
@@ -178,7 +179,7 @@ def test_without_network_the_message_says_how_to_pass_a_local_file(tmp_path):
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ValueError: cannot load openai/gsm8k (main), split test from the Hugging Face hub (")
+    assert last.startswith("ValueError: openai/gsm8k (main): datasets cannot load it (")
     assert last.endswith("give a local copy instead: a file (.jsonl, .json, .parquet) or a folder")
 
 

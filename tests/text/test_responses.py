@@ -237,6 +237,7 @@ FORMS = {
     SHAPES[1].name: [
         [{"instruction": q, "generations": rs, "model_name": ["t"] * 2} for q, rs in TWO_PROMPTS],
         [{"instruction": q, "input": "", "output": r} for q, r in EACH],
+        [{"instruction": q, "context": "", "response": r} for q, r in EACH],
         [{"input": q, "output": r} for q, r in EACH],
         [{"instruction": q, "response": r, "conversation": chat(q, r)} for q, r in EACH],
     ],
@@ -347,6 +348,12 @@ def test_cut_responses_of_servers_are_known_by_their_reason(tmp_path):
     assert [read_generations(path, thinking=how).prompts[0].cut for how in ("keep", "drop")] == [{0, 2}, {1}]
 
 
+def test_a_question_in_two_fields_is_no_question(tmp_path):
+    path = write(tmp_path / "gen.jsonl", {"instruction": "Add them.", "input": "2 and 3", "output": "5"})
+    with pytest.raises(ValueError, match="line 1: fields 'instruction' and 'input' could both be the question; drop"):
+        read_generations(path)
+
+
 def test_requests_that_do_not_fit_are_named(tmp_path):
     def request(k, question):
         return {"custom_id": k, "body": {"model": "m", "messages": chat(question)}}
@@ -444,11 +451,8 @@ def test_shards_packed_files_and_saved_datasets_are_one_teacher(tmp_path, monkey
     assert teachers[-1].prompts[1].where == "owner/repo, split test, row 2"
     (tmp_path / "packed.jsonl.gz").write_bytes((tmp_path / "packed.jsonl.gz").read_bytes()[:-9])
     for path, message in (
-        ("splits", r"splits: several splits; it has \['a', 'b'\]; name the folder of one"),
-        (
-            "hf://owner/repo:train",
-            r"cannot load owner/repo, split train from the Hugging Face hub \(.*; give a local copy",
-        ),
+        ("splits", r"splits: several splits; it has \['a', 'b'\]; name one: splits/SPLIT"),
+        ("hf://owner/repo:train", r"owner/repo: no split 'train'; it has \['test'\]; name one: hf://owner/repo:SPLIT"),
         ("packed.jsonl.gz", r"packed.jsonl.gz: not a whole gzip file \(.*\); fetch it again"),
     ):
         with pytest.raises(ValueError, match=message):

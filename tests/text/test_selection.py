@@ -188,7 +188,7 @@ def test_prompts_with_fewer_responses_are_left_out_where_asked_for():
     found = select_common(two, 3, 4, 0, min_m=True)
     assert set(found.ids) == {question_id(q) for q in QUESTIONS[:3]} and found.n_common == 3
     assert found.sentence.startswith(
-        "3 prompts were answered by all 2 teachers at least 4 times (2 with fewer responses are not counted) (left out: 1"
+        "3 prompts were answered by all 2 teachers at least 4 times (left out: 1 of a, 2 with fewer responses); all are"
     )
     with pytest.raises(ValueError, match=r"n=4 .* but 3 prompts were answered .*; use n <= 3$"):
         select_common(two, 4, 4, 0, min_m=True)
