@@ -16,12 +16,13 @@ import re
 import shutil
 from pathlib import Path
 
+from gracelib.text.formats import is_pointer
+
 DTYPES = ("float32", "bfloat16", "float64")
 _KNOWN_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_POINTER = b"version https://git-lfs"
 #: Of what a config does not know: layers that foretell a second token, and constants that older versions saved.
 _NEVER_READ = r"(^|[._])(mtp|nextn)|\.att(n|ention)\.(masked_)?bias$|rotary_emb\.inv_freq$"
 _END = 1 << 20  # bytes hashed at either end of a file of weights
@@ -247,7 +248,7 @@ def _check_folder(place: Path, name: str) -> None:
     if not place.is_dir():
         raise ValueError(f"student {name!r} is a file; give the folder that holds config.json and model.safetensors")
     read = [p for p in sorted(place.iterdir()) if p.name.endswith((".json", ".safetensors", ".model")) and p.is_file()]
-    if pointers := [p.name for p in read if p.stat().st_size < 1024 and p.read_bytes().startswith(_POINTER)]:
+    if pointers := [p.name for p in read if is_pointer(p)]:
         raise ValueError(
             f"student {name!r}: {', '.join(pointers[:3])} is a Git LFS pointer, not the file; run `git lfs pull` there"
         )

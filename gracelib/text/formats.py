@@ -97,8 +97,8 @@ def read_records(path: Path, fields: Sequence[str], split: str | None = None) ->
     reader = reader_of(path, split)
     try:
         for part in shards(path):
-            if os.path.isfile(part):
-                refuse_pointer(part)
+            if os.path.isfile(part) and is_pointer(part):
+                raise ValueError(f"{part}: this is a Git LFS pointer, not the file; run `git lfs pull` where it lies")
             for where, row in reader(part, fields):
                 if not isinstance(row, dict):
                     raise ValueError(
@@ -115,11 +115,10 @@ def read_records(path: Path, fields: Sequence[str], split: str | None = None) ->
         raise ValueError(f"{path}, {place} 1: the file is empty: no rows in it; expected one row a prompt")
 
 
-def refuse_pointer(path: Path) -> None:
-    """ValueError for a Git LFS pointer, the few lines that stand for a file which was not fetched."""
+def is_pointer(path: Path) -> bool:
+    """Whether a file is a Git LFS pointer, the few lines that stand for a file which was not fetched."""
     with open(path, "rb") as f:
-        if f.read(64).startswith(b"version https://git-lfs.github.com/spec/"):
-            raise ValueError(f"{path}: this is a Git LFS pointer, not the file; run `git lfs pull` where it lies")
+        return f.read(64).startswith(b"version https://git-lfs")
 
 
 def short(value: object, width: int = 80, items: bool = False) -> str:
