@@ -71,7 +71,7 @@ lint: $(VENV)/.installed-test  ## style, formatting, who imports whom, what is c
 test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks
 	$(BIN)/python -m pytest $(TEST_IN_PARALLEL)
 	rm -rf build/figures && mkdir -p build && cp -r figures/published build/figures  # notebooks write figures: into a copy
-	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-kernel-name=python3 notebooks
+	GRACELIB_FIGURES=$(CURDIR)/build/figures $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -p no:cacheprovider --nbval --nbval-current-env notebooks
 
 test-faults: $(VENV)/.installed-test  ## kill (100 runs of nano, 3 of smoke), starve and damage runs: a quarter of an hour
 	GRACELIB_KILLS=100 GRACELIB_SMOKE_KILLS=3 $(BIN)/python -m pytest $(TEST_IN_PARALLEL) -o timeout=3600 -o faulthandler_timeout=3900 tests/faults

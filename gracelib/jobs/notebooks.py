@@ -23,6 +23,8 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient.exceptions import DeadKernelError
 from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
@@ -151,6 +153,13 @@ def _producer(path: Path) -> str | None:
         return None
 
 
+class _Kernel(AsyncKernelManager):
+    """The kernel of the running environment. Looked up, "python3" is whoever answers to that name on JUPYTER_PATH."""
+
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
 def _papermill(copy: Path, parameters: dict) -> None:
     """Execute in place; once more if the kernel never answered. Kernels that start in the same moment may be given one
     port."""
@@ -162,6 +171,7 @@ def _papermill(copy: Path, parameters: dict) -> None:
                 str(copy),
                 parameters,
                 kernel_name=KERNEL,
+                kernel_manager_class=_Kernel,
                 language="python",
                 stderr_file=sys.stderr,  # progress bars
                 cwd=str(paths.NOTEBOOKS),

@@ -279,7 +279,7 @@ def test_nbval_sees_a_changed_number_of_a_table(tmp_path):
             "-p",
             "no:xdist",
             "--nbval",
-            "--nbval-kernel-name=python3",
+            "--nbval-current-env",
             *(str(paths.ROOT / "notebooks" / f"{name}.ipynb") for name in ("04_distill_students", "06_design_choices")),
         ],
         cwd=paths.ROOT,

@@ -33,8 +33,12 @@ def notebook(folder, name, *cells, parameters=DIAL):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A small checkout: notebooks/, runs/ and figures/ of its own."""
+    """A small checkout: notebooks/, runs/ and figures/ of its own. Another environment's kernel calls itself python3."""
     (tmp_path / "notebooks").mkdir()
+    foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text('{"argv": ["/opt/old/python", "{connection_file}"], "display_name": "", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
