@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import typer
 
 from gracelib.cli import experiment, teachers
-from gracelib.jobs import disk
+from gracelib.jobs import disk, paths
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,9 +21,17 @@ app = typer.Typer(
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Around a command, or as its decorator: errors that a user can mend end it with one line and exit status 2."""
+def one_line_errors(in_a_clone: bool = False) -> Iterator[None]:
+    """Around a command, or as its decorator: errors that a user can mend end it with one line and exit status 2.
+
+    What stdout cannot encode is escaped: no run fails because a name is printed. `in_a_clone`: the command is refused
+    elsewhere.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
     try:
+        if in_a_clone:
+            paths.check_clone()
         yield
     except typer.Exit:
         raise  # a RuntimeError too, and not an error
@@ -36,4 +44,4 @@ def one_line_errors() -> Iterator[None]:
 
 
 for command in (*experiment.COMMANDS, *teachers.COMMANDS):
-    app.command()(one_line_errors()(command))
+    app.command()(one_line_errors(command in experiment.IN_A_CLONE)(command))

@@ -196,7 +196,8 @@ def verify(
         raise typer.Exit(1)
 
 
-COMMANDS = (figures, recompute, gallery, plan, explain, verify)
+IN_A_CLONE = (figures, recompute, gallery, explain, verify)
+COMMANDS = (*IN_A_CLONE, plan)
 
 
 def parameter_value(text: str) -> tuple[str, object]:

@@ -75,7 +75,9 @@ def score(
     ] = "",
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with the tokenizer's BOS")] = False,
     max_tokens: Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")] = None,
-    work: Annotated[Path | None, typer.Option(help="folder of finished pieces; default runs/score")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="folder of finished pieces; default runs/score, without a clone here")
+    ] = None,
     min_m: Annotated[
         bool, typer.Option("--min-m", help="leave out prompts with fewer than m responses instead of refusing them")
     ] = False,
@@ -117,10 +119,8 @@ def score(
         requests=requests,
         drop_text=drop_text,
     )
+    written = [table, ranking.save(table)] if table else []
     print(ranking)
-    written = []
-    if table:
-        written += [table, ranking.save(table)]
     if picture:
         save_picture(ranking.figure(), picture)
         written.append(picture)

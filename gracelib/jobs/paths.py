@@ -8,9 +8,19 @@ PACKAGE = ROOT / "gracelib"
 NOTEBOOKS = ROOT / "notebooks"
 
 
+def check_clone() -> None:
+    """ValueError where the package is installed without the notebooks: there is nothing to run, and none to compare."""
+    if not NOTEBOOKS.is_dir():
+        raise ValueError(
+            f"this needs a clone of the repository, and {ROOT} has no notebooks/ (`pip install .` brings the library "
+            "alone): `git clone` it, and in it `make setup`; `gracelib score` works anywhere"
+        )
+
+
 def runs() -> Path:
-    """Everything a run computes (git-ignored). `GRACELIB_RUNS` moves it, e.g. to a bigger disk."""
-    return _folder("GRACELIB_RUNS", ROOT / "runs")
+    """Everything a run computes (git-ignored; without a clone in the current folder). `GRACELIB_RUNS` moves it, e.g. to a
+    bigger disk."""
+    return _folder("GRACELIB_RUNS", (ROOT if NOTEBOOKS.is_dir() else Path.cwd()) / "runs")
 
 
 def figures(scale: str) -> Path:

@@ -17,7 +17,9 @@ from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -66,6 +68,23 @@ def end_with(pid: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class ScriptlessProcess(SpawnProcess):
+    """A process that does not run the caller's script again, as spawned ones do: without a main guard that script would
+    ask for the same once more, and wait for its parent for ever. What the process calls must lie in a module."""
+
+    def start(self) -> None:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Context(SpawnContext):
+    Process = ScriptlessProcess
+
+
 def _compute(job: Job, root: Path) -> str:
     compute(job, root)
     _keep_imports()
@@ -80,7 +99,7 @@ def _keep_imports() -> None:
 
 
 def _pool(at_once: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"), initializer=prepare_worker)
+    return ProcessPoolExecutor(at_once, mp_context=_Context(), initializer=prepare_worker)
 
 
 def _bar(jobs: Iterable[Job], description: str, **how) -> tqdm:

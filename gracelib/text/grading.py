@@ -20,14 +20,13 @@ import time
 import warnings
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, suppress
-from multiprocessing.context import SpawnContext, SpawnProcess
-from types import ModuleType
+from multiprocessing.context import SpawnContext
 
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from tqdm import tqdm
 
-from gracelib.jobs.workers import WORKER_VARIABLES, n_workers
+from gracelib.jobs.workers import WORKER_VARIABLES, ScriptlessProcess, n_workers
 from gracelib.text.answers import (
     are_other_texts,
     as_number,
@@ -98,18 +97,16 @@ def compare(response: str, answer: str) -> bool | tuple[str, str]:
     return as_tuples(truth, str(number.value) if number and number.unit == 1 else tidy(said.text))
 
 
-class _Process(SpawnProcess):
-    """A process that is told `ENVIRONMENT` alone, and does not run the caller's script again (as spawned ones do)."""
+class _Process(ScriptlessProcess):
+    """A process that is told `ENVIRONMENT` alone."""
 
     def start(self) -> None:
-        environment, script = dict(os.environ), sys.modules["__main__"]
+        environment = dict(os.environ)
         os.environ.clear()  # for milliseconds: what a process is told at its start can be read in /proc while it lives
         os.environ.update({name: environment[name] for name in ENVIRONMENT if name in environment} | WORKER_VARIABLES)
-        sys.modules["__main__"] = ModuleType("__main__")
         try:
             super().start()
         finally:
-            sys.modules["__main__"] = script
             os.environ.clear()
             os.environ.update(environment)
 

@@ -69,6 +69,21 @@ def test_errors_of_a_run_are_one_line_too(monkeypatch, error):
     assert line(runner.invoke(app, ["figures", "--scale", "nano"])) == f"error: {error}\n"
 
 
+def test_what_stdout_cannot_encode_is_escaped(monkeypatch):
+    monkeypatch.setattr(run, "figures", lambda *_: ["老师.png"])
+    result = CliRunner(charset="cp1252").invoke(app, ["figures"])
+    assert (result.exit_code, result.stdout) == (0, "\\u8001\\u5e08.png\n")
+
+
+def test_without_a_clone_what_needs_one_says_so_and_finished_pieces_lie_where_one_works(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.delenv("GRACELIB_RUNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for command in ("figures", "recompute", "gallery", "explain", "verify"):
+        assert "this needs a clone of the repository" in line(runner.invoke(app, [command, "--scale", "nano"]))
+    assert runner.invoke(app, ["plan"]).exit_code == 0 and paths.runs() == tmp_path / "runs"
+
+
 def test_bugs_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(notebooks, "run", Mock(side_effect=KeyError("a bug")))
     assert isinstance(runner.invoke(app, ["figures"]).exception, KeyError)

@@ -105,7 +105,8 @@ def test_in_turn_each_has_a_process_of_its_own_and_what_is_needed_no_more_is_dro
 
 
 def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
-    """kill -9 on the main process: its workers end too, instead of holding locks and memory for ever."""
+    """kill -9 on the main process: its workers end too, instead of holding locks and memory for ever. The script has no
+    main guard: were it run again in the workers, each would start workers in turn."""
     log, fault, root = tmp_path / "log", tmp_path / "fault", tmp_path / "runs"
     fault.write_text("hang")
     script = tmp_path / "main.py"
@@ -113,9 +114,8 @@ def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
         "import sys\nfrom pathlib import Path\nfrom stages_for_tests import ADD\n"
         "from gracelib.jobs.store import Job\nfrom gracelib.jobs.workers import run_jobs\n"
         "log, fault, root = sys.argv[1:]\n"
-        "if __name__ == '__main__':\n"
-        "    jobs = [Job(ADD, {'value': v, 'log': log, 'fault': fault}, {}) for v in (1, 2)]\n"
-        "    run_jobs(jobs, Path(root), 'adding')\n"
+        "jobs = [Job(ADD, {'value': v, 'log': log, 'fault': fault}, {}) for v in (1, 2)]\n"
+        "run_jobs(jobs, Path(root), 'adding')\n"
     )
     path = os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)])
     main = subprocess.Popen(

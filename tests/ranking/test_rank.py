@@ -227,6 +227,12 @@ def test_killed_and_run_again(scored, llama, tmp_path):
     assert about["sentences"] == list(whole.sentences)
 
 
+def test_the_table_is_saved_before_anything_is_printed(scored, llama, work, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking.Ranking, "__str__", lambda self: 1 / 0)
+    runner.invoke(app, arguments(llama, THREE, tmp_path, "--work", work, "--plot", ""))
+    assert (tmp_path / "ranking.csv").is_file()
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_a_damaged_piece_is_computed_again(llama, tmp_path, damage, capsys):
     model, _ = checkpoints.load_student(llama)
