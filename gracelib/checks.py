@@ -7,11 +7,17 @@ once.
 
 import numpy as np
 
-LARGEST = 1e100  # no gradient is: fourth powers of what is larger, divided by a small nu, would be infinite
+LARGEST = (
+    1e100  # no gradient is: fourth powers of what is larger, divided by a small nu, would be infinite (or nothing)
+)
 
 
 def check_rows(h, name: str = "h") -> np.ndarray:
-    """`h` as float64 (rows, d), or a ValueError that names the shape or the first row that is not finite."""
+    """`h`, an array or a torch tensor of any kind, as float64 (rows, d), or a ValueError that names the shape or the
+    first row that is not finite, or too large or too small to compute with."""
+    if hasattr(h, "is_floating_point"):  # a tensor: numpy takes none that is bfloat16, on a GPU or asks for gradients
+        h = h.detach().cpu()
+        h = h.double() if h.is_floating_point() else h
     h = np.asarray(h)
     if h.dtype.kind not in "iuf":
         raise ValueError(f"{name} has dtype {h.dtype}: expected real numbers")
@@ -26,11 +32,12 @@ def check_rows(h, name: str = "h") -> np.ndarray:
             f"{name} has NaN or Inf in {bad.size} row(s), first at row {bad[0]}: find the response that "
             "produced it, a score over the rest would hide it"
         )
-    if (largest := np.abs(h).max()) > LARGEST:
-        at = int(np.argmax(np.abs(h).max(axis=1)))
+    size = np.abs(h).max(axis=1)
+    bad = np.flatnonzero((size > LARGEST) | ((size > 0) & (size < 1 / LARGEST)))
+    if bad.size:
         raise ValueError(
-            f"{name} has an entry of size {largest:.0e} in row {at}: beyond {LARGEST:.0e} its powers leave "
-            "the range of numbers; find the response that produced it"
+            f"{name} has a row, {bad[0]}, whose largest entry is of size {size[bad[0]]:.0e}: outside {1 / LARGEST:.0e} to "
+            f"{LARGEST:.0e} its powers leave the range of numbers; find the response that produced it, or scale all rows"
         )
     return h
 
@@ -38,9 +45,11 @@ def check_rows(h, name: str = "h") -> np.ndarray:
 def check_prompt_ids(prompt_id, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted unique prompt ids (n,) and the index of each row's prompt (n_rows,); ids are strings or
     integers."""
-    ids = np.asarray(prompt_id)
+    ids = np.asarray(prompt_id, None if isinstance(prompt_id, np.ndarray) else object)  # numpy makes text of [1, "1"]
     if ids.shape != (n_rows,):
         raise ValueError(f"prompt_id has shape {ids.shape}, expected ({n_rows},): one id per row")
+    if any(isinstance(v, str) and v.endswith("\0") for v in ids):
+        raise ValueError("prompt_id: an id ends in a NUL character, which numpy drops; take it off")
     if ids.dtype.kind == "O":
         for kind, types in (("U", str), (None, (int, np.integer))):
             if all(isinstance(v, types) and not isinstance(v, bool) for v in ids):

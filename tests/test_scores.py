@@ -6,6 +6,7 @@ invisible everywhere else.
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,20 @@ def test_every_variant_equals_the_dense_formula(mode, centre):
     h, ids = rng.standard_normal((30, 6)) + 0.5, rng.integers(0, 9, 30)
     result = grace(h, ids, 3, 1e-2, 4, preconditioner=mode, centre=centre)
     assert result.total == pytest.approx(dense_grace(h, ids, 3, 1e-2, 4, mode, centre), rel=1e-10)
+
+
+@pytest.mark.parametrize("larger", [1e6, 1e9])
+@pytest.mark.parametrize("mode", ["normalised", "raw"])
+def test_a_prompt_that_outweighs_all_others_costs_no_digits(mode, larger):
+    h, ids = np.random.default_rng(1).standard_normal((30, 6)), np.repeat(np.arange(10), 3)
+    h[3:6] *= larger
+    assert grace(h, ids, 5, preconditioner=mode).total == pytest.approx(dense_grace(h, ids, 5, 1e-3, 0, mode), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_tensors_of_any_kind_are_rows(dtype):
+    h = torch.tensor(H, dtype=dtype, requires_grad=True)
+    assert grace(h, IDS, 3).total == grace(h.detach().double().numpy(), list(IDS), 3).total
 
 
 def test_two_prompts_by_hand():
@@ -253,6 +268,10 @@ IDS = np.arange(12)
         (H, IDS.reshape(12, 1), {}, r"prompt_id has shape \(12, 1\)"),
         (H, IDS.astype(float), {}, "prompt_id has dtype float64: ids must be all strings or all integers"),
         (H, np.array(["a", 1] * 6, dtype=object), {}, "prompt_id has dtype object"),
+        (H, [1, "1"] * 6, {}, "prompt_id has dtype object: ids must be all strings or all integers"),
+        (H, ["a", "a\0"] * 6, {}, "an id ends in a NUL character"),
+        (H * 1e-160, IDS, {}, r"h has a row, 0, whose largest entry is of size .e-160: outside 1e-100 to 1e\+100"),
+        (H * 1e110, IDS, {}, r"whose largest entry is of size .e\+110"),
         (NAN, IDS, {}, r"h has NaN or Inf in 1 row\(s\), first at row 5"),
         (INF, IDS, {}, r"h has NaN or Inf in 2 row\(s\), first at row 7"),
         (H[0], IDS, {}, r"h has 1 dimension\(s\), shape \(2,\)"),
