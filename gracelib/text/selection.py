@@ -116,10 +116,11 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
     blank (questions that one file tells apart stay apart); where ids are the same, the questions must be. Where texts
     differ so, the student reads one of them for all teachers. `min_m`: a prompt with fewer than m responses is left out
     instead of refused.
-    A common prompt is called by its id if the files that give one agree on it, else by the hash of its question.
-    Which n are used, and their order, depends on `seed` and these ids alone: the place of a prompt is a hash of
-    (seed, id), and the first n are taken. The order of files and lines does not matter, a smaller n takes a part of a
-    larger one's, and one more teacher removes prompts but does not shuffle the others.
+    A common prompt is called by the id that most of the files that give one give it; by the hash of its question where
+    two ids are given equally often, or none. Which n are used, and their order, depends on `seed` and these ids alone:
+    the place of a prompt is a hash of (seed, id), and the first n are taken. The order of files and lines does not
+    matter, a smaller n takes a part of a larger one's, and one more teacher removes prompts but does not shuffle the
+    others, unless what most files call the prompts changes with it (as when the second of two files has other ids).
     The first m responses as the file has them, not m at random: samples of one prompt are exchangeable, and m = 2 is
     then a part of m = 4. (Lists that were sorted, by quality say, are to be shuffled before.)
 
@@ -195,9 +196,10 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
 
 
 def _common_id(prompts: list[Prompt], question: str) -> str:
-    """The id that the files agree on; a file without ids has the hash of the question and does not object."""
-    given = {p.id for p in prompts if p.id != question_id(p.question)}
-    return given.pop() if len(given) == 1 else question_id(question)
+    """The id that most files give; a file without ids has the hash of the question and does not object."""
+    given = Counter(p.id for p in prompts if p.id != question_id(p.question)).most_common(2)
+    is_clear = len(given) == 1 or (given and given[0][1] > given[1][1])
+    return given[0][0] if is_clear else question_id(question)
 
 
 def _matched(teachers: Sequence[Generations]) -> list[dict[str, Prompt]]:
