@@ -38,7 +38,10 @@ DeviceOption = Annotated[str, typer.Option(help="of the transformers backend: au
 BatchOption = Annotated[int | None, typer.Option(help="sequences decoded together")]
 ParallelOption = Annotated[int, typer.Option(help="GPUs that share the model (vllm)")]
 TemplateOption = Annotated[
-    str, typer.Option(help=r"of style student; holds {question}, \n is a new line. Default: the paper's")
+    str,
+    typer.Option(
+        help=r"of style student; holds {question}, \n is a new line; chat: the model's own chat template. Default: the paper's"
+    ),
 ]
 BosOption = Annotated[bool, typer.Option("--bos/--no-bos", help="of style student: begin with BOS, as in training")]
 
@@ -70,7 +73,7 @@ def score(
         str,
         typer.Option(
             help=r"what the student reads before a response, with {question}; \n is a "
-            "new line. Default: the paper's"
+            "new line; chat: its own chat template. Default: the paper's"
         ),
     ] = "",
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with the tokenizer's BOS")] = False,
@@ -243,7 +246,9 @@ def distill(
     max_tokens: Annotated[
         int, typer.Option(help="of prompt and response; longer responses are cut; 0: no limit")
     ] = 4096,
-    template: Annotated[str, typer.Option(help="of the student, holds {question}. Default: the paper's")] = "",
+    template: Annotated[
+        str, typer.Option(help="of the student, holds {question}; chat: its own chat template. Default: the paper's")
+    ] = "",
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with BOS, as in gradients and evaluation")] = False,
     precision: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32 or bfloat16")] = "auto",
     gradient_checkpointing: Annotated[bool, typer.Option(help="less memory for a third more compute")] = True,
@@ -260,7 +265,7 @@ def distill(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; choose another folder for the trained student, or remove it")
-    rows = read_responses(responses, m=responses_a_prompt or None, allow_empty=True)
+    rows = read_responses(responses, m=responses_a_prompt or None, allow_empty=True, cut=True)
     from gracelib.models.finetuning import fine_tune
 
     about = fine_tune(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gracelib.jobs.store import Stage
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import Policy, cut_sentence, encode, encode_examples
+from gracelib.models.prompting import Policy, encode, encode_examples, encoding_notes
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import grade, is_correct
 from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
@@ -40,7 +40,9 @@ def _prompts(inputs: dict[str, Path]) -> list[dict]:
 
 
 def _responses(inputs: dict[str, Path], *most: int) -> list[dict]:
-    return read_responses(inputs["responses"] / "responses.jsonl", *most, allow_empty=True)
+    """Which were cut counts for somebody's models alone: in the built-in world every response ends with EOS."""
+    path, cut = inputs["responses"] / "responses.jsonl", "student" not in inputs
+    return read_responses(path, *most, allow_empty=True, cut=cut)
 
 
 def _spec(cls, record: dict):
@@ -111,8 +113,9 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     else:
         model, tokenizer = load_student(params["model"], params["dtype"], params["device"])
     policy = Policy(max_tokens=params.get("max_tokens"))
-    encoded = encode(tokenizer, pairs, policy)
-    if said := cut_sentence(encoded, policy):
+    cut = [k in row.get("cut", ()) for row in rows for k in range(len(row["responses"]))]
+    encoded = encode(tokenizer, pairs, policy, cut)
+    for said in encoding_notes(encoded, policy):
         print(said, file=sys.stderr)
     features = response_features(
         model,

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import STUDENT_TEMPLATE, Policy, encode_questions
+from gracelib.models.prompting import STUDENT_TEMPLATE, Policy, encode_questions, end_token
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -218,13 +218,11 @@ def sample_responses(
         prompts, a tokenizer without EOS.
     """
     check_sampling(prompts, m, temperature, top_p, max_new_tokens, batch_size)
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no EOS token: no response could end; set tokenizer.eos_token")
+    stop = (end_token(tokenizer, Policy(template)),)
     encoded = encode_questions(tokenizer, [row["question"] for row in prompts], Policy(template))
     jobs = [(i, k) for i in range(len(prompts)) for k in range(m + greedy)]  # sample m is the greedy one
     # Prompts of one length share a batch: nothing is padded, so no attention mask is needed.
     jobs.sort(key=lambda job: len(encoded[job[0]]))
-    stop = (tokenizer.eos_token_id,)
     model.eval()
     own_config, model.generation_config = model.generation_config, GenerationConfig()  # no penalty we did not ask for
     try:

@@ -21,9 +21,10 @@ from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback
 
+from gracelib.checks import rope_switch
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import Encoded, Policy, cut_sentence, encode
+from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, end_token, policy_notes
 from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import IGNORED, collate, first_responses, trainer_arguments
 
@@ -56,7 +57,8 @@ def fine_tune(
     Parameters
     ----------
     student : folder or hub id of the base model, with its tokenizer.
-    rows : `question` and `responses` (texts); right and wrong ones alike, as in the paper.
+    rows : `question` and `responses` (texts); right and wrong ones alike, as in the paper. Optionally `cut`: which of
+        the responses, counted from 0, a limit of tokens cut; these get no EOS (`text.responses.read_responses`).
     scratch : where checkpoints lie until the end; `out` with `.scratch` appended. A run that was killed goes on from
         the last complete one, and ends with the same weights.
     epochs, lr, batch_size, warmup : the paper's, with AdamW (0.9, 0.999), cosine, no weight decay, gradient norm at
@@ -67,7 +69,7 @@ def fine_tune(
     Returns
     -------
     What `out`/training.json says: student, n_examples, n_tokens (supervised, a pass), n_cut (examples that were cut
-    to fit), tokens_cut, steps, loss (of the last step), precision, settings.
+    to fit or came cut: they have no EOS), tokens_cut, steps, loss (of the last step), precision, settings.
 
     Raises
     ------
@@ -83,9 +85,18 @@ def fine_tune(
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
     model, tokenizer = load_student(student, dtype="float32")
-    encoded = encode(tokenizer, pairs, policy)
-    if main and (said := cut_sentence(encoded, policy)):
+    cut = [k in row.get("cut", ()) for row in rows for k in range(len(row["responses"][:M]))]
+    encoded = encode(tokenizer, pairs, policy, cut)
+    for said in [*policy_notes(tokenizer, policy), *encoding_notes(encoded, policy)] if main else ():
         print(said, file=sys.stderr)
+    switch, longest = rope_switch(model.config), [len(e.prompt_ids) + len(e.response_ids) for e in encoded]
+    if switch and micro_batch > 1 and min(longest) <= switch < max(longest):
+        raise ValueError(
+            f"the student reads texts of more than {switch} tokens with other rotary frequencies, and with them what shares "
+            f"their micro-batch: choose max_tokens={switch}, or micro_batch=1"
+        )
+    if policy.template == CHAT:  # so that whoever samples the trained student stops there
+        model.generation_config.eos_token_id = end_token(tokenizer, policy)
     data = [{"input_ids": [*e.prompt_ids, *e.response_ids], "n_masked": len(e.prompt_ids)} for e in encoded]
     settings = {
         "epochs": epochs,
@@ -179,7 +190,7 @@ def _about(trainer: Trainer, encoded: list[Encoded], settings: dict) -> dict:
     return {
         "n_examples": len(encoded),
         "n_tokens": sum(len(e.response_ids) for e in encoded),
-        "n_cut": sum(e.n_cut > 0 for e in encoded),
+        "n_cut": sum(e.cut or e.n_cut > 0 for e in encoded),
         "tokens_cut": sum(e.n_cut for e in encoded),
         "steps": trainer.state.global_step,
         "loss": losses[-1] if losses else None,

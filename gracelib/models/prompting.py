@@ -9,14 +9,18 @@ only, two BOS for some teachers). So a `Policy` says once what is done, and ever
   merge the prompt's last letters with the response's first, and a training text begins with exactly the ids from
   which the student generates. (A tokenizer that puts a space before every text, as SentencePiece ones do, puts one
   before the response; the student then learns to write it, and loses nothing.)
-* no BOS unless the policy says so, and never two; every whole response ends with EOS, one of its |y| tokens.
-* a response that does not fit is cut at its end, counted in `n_cut`, and gets no EOS: an EOS there would teach the
-  student to stop in the middle of a sentence. (The authors' code appends one.)
+* no BOS unless the policy or the chat template says so, and never two; every whole response ends with EOS (in a chat
+  template with the token that it writes after an answer), one of its |y| tokens.
+* a response that does not fit is cut at its end, counted in `n_cut`, and gets no EOS, no more than one that its teacher's
+  limit has cut: an EOS there would teach the student to stop in the middle of a sentence. (The authors' code appends one.)
+* special tokens are what a template writes, never what a question or response spells out: `</s>` there is four letters.
+  Only at the very end of a response it is taken off, because it was written by a decoder that did not skip it.
 
 The built-in world uses the default policy. Many texts go through the tokenizer in one call, whose calls otherwise take
 longer than its work. The template is filled in by replacing `{question}` and nothing else, so braces (LaTeX!) survive on both sides.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +29,7 @@ from gracelib.text.formats import short
 STUDENT_TEMPLATE = "### Problem:\n{question}\n\n### Solution:\n"
 # The authors' code, which sends the braces doubled by mistake: \boxed{{}}.
 TEACHER_INSTRUCTION = "Please reason step by step and put your final answer within \\boxed{}."
-SLOT = "{question}"
+SLOT, CHAT = "{question}", "chat"
 AT_ONCE = 1024  # pairs: the tokenizer keeps more of a text than its ids until its call ends
 
 
@@ -33,7 +37,8 @@ AT_ONCE = 1024  # pairs: the tokenizer keeps more of a text than its ids until i
 class Policy:
     """How questions and responses become ids.
 
-    template: the student's text before the response, with `{question}` once.
+    template: the student's text before the response, with `{question}` once; or "chat": the tokenizer's own chat
+    template with the question as the user's turn.
     bos: whether ids begin with the tokenizer's BOS. max_tokens: most ids of prompt and response together, EOS counted
     (None: no limit, and what exceeds the model's positions is refused where gradients are taken).
 
@@ -46,7 +51,7 @@ class Policy:
 
     def __post_init__(self):
         found = self.template.count(SLOT)
-        if found != 1:
+        if found != 1 and self.template != CHAT:
             raise ValueError(f"the template must hold {SLOT} once, not {found} times: {short(self.template)}")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise ValueError(f"max_tokens={self.max_tokens}: a prompt and a response need at least 2 tokens")
@@ -54,24 +59,41 @@ class Policy:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example. response_ids are the supervised tokens; they end with EOS unless `n_cut`, the number of tokens
-    (EOS among them) that were cut off to fit `Policy.max_tokens`, is positive."""
+    """One example. response_ids are the supervised tokens; they end with EOS unless the response was cut: before it came
+    here (`cut`), or to fit `Policy.max_tokens`, by `n_cut` tokens (EOS among them). ended: an end token was written as
+    text and is taken off. spelt: other special tokens are written in it and are read as text."""
 
     prompt_ids: list[int]
     response_ids: list[int]
     n_cut: int = 0
+    cut: bool = False
+    ended: bool = False
+    spelt: bool = False
 
 
-def encode_questions(tokenizer, questions: Sequence[str], policy: Policy = Policy()) -> list[list[int]]:
-    """Ids that the student is given before a response: in gradients, in training and when it generates.
+def encode_questions(
+    tokenizer, questions: Sequence[str], policy: Policy = Policy(), instruction: str = ""
+) -> list[list[int]]:
+    """Ids that the student (or, with an instruction, the teacher) is given before a response: in gradients, in training
+    and when it generates. instruction: of the chat template, see `chat_prompt`.
 
-    Raises ValueError if the policy asks for a BOS that the tokenizer does not have, or if the ids of a question leave
-    no room for a response within max_tokens (a prompt is never cut: it would be another question).
+    Raises ValueError if the policy asks for a BOS or a chat template that the tokenizer does not have, or if the ids of a
+    question leave no room for a response within max_tokens (a prompt is never cut: it would be another question).
     """
     bos = tokenizer.bos_token_id
     if policy.bos and bos is None:
         raise ValueError("the policy asks for a BOS (bos=True), but the tokenizer has none; use bos=False")
-    prompts = _tokenize(tokenizer, [policy.template.replace(SLOT, question) for question in questions])
+    if policy.template == CHAT:
+        texts = [chat_prompt(tokenizer, question, instruction) for question in questions]
+    else:
+        texts = [policy.template.replace(SLOT, question) for question in questions]
+    prompts, special = _tokenize(tokenizer, texts), special_tokens(tokenizer)
+    for k, question in enumerate(questions):
+        if special.search(question):  # rare: what the template spells out counts, what the question does not
+            before, _, after = texts[k].partition(question.strip())
+            first, last = _tokenize(tokenizer, [before, after])
+            (text,) = _tokenize(tokenizer, [question.strip()], split_special_tokens=True)
+            prompts[k] = [*first, *text, *last]
     if policy.bos:  # a template may spell it out: still only one
         prompts = [ids if ids[:1] == [bos] else [bos, *ids] for ids in prompts]
     for question, ids in zip(questions, prompts, strict=True):
@@ -83,25 +105,61 @@ def encode_questions(tokenizer, questions: Sequence[str], policy: Policy = Polic
     return prompts
 
 
-def encode(tokenizer, pairs: Sequence[tuple[str, str]], policy: Policy = Policy()) -> list[Encoded]:
-    """Ids of (question, response) pairs, see the module's head.
+def encode(
+    tokenizer, pairs: Sequence[tuple[str, str]], policy: Policy = Policy(), cut: Sequence[bool] = ()
+) -> list[Encoded]:
+    """Ids of (question, response) pairs, see the module's head. cut: which responses were cut before they ended (none).
 
-    Raises ValueError as `encode_questions`, and if the tokenizer has no EOS token.
+    Raises ValueError as `encode_questions`, if the tokenizer has no EOS token, and for a cut response without a token.
     """
+    end, special, encoded = end_token(tokenizer, policy), special_tokens(tokenizer), []
+    ends = {end, tokenizer.eos_token_id, tokenizer.pad_token_id} & {*tokenizer.added_tokens_decoder}
+    written = "|".join(re.escape(token) for token in tokenizer.convert_ids_to_tokens([*ends])) or "(?!)"
+    at_the_end = re.compile(rf"(?:(?:{written})\s*)+$")
+    for start in range(0, len(pairs), AT_ONCE):
+        questions, responses = zip(*pairs[start : start + AT_ONCE], strict=True)
+        prompts = encode_questions(tokenizer, questions, policy)
+        texts = [at_the_end.sub("", response) for response in responses]
+        for k, (prompt, ids) in enumerate(zip(prompts, _tokenize(tokenizer, texts), strict=True)):
+            was_cut, spelt = bool(cut and cut[start + k]), bool(special.search(texts[k]))
+            if spelt:
+                (ids,) = _tokenize(tokenizer, texts[k : k + 1], split_special_tokens=True)
+            whole = [*ids, *([] if was_cut else [end])]
+            if not whole:
+                raise ValueError("the response is empty and was cut: it has no token to learn from; drop it")
+            room = len(whole) if policy.max_tokens is None else policy.max_tokens - len(prompt)
+            ended = texts[k] != responses[k]
+            encoded.append(Encoded(prompt, whole[:room], max(0, len(whole) - room), was_cut, ended, spelt))
+    return encoded
+
+
+def special_tokens(tokenizer) -> re.Pattern:
+    """What finds the tokenizer's special tokens where a text spells them out."""
+    found = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(map(re.escape, sorted(found, reverse=True))) or "(?!)")
+
+
+def end_token(tokenizer, policy: Policy = Policy()) -> int:
+    """The token after a whole response: EOS, or in a chat template the token that it writes after an answer
+    (<|im_end|>, <end_of_turn>), if it writes one. Raises ValueError for a tokenizer without EOS."""
+    import jinja2
+
     if tokenizer.eos_token_id is None:
         raise ValueError(
             "the tokenizer has no EOS token: nothing would teach the student to stop; set "
             "tokenizer.eos_token and save it to the student's folder"
         )
-    encoded = []
-    for start in range(0, len(pairs), AT_ONCE):
-        questions, responses = zip(*pairs[start : start + AT_ONCE], strict=True)
-        prompts = encode_questions(tokenizer, questions, policy)
-        for prompt, response in zip(prompts, _tokenize(tokenizer, responses), strict=True):
-            whole = [*response, tokenizer.eos_token_id]
-            room = len(whole) if policy.max_tokens is None else policy.max_tokens - len(prompt)
-            encoded.append(Encoded(prompt, whole[:room], max(0, len(whole) - room)))
-    return encoded
+    if policy.template != CHAT or not getattr(tokenizer, "chat_template", None):
+        return tokenizer.eos_token_id
+    turns = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}]
+    try:
+        after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("Answer")[2]
+    except jinja2.TemplateError:
+        return tokenizer.eos_token_id
+    return next(
+        (token for token in _tokenize(tokenizer, [after])[0] if token in tokenizer.added_tokens_decoder),
+        tokenizer.eos_token_id,
+    )
 
 
 def encode_examples(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
@@ -109,30 +167,48 @@ def encode_examples(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[l
     return [(e.prompt_ids, e.response_ids) for e in encode(tokenizer, pairs)]
 
 
-def cut_sentence(encoded: Sequence[Encoded], policy: Policy) -> str:
-    """What truncation took, for whoever reads the numbers; "" if nothing was cut."""
-    cut = [e.n_cut for e in encoded if e.n_cut]
-    if not cut:
-        return ""
-    return (
-        f"{len(cut):,} of {len(encoded):,} responses did not fit max_tokens={policy.max_tokens} and were cut: "
-        f"{sum(cut):,} tokens lost, at most {max(cut):,} of one response"
+def policy_notes(tokenizer, policy: Policy) -> list[str]:
+    """What is not the paper's template, or may not suit this student: its chat template, a BOS that it is used to."""
+    if policy.template == CHAT:
+        end = tokenizer.convert_ids_to_tokens(end_token(tokenizer, policy))
+        return [f"the student reads its own chat template; a whole response ends with {end}"]
+    if policy.bos or tokenizer.bos_token_id is None or tokenizer("")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        return []
+    return [
+        f"this student's tokenizer begins every text with {tokenizer.bos_token}, which is left out as in the paper; some "
+        "(Gemma) read badly without: --bos adds it, in gradients, training and evaluation alike"
+    ]
+
+
+def encoding_notes(encoded: Sequence[Encoded], policy: Policy) -> list[str]:
+    """What a reader of the numbers must know of how responses became tokens: what was cut, and what text spelt out."""
+    n, lost = len(encoded), [e.n_cut for e in encoded if e.n_cut]
+    counted = (
+        (
+            len(lost),
+            f"did not fit max_tokens={policy.max_tokens} and were cut: {sum(lost):,} tokens lost, "
+            f"at most {max(lost, default=0):,} of one response",
+        ),
+        (sum(e.cut for e in encoded), "were cut by their teacher's limit: they end without an end token"),
+        (sum(e.ended for e in encoded), "ended with an end token written as text, which was taken off"),
+        (sum(e.spelt for e in encoded), "spell out special tokens of the student, which are read as plain text"),
     )
+    return [f"{count:,} of {n:,} responses {what}" for count, what in counted if count]
 
 
 def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION) -> str:
     """What an instruction-tuned teacher is shown: instruction, blank line, question as the user's turn in the
     tokenizer's chat template, up to where the answer starts.
 
-    The text holds the template's own special tokens, often a BOS: tokenise it with `chat_ids`, which adds no second
-    one. Raises ValueError for a tokenizer without a chat template, or one whose template refuses the messages.
+    The text holds the template's own special tokens, often a BOS: tokenise it with `encode_questions`, which adds no
+    second one. Raises ValueError for a tokenizer without a chat template, or one whose template refuses the messages.
     """
     import jinja2
 
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             "the tokenizer has no chat template: is this an instruction-tuned model? Give a base model "
-            "the student's template instead (style 'student')"
+            "the student's template instead (style 'student', no --template chat)"
         )
     messages = [{"role": "user", "content": f"{instruction}\n\n{question}" if instruction else question}]
     try:
@@ -141,10 +217,5 @@ def chat_prompt(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION
         raise ValueError(f"the chat template refuses these messages ({error})") from error
 
 
-def chat_ids(tokenizer, question: str, instruction: str = TEACHER_INSTRUCTION) -> list[int]:
-    """Ids of `chat_prompt`, with the BOS that the template writes (or not) and no second one."""
-    return _tokenize(tokenizer, [chat_prompt(tokenizer, question, instruction)])[0]
-
-
-def _tokenize(tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+def _tokenize(tokenizer, texts: Sequence[str], **how) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, **how)["input_ids"]

@@ -22,7 +22,7 @@ from gracelib.jobs.store import digest, versions
 from gracelib.models import vllm_engine
 from gracelib.models.checkpoints import DTYPES, check_student, files_digest, place_of, resolve_device
 from gracelib.models.decoding import TransformersEngine, check_sampling, read
-from gracelib.models.prompting import TEACHER_INSTRUCTION, Policy, chat_ids, encode_questions
+from gracelib.models.prompting import CHAT, TEACHER_INSTRUCTION, Policy, encode_questions, end_token
 from gracelib.models.sampled_file import GenerationFile
 
 STYLES = ("chat", "student")
@@ -73,7 +73,7 @@ def sample(
     max_new_tokens : a response is cut there, or where the model reads no further; `n_truncated` counts it.
     backend : "transformers" or "vllm" (imported only then).
     style : "chat": `instruction`, blank line, question in the chat template (teachers); "student": template and
-        BOS of `policy` (students; the same as in training and for gradients).
+        BOS of `policy` (students; the same as in training and for gradients; its chat template if that is "chat").
     dtype : "float32", "bfloat16", "float64" (transformers only); "auto": float32 for a checkpoint of it, else
         bfloat16.
     device : of the transformers backend; "auto": CUDA where present.
@@ -100,12 +100,13 @@ def sample(
     engine_version = {"vllm": vllm_engine.version()} if backend == "vllm" else {}
     model = place_of(model)
     config, tokenizer = check_student(model, quantised=backend == "vllm")
+    shown = Policy(CHAT) if style == "chat" else policy
     if dtype == "auto":  # of a checkpoint of half precision bfloat16
         whole = getattr(config.get_text_config(), "dtype", None) in (None, torch.float32)
         dtype = "float32" if whole else "bfloat16"
     if backend == "transformers":  # vllm asks for itself, in its own processes
         device = resolve_device(device)
-    requests = _requests(tokenizer, config, prompts, style, policy, instruction, max_new_tokens)
+    requests = _requests(tokenizer, config, prompts, shown, instruction * (style == "chat"), max_new_tokens)
     settings = {
         "model": model,
         "model_digest": files_digest(model, MODEL_FILES, getattr(config, "_commit_hash", None)),
@@ -118,7 +119,7 @@ def sample(
         "seed": int(seed),
         "style": style,
         "batch_size": batch_size or BATCH_SIZE[backend],
-        "stop_tokens": stop_tokens(model, tokenizer),
+        "stop_tokens": stop_tokens(model, tokenizer, shown),
         **({"instruction": instruction} if style == "chat" else {"template": policy.template, "bos": policy.bos}),
         **({"tensor_parallel_size": tensor_parallel_size} if backend == "vllm" else {"device": device}),
         # The prompts' tokens, not only their texts: a changed template is another setting.
@@ -176,8 +177,9 @@ def check_settings(
         seen[str(row["id"])] = number
 
 
-def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
-    """What ends a response: the tokenizer's EOS, and what the checkpoint declares beside it (end of turn)."""
+def stop_tokens(model: str, tokenizer, policy: Policy = Policy()) -> tuple[int, ...]:
+    """What ends a response: the tokenizer's EOS, what the checkpoint declares beside it, and in a chat template the token
+    that it writes after an answer, whether a file declares it or not."""
     try:
         declared = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError as error:  # a checkpoint without generation_config.json
@@ -188,15 +190,13 @@ def stop_tokens(model: str, tokenizer) -> tuple[int, ...]:
             ) from error
         declared = None
     declared = declared if isinstance(declared, list) else [declared]
-    return tuple(dict.fromkeys([tokenizer.eos_token_id, *(token for token in declared if token is not None)]))
+    ends = [tokenizer.eos_token_id, *(token for token in declared if token is not None), end_token(tokenizer, policy)]
+    return tuple(dict.fromkeys(ends))
 
 
-def _requests(tokenizer, config, prompts, style, policy, instruction, max_new_tokens) -> list[Request]:
+def _requests(tokenizer, config, prompts, policy, instruction, max_new_tokens) -> list[Request]:
     """Every prompt as an engine sees it; ValueError if one leaves no room for an answer."""
-    if style == "chat":
-        encoded = [chat_ids(tokenizer, row["question"], instruction) for row in prompts]
-    else:
-        encoded = encode_questions(tokenizer, [row["question"] for row in prompts], policy)
+    encoded = encode_questions(tokenizer, [row["question"] for row in prompts], policy, instruction)
     reads = getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     for row, ids in zip(prompts, encoded, strict=True):
         if len(ids) >= reads:

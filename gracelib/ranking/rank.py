@@ -33,7 +33,7 @@ from gracelib.models.checkpoints import (
     weights_digest,
     without_weights,
 )
-from gracelib.models.prompting import Policy, encode
+from gracelib.models.prompting import Encoded, Policy, encode, encoding_notes, policy_notes
 from gracelib.ranking import report
 from gracelib.scores import recalibrate
 from gracelib.text.responses import THINKING, read_requests
@@ -42,6 +42,7 @@ from gracelib.text.selection import Generations, Prompt, Selection, read_teacher
 PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
 #: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's.
+#: Responses that did not fit, their tokens; that came cut; that have one token, and so count as zero.
 COLUMNS = (
     "rank",
     "teacher",
@@ -53,6 +54,8 @@ COLUMNS = (
     "nu_share",
     "cut_responses",
     "cut_tokens",
+    "cut_before",
+    "one_token",
 )
 #: A few prompts that carry this much of a teacher's GRACE are named, if there are so many prompts that it means much.
 HEAVY_SHARE, HEAVY_PROMPTS = 1 / 3, 30
@@ -154,7 +157,7 @@ def score_teachers(
     teachers = sorted(read_teachers(paths, **how), key=lambda t: t.name)
     selection = select_common(teachers, n, m, seed, min_m)
 
-    features, cut, settings, memory = _features(
+    features, encoded, settings, memory = _features(
         student,
         teachers,
         selection,
@@ -192,7 +195,10 @@ def score_teachers(
                 "grace_high": interval.high,
                 "top3_share": share,
                 "nu_share": scored.grace.nu_share,
-                **cut[teacher.name],
+                "cut_responses": sum(e.n_cut > 0 for e in encoded[teacher.name]),
+                "cut_tokens": sum(e.n_cut for e in encoded[teacher.name]),
+                "cut_before": sum(e.cut for e in encoded[teacher.name]),
+                "one_token": sum(len(e.response_ids) == 1 for e in encoded[teacher.name]),
             }
         )
         if n >= HEAVY_PROMPTS and share > HEAVY_SHARE:
@@ -201,7 +207,8 @@ def score_teachers(
     table = table.assign(rank=np.arange(1, len(table) + 1))[list(COLUMNS)]
     ranked = list(table["teacher"])
     smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
-    notes = notes_on(table, smoothed, policy, n, m, d, n_folds) + heavy
+    of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(encoded[name], policy)]
+    notes = notes_on(table, smoothed, n, m, d, n_folds) + of_tokens + heavy + settings["read_as"]
     neighbours = pd.DataFrame(ranked_differences(ranked, with_influence), columns=DIFFERENCES)
     against_first = pd.DataFrame(ranked_differences(ranked, with_influence, against_first=True), columns=DIFFERENCES)
     settings |= {
@@ -235,7 +242,7 @@ def score_teachers(
 def _features(
     student, teachers: Sequence[Generations], selection: Selection, work: Path, *, policy: Policy, device: str, **how
 ) -> tuple[dict, dict, dict, dict]:
-    """Features by teacher, how much was cut by teacher, what the student is, and memory planned and used."""
+    """Features by teacher, encoded responses by teacher, what the student is, and memory planned and used."""
     # here: reading and refusing files needs no torch
     from gracelib.features.files import chunked_features
     from gracelib.features.memory import peak_memory, plan_memory, reset_peak, size_of
@@ -243,7 +250,7 @@ def _features(
     device = resolve_device(device)
     config, tokenizer = check_student(student)
     encoded = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
-    lengths = [len(x) + len(y) for examples, _, _ in encoded.values() for x, y in examples]
+    lengths = [len(e.prompt_ids) + len(e.response_ids) for own, _ in encoded.values() for e in own]
     shape = without_weights(student, config)  # what it will take is said before the weights are read
     asked = {name: how[name] for name in ("dtype", "params", "projection")}
     plan = plan_memory(shape, lengths, how["d"], how["batch_tokens"], device=device, **asked)
@@ -256,42 +263,46 @@ def _features(
     model, _ = load_student(student, dtype=how["dtype"], device=device)
     key, features = weights_digest(model), {}
     with tqdm(total=len(lengths), desc="gradients", unit="response", file=sys.stderr) as bar:
-        for name, (examples, labels, _) in encoded.items():
+        for name, (own, labels) in encoded.items():
             bar.set_postfix_str(name)
+            examples = [(e.prompt_ids, e.response_ids) for e in own]
             features[name] = chunked_features(
                 model, examples, labels, work, student=key, device=device, done=bar.update, **how
             )
     memory["peak"] = peak_memory(device)
     _say(f"peak memory: {size_of(memory['peak'])}, of which {size_of(memory['before'])} before the student was loaded")
     about = {"student": str(student), "student_hash": key, "n_parameters": n_parameters, "device": device}
-    return features, {name: lost for name, (_, _, lost) in encoded.items()}, about, memory
+    about["read_as"] = policy_notes(tokenizer, policy)
+    return features, {name: own for name, (own, _) in encoded.items()}, about, memory
 
 
-def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list, list[str], dict[str, int]]:
-    """Token ids of every response, what to call each in an error message, and how much was cut."""
+def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list[Encoded], list[str]]:
+    """Token ids of every response, and what to call each in an error message."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    examples, labels, cut = [], [], {"cut_responses": 0, "cut_tokens": 0}
-    for prompt in prompts:
-        for k, response in enumerate(prompt.responses, 1):
-            labels.append(f"{prompt.where}, response {k}")
+    labels = [f"{p.where}, response {k}" for p in prompts for k in range(1, len(p.responses) + 1)]
+    pairs = [(p.question, response) for p in prompts for response in p.responses]
+    cut = [k in p.cut for p in prompts for k in range(len(p.responses))]
+    try:
+        encoded = encode(tokenizer, pairs, policy, cut)
+    except ValueError:  # all at once is quicker; one by one it has a name
+        for label, pair, was_cut in zip(labels, pairs, cut, strict=True):
             try:
-                (made,) = encode(tokenizer, [(prompt.question, response)], policy)
+                encode(tokenizer, [pair], policy, [was_cut])
             except ValueError as error:
-                raise ValueError(f"{labels[-1]}: {error}") from error
-            examples.append((made.prompt_ids, made.response_ids))
-            length = len(made.prompt_ids) + len(made.response_ids)
-            if positions is not None and length > positions:
-                raise ValueError(
-                    f"{labels[-1]}: {length} tokens with its prompt, but the student has {positions} "
-                    f"positions; --max-tokens {positions} cuts such texts and says how many"
-                )
-            cut["cut_responses"] += made.n_cut > 0
-            cut["cut_tokens"] += made.n_cut
-    return examples, labels, cut
+                raise ValueError(f"{label}: {error}") from error
+        raise
+    for label, e in zip(labels, encoded, strict=True):
+        length = len(e.prompt_ids) + len(e.response_ids)
+        if positions is not None and length > positions:
+            raise ValueError(
+                f"{label}: {length} tokens with its prompt, but the student has {positions} "
+                f"positions; --max-tokens {positions} cuts such texts and says how many"
+            )
+    return encoded, labels
 
 
-def notes_on(table: pd.DataFrame, smoothed: Sequence[str], policy: Policy, n: int, m: int, d: int, n_folds: int):
-    """What to be wary of: smoothing that decides the scores (of the teachers `smoothed`), truncation, wide intervals."""
+def notes_on(table: pd.DataFrame, smoothed: Sequence[str], n: int, m: int, d: int, n_folds: int):
+    """What to be wary of: smoothing that decides the scores (of the teachers `smoothed`), empty rows, wide intervals."""
     outside, notes = (1 - 1 / n_folds) * n * m, []
     if outside <= d:  # for every teacher, so it is said once
         notes.append(
@@ -305,10 +316,10 @@ def notes_on(table: pd.DataFrame, smoothed: Sequence[str], policy: Policy, n: in
         )
     if outside > d > 2 * n:
         notes.append(f"d = {d} is more than twice n = {n}; the paper takes d = n")
-    for row in table[table["cut_responses"] > 0].itertuples():
+    for row in table[table["one_token"] > 0].itertuples():
         notes.append(
-            f"{row.teacher}: {row.cut_responses} responses did not fit max_tokens = {policy.max_tokens} and "
-            f"were cut: {row.cut_tokens:,} tokens lost"
+            f"{row.teacher}: {row.one_token} responses have one token: log|y| = 0, so they count as zero and lower GRACE; "
+            "leave these prompts out, or cut less"
         )
     wide = table[table["grace_low"] <= 0]["teacher"]
     if len(wide):

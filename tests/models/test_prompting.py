@@ -5,6 +5,7 @@ The tokenizers are real BPE ones, trained here; some merge everything, so that j
 the boundary.
 """
 
+import copy
 import re
 
 import pytest
@@ -14,17 +15,20 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.models import prompting
 from gracelib.models.prompting import (
+    CHAT,
     STUDENT_TEMPLATE,
     TEACHER_INSTRUCTION,
     Encoded,
     Policy,
-    chat_ids,
     chat_prompt,
-    cut_sentence,
     encode,
     encode_examples,
     encode_questions,
+    encoding_notes,
+    end_token,
+    policy_notes,
 )
+from gracelib.models.sampling import stop_tokens
 from gracelib.world.models import build_tokenizer
 
 QUESTIONS = ("What is \\boxed{3} + {x}?", "How many? {question} {0} {{}}", "Janet’s ducks lay 16 eggs.\n", "é¥ 你好")
@@ -148,11 +152,11 @@ def test_truncation_is_counted(merging):
         (cut,) = encode(merging, pairs, policy)
         assert cut.n_cut == lost and cut.prompt_ids == whole.prompt_ids
         assert cut.response_ids == whole.response_ids[:-lost] and merging.eos_token_id not in cut.response_ids
-        assert cut_sentence([whole, cut, cut], policy) == (
+        assert encoding_notes([whole, cut, cut], policy) == [
             f"2 of 3 responses did not fit max_tokens={total - lost} and were cut: {2 * lost} tokens lost, "
             f"at most {lost} of one response"
-        )
-    assert cut_sentence([whole], Policy()) == ""
+        ]
+    assert encoding_notes([whole], Policy()) == []
     with pytest.raises(ValueError, match=re.escape(f"the prompt {QUESTIONS[0]!r} has {len(whole.prompt_ids)} tokens")):
         encode(merging, pairs, Policy(max_tokens=len(whole.prompt_ids)))
     with pytest.raises(ValueError, match="leaves none of max_tokens=4"):  # generation has the same limit
@@ -166,6 +170,74 @@ def test_a_tokenizer_without_eos_is_refused():
         encode(tokenizer, [("Q", "A")])
 
 
+def test_a_cut_response_gets_no_eos(merging):
+    """Neither one that its teacher's limit has cut, which is counted, nor what is left of it where it does not fit."""
+    (whole,) = encode(merging, [("Q", "She sold 7")])
+    cut, other = encode(merging, [("Q", "She sold 7")] * 2, cut=[True, False])
+    assert cut.response_ids == whole.response_ids[:-1] and cut.cut and other == whole and len(cut.response_ids) > 1
+    limit = Policy(max_tokens=len(whole.prompt_ids) + 1)
+    (short,) = encode(merging, [("Q", "She sold 7")], limit, [True])
+    assert short.response_ids == whole.response_ids[:1] and short.n_cut == len(cut.response_ids) - 1
+    assert encoding_notes([cut, other], Policy()) == [
+        "1 of 2 responses were cut by their teacher's limit: they end without an end token"
+    ]
+    with pytest.raises(ValueError, match="the response is empty and was cut"):
+        encode(merging, [("Q", "")], cut=[True])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", [STUDENT_TEMPLATE, CHAT])
+def test_special_tokens_in_a_text_are_text(kind, template, checkpoints):
+    """At the very end of a response they are taken off; elsewhere, and in a question, they are letters. BOS and EOS are
+    what the policy and the template write, and nothing else."""
+    tokenizer, policy = checkpoints[kind], Policy(template)
+    eos, pad = tokenizer.eos_token, tokenizer.pad_token
+    plain, ended, inside = encode(
+        tokenizer, [("Q?", text) for text in ("a 7.", f"a 7.{eos}{pad} {pad}\n", f"a {eos}7.")], policy
+    )
+    assert ended.response_ids == plain.response_ids and (ended.ended, inside.ended, inside.spelt) == (True, False, True)
+    assert tokenizer.decode(inside.response_ids[:-1]) == f"a {eos}7."
+    assert inside.response_ids.count(tokenizer.eos_token_id) == 1
+    (asked,), (other,) = (encode_questions(tokenizer, [q], policy) for q in (f"Is {eos} {pad} a tag?", "Is x a tag?"))
+    special = tokenizer.all_special_ids
+    assert [i for i in asked if i in special] == [i for i in other if i in special]
+    assert tokenizer.decode(asked) == tokenizer.decode(other).replace("x", f"{eos} {pad}")
+    assert encoding_notes([plain, ended, inside], policy) == [
+        "1 of 3 responses ended with an end token written as text, which was taken off",
+        "1 of 3 responses spell out special tokens of the student, which are read as plain text",
+    ]
+
+
+def test_the_end_of_a_turn_is_what_the_chat_template_writes(checkpoints, tmp_path):
+    """In training and gradients after every whole response; without a token of its own it is EOS, and in the paper's
+    template always."""
+    tokenizer = copy.deepcopy(checkpoints["qwen2"])
+    assert end_token(tokenizer, Policy(CHAT)) == tokenizer.eos_token_id  # this template ends a turn with a line end
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    turn, eos = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id
+    (chat,), (paper,) = (encode(tokenizer, [("Q?", "7")], policy) for policy in (Policy(CHAT), Policy()))
+    assert turn != eos and chat.response_ids[-1] == turn and paper.response_ids[-1] == eos
+    assert tokenizer.decode(chat.prompt_ids) == "<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\n"
+    assert policy_notes(tokenizer, Policy(CHAT)) == [
+        "the student reads its own chat template; a whole response ends with <|im_end|>"
+    ]
+    tokenizer.save_pretrained(tmp_path)
+    assert set(stop_tokens(str(tmp_path), tokenizer, Policy(CHAT))) == {eos, turn}
+    assert stop_tokens(str(tmp_path), tokenizer) == (eos,)
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="has no chat template"):
+        encode(tokenizer, [("Q?", "7")], Policy(CHAT))
+
+
+def test_a_bos_that_is_left_out_is_said(checkpoints):
+    (said,) = policy_notes(checkpoints["gemma2"], Policy())
+    assert "begins every text with <s>, which is left out" in said and "--bos adds it" in said
+    assert policy_notes(checkpoints["gemma2"], Policy(bos=True)) == policy_notes(checkpoints["gpt2"], Policy()) == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
     """Tokenising the template's text as usual adds a second BOS where the tokenizer adds one by itself."""
@@ -173,10 +245,12 @@ def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
     text = chat_prompt(tokenizer, "What is {x}?")
     assert text.endswith(f"<|user|>\n{TEACHER_INSTRUCTION}\n\nWhat is {{x}}?\n<|assistant|>\n")
     assert "\\boxed{}." in text  # not the doubled braces of the authors' code
-    ids = chat_ids(tokenizer, "What is {x}?")
+    (ids,) = encode_questions(tokenizer, ["What is {x}?"], Policy(CHAT), TEACHER_INSTRUCTION)
     assert tokenizer.decode(ids) == text
     has_bos = tokenizer.bos_token_id is not None
     assert ids.count(tokenizer.bos_token_id) == int(has_bos)
+    if has_bos:
+        assert [ids] == encode_questions(tokenizer, ["What is {x}?"], Policy(CHAT, bos=True), TEACHER_INSTRUCTION)
     if kind in ("llama", "gemma2"):
         assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 2  # what is avoided
 

@@ -15,7 +15,7 @@ from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
 from gracelib.models import accuracy, decoding, sampling, vllm_engine
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import Policy, chat_ids
+from gracelib.models.prompting import CHAT, TEACHER_INSTRUCTION, Policy, encode_questions
 from gracelib.models.sampled_file import sidecar
 from gracelib.models.sampling import Request, sample
 from gracelib.scale import ModelSpec
@@ -141,7 +141,7 @@ def watched(monkeypatch, dies_at=None):
 def test_the_model_sees_the_prompt_of_its_style(llama, out, monkeypatch):
     tokenizer, calls = AutoTokenizer.from_pretrained(llama), watched(monkeypatch)
     sample(llama, PROMPTS[:1], out=out, **SETTINGS)
-    assert calls[0][0][0].ids == chat_ids(tokenizer, QUESTIONS[0])
+    assert [calls[0][0][0].ids] == encode_questions(tokenizer, QUESTIONS[:1], Policy(CHAT), TEACHER_INSTRUCTION)
     assert calls[0][0][0].ids.count(tokenizer.bos_token_id) == 1
     policy = Policy(template="Q: {question} A:", bos=True)
     sample(llama, PROMPTS[:1], out=out.with_name("b.jsonl"), **SETTINGS | {"style": "student"}, policy=policy)

@@ -25,10 +25,11 @@ from gracelib.cli.app import app
 from gracelib.features import files, gradients
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
-from gracelib.models.prompting import Policy, encode_examples
+from gracelib.models.prompting import CHAT, Policy, encode_examples
 from gracelib.ranking import rank as ranking
 from gracelib.ranking import report
 from gracelib.ranking.rank import score_teachers
+from gracelib.text.responses import write_jsonl
 from gracelib.text.selection import read_teachers
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
@@ -173,10 +174,31 @@ def test_truncation_is_counted_and_said(llama, work, capsys):
     assert (result.table.cut_responses > 0).all() and (result.table.cut_tokens > result.table.cut_responses).all()
     said = capsys.readouterr().err
     for row in result.table.itertuples():
-        what = f"{row.cut_responses} responses did not fit max_tokens = 250 and were cut: {row.cut_tokens:,} tokens"
+        what = f"{row.cut_responses} of 16 responses did not fit max_tokens=250 and were cut: {row.cut_tokens:,} tokens"
         note = f"{row.teacher}: {what}"
         assert any(text.startswith(note) for text in result.notes) and f"note: {note}" in said
     assert result.settings["max_tokens"] == 250
+
+
+def test_a_chat_student_and_responses_that_came_cut(llama, tmp_path):
+    """The student's own chat template, said in settings and notes; cut responses have no end and are counted, and so are
+    those of one token, which count as zero in GRACE."""
+    rows = [{"question": f"Add {i} and 5.", "responses": [f"{i} + 5 = {i + 5}", "7"]} for i in range(8)]
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    write_jsonl(whole, rows)
+    write_jsonl(cut, [row | {"finish_reasons": ["stop", "length"]} for row in rows])
+    how = dict(n=8, m=2, d=4, n_folds=2, device="cpu", work=tmp_path / "work", policy=Policy(CHAT))
+    result = score_teachers(llama, [whole, cut], **how)
+    table = result.table.set_index("teacher")
+    assert list(table.loc["cut", ["cut_before", "one_token"]]) == [8, 8] and table.loc["whole", "cut_before"] == 0
+    assert table.loc["whole", "mean_length"] - table.loc["cut", "mean_length"] == 0.5  # an EOS of every second response
+    assert result.settings["template"] == "chat"
+    for said in (
+        "cut: 8 of 16 responses were cut by their teacher's limit",
+        "cut: 8 responses have one token: log|y| = 0, so they count as zero and lower GRACE",
+        "the student reads its own chat template; a whole response ends with </s>",
+    ):
+        assert any(note.startswith(said) for note in result.notes), result.notes
 
 
 @pytest.mark.filterwarnings("error")
@@ -185,10 +207,10 @@ def test_more_dimensions_than_gradients_are_warned_of(llama, work, capsys):
     assert "nu decides these scores: the 12 gradients outside a fold cannot fill d = 32 dimensions" in result.notes[0]
     assert sum("nu decides" in note for note in result.notes) == 1  # once for all teachers, not a warning for each
     assert result.notes[0] in capsys.readouterr().err
-    fine, options = result.table.assign(grace_low=1.0), (Policy(), 10, 8, 30, 10)
+    fine, options = result.table.assign(grace_low=1.0), (10, 8, 30, 10)
     assert ranking.notes_on(fine, [], *options) == ["d = 30 is more than twice n = 10; the paper takes d = n"]
     assert "nu decides GRACE of bad: more than half" in ranking.notes_on(fine, ["bad"], *options)[0]
-    assert ranking.notes_on(fine, [], Policy(), 512, 4, 512, 10) == []  # the paper's
+    assert ranking.notes_on(fine, [], 512, 4, 512, 10) == []  # the paper's
 
 
 # --- pieces -------------------------------------------------------------------------------------------------
