@@ -25,10 +25,10 @@ from gracelib.text.shapes import (
     QUESTION,
     SHAPES,
     Shape,
+    is_chat,
     question_in,
     responses_in,
     shape_of,
-    speakers,
     without_thought,
 )
 
@@ -251,10 +251,10 @@ def _prompt(
         rest = re.sub(r"\s+".join(map(re.escape, text.split())), " ", question)
         question = question if rest == question else text_of(rest.strip(), "the question without --drop-text", where)
     name = _the_one(there, record, shape.response, where, "response")
-    said = responses_in(there[name], name, where)
+    said = responses_in(there[name], name, where, whole=name in shape.question)
     if not said:
         raise ValueError(f"{where}: field {name!r} is an empty list; drop the prompt or sample it again")
-    listed = isinstance(there[name], list) and not speakers(there[name])
+    listed = isinstance(there[name], list) and not is_chat(there[name])
     if name in LISTS and not listed and re.fullmatch(r"\[['\"].*['\"]\]", str(said[0].text), re.DOTALL):
         raise ValueError(
             f"{where}: field {name!r} is a list that was saved as text, {short(said[0].text)}; save the list"
@@ -279,7 +279,7 @@ def _prompt(
 
 def _question(there: dict, record: dict, shape: Shape, where: str, requests: dict[str, str]) -> str:
     name = _the_one(there, record, shape.question, where, "question")
-    question = text_of(question_in(there[name], name, where), f"field {name!r}", where)
+    question = text_of(question_in(there[name], name, where, whole=name in shape.response), f"field {name!r}", where)
     if name != "custom_id":
         return question
     if question not in requests:

@@ -58,22 +58,23 @@ def shape_of(row: dict) -> Shape:
     return max(SHAPES, key=fit)
 
 
-def question_in(value: object, name: str, where: str) -> object:
-    """What the user asks in the field `name`: its text, that in a chat of one turn, or in an object with a question."""
-    if _is_objects(value):
-        return _text_in(_turn("user", value, name, where))
+def question_in(value: object, name: str, where: str, whole: bool = False) -> object:
+    """What the user asks in the field `name`: its text, that of a chat, or that of an object with a question. `whole`: the
+    field is a chat that holds the response too."""
+    if whole or _is_objects(value):
+        return _text_in(_turn("user", value, name, where, whole))
     if isinstance(value, dict):
         return next((value[key] for key in QUESTION if value.get(key) is not None), value)
     return value
 
 
-def responses_in(value: object, name: str, where: str) -> list[Said]:
+def responses_in(value: object, name: str, where: str, whole: bool = False) -> list[Said]:
     """The responses in the field `name`: in a text, a chat, an answer of an inference server, or in a list of these."""
-    if isinstance(value, list) and not speakers(value):
-        if name == "resps":  # a list for each request of the document
-            value = [one for several in value for one in (several if isinstance(several, list) else [several])]
-        return [said for one in value for said in _said(one, name, where)]
-    return _said(value, name, where)
+    if whole or is_chat(value) or not isinstance(value, list):
+        return _said(value, name, where, whole)
+    if name == "resps":  # a list for each request of the document
+        value = [one for several in value for one in (several if isinstance(several, list) else [several])]
+    return [said for one in value for said in _said(one, name, where)]
 
 
 def without_thought(text: str) -> str:
@@ -84,9 +85,9 @@ def without_thought(text: str) -> str:
     return _SOLUTION.sub("", rest).strip()
 
 
-def _said(value: object, name: str, where: str) -> list[Said]:
-    if speakers(value):
-        value = _turn("assistant", value, name, where)
+def _said(value: object, name: str, where: str, whole: bool = False) -> list[Said]:
+    if whole or is_chat(value):
+        value = _turn("assistant", value, name, where, whole)
     if not isinstance(value, dict):
         return [Said(value)]
     body = value["body"] if isinstance(value.get("body"), dict) else value
@@ -111,19 +112,19 @@ def _is_objects(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def speakers(value: object) -> list:
-    """Who speaks in a chat, turn by turn; empty if it is none."""
-    roles = [turn.get("role") or turn.get("from") for turn in value] if _is_objects(value) else []
-    return [_ROLES.get(str(role), role) for role in roles if role] if all(roles) else []
+def is_chat(value: object) -> bool:
+    return _is_objects(value) and all(isinstance(turn.get("role") or turn.get("from"), str) for turn in value)
 
 
-def _turn(role: str, chat: list[dict], name: str, where: str) -> dict:
-    """The one turn of user or assistant in a chat. What its system says is not part of the question."""
-    turns = [turn for turn in zip(speakers(chat), chat, strict=False) if turn[0] != "system"]
-    roles = [one for one, _ in turns]
-    if roles not in (["user"], ["assistant"], ["user", "assistant"]) or role not in roles:
+def _turn(role: str, chat: object, name: str, where: str, whole: bool) -> dict:
+    """The turn of user or assistant in a chat of this one turn, or of both. What its system says is not part of the
+    question."""
+    turns = [(turn.get("role") or turn["from"], turn) for turn in chat] if is_chat(chat) else []
+    turns = [(_ROLES.get(who, who), turn) for who, turn in turns]
+    roles = [who for who, _ in turns if who != "system"]
+    if roles != (["user", "assistant"] if whole else [role]):
         raise ValueError(
-            f"{where}: field {name!r} is a chat of {len(roles)} turns ({', '.join(map(str, roles[:6]))}); only one "
-            "question with its one answer can be scored; keep such rows, or cut each chat to its first two turns"
+            f"{where}: field {name!r} is a chat of {len(roles)} turns ({', '.join(roles[:6])}); only one question with its "
+            "one answer can be scored; keep such rows, or cut each chat to its first question and answer"
         )
     return dict(turns)[role]

@@ -348,10 +348,33 @@ def test_cut_responses_of_servers_are_known_by_their_reason(tmp_path):
     assert [read_generations(path, thinking=how).prompts[0].cut for how in ("keep", "drop")] == [{0, 2}, {1}]
 
 
-def test_a_question_in_two_fields_is_no_question(tmp_path):
-    path = write(tmp_path / "gen.jsonl", {"instruction": "Add them.", "input": "2 and 3", "output": "5"})
-    with pytest.raises(ValueError, match="line 1: fields 'instruction' and 'input' could both be the question; drop"):
-        read_generations(path)
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (
+            {"instruction": "Add them.", "input": "2 and 3", "output": "5"},
+            "fields 'instruction' and 'input' could both be the question; drop or rename one",
+        ),
+        ({"messages": chat("q ?")}, r"field 'messages' is a chat of 1 turns \(user\); only one question"),
+        ({"messages": "q ?"}, r"field 'messages' is a chat of 0 turns \(\)"),
+        ({"messages": [{"text": "q ?"}]}, r"field 'messages' is a chat of 0 turns \(\)"),
+        (
+            {"messages": [*chat("q ?", "a"), {"role": "tool", "content": "b"}]},
+            r"a chat of 3 turns \(user, assistant, tool",
+        ),
+        ({"prompt": chat("q ?", "a"), "completion": chat("", "b")[1:]}, r"'prompt' is a chat of 2 turns \(user, assis"),
+        (
+            {"prompt": chat("q ?"), "completion": chat("r ?", "b")},
+            r"'completion' is a chat of 2 turns \(user, assistant\)",
+        ),
+        ({"messages": chat([{"type": "image_url"}], "a")}, "field 'messages' must be text, it is a list of 1"),
+        ({"question": "q ?", "responses": [["a", "b"]]}, "response 1 of 1 must be text, it is a list of 2"),
+        ({"question": "q ?", "response": "a", "reasoning_content": ["b", "c"]}, "'reasoning_content' speaks of 2 of 1"),
+    ],
+)
+def test_rows_that_are_no_question_with_its_answer(tmp_path, row, message):
+    with pytest.raises(ValueError, match=f"gen.jsonl, line 1: .*{message}"):
+        read_generations(write(tmp_path / "gen.jsonl", row))
 
 
 def test_requests_that_do_not_fit_are_named(tmp_path):
