@@ -25,7 +25,7 @@ from gracelib.models.sampled_file import GenerationFile, sidecar
 from gracelib.models.sampling import check_settings
 from gracelib.paper.figures import figures_named
 from gracelib.paper.settings import PAPER, with_file
-from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_responses
+from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_requests, read_responses
 from nano_for_tests import write_notebook
 
 
@@ -51,13 +51,35 @@ def refused_or(function, place=""):
         return None
 
 
+#: What servers and chats put around a text.
+AROUND = ("role", "from", "content", "text", "value", "body", "choices", "message", "status_code", "type")
 SCALARS = st.sampled_from(
-    [None, True, 0, -7, 10**400, 1.5, 2.0, float("nan"), float("inf"), "", " ", "\0", "\ud800", "\n"]
+    [
+        "user",
+        "gpt",
+        "<think>",
+        "['a']",
+        None,
+        True,
+        0,
+        -7,
+        10**400,
+        1.5,
+        2.0,
+        float("nan"),
+        float("inf"),
+        "",
+        " ",
+        "\0",
+        "\ud800",
+        "\n",
+    ]
 )
 VALUES = st.recursive(
     SCALARS | st.integers(-3, 10**20) | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(FIELDS + AROUND) | st.text(max_size=3), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -114,6 +136,8 @@ def test_prompts_and_generations(file, tmp_path):
     content, suffix = file
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
+    refused_or(lambda: read_requests([path]), str(path))
+    refused_or(lambda: read_generations(path, thinking="drop", requests={"": "q ?", "user": "r ?"}), str(path))
     found = refused_or(lambda: read_generations(path), str(path))
     if found is not None:
         assert len({p.id for p in found.prompts}) == len({p.question for p in found.prompts}) == len(found.prompts) > 0
