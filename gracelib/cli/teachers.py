@@ -15,7 +15,7 @@ import typer
 
 from gracelib.models.prompting import TEACHER_INSTRUCTION, Policy
 from gracelib.text.problems import load_problems
-from gracelib.text.responses import read_jsonl, read_responses
+from gracelib.text.responses import read_generations, read_jsonl, read_requests
 
 ModelOption = Annotated[str, typer.Option("--model", help="folder of a checkpoint, or hub id")]
 TaskOption = Annotated[str, typer.Option(help="gsm8k or math; or give --prompts")]
@@ -42,6 +42,15 @@ TemplateOption = Annotated[
     typer.Option(
         help=r"of style student; holds {question}, \n is a new line; chat: the model's own chat template. Default: the paper's"
     ),
+]
+ThinkingOption = Annotated[
+    str, typer.Option(help="keep or drop reasoning: <think>...</think>, or in a field of its own")
+]
+RequestsOption = Annotated[
+    list[Path], typer.Option(help="the requests of batches, for the prompts of their outputs; may be repeated")
+]
+DropTextOption = Annotated[
+    list[str], typer.Option(help="taken out of every question: an instruction that some files have; may be repeated")
 ]
 BosOption = Annotated[bool, typer.Option("--bos/--no-bos", help="of style student: begin with BOS, as in training")]
 
@@ -84,16 +93,9 @@ def score(
     min_m: Annotated[
         bool, typer.Option("--min-m", help="leave out prompts with fewer than m responses instead of refusing them")
     ] = False,
-    thinking: Annotated[
-        str, typer.Option(help="keep or drop reasoning: <think>...</think>, or in a field of its own")
-    ] = "keep",
-    requests: Annotated[
-        list[Path], typer.Option(help="the requests of batches, for the prompts of their outputs; may be repeated")
-    ] = [],
-    drop_text: Annotated[
-        list[str],
-        typer.Option(help="taken out of every question: an instruction that some files have; may be repeated"),
-    ] = [],
+    thinking: ThinkingOption = "keep",
+    requests: RequestsOption = [],
+    drop_text: DropTextOption = [],
 ) -> None:
     """Rank teachers for a student by GRACE, from their generations; a run that was stopped goes on where it was."""
     from gracelib.ranking.rank import score_teachers
@@ -233,7 +235,7 @@ def evaluate(
 
 
 def distill(
-    responses: Annotated[Path, typer.Argument(help="JSONL, one prompt a line: question, responses (a list of texts)")],
+    responses: Annotated[Path, typer.Argument(help="a teacher's generations, in any form that score reads")],
     student: Annotated[str, typer.Option(help="folder of the base checkpoint, or hub id")],
     out: Annotated[Path, typer.Option(help="the trained checkpoint, a folder that is not there yet")],
     responses_a_prompt: Annotated[int, typer.Option(help="M: the first so many of each prompt; 0: all")] = 0,
@@ -256,6 +258,9 @@ def distill(
         int, typer.Option(help="steps between checkpoints; a killed run goes on from the last")
     ] = 500,
     scratch: Annotated[Path | None, typer.Option(help="where checkpoints lie; default OUT.scratch")] = None,
+    thinking: ThinkingOption = "keep",
+    requests: RequestsOption = [],
+    drop_text: DropTextOption = [],
 ) -> None:
     """Distil: fine-tune a student on a teacher's responses, with the paper's settings; a killed run goes on."""
     if responses_a_prompt < 0 or max_tokens < 0:
@@ -265,7 +270,9 @@ def distill(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; choose another folder for the trained student, or remove it")
-    rows = read_responses(responses, m=responses_a_prompt or None, allow_empty=True, cut=True)
+    how = {"thinking": thinking, "requests": read_requests(requests), "drop_text": drop_text}
+    prompts = read_generations(responses, allow_empty=True, **how).prompts
+    rows = [vars(prompt) for prompt in prompts if prompt.responses]
     from gracelib.models.finetuning import fine_tune
 
     about = fine_tune(

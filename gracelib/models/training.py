@@ -175,5 +175,9 @@ def first_responses(rows: list[dict], M: int | None) -> list[tuple[str, str]]:
     """(question, response) of the first `M` responses (None: all) of every row. ValueError if a row has fewer."""
     for row in rows:
         if len(row["responses"]) < (M or 1):
-            raise ValueError(f"prompt {row.get('id')!r} has {len(row['responses'])} responses, fewer than M = {M or 1}")
+            where = f"{row['where']}: " if "where" in row else ""
+            raise ValueError(
+                f"{where}prompt {row.get('id')!r} has {len(row['responses'])} responses, fewer than M = {M or 1}; sample "
+                "more, or drop it"
+            )
     return [(row["question"], response) for row in rows for response in row["responses"][:M]]

@@ -36,7 +36,7 @@ from gracelib.models.checkpoints import (
 from gracelib.models.prompting import Encoded, Policy, encode, encoding_notes, policy_notes
 from gracelib.ranking import report
 from gracelib.scores import recalibrate
-from gracelib.text.responses import THINKING, read_requests
+from gracelib.text.responses import read_requests
 from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, reasoning_sentence, select_common
 
 PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
@@ -148,7 +148,6 @@ def score_teachers(
     if work.exists() and not work.is_dir():
         raise ValueError(f"{work} is a file: give a folder to keep finished pieces in")
     _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
-    check_choice("thinking", thinking, THINKING)
     check_device(device)
     check_writable(work)
     sweep(work)

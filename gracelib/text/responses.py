@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gracelib.checks import check_choice
 from gracelib.text.formats import read_records, short, stem_of, text_of
 from gracelib.text.shapes import (
     LISTS,
@@ -38,7 +39,6 @@ REASONS, CUT = ("finish_reasons", "finish_reason"), ("length", "max_tokens")
 THOUGHTS = ("reasoning_content", "deepseek_reasoning")  #: what was thought before it, likewise
 FIELDS = ("id", *ANSWER, *REASONS, "n_truncated", *THOUGHTS, "error", "filter")
 FIELDS = tuple(dict.fromkeys([*FIELDS, *(name for shape in SHAPES for name in shape.question + shape.response)]))
-THINKING = ("keep", "drop")  #: what becomes of reasoning: it stands before the response, or is left out
 _AGAIN = "drop it or sample it again"
 
 
@@ -172,6 +172,7 @@ def read_generations(
         of several turns; a request that failed; responses that are not a list of texts; an empty response; a question
         twice where a row holds a list; rows of a question with different ids or answers; one id for two questions.
     """
+    check_choice("thinking", thinking, ("keep", "drop"))
     path, found = Path(path), {}
     for where, record in read_records(path, FIELDS):
         row = _prompt(record, where, allow_empty, thinking, requests or {}, drop_text)

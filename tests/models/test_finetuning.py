@@ -142,8 +142,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(student, tmp_path):
 
 
 def test_the_command_trains_the_same_student(student, whole, tmp_path):
+    """From chats, whose reasoning is dropped, as from rows of our own."""
     path = tmp_path / "responses.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    said = [
+        {"role": role, "content": text}
+        for row in ROWS
+        for response in row["responses"]
+        for role, text in (("user", row["question"]), ("assistant", f"<think>Hm.</think>\n{response}"))
+    ]
+    chats = [{"messages": said[k : k + 2]} for k in range(0, len(said), 2)]
+    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats), encoding="utf-8")
     command = [
         "distill",
         str(path),
@@ -160,6 +168,8 @@ def test_the_command_trains_the_same_student(student, whole, tmp_path):
         "--micro-batch",
         "8",
         "--no-gradient-checkpointing",
+        "--thinking",
+        "drop",
     ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
