@@ -227,8 +227,8 @@ def _datasets(path: Path, fields: Sequence[str], split: str | None) -> Iterator[
         data = datasets.load_dataset(name, config) if hub else datasets.load_from_disk(name)
     except Exception as error:  # offline, gated, misspelt, damaged: each library beneath raises its own
         said = f"{type(error).__name__}: {short(' '.join(str(error).split()), 200)}"
-        remedy = "give a local copy instead: a file (.jsonl, .json, .parquet) or a folder" if hub else "save it again"
-        raise ValueError(f"{called}: datasets cannot load it ({said}); {remedy}") from error
+        remedy = "name config and split (hf://owner/name:CONFIG:SPLIT) or give a local copy, a file or a folder"
+        raise ValueError(f"{called}: datasets cannot load it ({said}); {remedy if hub else 'save it again'}") from error
     if isinstance(data, dict):
         split = split or (next(iter(data)) if len(data) == 1 else None)
         if split not in data:

@@ -153,16 +153,17 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
             )
         common &= found.keys()
     left_out = {name: len(found) - len(common) for name, found in by_question.items()}
-    few = {q: p for found in by_question.values() for q, p in found.items() if q in common and len(p.responses) < m}
+    few = [(q, p) for found in by_question.values() for q, p in found.items() if q in common and len(p.responses) < m]
     if few and not min_m:
-        first, *more = few.values()
-        least = min(len(p.responses) for p in few.values())
+        first, *more = [p for _, p in few]
+        least = min(len(p.responses) for _, p in few)
         raise ValueError(
             f"{first.where}: prompt {short(first.id)} has {len(first.responses)} response(s), m={m} were asked for"
             f"{f' ({len(more)} more prompts have too few)' if more else ''}; {f'use m <= {least}, ' if least else ''}"
             "sample more, or leave such prompts out (--min-m)"
         )
-    common -= few.keys()
+    n_few = len(common & {q for q, _ in few})
+    common -= {q for q, _ in few}
     by = "the one teacher" if len(teachers) == 1 else f"all {len(teachers)} teachers"
     answered = f"{len(common)} prompt{' was' if len(common) == 1 else 's were'} answered by {by}"
     if few:
@@ -186,7 +187,7 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
         for name, found in by_question.items()
     }
     lost = [f"{count} of {name}" for name, count in left_out.items() if count]
-    lost += [f"{len(few)} with fewer responses"] if few else []
+    lost += [f"{n_few} with fewer responses"] if few else []
     sentence = (
         f"{answered} (left out: {', '.join(lost) or 'none'}); "
         f"{'all are used' if n == len(common) else f'{n} of them, drawn with seed {seed}, are used'}, "

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gracelib.text.formats import short
+
 QUESTION = ("question", "problem", "prompt")  #: two of them in a row must agree
 LISTS = ("responses", "generations", "completions", "outputs")
 RESPONSE = (*LISTS, "response", "generation", "completion", "output")
@@ -63,9 +65,12 @@ def question_in(value: object, name: str, where: str, whole: bool = False) -> ob
     field is a chat that holds the response too."""
     if whole or _is_objects(value):
         return _text_in(_turn("user", value, name, where, whole))
-    if isinstance(value, dict):
-        return next((value[key] for key in QUESTION if value.get(key) is not None), value)
-    return value
+    if not isinstance(value, dict):
+        return value
+    if not (found := [value[key] for key in QUESTION if value.get(key) is not None]):
+        has = short(", ".join(value) or "none")
+        raise ValueError(f"{where}: no question in {name!r}; expected one of {', '.join(QUESTION)}; it has {has}")
+    return found[0]
 
 
 def responses_in(value: object, name: str, where: str, whole: bool = False) -> list[Said]:
@@ -124,7 +129,7 @@ def _turn(role: str, chat: object, name: str, where: str, whole: bool) -> dict:
     roles = [who for who, _ in turns if who != "system"]
     if roles != (["user", "assistant"] if whole else [role]):
         raise ValueError(
-            f"{where}: field {name!r} is a chat of {len(roles)} turns ({', '.join(roles[:6])}); only one question with its "
+            f"{where}: field {name!r} is a chat of {len(roles)} turns ({short(', '.join(roles[:6]))}); only one question with its "
             "one answer can be scored; keep such rows, or cut each chat to its first question and answer"
         )
     return dict(turns)[role]

@@ -180,7 +180,9 @@ def test_without_network_the_message_says_how_to_pass_a_local_file(tmp_path):
     )
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ValueError: openai/gsm8k (main): datasets cannot load it (")
-    assert last.endswith("give a local copy instead: a file (.jsonl, .json, .parquet) or a folder")
+    assert last.endswith(
+        "name config and split (hf://owner/name:CONFIG:SPLIT) or give a local copy, a file or a folder"
+    )
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
