@@ -19,7 +19,7 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")
 HUB = "hf:/"  #: begins hf://owner/name, hf://owner/name:split and hf://owner/name:config:split, as `Path` writes them
 _OPENING = re.compile(r"[ \t\r\n]*(\[?)[ \t\r\n]*(\]?)[ \t\r\n]*")
 _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]]?)[ \t\r\n]*")
-_SHARD = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})")
+_SHARD = re.compile(r"(?<=.)-(\d{1,6})-of-(\d{1,6})$")
 
 
 def suffix_of(path: Path) -> str:
@@ -30,8 +30,7 @@ def suffix_of(path: Path) -> str:
 def stem_of(path: Path) -> str:
     """The name without its suffix, and without the number of a shard: "train" of train-00000-of-00002.parquet."""
     stem = path.name[: -len(suffix_of(path))] if suffix_of(path) in SUFFIXES else path.name
-    shard = _SHARD.fullmatch(stem)
-    return shard[1] if shard else stem
+    return _SHARD.sub("", stem)
 
 
 def shards(path: Path) -> list[Path]:
@@ -39,15 +38,17 @@ def shards(path: Path) -> list[Path]:
 
     ValueError: a shard is not there.
     """
-    stem = path.name[: -len(suffix_of(path))]
-    shard = _SHARD.fullmatch(stem)
+    shard = _SHARD.search(path.name[: -len(suffix_of(path))])
     if not shard or suffix_of(path) not in SUFFIXES:
         return [path]
-    parts = []
-    for k in range(int(shard[3])):
-        parts.append(path.with_name(f"{shard[1]}-{k:0{len(shard[2])}}-of-{shard[3]}{path.name[len(stem) :]}"))
+    before, behind, parts = path.name[: shard.start(1)], path.name[shard.end(1) :], []
+    for k in range(int(shard[2])):
+        parts.append(path.with_name(f"{before}{k:0{len(shard[1])}}{behind}"))
         if not os.path.exists(parts[-1]):
-            raise ValueError(f"{parts[-1]}: no such file, but {path.name} is one of {int(shard[3])} parts; fetch it")
+            raise ValueError(
+                f"{parts[-1]}: no such file, but {path.name} is one of {int(shard[2])} parts; fetch it, or rename what "
+                "you have"
+            )
     return parts
 
 

@@ -146,7 +146,7 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
             others = f"{teachers[0].path}" + (f" and {k - 1} more" if k > 1 else "")
             hint = _near_miss([teachers[0], teachers[k]], [by_question[names[0]], found])
             if not hint and all(len(t.prompts) == 1 for t in teachers):
-                hint = "; each file holds one prompt: if they are of one teacher, put them into one file (.json)"
+                hint = "; each file holds one prompt: if they are of one teacher, join them: cat FOLDER/*.json > TEACHER.json"
             raise ValueError(
                 f"{teachers[k].path}: no prompts in common with {others}: {short(example.question)} "
                 f"({example.where}) is not there; name files that answer the same questions{hint}"

@@ -233,9 +233,7 @@ def test_an_instruction_that_keeps_questions_apart_is_named_and_can_be_dropped(t
         "to each; 3 of 3 questions would agree without the text that --drop-text Think. takes out of b.jsonl."
     )
     single = [teacher(name, [q]) for name, q in zip("ab", QUESTIONS[:2], strict=True)]
-    with pytest.raises(
-        ValueError, match=r"; each file holds one prompt: if they are of one teacher, put them into one"
-    ):
+    with pytest.raises(ValueError, match=r"; each file holds one prompt: if they are of one teacher, join them: cat"):
         select_common(single, 1, 1, 0)
 
 
