@@ -125,10 +125,10 @@ def score(
         drop_text=drop_text,
     )
     written = [table, ranking.save(table)] if table else []
-    print(ranking)
     if picture:
         save_picture(ranking.figure(), picture)
         written.append(picture)
+    print(ranking)
     if written:
         print("\nwritten:", ", ".join(map(str, written)))
 

@@ -1,7 +1,7 @@
 r"""Reading the final answer off a real model's response, and off a reference solution. Text in, text out: nothing
 here computes what a text says, and everything is linear in its length, so that no response can hang it.
 
-What follows the thinking (`</think>` and the like) is read first; a response that ends while it thinks has no answer.
+Only what follows the thinking (`</think>`) is read: a response that ends while it thinks has no answer.
 
 The released code of the paper looks for `\boxed{}`, then "answer is", then the last number; GSM8K ends its solutions
 with `#### 18`, so that form stands second here. The order of preference is
@@ -32,9 +32,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from gracelib.text.shapes import without_thought
+
 LONGEST = 1000  # characters: the longest reference answer of MATH has under 200; what is longer is no final answer
 
-_THOUGHT = re.compile(r"<(?:(/)?(?:think|thinking|thought)|\|(?:begin|(end))_of_thought\|)>")
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed(?:\s{1,9}([^\s${}\\]{1,99})|\s{0,9}(\\[A-Za-z]{1,20}(?:\{[^{}]{0,99}\}){0,2}))")
 _HASHES = re.compile(r"####[ \t#]{0,9}([^\n]*)")
@@ -138,22 +139,17 @@ def _last_answer_is(text: str) -> str | None:
 
 def final_answers(response: str) -> Iterator[FinalAnswer]:
     """The final answer in each form (see above) that the response holds, in order of preference."""
-    marks = deque(_THOUGHT.finditer(response), maxlen=1)
-    if marks and not (marks[0][1] or marks[0][2]):
-        return
-    end = marks[0].end() if marks else 0
-    for text in (response[end:], response[:end]):
-        boxes = _boxes(text)
-        if boxes:
-            yield FinalAnswer(_last_answer_is(boxes[-1][1]) or boxes[-1][1], "boxed")
-            begin = max((end.end() for end in _SENTENCE_END.finditer(text, 0, boxes[-1][0])), default=0)
-            yield FinalAnswer(", ".join(said for start, said in boxes if start >= begin), "boxes")
-        for form, read in (("hashes", _last_hashes), ("answer is", _last_answer_is)):
-            said = read(text)
-            if said is not None:
-                yield FinalAnswer(said, form)
-        for last in deque(_NUMBER_IN_TEXT.finditer(text), maxlen=1):
-            yield FinalAnswer(last[0], "last number")
+    text = without_thought(response)
+    if boxes := _boxes(text):
+        yield FinalAnswer(_last_answer_is(boxes[-1][1]) or boxes[-1][1], "boxed")
+        begin = max((end.end() for end in _SENTENCE_END.finditer(text, 0, boxes[-1][0])), default=0)
+        yield FinalAnswer(", ".join(said for start, said in boxes if start >= begin), "boxes")
+    for form, read in (("hashes", _last_hashes), ("answer is", _last_answer_is)):
+        said = read(text)
+        if said is not None:
+            yield FinalAnswer(said, form)
+    for last in deque(_NUMBER_IN_TEXT.finditer(text), maxlen=1):
+        yield FinalAnswer(last[0], "last number")
 
 
 def final_answer(response: str) -> FinalAnswer | None:

@@ -48,7 +48,7 @@ from hostile_for_tests import FIXED, HOSTILE, PIECES, TEXTS, said_in
         (r"I will answer in \boxed{your answer}. The answer is 42", "answer is", "42"),
         (r"\boxed{\text{The answer is } 42}", "boxed", "42"),
         (r"<think>\boxed{41}</think> It is 42.", "last number", "42"),
-        (r"<|begin_of_thought|>\boxed{1}<|end_of_thought|>", "boxed", "1"),
+        (r"<|begin_of_thought|>\boxed{1}<|end_of_thought|>It is 42.<|end_of_solution|>", "last number", "42"),
         (r"<think>Perhaps \boxed{42}? Let me check", None, None),
         ("9 * 2 = 18\n#### 18", "hashes", "18"),
         ("#### Step 3: add\nthe sum is 8.\nThe answer is 8.", "answer is", "8"),
