@@ -309,7 +309,7 @@ def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
     [
         ({"m": 0}, "m=0: must be at least 1"),  # and what else `test_sampling` lists
         ({"prompts": []}, "no prompts to sample for"),
-        ({"eos_token": None}, "the tokenizer has no EOS token: no response could end"),
+        ({"eos_token": None}, "the tokenizer has no EOS token: nothing would teach"),
     ],
 )
 def test_bad_arguments_and_a_tokenizer_that_cannot_end_are_refused(model, tokenizer, changes, message):
