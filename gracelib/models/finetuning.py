@@ -216,10 +216,13 @@ def _finish(out: Path, tokenizer, about: dict) -> None:
 
 def _checkpoint_activations(model) -> None:
     keys = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=keys)
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keys)
+    try:
+        if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs=keys)
+        else:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keys)
+    except ValueError as error:  # some architectures cannot; it saves memory, and nothing else
+        print(f"activations are kept, which takes more memory: {error}", file=sys.stderr)
 
 
 def _token_mean(outputs, labels, num_items_in_batch=None) -> torch.Tensor:

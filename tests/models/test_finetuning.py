@@ -9,13 +9,14 @@ from unittest.mock import Mock
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback
 from typer.testing import CliRunner
 
 from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
+from gracelib.models import finetuning
 from gracelib.models.finetuning import fine_tune
-from gracelib.models.prompting import Policy, encode_examples
+from gracelib.models.prompting import CHAT, Policy, encode_examples
 
 ROWS = [
     {
@@ -134,6 +135,29 @@ def test_what_cannot_work_is_refused_before_training(student, tmp_path, change, 
     with pytest.raises(ValueError, match=said):
         fine_tune(given.pop("student"), given.pop("rows"), tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_chat_student_stops_where_its_template_does_and_cut_responses_have_no_end(tmp_path):
+    """Whoever samples the trained student is told the end of turn, which neither tokenizer nor configuration named."""
+    student = make_checkpoint(tmp_path / "student", "qwen2")
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>\n{% endfor %}<|im_start|>"
+    )
+    tokenizer.save_pretrained(student)
+    rows = [row | {"cut": {1}} for row in ROWS]
+    about = fine_tune(student, rows, tmp_path / "out", policy=Policy(CHAT), micro_batch=8, **QUICK)
+    whole = encode_examples(tokenizer, [(row["question"], text) for row in ROWS for text in row["responses"]])
+    assert about["n_cut"] == len(ROWS) and about["n_tokens"] == sum(len(ids) for _, ids in whole) - len(ROWS)
+    turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == turn != tokenizer.eos_token_id
+
+
+def test_longrope_texts_on_both_sides_share_no_micro_batch(student, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "rope_switch", lambda config: 48)
+    with pytest.raises(ValueError, match="more than 48 tokens .*: choose max_tokens=48, or micro_batch=1"):
+        fine_tune(student, ROWS, tmp_path / "out", **QUICK)
+    fine_tune(student, ROWS, tmp_path / "out", micro_batch=1, **QUICK)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(student, tmp_path):
