@@ -246,7 +246,7 @@ def _prompt(
     ):
         said = short(there.get("error", answered), items=True)
         raise ValueError(f"{where}: this request of the batch failed ({said}); drop the line, or send it again")
-    shape = shape_of(there)
+    shape = shape_of(there, record)
     question = _question(there, record, shape, where, requests)
     for text in filter(str.split, drop_text):
         rest = re.sub(r"\s+".join(map(re.escape, text.split())), " ", question)

@@ -18,19 +18,22 @@ RESPONSE = (*LISTS, "response", "generation", "completion", "output")
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows as some program writes them: the fields that hold the question, and one response or a list of all."""
+    """Rows as some program writes them: the fields that hold the question, and one response or a list of all; and those
+    without which the others could mean something else (`content` may be a document that the question is about)."""
 
     name: str
     question: tuple[str, ...]
     response: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
 
 SHAPES = (
     Shape("the paper's code, TRL prompt-completion, vLLM outputs, OpenR1, NeMo", QUESTION, RESPONSE),
-    Shape("distilabel, Alpaca, Dolly, Magpie", ("instruction", "input", "context"), RESPONSE),
-    Shape("reasoning in a field of its own", QUESTION, ("content",)),
+    Shape("distilabel, Alpaca, Dolly, Magpie", ("instruction", "input", "context"), RESPONSE, ("instruction",)),
+    Shape("pairs of input and output", ("input",), ("output",)),
+    Shape("reasoning in a field of its own", QUESTION, ("content",), ("reasoning_content",)),
     Shape("OpenMathInstruct, OpenThoughts (metadata)", QUESTION, ("generated_solution", "deepseek_solution")),
-    Shape("Qwen2.5-Math evaluation", ("question",), ("code",)),
+    Shape("Qwen2.5-Math evaluation", ("question",), ("code",), ("pred",)),
     Shape("lm-evaluation-harness samples", ("doc",), ("resps",)),
     Shape("chat: OpenAI and TRL messages", ("messages",), ("messages",)),
     Shape("chat: ShareGPT, OpenThoughts conversations", ("conversations",), ("conversations",)),
@@ -50,12 +53,12 @@ class Said(NamedTuple):
     thought: object = None  #: reasoning apart from it
 
 
-def shape_of(row: dict) -> Shape:
-    """The first shape with its question and response in a row, else the first with its question."""
+def shape_of(there: dict, row: dict) -> Shape:
+    """The first shape with its question and response in what is `there` of a row, else the first with its question."""
 
     def fit(shape: Shape) -> tuple[bool, bool]:
-        asked, answered = (any(name in row for name in names) for names in (shape.question, shape.response))
-        return asked and answered, asked
+        asked = any(name in there for name in shape.question) and all(name in row for name in shape.also)
+        return asked and any(name in there for name in shape.response), asked
 
     return max(SHAPES, key=fit)
 

@@ -29,7 +29,7 @@ from gracelib.text.responses import (
     write_jsonl,
 )
 from gracelib.text.selection import expand, read_teachers, reasoning_sentence, select_common
-from gracelib.text.shapes import LISTS, RESPONSE, SHAPES
+from gracelib.text.shapes import LISTS, RESPONSE, SHAPES, shape_of
 
 BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
@@ -238,16 +238,16 @@ FORMS = {
         [{"instruction": q, "generations": rs, "model_name": ["t"] * 2} for q, rs in TWO_PROMPTS],
         [{"instruction": q, "input": "", "output": r} for q, r in EACH],
         [{"instruction": q, "context": "", "response": r} for q, r in EACH],
-        [{"input": q, "output": r} for q, r in EACH],
-        [{"instruction": q, "response": r, "conversation": chat(q, r)} for q, r in EACH],
+        [{"instruction": q, "response": r, "conversations": chat(q, r)} for q, r in EACH],
     ],
-    SHAPES[2].name: [[{"question": q, "reasoning_content": None, "content": r} for q, r in EACH]],
-    SHAPES[3].name: [
+    SHAPES[2].name: [[{"input": q, "output": r} for q, r in EACH]],
+    SHAPES[3].name: [[{"question": q, "reasoning_content": None, "content": r} for q, r in EACH]],
+    SHAPES[4].name: [
         [{"problem": q, "generated_solution": r, "expected_answer": "2"} for q, r in EACH],
         [{"problem": q, "deepseek_solution": r, "ground_truth_solution": "$2$"} for q, r in EACH],
     ],
-    SHAPES[4].name: [[{"idx": 0, "question": q, "gt": "2", "code": rs, "pred": ["2", "2"]} for q, rs in TWO_PROMPTS]],
-    SHAPES[5].name: [
+    SHAPES[5].name: [[{"idx": 0, "question": q, "gt": "2", "code": rs, "pred": ["2", "2"]} for q, rs in TWO_PROMPTS]],
+    SHAPES[6].name: [
         [
             {
                 "doc_id": 0,
@@ -260,17 +260,17 @@ FORMS = {
             for q, rs in TWO_PROMPTS
         ]
     ],
-    SHAPES[6].name: [
+    SHAPES[7].name: [
         [{"id": k, "messages": chat(q, r)} for k, (q, r) in enumerate(EACH)],
         [{"messages": chat([{"type": "text", "text": q}], [{"type": "text", "text": r}])[1:]} for q, r in EACH],
     ],
-    SHAPES[7].name: [
+    SHAPES[8].name: [
         [
             {"id": f"{k}", "conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": r}]}
             for k, (q, r) in enumerate(EACH)
         ]
     ],
-    SHAPES[8].name: [
+    SHAPES[9].name: [
         [batch(k, {"status_code": 200, "body": {"choices": [choice(r)]}}) for k, (_, r) in enumerate(EACH)],
         [batch(k, {"choices": [{"text": r, "index": 0}]}) for k, (_, r) in enumerate(EACH)],
         [
@@ -284,6 +284,7 @@ FORMS = {
 @pytest.mark.parametrize("shape, rows", [(name, rows) for name, several in FORMS.items() for rows in several])
 def test_each_shape_is_read_as_it_is(tmp_path, shape, rows):
     """Every line of the table in the README; as JSON Lines and as Parquet, with the requests of a batch beside it."""
+    assert {shape_of(row, row).name for row in rows} == {shape}
     asked = [{"custom_id": f"c{k}", "method": "POST", "body": {"messages": chat(q)}} for k, (q, _) in enumerate(EACH)]
     requests = read_requests([write(tmp_path / "requests.jsonl", *asked)])
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "gen.parquet")
@@ -295,8 +296,8 @@ def test_each_shape_is_read_as_it_is(tmp_path, shape, rows):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_the_readme_lists_each_shape(shape):
-    question, response = (", ".join(f"`{name}`" for name in names) for names in (shape.question, shape.response))
-    assert f"\n| {shape.name} | {question} | {response} |\n" in README and shape.name in FORMS
+    fields = (", ".join(f"`{name}`" for name in names) for names in (shape.question, shape.response, shape.also))
+    assert f"\n| {' | '.join([shape.name, *fields])} |\n" in README and shape.name in FORMS
 
 
 @pytest.mark.parametrize(
@@ -354,6 +355,10 @@ def test_cut_responses_of_servers_are_known_by_their_reason(tmp_path):
         (
             {"instruction": "Add them.", "input": "2 and 3", "output": "5"},
             "fields 'instruction' and 'input' could both be the question; drop or rename one",
+        ),
+        (
+            {"question": "q ?", "content": "a document", "answer": "5"},
+            "no response field; .*'question, content, answer'",
         ),
         ({"messages": chat("q ?")}, r"field 'messages' is a chat of 1 turns \('user'\); only one question"),
         ({"messages": "q ?"}, r"field 'messages' is a chat of 0 turns \(''\)"),
