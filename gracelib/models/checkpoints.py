@@ -148,6 +148,7 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **({"experts_implementation": "eager"} if dtype == "float64" else {}),  # the fused products know no float64
         ),
     )
     if info["mismatched_keys"]:

@@ -33,7 +33,7 @@ from gracelib.models.checkpoints import (
     weights_digest,
     without_weights,
 )
-from gracelib.models.prompting import Encoded, Policy, encode, encoding_notes, policy_notes
+from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes
 from gracelib.ranking import report
 from gracelib.scores import recalibrate
 from gracelib.text.responses import read_requests
@@ -85,6 +85,7 @@ class Ranking:
         )
         other = [s[k] for k, usual in (("params", "all"), ("projection", "signs")) if s[k] != usual]
         note += f"; gradients: {', '.join(other)}, another estimator than the paper's" if other else ""
+        note += "; read in its own chat template" if s["template"] == CHAT else ""
         return report.ranking_figure(self.table, self.neighbours, note)
 
     def save(self, path: Path) -> Path:

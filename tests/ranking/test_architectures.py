@@ -95,8 +95,17 @@ def teachers(tmp_path_factory):
     return folder
 
 
-def scored(student, teachers, work):
-    table = score_teachers(student, teachers, n=4, m=1, d=2, n_folds=2, device="cpu", work=work).table
+def made(kind, stored, tokenizer, folder):
+    own = {name: value for name, value in (SMALL | ARCHITECTURES[kind]).items() if value is not None}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **own))
+    model.to(getattr(torch, stored)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def scored(student, teachers, work, dtype="float32"):
+    table = score_teachers(student, teachers, n=4, m=1, d=2, n_folds=2, device="cpu", work=work, dtype=dtype).table
     assert np.isfinite(table[list(COLUMNS[2:])].to_numpy(float)).all() and (table["grace"] > 0).all()
     return table
 
@@ -105,12 +114,7 @@ def scored(student, teachers, work):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind, stored", CASES)
 def test_scored_distilled_twice_and_evaluated(kind, stored, tokenizer, teachers, tmp_path):
-    own = {name: value for name, value in (SMALL | ARCHITECTURES[kind]).items() if value is not None}
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **own))
-    student = tmp_path / "student"
-    model.to(getattr(torch, stored)).save_pretrained(student)
-    tokenizer.save_pretrained(student)
+    student = made(kind, stored, tokenizer, tmp_path / "student")
     before = scored(student, teachers, tmp_path / "work")
     for out in (tmp_path / "once", tmp_path / "twice"):
         how = dict(epochs=1, lr=3e-3, batch_size=2, micro_batch=2, progress=False)
@@ -119,3 +123,12 @@ def test_scored_distilled_twice_and_evaluated(kind, stored, tokenizer, teachers,
     assert scored(student, teachers, tmp_path / "work")["student_loss"].mean() < before["student_loss"].mean()
     found = measure(student, ROWS[:2], tmp_path / "accuracy", k=1, max_new_tokens=3, device="cpu", progress=False)
     assert found["n_prompts"] == 2 and 0 <= found["average"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_experts_are_scored_in_every_precision(tokenizer, teachers, tmp_path):
+    """transformers' fused products of experts know no float64."""
+    student = made("mixtral", "float32", tokenizer, tmp_path / "student")
+    rough, usual, fine = (scored(student, teachers, tmp_path, d) for d in ("bfloat16", "float32", "float64"))
+    np.testing.assert_allclose(fine["grace"], usual["grace"], rtol=1e-3)
+    np.testing.assert_allclose(rough["student_loss"].sum(), usual["student_loss"].sum(), rtol=0.02)
