@@ -141,7 +141,7 @@ def special_tokens(tokenizer) -> re.Pattern:
 
 def end_token(tokenizer, policy: Policy = Policy()) -> int:
     """The token after a whole response: EOS, or in a chat template the token that it writes after an answer
-    (<|im_end|>, <end_of_turn>), if it writes one. Raises ValueError for a tokenizer without EOS."""
+    (<|im_end|>, <end_of_turn>), if it writes one. Raises ValueError for a tokenizer without EOS, or as `chat_prompt`."""
     import jinja2
 
     if tokenizer.eos_token_id is None:
@@ -149,8 +149,9 @@ def end_token(tokenizer, policy: Policy = Policy()) -> int:
             "the tokenizer has no EOS token: nothing would teach the student to stop; set "
             "tokenizer.eos_token and save it to the student's folder"
         )
-    if policy.template != CHAT or not getattr(tokenizer, "chat_template", None):
+    if policy.template != CHAT:
         return tokenizer.eos_token_id
+    chat_prompt(tokenizer, "Question")  # refuses what has no template
     turns = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}]
     try:
         after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("Answer")[2]

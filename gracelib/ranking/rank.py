@@ -249,6 +249,7 @@ def _features(
 
     device = resolve_device(device)
     config, tokenizer = check_student(student)
+    read_as = policy_notes(tokenizer, policy)  # first: that there is no chat template is no response's fault
     encoded = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
     lengths = [len(e.prompt_ids) + len(e.response_ids) for own, _ in encoded.values() for e in own]
     shape = without_weights(student, config)  # what it will take is said before the weights are read
@@ -272,7 +273,7 @@ def _features(
     memory["peak"] = peak_memory(device)
     _say(f"peak memory: {size_of(memory['peak'])}, of which {size_of(memory['before'])} before the student was loaded")
     about = {"student": str(student), "student_hash": key, "n_parameters": n_parameters, "device": device}
-    about["read_as"] = policy_notes(tokenizer, policy)
+    about["read_as"] = read_as
     return features, {name: own for name, (own, _) in encoded.items()}, about, memory
 
 
