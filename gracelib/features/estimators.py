@@ -162,6 +162,8 @@ class LastLayer(_Chosen):
     def hook(self) -> None:
         name, module = head(self.model)
         own = {slot.rsplit(".", 1)[-1]: self.slots[slot] for slot in self.slots}
+        if self.head is not None:
+            return self.hook_head(own["weight"])
         self._handles.append(module.register_forward_hook(self.affine(name, kind_of(module), own, leaf=True)))
 
 
@@ -175,6 +177,8 @@ class LoraB(_Chosen):
         self.seed = seed
 
     def hook(self) -> None:
+        if self.head is not None:
+            self.hook_head(None)
         # with all weights frozen, the graph has to start somewhere: at the embeddings
         embeddings = self.model.get_input_embeddings()
         self._handles.append(embeddings.register_forward_hook(lambda _, args, out: out.detach().requires_grad_(True)))

@@ -16,7 +16,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from gracelib.checks import rope_switch
 from gracelib.features.batches import batch_groups, keep_freed, length_batches
-from gracelib.features.per_response import LayerByLayer, OneAtATime, Unsupported, parameter_names
+from gracelib.features.per_response import LayerByLayer, OneAtATime, Unmade, Unsupported, parameter_names
 from gracelib.projection import MIB, SignProjection
 
 Example = tuple[Sequence[int], Sequence[int]]
@@ -117,12 +117,15 @@ def response_features(
     was_training = model.training
     model.eval()  # dropout off: the gradient belongs to the response, not to a random draw
     try:
-        engine = engine or _engine(model, examples, device, dtype)
         lengths = [len(x) + len(y) for x, y in examples]
+        waits = engine in (None, LayerByLayer) and device.type == "cpu"
+        grouped = batch_groups(model, lengths, batch_tokens, waits)
+        groups = grouped.groups
+        if engine in (None, LayerByLayer):
+            layer_by_layer = partial(LayerByLayer, layered=grouped.layered)
+            engine = _engine(model, examples, device, dtype, layer_by_layer) if engine is None else layer_by_layer
         if engine is OneAtATime:
             groups = [[batch] for batch in length_batches(lengths, 1, 1)]
-        else:
-            groups = batch_groups(model, lengths, batch_tokens, engine is LayerByLayer and device.type == "cpu")
         projector = projection(d, seed, device)
         bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
@@ -176,22 +179,27 @@ class Batch:
         self.lengths = lengths.to(device)
 
     def loss(self, logits: torch.Tensor) -> torch.Tensor:
-        """Sum over responses of their token means (responses do not meet, so each gets its own gradient).
-        logits (B, T, V); keeps `losses` and `probabilities`, both (B,) float64."""
+        """Sum over responses of their token means (responses do not meet, so each gets its own gradient); of `Unmade`
+        logits a scalar with its gradient. logits (B, T, V); keeps `losses` and `probabilities`, both (B,) float64."""
         wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        chosen = logits.flatten(0, 1)[self.at].to(wide)  # (n, V)
-        nll = F.cross_entropy(chosen, self.targets, reduction="none")  # (n,)
+        if isinstance(logits, Unmade):
+            shares = 1 / self.lengths[self.row].to(wide)
+            nll, total = logits.cross_entropy(self.at, self.targets, shares, self.lengths.tolist())
+        else:
+            chosen = logits.flatten(0, 1)[self.at].to(wide)  # (n, V)
+            nll = F.cross_entropy(chosen, self.targets, reduction="none")  # (n,)
+            total = (nll / self.lengths[self.row]).sum()
         tokens = nll.detach().double()
         self.losses = self._mean(tokens)
         self.probabilities = self._mean(torch.exp(-tokens))
-        return (nll / self.lengths[self.row]).sum()
+        return total
 
     def _mean(self, per_token: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(self.lengths, dtype=per_token.dtype).index_add_(0, self.row, per_token) / self.lengths
 
 
-def _engine(model, examples, device, dtype):
-    """LayerByLayer where it is exact, else OneAtATime, announced. Being known is not enough (a parameter can
+def _engine(model, examples, device, dtype, layer_by_layer):
+    """`layer_by_layer` where it is exact, else OneAtATime, announced. Being known is not enough (a parameter can
     be used outside its own module): two responses of different length are done both ways first and must
     agree, tensor by tensor."""
     by_length = sorted(range(len(examples)), key=lambda i: len(examples[i][0]) + len(examples[i][1]))
@@ -201,7 +209,7 @@ def _engine(model, examples, device, dtype):
         pair[1] = pair[0]
     try:
         try:
-            fast = _probe(model, LayerByLayer, [pair], device)
+            fast = _probe(model, layer_by_layer, [pair], device)
         except (
             RuntimeError,
             TypeError,
@@ -220,7 +228,7 @@ def _engine(model, examples, device, dtype):
     except Unsupported as reason:
         warnings.warn(f"gradients one response at a time (exact, but slow): {reason}", stacklevel=3)
         return OneAtATime
-    return LayerByLayer
+    return layer_by_layer
 
 
 def _probe(model, engine, batches, device) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ from gracelib.features.estimators import (
     in_and_out,
 )
 from gracelib.features.gradients import Batch, Example
-from gracelib.features.per_response import default_block_bytes, held_bytes
+from gracelib.features.per_response import default_block_bytes
 from gracelib.jobs.disk import size_of
 from gracelib.projection import MIB
 
@@ -82,14 +82,16 @@ def plan_memory(
     check_estimator(params, projection)
     cpu = not device.startswith("cuda") and not (device == "auto" and torch.cuda.is_available())
     element, wide = {"float32": (4, 4), "float64": (8, 8), "bfloat16": (2, 4)}[dtype]
+    grouped = batch_groups(model, lengths, batch_tokens, together=cpu and params == "all")
     groups = [
         [(len(batch), len(batch) * lengths[batch[0]]) for batch in group]  # (rows, tokens with padding)
-        for group in batch_groups(model, lengths, batch_tokens, together=cpu and params == "all")
+        for group in grouped.groups
     ]
     rows = max((sum(r for r, _ in group) for group in groups), default=0)  # whose gradients are in one block
     tokens = max((t for group in groups for _, t in group), default=0)
-    most = max((sum(t for _, t in group) for group in groups if len(group) > 1), default=0)  # tokens that wait
-    waiting = held_bytes(model) * most if most else 0  # which runs the model: not where nothing waits
+    # tokens that wait: of one batch not, unless it goes through the layers apart
+    most = max((sum(t for _, t in group) for group in groups if len(group) > 1 or grouped.layered), default=0)
+    waiting = grouped.token_bytes * most
     shapes = chosen_shapes(model, params)
     sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
     total = sum(sizes.values())
@@ -104,7 +106,9 @@ def plan_memory(
     if waiting:
         parts["factors of gradients that are projected together"] = waiting
     if params == "all":
-        if tied:  # it waits for the lookup, whose gradient comes last; the norm of a sum needs both at once
+        if (
+            tied and grouped.layout.head is None
+        ):  # it waits for the lookup, whose gradient comes last; the norm of a sum needs both at once
             parts["gradient of a tied head's logits"] = tokens * vocabulary * wide
         # The check against plain autograd, one response at a time, comes before the signs are cached: it needs one
         # whole tensor's gradient, up to three times (two uses and their sum).
@@ -124,7 +128,7 @@ def plan_memory(
 def one_backward(model: nn.Module, examples: Sequence[Example], batch_tokens: int) -> None:
     """Forward and backward over the largest batch, each weight's gradient freed as it appears: the pass beyond which
     `MemoryPlan.extra` counts. For measuring; the gradients are lost."""
-    rows = batch_groups(model, [len(x) + len(y) for x, y in examples], batch_tokens, together=False)[0][0]
+    rows = batch_groups(model, [len(x) + len(y) for x, y in examples], batch_tokens, together=False).groups[0][0]
 
     def free(p):
         p.grad = None

@@ -12,6 +12,13 @@ block of rows at a time) are added before the sink sees them: the norm of a sum 
 raises `Unsupported`: then `OneAtATime` does the same work by plain autograd. Nothing is ever left out
 silently.
 
+Two things are made again instead of kept, where keeping them is what fills memory (`Layout` says of a model whether they
+can be). Logits of a large vocabulary are a megabyte a token; their gradient, (softmax - one-hot) / |y|, follows from the
+head's input, so a block of the head's gradient makes the columns of it that it needs. And `layered`, only the inputs
+of the decoder layers are kept for a group of responses: on the way down each layer runs once more, and its gradients are
+handed on before those of the layer below are made. That costs one more forward pass, and a tenth of the memory: so the
+signs, which cost the same for one response as for hundreds, are made for hundreds.
+
 sink(name, start, block): elements start..start+k-1 of the flattened parameter `name`, block (B, k), float32
 or float64.
 """
@@ -19,7 +26,9 @@ or float64.
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -27,8 +36,11 @@ import torch.nn.functional as F
 from torch import nn
 
 Sink = Callable[[str, int, torch.Tensor], None]
-LossOf = Callable[[torch.Tensor], torch.Tensor]  # logits (B, T, V) -> a sum of one loss per response
+LossOf = Callable[["torch.Tensor | Unmade"], torch.Tensor]  # logits (B, T, V) -> a sum of one loss per response
 
+LARGE_VOCABULARY = 8192  # tokens beyond which logits are not kept
+_LOGITS_BYTES = 256 << 20  # of such logits made at once
+SIGN_WORK = 12  # what making a sign costs, in multiplications by one
 
 _OUTPUTS = {"linear": 0, "conv1d": 1, "embedding": 1}  # which side of such a module's weight is its output
 
@@ -72,35 +84,108 @@ def default_block_bytes(cpu: bool, n_parameters: int) -> int:
     return (256 if not cpu else 16 if small else 64 if medium else 128) << 20
 
 
-def held_bytes(model: nn.Module) -> int:
-    """Bytes a token that `LayerByLayer` keeps until `hand_on`: inputs and output gradients of the modules, in float32
-    (float64 for such a model); what several modules are given (as q, k and v are) counts once. A model on torch's
-    "meta" device will do; where it cannot run there, a bound, with a warning: what every module is given counts."""
-    inputs = {}
+@dataclass(frozen=True)
+class Layout:
+    """What one token's way through a model shows.
 
-    def note(module, args, out):
-        inputs[id(args[0])] = args[0]  # kept: else another tensor could get its id
+    head: the linear layer without bias whose output is the logits as they are (Gemma 2 caps them: None) of a
+    LARGE_VOCABULARY, which need not be kept; else None. layers: the decoder layers, where each has nothing but the output
+    of the one before to differentiate, and parameters of its own; else none. kept, kept_layered: bytes a token that
+    `LayerByLayer` keeps until `hand_on`, in float32 (float64 for such a model), without and with `layered`; what several
+    modules are given (as q, k and v are) counts once.
+    """
 
+    head: nn.Module | None
+    layers: tuple[nn.Module, ...]
+    kept: int
+    kept_layered: int
+
+
+@contextmanager
+def frozen(model: nn.Module):
+    """No parameter requires a gradient; afterwards those do that did before."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    for p, _ in flags:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+def layout(model: nn.Module) -> Layout:
+    """The `Layout` of a model, from a forward pass of one token; a model on torch's "meta" device will do. Where it cannot
+    run there, a bound, with a warning: what every module is given counts."""
     kinds = {module: kind_of(module) for module in model.modules()}
-    handles = [module.register_forward_hook(note) for module, kind in kinds.items() if kind in ("linear", "conv1d")]
+    lists = [module for module in kinds if isinstance(module, nn.ModuleList)]
+    layers = tuple(max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=()))
+    calls = defaultdict(list)  # module -> (args, kwargs, output); kept: else another tensor could get its id
+
+    def note(module, args, kwargs, out):
+        calls[module].append((args, kwargs, out))
+        return out.detach().requires_grad_(True) if kinds[module] == "embedding" else None
+
+    handles = [m.register_forward_hook(note, with_kwargs=True) for m in kinds if kinds[m] in _OUTPUTS or m in layers]
+    element = 8 if any(p.dtype == torch.float64 for p in model.parameters()) else 4
     device = next(model.parameters()).device
     # Without a mask transformers looks at values to choose one, which "meta" has not; one of four dimensions is taken.
     mask = {"attention_mask": torch.zeros(1, 1, 1, 1, device=device)} if device.type == "meta" else {}
     try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False, **mask)
-        floats = sum(x.shape[-1] for x in inputs.values())
+        with frozen(model), torch.enable_grad():
+            logits = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False, **mask).logits
     except Exception as error:  # whatever a model does that "meta", or this mask, does not take: it is no reason to end
         warnings.warn(f"planned memory is a bound, not an estimate: {type(error).__name__}: {error}", stacklevel=2)
-        known = [(module, kind) for module, kind in kinds.items() if kind in ("linear", "conv1d")]
-        floats = sum(module.weight.shape[1 - _OUTPUTS[kind]] for module, kind in known)
+        used = [m for m in kinds if kinds[m] in _OUTPUTS]
+        floats = sum(sum(m.weight.shape) if kinds[m] != "embedding" else m.weight.shape[1] for m in used)
+        return Layout(None, (), element * floats, element * floats)
     finally:
         for handle in handles:
             handle.remove()
-    floats += sum(module.weight.shape[_OUTPUTS[kind]] for module, kind in kinds.items() if kind in _OUTPUTS)
-    return floats * (8 if any(p.dtype == torch.float64 for p in model.parameters()) else 4)
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    plain = kinds.get(head) == "linear" and head.bias is None and head.weight.shape[0] > LARGE_VOCABULARY
+    head = head if plain and len(calls[head]) == 1 and calls[head][0][2] is logits else None
+    layers = layers if _is_chain(model, layers, calls) else ()
+
+    def floats(modules: Iterable[nn.Module]) -> int:
+        used = [m for m in modules if kinds[m] in _OUTPUTS]
+        inputs = {id(args[0]): args[0] for m in used if kinds[m] != "embedding" for args, _, _ in calls[m]}
+        outputs = sum(m.weight.shape[_OUTPUTS[kinds[m]]] for m in used if m is not head)
+        return sum(x.shape[-1] for x in inputs.values()) + outputs
+
+    inside = {m for layer in layers for m in layer.modules()}
+    between = calls[layers[0]][0][0][0].shape[-1] * (len(layers) + 1) if layers else 0
+    largest = max((floats(layer.modules()) for layer in layers), default=0)
+    layered = floats(m for m in kinds if m not in inside) + between + largest
+    return Layout(head, layers, element * floats(kinds), element * layered)
 
 
-# A contribution, what one use of a parameter adds to the gradients of a batch's responses, is one of the next three with
+def _is_chain(model: nn.Module, layers: tuple[nn.Module, ...], calls: dict) -> bool:
+    """Whether each layer ran once, on the output of the one before and else on what no gradient passes through (a cache
+    or dictionary might hide something), and shares no parameter."""
+
+    def is_fixed(x) -> bool:
+        if isinstance(x, tuple):
+            return all(map(is_fixed, x))
+        return (
+            not x.requires_grad if isinstance(x, torch.Tensor) else x is None or isinstance(x, bool | int | float | str)
+        )
+
+    before = None
+    for layer in layers:
+        args, kwargs, out = calls[layer][0] if len(calls[layer]) == 1 else ((), {}, None)
+        own, *rest = out if isinstance(out, tuple) else (out,)
+        follows = bool(args) and isinstance(args[0], torch.Tensor) and before in (None, id(args[0]))
+        if not follows or not isinstance(own, torch.Tensor) or not is_fixed((*args[1:], *kwargs.values(), *rest)):
+            return False
+        before = id(own)
+    inside = {module for layer in layers for module in layer.modules()}
+    owners = Counter(p for layer in layers for p in set(layer.parameters()))
+    owners.update({p for m in model.modules() if m not in inside for p in own_parameters(m).values()})
+    return len(layers) > 1 and all(owners[p] == 1 for layer in layers for p in layer.parameters())
+
+
+# A contribution, what one use of a parameter adds to the gradients of a batch's responses, is one of the next four with
 # its factors given: add(block or None, r0, r1, out=None) -> rows r0..r1-1 of the gradient, (B, r1 - r0, cols), plus block.
 # None in and None out: all zero. `out` may be filled in place of a new tensor; the caller looks at what it gets.
 
@@ -130,6 +215,49 @@ def vector(v: torch.Tensor, block, r0: int, r1: int, out=None):
     return v[:, r0:r1, None] if block is None else block + v[:, r0:r1, None]
 
 
+def head_product(hidden: torch.Tensor, weight: torch.Tensor, lse, targets, shares, block, r0: int, r1: int, out=None):
+    """`product` of the logits' gradient, made from the head's input, and that input (B, T, H). lse, targets, shares (B, T):
+    log of the sum of the logits' exponentials, the token that comes next, and its share of the loss (0: not supervised).
+    """
+    delta = widened(hidden.to(weight.dtype) @ weight[r0:r1].T)  # (B, T, r) logits
+    delta.sub_(lse[..., None]).exp_().mul_(shares[..., None])
+    b, t = ((targets >= r0) & (targets < r1)).nonzero(as_tuple=True)
+    delta[b, t, targets[b, t] - r0] -= shares[b, t]
+    return product(delta, hidden, block, 0, r1 - r0, out)
+
+
+class Unmade:
+    """Logits (B, T, V) that are never whole: the head's input stands for them. `contribute(*factors)` takes `head_product`'s
+    first five factors."""
+
+    def __init__(self, hidden: torch.Tensor, weight: torch.Tensor, contribute: Callable, done: Callable[[int], None]):
+        self.hidden, self.weight, self.contribute, self.done = hidden, weight, contribute, done
+        self.dtype = weight.dtype
+
+    def cross_entropy(self, at: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, counts: list[int]):
+        """(nll (n,), a scalar whose backward pass is that of (nll * shares).sum()) at flat positions `at` (n,) of B * T,
+        in order, `counts` of them of each response."""
+        hidden = self.hidden.flatten(0, 1)[at]  # (n, H)
+        given, weight = hidden.detach(), self.weight
+        grad, lse, nll = torch.empty_like(given), shares.new_empty(len(at)), shares.new_empty(len(at))
+        step = max(1, _LOGITS_BYTES // (4 * len(weight)))
+        for i in range(0, len(at), step):
+            part, own = slice(i, i + step), targets[i : i + step, None]
+            logits = widened(given[part] @ weight.T)  # (p, V)
+            most, chosen = logits.amax(1, keepdim=True), logits.gather(1, own)
+            total = logits.sub_(most).exp_().sum(1, keepdim=True)
+            lse[part] = (most + total.log()).squeeze(1)
+            nll[part] = lse[part] - chosen.squeeze(1)
+            delta = logits.mul_(shares[part, None] / total)
+            delta.scatter_add_(1, own, -shares[part, None])
+            grad[part] = delta.to(weight.dtype) @ weight  # (p, V) @ (V, H)
+            self.done(2 * len(own) * weight.numel())
+        padded = (nn.utils.rnn.pad_sequence(x.split(counts), batch_first=True) for x in (lse, targets, shares))
+        by_response = nn.utils.rnn.pad_sequence(given.split(counts), batch_first=True)  # (B, Y, H)
+        self.contribute(widened(by_response), weight, *padded)
+        return nll, (hidden * grad).sum()
+
+
 def widened(x: torch.Tensor) -> torch.Tensor:
     """Sums over positions and elements are taken in float32 at least, whatever the activations' dtype."""
     return x if x.dtype == torch.float64 else x.float()
@@ -142,22 +270,40 @@ def _sum(adds: list, rows: tuple[int, int], out: torch.Tensor | None = None) -> 
     return block
 
 
+@dataclass
+class _Pass:
+    """A batch on its way through the layers: its first response in the group, how many it has, what each layer was given
+    (args, kwargs), the gradient of the output of the last layer that is still to be passed, and the embeddings' output."""
+
+    first: int
+    batch: int
+    inputs: list[tuple[tuple, dict]]
+    grad: torch.Tensor | None = None
+    bottom: torch.Tensor | None = None
+
+
 class LayerByLayer:
     """Per-response gradients of a whole batch (context manager: freezes and hooks the model, undoes both at the end).
 
     `block_bytes` bounds one block (B x elements; None: `default_block_bytes`); `max_batch` fixes the rows per block for
     all batches, so that a sink sees the same (name, start, size) in each of them and can keep what belongs to it.
-    `names`: tensor -> name of all whose gradients are made. ValueError or Unsupported for a model that it is not for.
+    `layered`: as in the module's head, where the model's `Layout` has layers. `names`: tensor -> name of all whose
+    gradients are made. `done(k)`, if set, is called as work goes on: k multiplications, of those that `work` counts.
+    ValueError or Unsupported for a model that it is not for.
     """
 
-    def __init__(self, model: nn.Module, max_batch: int, block_bytes: int | None = None):
+    def __init__(self, model: nn.Module, max_batch: int, block_bytes: int | None = None, layered: bool = False):
         self.model, self.max_batch, first = model, max_batch, next(model.parameters())
         self.names = self.tensors()
+        found = layout(model)
+        self.head, self.layers = found.head, found.layers if layered else ()
         size = sum(p.numel() for p in self.names)
         self.block_bytes = block_bytes or default_block_bytes(first.device.type == "cpu", size)
+        self.done: Callable[[float], None] = lambda k: None
         self._handles: list = []
         self._swapped: dict[nn.Module, nn.Parameter] = {}
-        self._kept, self._kept_rows = defaultdict(list), 0
+        self._kept: dict = {}  # tensor -> first response of a pass -> (how many, contributions)
+        self._first, self._batch, self._passes, self._due = 0, 0, [], Counter()
         # Where blocks of several passes are put together: one for all, since fresh memory costs as much as filling it.
         self._blocks = widened(torch.empty(0, dtype=first.dtype, device=first.device))
 
@@ -177,18 +323,38 @@ class LayerByLayer:
         for label, module in self.model.named_modules():
             own = own_parameters(module)
             kind = kind_of(module)
-            if own and kind == "rmsnorm":
+            if module is self.head:
+                self.hook_head(module.weight)
+            elif own and kind == "rmsnorm":
                 self._handles.append(module.register_forward_pre_hook(self._swap_in(label)))
                 self._handles.append(module.register_forward_hook(self._swap_out))
             elif own:
                 hook = self._embedding(label) if kind == "embedding" else self.affine(label, kind, own)
                 self._handles.append(module.register_forward_hook(hook))
 
+    def hook_head(self, tensor: torch.Tensor | None) -> None:
+        """Let `head` make no logits, but keep its input; its gradient is that of `tensor` (None: nobody's)."""
+
+        def pre_hook(module, args):
+            self._hidden = self.check("the head", args[0])
+            if tensor is not None:
+                self._due[tensor] += 1
+            return (args[0][:, :0],)
+
+        def contribute(*factors):
+            if tensor is not None:
+                self.contribute(tensor, head_product, *factors)
+
+        self._unmade = lambda: Unmade(self._hidden, self.head.weight, contribute, self.done)
+        self._handles.append(self.head.register_forward_pre_hook(pre_hook))
+
     def __enter__(self):
-        self._flags = [(p, p.requires_grad) for p in parameter_names(self.model)]
-        for p, _ in self._flags:
-            p.requires_grad_(False)
+        self._frozen = frozen(self.model)
+        self._frozen.__enter__()
         self.hook()
+        for layer in self.layers:
+            self._handles.append(layer.register_forward_pre_hook(self._into_layer, with_kwargs=True))
+            self._handles.append(layer.register_forward_hook(self._out_of_layer))
         return self
 
     def __exit__(self, *exc):
@@ -196,30 +362,81 @@ class LayerByLayer:
             handle.remove()
         for module, weight in self._swapped.items():  # a forward that failed half-way
             module._parameters["weight"] = weight
-        for p, flag in self._flags:
-            p.requires_grad_(flag)
-        self._kept, self._blocks, self._sink = {}, None, None
+        self._frozen.__exit__(*exc)
+        self._kept, self._blocks, self._sink, self._passes = {}, None, None, []
+
+    def work(self, rows: int, tokens: int, d: int) -> float:
+        """Multiplications for `rows` responses of `tokens` tokens, padding counted, and their projection to d numbers, as
+        told to `done`, which the caller tells of the projection itself."""
+        dense = sum(m.weight.numel() for m in self.model.modules() if kind_of(m) in ("linear", "conv1d"))
+        again = sum(p.numel() for layer in self.layers for p in layer.parameters())
+        again += self.head.weight.numel() if self.head is not None else 0
+        return tokens * (3 * dense + again) + sum(p.numel() for p in self.names) * d * (rows + SIGN_WORK)
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink | None) -> None:
         """input_ids (B, T), right-padded -> loss_of(logits) is a sum over responses; sends each one's
-        gradient to sink during the backward pass, or, without a sink, keeps the factors for `hand_on`."""
-        self._batch, self._sink = input_ids.shape[0], sink
+        gradient to sink during the backward pass, or, without a sink, keeps what `hand_on` needs. Where the model has a
+        `head`, logits are `Unmade`."""
+        self._batch, self._sink = input_ids.shape[0], None if self.layers else sink
         self._due, self._ready = Counter(), defaultdict(list)
+        if self.layers:
+            self._passes.append(_Pass(self._first, self._batch, []))
         with torch.enable_grad():
-            loss = loss_of(self.model(input_ids=input_ids, use_cache=False).logits)
-            loss.backward()
+            logits = self.model(input_ids=input_ids, use_cache=False).logits
+            loss = loss_of(logits if self.head is None else self._unmade())
+            if loss.requires_grad:
+                loss.backward()
+        self._hidden = None
+        if self.layers:
+            self._passes[-1].grad, self._top = self._top.grad, None
         for p in list(self._ready):  # uses that no gradient reached leave their tensor waiting
             self._finish(p)
-        self._kept_rows += self._batch if sink is None else 0
+        self._first += self._batch if self._sink is None else 0
+        if self.layers and sink is not None:
+            self.hand_on(sink)
 
     @torch.no_grad()
     def hand_on(self, sink: Sink) -> None:
         """The gradients of all responses that were `run` without a sink since the last call, in that order: one block
         for all of them, since a sign that is made is best used for many responses at once."""
-        kept, n_rows = self._kept, self._kept_rows
-        self._kept, self._kept_rows = defaultdict(list), 0
-        for p in list(kept):
-            self._emit(p, kept.pop(p), n_rows, sink)
+        n_rows, self._first = self._first, 0
+        for layer in reversed(self.layers):
+            for one in self._passes:
+                self._through(layer, one)
+            for p in layer.parameters():
+                if p in self._kept:
+                    self._emit(p, self._kept.pop(p), n_rows, sink)
+        for one in self._passes:
+            self._first, self._batch = one.first, one.batch
+            one.bottom.backward(one.grad)
+        self._first, self._passes = 0, []
+        for p in list(self._kept):
+            self._emit(p, self._kept.pop(p), n_rows, sink)
+
+    def _through(self, layer: nn.Module, one: _Pass) -> None:
+        """One batch's way back through a layer, which runs again for it."""
+        args, kwargs = one.inputs.pop()
+        self._first, self._batch = one.first, one.batch
+        one.bottom, x = args[0], args[0].detach().requires_grad_(True)
+        with torch.enable_grad():
+            out = layer(x, *args[1:], **kwargs)
+            (out[0] if isinstance(out, tuple) else out).backward(one.grad)
+        one.grad = x.grad
+
+    def _into_layer(self, layer, args, kwargs):
+        if self._passes[-1].grad is None:  # on the way up
+            self._passes[-1].inputs.append((args, kwargs))
+            torch.set_grad_enabled(False)
+
+    def _out_of_layer(self, layer, args, out):
+        if self._passes[-1].grad is not None:
+            return None
+        torch.set_grad_enabled(True)
+        if layer is not self.layers[-1]:
+            return None
+        own, *rest = out if isinstance(out, tuple) else (out,)
+        self._top = own.detach().requires_grad_(True)
+        return (self._top, *rest) if isinstance(out, tuple) else self._top
 
     def check(self, label: str, x) -> torch.Tensor:
         """x if it has one row per response; raises Unsupported with the module's name otherwise."""
@@ -229,41 +446,48 @@ class LayerByLayer:
         return x
 
     def contribute(self, p: torch.Tensor, add, *factors) -> None:
-        """One use of a tensor reports what it adds; `add` is `product`, `lookup` or `vector`."""
+        """One use of a tensor reports what it adds; `add` is `product`, `head_product`, `lookup` or `vector`."""
+        if add is product:
+            self.done(factors[0].shape[:2].numel() * p.numel())
+        if self._sink is None:  # kept, in the order in which tensors had their last use
+            self._kept[p] = parts = self._kept.pop(p, {})
+            parts.setdefault(self._first, (self._batch, []))[1].append(partial(add, *factors))
+            return
         self._ready[p].append(partial(add, *factors))
         self._due[p] -= 1
         if self._due[p] == 0:
             self._finish(p)
 
     def _finish(self, p: torch.Tensor) -> None:
-        """All uses of a tensor in this pass have reported: hand its gradients on, or keep what they are made of."""
-        adds = self._ready.pop(p)
-        if self._sink is None:
-            self._kept[p].append((self._kept_rows, self._batch, adds))
-        else:
-            self._emit(p, [(0, self._batch, adds)], self._batch, self._sink)
+        """All uses of a tensor in this pass have reported: hand its gradients on."""
+        self._emit(p, {0: (self._batch, self._ready.pop(p))}, self._batch, self._sink)
 
-    def _emit(self, p: torch.Tensor, parts: list[tuple], n_responses: int, sink: Sink) -> None:
-        """parts: (first response, responses, contributions) of each pass."""
+    def _emit(self, p: torch.Tensor, parts: dict[int, tuple[int, list]], n_responses: int, sink: Sink) -> None:
+        """parts: first response of each pass -> (responses, contributions)."""
         n_rows, cols = p.shape[0], p[0].numel()
         step = max(1, self.block_bytes // (self.max_batch * cols * max(4, p.element_size())))
+        adds = [add for _, own in parts.values() for add in own if add.func in (product, head_product)]
+        tokens = sum(add.args[0].shape[:2].numel() * (1 if add.func is product else 2) for add in adds)
         for r0 in range(0, n_rows, step):
             rows = r0, min(r0 + step, n_rows)
-            one_pass = len(parts) == 1 and parts[0][1] == n_responses
-            block = _sum(parts[0][2], rows) if one_pass else self._together(parts, rows, (n_responses, cols))
+            if 0 in parts and parts[0][0] == n_responses:  # one pass
+                block = _sum(parts[0][1], rows)
+            else:
+                block = self._together(parts, rows, (n_responses, cols))
+            self.done(tokens * (rows[1] - r0) * cols)
             if block is not None:
                 sink(self.names[p], r0 * cols, block.reshape(n_responses, -1))  # (B, r * c)
 
-    def _together(self, parts: list[tuple], rows: tuple[int, int], size: tuple[int, int]) -> torch.Tensor | None:
+    def _together(self, parts: dict[int, tuple], rows: tuple[int, int], size: tuple[int, int]) -> torch.Tensor | None:
         """Rows of the gradient of all responses, (n_responses, r1 - r0, cols), from each pass's part; None if all zero.
         Good until the next call."""
         shape = size[0], rows[1] - rows[0], size[1]
         n = math.prod(shape)
         block = self._blocks.resize_(max(len(self._blocks), n))[:n].view(shape)
-        if sum(count for _, count, _ in parts) < size[0]:  # a pass without gradient for this tensor
+        if sum(count for count, _ in parts.values()) < size[0]:  # a pass without gradient for this tensor
             block.zero_()
         some = False
-        for first, count, adds in parts:
+        for first, (count, adds) in parts.items():
             own = block[first : first + count]
             found = _sum(adds, rows, own)
             some |= found is not None
@@ -279,6 +503,10 @@ class LayerByLayer:
         def forward_hook(module, args, out):
             x = self.check(label, args[0] if args else None).detach()
             out = self.check(label, out)
+            if "weight" in own and module.weight.ndim == 2:
+                self.done(x[..., 0].numel() * module.weight.numel())
+            if not torch.is_grad_enabled():
+                return None  # of a layer that runs again
             if leaf:
                 out = out.detach().requires_grad_(True)
             self._due.update(own.values())
@@ -331,6 +559,8 @@ class LayerByLayer:
 
         def pre_hook(module, args):
             x = self.check(label, args[0] if args else None)
+            if not torch.is_grad_enabled():
+                return
             weight = module._parameters["weight"]
             own = weight.detach().expand(self._batch, *[1] * (x.ndim - 2), -1).requires_grad_(True)
             self._due[weight] += 1
@@ -341,7 +571,8 @@ class LayerByLayer:
         return pre_hook
 
     def _swap_out(self, module, args, out):
-        module._parameters["weight"] = self._swapped.pop(module)
+        if module in self._swapped:
+            module._parameters["weight"] = self._swapped.pop(module)
 
 
 class OneAtATime:
@@ -352,6 +583,11 @@ class OneAtATime:
 
     def __init__(self, model: nn.Module, max_batch: int = 1, block_bytes: int | None = None):
         self.model, self.names = model, parameter_names(model)
+        self.done: Callable[[float], None] = lambda k: None
+
+    def work(self, rows: int, tokens: int, d: int) -> float:
+        """As `LayerByLayer.work`."""
+        return sum(p.numel() for p in self.names) * (3 * tokens + d * (rows + SIGN_WORK))
 
     def __enter__(self):
         self._before = [(p, p.requires_grad, p.grad) for p in self.names]
@@ -371,10 +607,11 @@ class OneAtATime:
 
     def _take(self, p: nn.Parameter) -> None:
         grad, p.grad = p.grad, None  # autograd has added up all uses of a tied tensor before it calls this
+        self.done(3 * self._tokens * p.numel())
         self._sink(self.names[p], 0, widened(grad.to_dense() if grad.is_sparse else grad).reshape(1, -1))
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink) -> None:
         """As `LayerByLayer.run`, for input_ids (1, T)."""
-        self._sink = sink
+        self._sink, self._tokens = sink, input_ids.numel()
         with torch.enable_grad():
             loss_of(self.model(input_ids=input_ids, use_cache=False).logits).backward()

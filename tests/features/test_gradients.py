@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 
 from gracelib.features.gradients import response_features
-from gracelib.features.per_response import LayerByLayer, OneAtATime, held_bytes, parameter_names, vector
+from gracelib.features.per_response import LayerByLayer, OneAtATime, layout, parameter_names, vector
 from gracelib.projection import signs
 from gradient_models import BUILT, D_ROWS, MODELS, VOCAB, agree, build, features, flatten_rows, plain, texts
 
@@ -106,14 +106,14 @@ def test_what_waits_is_counted_without_running_it(kind):
         for _ in range(2):
             gradients.run(torch.randint(4, VOCAB, (2, 7)), lambda logits: logits.square().sum(), None)
         for parts in gradients._kept.values():
-            for _, _, adds in parts:
+            for _, adds in parts.values():
                 factors = [x for add in adds if add.func is not vector for x in add.args[:2]]
                 kept |= {x.data_ptr(): x for x in factors if x.is_floating_point()}
         seen = sum(x.numel() * x.element_size() for x in kept.values())
     shared = 4 * 16 if kind == "gpt2" else 0  # its two embeddings are added, so one gradient serves both
-    assert seen == (held_bytes(model) - shared) * 2 * 2 * 7
+    assert seen == (layout(model).kept - shared) * 2 * 2 * 7
     with torch.device("meta"):
-        assert held_bytes(type(model)(model.config)) == held_bytes(model)
+        assert layout(type(model)(model.config)).kept == layout(model).kept
 
 
 def test_what_waits_is_a_bound_where_it_cannot_be_asked():
@@ -127,8 +127,8 @@ def test_what_waits_is_a_bound_where_it_cannot_be_asked():
         torch.device("meta"),
         pytest.warns(UserWarning, match="planned memory is a bound, not an estimate: ValueError"),
     ):
-        bound = held_bytes(type(model)(config))
-    assert held_bytes(model) < bound < 2 * held_bytes(model)
+        bound = layout(type(model)(config)).kept
+    assert layout(model).kept < bound < 2 * layout(model).kept
 
 
 def test_frozen_parameters_count_and_the_model_is_left_as_it_was():
