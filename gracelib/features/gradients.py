@@ -22,11 +22,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from gracelib.checks import rope_switch
 from gracelib.features.batches import batch_groups, keep_freed, length_batches
-from gracelib.features.per_response import LayerByLayer, OneAtATime, Unmade, Unsupported, parameter_names
+from gracelib.features.per_response import (
+    SIGN_WORK,
+    LayerByLayer,
+    OneAtATime,
+    Unmade,
+    Unsupported,
+    parameter_names,
+    work,
+)
+from gracelib.jobs.progress import Bar
 from gracelib.projection import MIB, SignProjection
 
 Example = tuple[Sequence[int], Sequence[int]]
@@ -71,6 +79,7 @@ def response_features(
     dtype: str = "float32",
     progress: bool = True,
     names: Sequence[str] | None = None,
+    done: Callable[[float], None] = lambda n: None,
     engine: Callable | None = None,
     projection: Callable[[int, int, torch.device], SignProjection] = sign_projection,
 ) -> dict[str, np.ndarray]:
@@ -85,7 +94,8 @@ def response_features(
     device: "auto" (CUDA when present) or a torch device. dtype: of weights and activations, "float32",
         "float64" or "bfloat16"; projections add up in float32 (float64 for "float64"). A model elsewhere or
         of another dtype is copied, so the caller's model is never changed.
-    names: N labels for error messages.
+    names: N labels for error messages. progress: a bar on stderr. done: called as work goes on, with the responses that
+        this makes, in fractions: their sum is N.
     engine: what makes the gradients, called as `LayerByLayer`; None takes that where it is exact, else `OneAtATime`,
         which is plain autograd. projection: what is projected with, called with d, seed and the device. Cheaper
         ones of either are in `estimators.py`; D, g and grad_norm are then of the engine's parameters.
@@ -121,16 +131,30 @@ def response_features(
         waits = engine in (None, LayerByLayer) and device.type == "cpu"
         grouped = batch_groups(model, lengths, batch_tokens, waits)
         groups = grouped.groups
+        pair = _pair(model, lengths) if engine is None else []
+
+        def cost(group: list[list[int]], d: int) -> float:
+            tokens = sum(len(batch) * max(lengths[i] for i in batch) for batch in group)
+            return work(model, grouped.layout, grouped.layered, sum(map(len, group)), tokens, d)
+
+        bar = Bar(total=n, desc="gradients", unit="response", disable=not progress)
+        steps = _Steps(n, lambda share: (bar.update(share), done(share)))
+        check = 2 * cost([pair], _PROBE_ROWS) if pair else 0.0
+        steps.total = check + sum(cost(group, d) for group in groups)
         if engine in (None, LayerByLayer):
-            layer_by_layer = partial(LayerByLayer, layered=grouped.layered)
-            engine = _engine(model, examples, device, dtype, layer_by_layer) if engine is None else layer_by_layer
+            engine = partial(LayerByLayer, layered=grouped.layered)
+            if pair:
+                engine = _engine(model, [examples[i] for i in pair], device, dtype, engine, steps.add)
+                steps.reach(check)
         if engine is OneAtATime:
             groups = [[batch] for batch in length_batches(lengths, 1, 1)]
+            steps.total = check + sum(cost(group, d) for group in groups)
         projector = projection(d, seed, device)
-        bar = tqdm(total=n, desc="gradients", unit="response", disable=not progress)
         with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
             scale = 1 / math.sqrt(sum(p.numel() for p in gradients.names))  # 1/sqrt(D)
+            gradients.done = steps.add
             for group in groups:
+                end = steps.made + cost(group, d)
                 rows = [i for batch in group for i in batch]
                 g = torch.zeros(d, len(rows), dtype=wide, device=device).T  # a layout for fast products
                 squares = torch.zeros(len(rows), dtype=torch.float64, device=device)
@@ -138,6 +162,7 @@ def response_features(
                 def sink(name, start, block, g=g, squares=squares):
                     projector.accumulate(g, name, start, block)
                     squares.add_(torch.linalg.vector_norm(block, dim=1).double().square_())
+                    steps.add(block.shape[1] * d * (len(block) + SIGN_WORK))
 
                 for own in group:
                     batch = Batch([examples[i] for i in own], device)
@@ -156,10 +181,27 @@ def response_features(
                 _check_finite("projected gradient", g.abs().amax(1), rows, label)
                 result["g"][rows] = (g * scale).cpu().numpy()
                 result["grad_norm"][rows] = squares.sqrt().cpu().numpy()
-                bar.update(len(rows))
+                steps.reach(end)
     finally:
         model.train(was_training)
     return result
+
+
+class _Steps:
+    """Work of `total` (any unit), told to `done` in shares of n."""
+
+    def __init__(self, n: int, done: Callable[[float], None]):
+        self.n, self.done, self.total, self.made, self.told = n, done, 1.0, 0.0, 0.0
+
+    def add(self, k: float) -> None:
+        self.reach(self.made + k)
+
+    def reach(self, made: float) -> None:
+        self.made = made
+        share = self.n * min(1.0, made / self.total)
+        if share > self.told:  # the estimate may have been passed
+            self.done(share - self.told)
+            self.told = share
 
 
 class Batch:
@@ -198,18 +240,22 @@ class Batch:
         return torch.zeros_like(self.lengths, dtype=per_token.dtype).index_add_(0, self.row, per_token) / self.lengths
 
 
-def _engine(model, examples, device, dtype, layer_by_layer):
-    """`layer_by_layer` where it is exact, else OneAtATime, announced. Being known is not enough (a parameter can
-    be used outside its own module): two responses of different length are done both ways first and must
-    agree, tensor by tensor."""
-    by_length = sorted(range(len(examples)), key=lambda i: len(examples[i][0]) + len(examples[i][1]))
-    pair = [examples[i] for i in (by_length[0], by_length[len(by_length) // 4])]
+def _pair(model, lengths: Sequence[int]) -> list[int]:
+    """Two responses, of different length where a batch may hold both, on which an engine is checked."""
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    pair = [by_length[0], by_length[len(by_length) // 4]]
     switch = rope_switch(model.config) if hasattr(model, "config") else None
-    if switch and sum(map(len, pair[0])) - 1 <= switch < sum(map(len, pair[1])) - 1:  # never in one batch
+    if switch and lengths[pair[0]] - 1 <= switch < lengths[pair[1]] - 1:  # never in one batch
         pair[1] = pair[0]
+    return pair
+
+
+def _engine(model, pair, device, dtype, layer_by_layer, done):
+    """`layer_by_layer` where it is exact, else OneAtATime, announced. Being known is not enough (a parameter can
+    be used outside its own module): two responses are done both ways first and must agree, tensor by tensor."""
     try:
         try:
-            fast = _probe(model, layer_by_layer, [pair], device)
+            fast = _probe(model, layer_by_layer, [pair], device, done)
         except (
             RuntimeError,
             TypeError,
@@ -217,7 +263,7 @@ def _engine(model, examples, device, dtype, layer_by_layer):
             AttributeError,
         ) as error:  # of a model that two responses do not fit
             raise Unsupported(f"{type(error).__name__}: {error}") from error
-        plain = _probe(model, OneAtATime, [[pair[0]], [pair[1]]], device)
+        plain = _probe(model, OneAtATime, [[pair[0]], [pair[1]]], device, done)
         total = torch.stack(list(plain.values())).norm(dim=(0, 2))  # (P, 2, rows) -> (2,)
         for name, exact in plain.items():
             floor = torch.maximum(exact.norm(dim=1), 1e-3 * total)  # (2,)
@@ -231,7 +277,7 @@ def _engine(model, examples, device, dtype, layer_by_layer):
     return layer_by_layer
 
 
-def _probe(model, engine, batches, device) -> dict[str, torch.Tensor]:
+def _probe(model, engine, batches, device, done) -> dict[str, torch.Tensor]:
     """Each parameter's gradient, projected by itself to a few numbers: name -> (responses, rows)."""
     projection = SignProjection(_PROBE_ROWS, 0, device, cache_bytes=0)
     n = sum(map(len, batches))
@@ -239,17 +285,18 @@ def _probe(model, engine, batches, device) -> dict[str, torch.Tensor]:
         name: torch.zeros(n, _PROBE_ROWS, dtype=torch.float64, device=device)
         for name in parameter_names(model).values()
     }
-    done = 0
+    first = 0
     with engine(model, max(map(len, batches)), 8 * MIB) as gradients:
+        gradients.done = done
         for rows in batches:
             batch = Batch(rows, device)
-            part = slice(done, done + len(rows))
+            part = slice(first, first + len(rows))
             gradients.run(
                 batch.input_ids,
                 batch.loss,
                 lambda name, start, block: projection.accumulate(seen[name][part], name, start, block),
             )
-            done += len(rows)
+            first += len(rows)
     return seen
 
 

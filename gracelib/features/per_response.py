@@ -185,6 +185,20 @@ def _is_chain(model: nn.Module, layers: tuple[nn.Module, ...], calls: dict) -> b
     return len(layers) > 1 and all(owners[p] == 1 for layer in layers for p in layer.parameters())
 
 
+def dense_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that multiply by a matrix."""
+    return [module for module in model.modules() if kind_of(module) in ("linear", "conv1d")]
+
+
+def work(model: nn.Module, found: Layout, layered: bool, rows: int, tokens: int, d: int) -> float:
+    """Multiplications for `rows` responses of `tokens` tokens, padding counted, and their projection to d numbers: about
+    what `done` of `LayerByLayer` is told, and for a projection d * (rows + SIGN_WORK) an element."""
+    dense = sum(m.weight.numel() for m in dense_modules(model))
+    again = sum(p.numel() for layer in found.layers for p in layer.parameters()) if layered else 0
+    again += found.head.weight.numel() if found.head is not None else 0
+    return tokens * (3 * dense + again) + sum(p.numel() for p in model.parameters()) * d * (rows + SIGN_WORK)
+
+
 # A contribution, what one use of a parameter adds to the gradients of a batch's responses, is one of the next four with
 # its factors given: add(block or None, r0, r1, out=None) -> rows r0..r1-1 of the gradient, (B, r1 - r0, cols), plus block.
 # None in and None out: all zero. `out` may be filled in place of a new tensor; the caller looks at what it gets.
@@ -288,7 +302,7 @@ class LayerByLayer:
     `block_bytes` bounds one block (B x elements; None: `default_block_bytes`); `max_batch` fixes the rows per block for
     all batches, so that a sink sees the same (name, start, size) in each of them and can keep what belongs to it.
     `layered`: as in the module's head, where the model's `Layout` has layers. `names`: tensor -> name of all whose
-    gradients are made. `done(k)`, if set, is called as work goes on: k multiplications, of those that `work` counts.
+    gradients are made. `done(k)` may be set: it is called as work goes on, k multiplications of those that `work` counts.
     ValueError or Unsupported for a model that it is not for.
     """
 
@@ -351,6 +365,9 @@ class LayerByLayer:
     def __enter__(self):
         self._frozen = frozen(self.model)
         self._frozen.__enter__()
+        for module in dense_modules(self.model):
+            if module is not self.head:
+                self._handles.append(module.register_forward_hook(self._tell))
         self.hook()
         for layer in self.layers:
             self._handles.append(layer.register_forward_pre_hook(self._into_layer, with_kwargs=True))
@@ -364,14 +381,6 @@ class LayerByLayer:
             module._parameters["weight"] = weight
         self._frozen.__exit__(*exc)
         self._kept, self._blocks, self._sink, self._passes = {}, None, None, []
-
-    def work(self, rows: int, tokens: int, d: int) -> float:
-        """Multiplications for `rows` responses of `tokens` tokens, padding counted, and their projection to d numbers, as
-        told to `done`, which the caller tells of the projection itself."""
-        dense = sum(m.weight.numel() for m in self.model.modules() if kind_of(m) in ("linear", "conv1d"))
-        again = sum(p.numel() for layer in self.layers for p in layer.parameters())
-        again += self.head.weight.numel() if self.head is not None else 0
-        return tokens * (3 * dense + again) + sum(p.numel() for p in self.names) * d * (rows + SIGN_WORK)
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink | None) -> None:
         """input_ids (B, T), right-padded -> loss_of(logits) is a sum over responses; sends each one's
@@ -423,6 +432,12 @@ class LayerByLayer:
             (out[0] if isinstance(out, tuple) else out).backward(one.grad)
         one.grad = x.grad
 
+    def _tell(self, module, args, out) -> None:
+        k = args[0][..., 0].numel() * module.weight.numel()
+        self.done(k)
+        if out.requires_grad:
+            out.register_hook(lambda g: self.done(k))
+
     def _into_layer(self, layer, args, kwargs):
         if self._passes[-1].grad is None:  # on the way up
             self._passes[-1].inputs.append((args, kwargs))
@@ -447,8 +462,6 @@ class LayerByLayer:
 
     def contribute(self, p: torch.Tensor, add, *factors) -> None:
         """One use of a tensor reports what it adds; `add` is `product`, `head_product`, `lookup` or `vector`."""
-        if add is product:
-            self.done(factors[0].shape[:2].numel() * p.numel())
         if self._sink is None:  # kept, in the order in which tensors had their last use
             self._kept[p] = parts = self._kept.pop(p, {})
             parts.setdefault(self._first, (self._batch, []))[1].append(partial(add, *factors))
@@ -503,8 +516,6 @@ class LayerByLayer:
         def forward_hook(module, args, out):
             x = self.check(label, args[0] if args else None).detach()
             out = self.check(label, out)
-            if "weight" in own and module.weight.ndim == 2:
-                self.done(x[..., 0].numel() * module.weight.numel())
             if not torch.is_grad_enabled():
                 return None  # of a layer that runs again
             if leaf:
@@ -584,10 +595,7 @@ class OneAtATime:
     def __init__(self, model: nn.Module, max_batch: int = 1, block_bytes: int | None = None):
         self.model, self.names = model, parameter_names(model)
         self.done: Callable[[float], None] = lambda k: None
-
-    def work(self, rows: int, tokens: int, d: int) -> float:
-        """As `LayerByLayer.work`."""
-        return sum(p.numel() for p in self.names) * (3 * tokens + d * (rows + SIGN_WORK))
+        self._dense = {module.weight for module in dense_modules(model)}
 
     def __enter__(self):
         self._before = [(p, p.requires_grad, p.grad) for p in self.names]
@@ -607,7 +615,7 @@ class OneAtATime:
 
     def _take(self, p: nn.Parameter) -> None:
         grad, p.grad = p.grad, None  # autograd has added up all uses of a tied tensor before it calls this
-        self.done(3 * self._tokens * p.numel())
+        self.done(3 * self._tokens * p.numel() if p in self._dense else 0)
         self._sink(self.names[p], 0, widened(grad.to_dense() if grad.is_sparse else grad).reshape(1, -1))
 
     def run(self, input_ids: torch.Tensor, loss_of: LossOf, sink: Sink) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 
+from gracelib.features import batches, per_response
 from gracelib.features.gradients import response_features
 from gracelib.features.per_response import LayerByLayer, OneAtATime, layout, parameter_names, vector
 from gracelib.projection import signs
@@ -26,6 +27,47 @@ from gradient_models import BUILT, D_ROWS, MODELS, VOCAB, agree, build, features
 def test_equals_plain_backward(kind):
     model = build(kind)
     agree(features(model, texts()), plain(model, texts()))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.filterwarnings("error:gradients one response at a time")
+def test_logits_and_layers_made_again_give_the_same(kind, layered, monkeypatch):
+    """As for a vocabulary that counts as large (logits of five tokens at once), and in groups of a few responses that go
+    through the layers one at a time. Gemma 2 caps its logits, so they are kept."""
+    for module in (per_response, batches):
+        monkeypatch.setattr(module, "LARGE_VOCABULARY", 1)
+    monkeypatch.setattr(per_response, "_LOGITS_BYTES", 5 * 4 * VOCAB)
+    model, moved = build(kind), []
+    found = layout(model)
+    assert (found.head is None) == (kind == "gemma2") and len(found.layers) == 2
+    if layered:
+        assert found.kept_layered < found.kept
+        monkeypatch.setattr(batches, "GROUP_BYTES", 1)
+        monkeypatch.setattr(batches, "LAYERED_BYTES", 60 * found.kept_layered)
+        groups = batches.batch_groups(model, [len(x) + len(y) for x, y in texts()], 40, together=True)
+        assert groups.layered and len(groups.groups) > 1 and max(map(len, groups.groups)) > 1
+    agree(features(model, texts(), batch_tokens=40, done=moved.append), plain(model, texts()))
+    assert len(moved) > 30 and min(moved) > 0 and sum(moved) == pytest.approx(9)  # a bar that moves
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["shared", "cache", "outside", "tuple"],
+    ids=["a weight of two layers", "a cache", "a weight of both", "fine"],
+)
+def test_layers_that_meet_elsewhere_are_not_taken_apart(change):
+    """Else a gradient that passes beside the layers' outputs would be lost."""
+    model = build()
+    first, second = model.model.layers
+    if change == "shared":
+        second.mlp.up_proj.weight = first.mlp.up_proj.weight
+    elif change == "outside":
+        model.model.norm.weight = first.input_layernorm.weight
+    elif change == "cache":
+        first.register_forward_pre_hook(lambda m, args, kwargs: (args, {**kwargs, "seen": {}}), with_kwargs=True)
+        first.forward = lambda *args, seen=None, inner=first.forward, **kwargs: inner(*args, **kwargs)
+    assert len(layout(model).layers) == (2 if change == "tuple" else 0)
 
 
 @pytest.mark.parametrize("kind", ["llama tied", "gpt2"])
