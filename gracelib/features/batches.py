@@ -13,13 +13,13 @@ import gc
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 from torch import nn
 
 from gracelib.checks import rope_switch
-from gracelib.features.per_response import LARGE_VOCABULARY, Layout, layout
+from gracelib.features.per_response import KEEP_ALL, LARGE_VOCABULARY, Layout, layout
 
 BATCH_TOKENS = 4096  # whose activations stay near the cores
 GROUP_ROWS = 512  # most responses projected together
@@ -32,16 +32,15 @@ _MAX_LOGITS = 1 << 28  # tokens x vocabulary of one batch: 1 GiB of float32
 @dataclass(frozen=True)
 class Groups:
     """groups: which responses pass through the model together (a batch, rows), and which batches are projected together.
-    layered: as `LayerByLayer` takes it. layout: of the model, as far as it matters here."""
+    found: of the model, for `LayerByLayer`; with layers only if a group goes through them one at a time."""
 
     groups: list[list[list[int]]]
-    layered: bool
-    layout: Layout
+    found: Layout
 
     @property
     def token_bytes(self) -> int:
         """What a token waits with."""
-        return self.layout.kept_layered if self.layered else self.layout.kept
+        return self.found.kept_layered if self.found.layers else self.found.kept
 
 
 def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | None, together: bool) -> Groups:
@@ -50,17 +49,17 @@ def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | N
     lengths: tokens of prompt + response. A batch of a small model does not fill the cache, but making the signs and
     bringing them to the cores costs the same for 64 responses as for 512; so `together`, some batches wait for each
     other with the factors of their gradients, at most 512 responses and a quarter of main memory or 6 GiB. A large model's
-    would not fit: then they wait with their layers' inputs (`LayerByLayer`, layered). Otherwise a batch is a group, and
+    would not fit: then they wait with their layers' inputs (`Layout.layers`). Otherwise a batch is a group, and
     twice as large.
     """
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 1
-    found = layout(model) if together or vocabulary > LARGE_VOCABULARY else Layout(None, (), 0, 0)
+    found = layout(model) if together or vocabulary > LARGE_VOCABULARY else KEEP_ALL
     vocabulary = vocabulary if found.head is None else 1
     default = max(1, min(BATCH_TOKENS if together else 2 * BATCH_TOKENS, _MAX_LOGITS // vocabulary))
     switch = rope_switch(model.config) if hasattr(model, "config") else None
     batches = length_batches(lengths, batch_tokens or default, None, switch)
     if not together or not batches:
-        return Groups([[batch] for batch in batches], False, found)
+        return Groups([[batch] for batch in batches], replace(found, layers=()))
     tokens = [len(batch) * lengths[batch[0]] for batch in batches]
     layered = bool(found.layers) and found.kept * sum(tokens) > GROUP_BYTES * math.ceil(len(lengths) / GROUP_ROWS)
     held = [(found.kept_layered if layered else found.kept) * count for count in tokens]
@@ -71,7 +70,7 @@ def batch_groups(model: nn.Module, lengths: Sequence[int], batch_tokens: int | N
     for batch, size in zip(batches, held, strict=True):
         groups[int(parts * (done + size / 2) / sum(held))].append(batch)
         done += size
-    return Groups([group for group in groups if group], layered, found)
+    return Groups([group for group in groups if group], found if layered else replace(found, layers=()))
 
 
 def length_batches(lengths: Sequence[int], tokens: int, size: int | None, switch: int | None = None) -> list[list[int]]:

@@ -37,7 +37,9 @@ from torch import nn
 
 from gracelib.features.gradients import sign_projection
 from gracelib.features.per_response import (
+    KEEP_ALL,
     LayerByLayer,
+    Layout,
     Unsupported,
     kind_of,
     own_parameters,
@@ -172,8 +174,10 @@ class LoraB(_Chosen):
 
     params = "lora-b"
 
-    def __init__(self, model: nn.Module, max_batch: int, block_bytes: int | None = None, seed: int = 0):
-        super().__init__(model, max_batch, block_bytes)
+    def __init__(
+        self, model: nn.Module, max_batch: int, block_bytes: int | None = None, found: Layout = KEEP_ALL, seed: int = 0
+    ):
+        super().__init__(model, max_batch, block_bytes, found)
         self.seed = seed
 
     def hook(self) -> None:

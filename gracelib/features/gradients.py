@@ -135,17 +135,17 @@ def response_features(
 
         def cost(group: list[list[int]], d: int) -> float:
             tokens = sum(len(batch) * max(lengths[i] for i in batch) for batch in group)
-            return work(model, grouped.layout, grouped.layered, sum(map(len, group)), tokens, d)
+            return work(model, grouped.found, sum(map(len, group)), tokens, d)
 
         bar = Bar(total=n, desc="gradients", unit="response", disable=not progress)
         steps = _Steps(n, lambda share: (bar.update(share), done(share)))
         check = 2 * cost([pair], _PROBE_ROWS) if pair else 0.0
         steps.total = check + sum(cost(group, d) for group in groups)
-        if engine in (None, LayerByLayer):
-            engine = partial(LayerByLayer, layered=grouped.layered)
-            if pair:
-                engine = _engine(model, [examples[i] for i in pair], device, dtype, engine, steps.add)
-                steps.reach(check)
+        if engine is not OneAtATime:
+            engine = partial(engine or LayerByLayer, found=grouped.found)
+        if pair:
+            engine = _engine(model, [examples[i] for i in pair], device, dtype, engine, steps.add)
+            steps.reach(check)
         if engine is OneAtATime:
             groups = [[batch] for batch in length_batches(lengths, 1, 1)]
             steps.total = check + sum(cost(group, d) for group in groups)

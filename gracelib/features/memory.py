@@ -90,7 +90,7 @@ def plan_memory(
     rows = max((sum(r for r, _ in group) for group in groups), default=0)  # whose gradients are in one block
     tokens = max((t for group in groups for _, t in group), default=0)
     # tokens that wait: of one batch not, unless it goes through the layers apart
-    most = max((sum(t for _, t in group) for group in groups if len(group) > 1 or grouped.layered), default=0)
+    most = max((sum(t for _, t in group) for group in groups if len(group) > 1 or grouped.found.layers), default=0)
     waiting = grouped.token_bytes * most
     shapes = chosen_shapes(model, params)
     sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
@@ -107,7 +107,7 @@ def plan_memory(
         parts["factors of gradients that are projected together"] = waiting
     if params == "all":
         if (
-            tied and grouped.layout.head is None
+            tied and grouped.found.head is None
         ):  # it waits for the lookup, whose gradient comes last; the norm of a sum needs both at once
             parts["gradient of a tied head's logits"] = tokens * vocabulary * wide
         # The check against plain autograd, one response at a time, comes before the signs are cached: it needs one

@@ -14,7 +14,7 @@ silently.
 
 Two things are made again instead of kept, where keeping them is what fills memory (`Layout` says of a model whether they
 can be). Logits of a large vocabulary are a megabyte a token; their gradient, (softmax - one-hot) / |y|, follows from the
-head's input, so a block of the head's gradient makes the columns of it that it needs. And `layered`, only the inputs
+head's input, so a block of the head's gradient makes the columns of it that it needs. And layer by layer, only the inputs
 of the decoder layers are kept for a group of responses: on the way down each layer runs once more, and its gradients are
 handed on before those of the layer below are made. That costs one more forward pass, and a tenth of the memory: so the
 signs, which cost the same for one response as for hundreds, are made for hundreds.
@@ -99,6 +99,9 @@ class Layout:
     layers: tuple[nn.Module, ...]
     kept: int
     kept_layered: int
+
+
+KEEP_ALL = Layout(None, (), 0, 0)  # nothing is made again
 
 
 @contextmanager
@@ -190,11 +193,11 @@ def dense_modules(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if kind_of(module) in ("linear", "conv1d")]
 
 
-def work(model: nn.Module, found: Layout, layered: bool, rows: int, tokens: int, d: int) -> float:
+def work(model: nn.Module, found: Layout, rows: int, tokens: int, d: int) -> float:
     """Multiplications for `rows` responses of `tokens` tokens, padding counted, and their projection to d numbers: about
     what `done` of `LayerByLayer` is told, and for a projection d * (rows + SIGN_WORK) an element."""
     dense = sum(m.weight.numel() for m in dense_modules(model))
-    again = sum(p.numel() for layer in found.layers for p in layer.parameters()) if layered else 0
+    again = sum(p.numel() for layer in found.layers for p in layer.parameters())
     again += found.head.weight.numel() if found.head is not None else 0
     return tokens * (3 * dense + again) + sum(p.numel() for p in model.parameters()) * d * (rows + SIGN_WORK)
 
@@ -301,16 +304,15 @@ class LayerByLayer:
 
     `block_bytes` bounds one block (B x elements; None: `default_block_bytes`); `max_batch` fixes the rows per block for
     all batches, so that a sink sees the same (name, start, size) in each of them and can keep what belongs to it.
-    `layered`: as in the module's head, where the model's `Layout` has layers. `names`: tensor -> name of all whose
+    `found`: the model's `Layout`; its head and layers are used as in the module's head. `names`: tensor -> name of all whose
     gradients are made. `done(k)` may be set: it is called as work goes on, k multiplications of those that `work` counts.
     ValueError or Unsupported for a model that it is not for.
     """
 
-    def __init__(self, model: nn.Module, max_batch: int, block_bytes: int | None = None, layered: bool = False):
+    def __init__(self, model: nn.Module, max_batch: int, block_bytes: int | None = None, found: Layout = KEEP_ALL):
         self.model, self.max_batch, first = model, max_batch, next(model.parameters())
         self.names = self.tensors()
-        found = layout(model)
-        self.head, self.layers = found.head, found.layers if layered else ()
+        self.head, self.layers = found.head, found.layers
         size = sum(p.numel() for p in self.names)
         self.block_bytes = block_bytes or default_block_bytes(first.device.type == "cpu", size)
         self.done: Callable[[float], None] = lambda k: None

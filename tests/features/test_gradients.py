@@ -46,7 +46,7 @@ def test_logits_and_layers_made_again_give_the_same(kind, layered, monkeypatch):
         monkeypatch.setattr(batches, "GROUP_BYTES", 1)
         monkeypatch.setattr(batches, "LAYERED_BYTES", 60 * found.kept_layered)
         groups = batches.batch_groups(model, [len(x) + len(y) for x, y in texts()], 40, together=True)
-        assert groups.layered and len(groups.groups) > 1 and max(map(len, groups.groups)) > 1
+        assert groups.found.layers and len(groups.groups) > 1 and max(map(len, groups.groups)) > 1
     agree(features(model, texts(), batch_tokens=40, done=moved.append), plain(model, texts()))
     assert len(moved) > 30 and min(moved) > 0 and sum(moved) == pytest.approx(9)  # a bar that moves
 

@@ -51,14 +51,14 @@ def measured(code: str, *arguments) -> dict:
 
 
 @pytest.mark.parametrize(
-    "together, filled", [(8, 6 + 2), (16, 6 + 3)], ids=["batch by batch", "three batches together"]
+    "together, filled", [(8, 4 + 2), (16, 4 + 3)], ids=["batch by batch", "three batches together"]
 )
 def test_the_measured_extra_stays_below_the_stated(together, filled):
     """A student of 19 million parameters; `seen` is the peak so far at each forward pass: three of the check against
-    plain autograd, three of one token that ask what its modules are given, then one a batch.
+    plain autograd, one of one token that asks what its modules are given, then one a batch.
     By the pass `filled`, two groups of one batch or one of three are done."""
     m = measured(RUN, together, "signs")
-    assert len(m["seen"]) >= 6 + 4 and together <= m["rows"] <= together + 2
+    assert len(m["seen"]) >= 4 + 4 and together <= m["rows"] <= together + 2
     assert 0 < m["all"] <= m["extra"] <= 4 * m["all"], m
     assert m["extra"] < 0.6 * m["whole"] and m["whole"] == m["rows"] * m["weights"], m
     # The signs that are kept are there by then; later ones add what the allocator scatters, not gradients.
