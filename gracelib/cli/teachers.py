@@ -96,6 +96,12 @@ def score(
     thinking: ThinkingOption = "keep",
     requests: RequestsOption = [],
     drop_text: DropTextOption = [],
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="only say how long it will take, per teacher, and the memory: two responses are timed"
+        ),
+    ] = False,
 ) -> None:
     """Rank teachers for a student by GRACE, from their generations; a run that was stopped goes on where it was."""
     from gracelib.ranking.rank import score_teachers
@@ -123,7 +129,10 @@ def score(
         thinking=thinking,
         requests=requests,
         drop_text=drop_text,
+        plan=plan,
     )
+    if plan:
+        return print(ranking)
     written = [table, ranking.save(table)] if table else []
     if picture:
         save_picture(ranking.figure(), picture)

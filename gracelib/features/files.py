@@ -13,7 +13,9 @@ key: it moves the last digits only. What makes pieces loads torch, so it is impo
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,10 @@ from gracelib.jobs.store import DECISIVE, closure, digest, fingerprint, versions
 _NEEDED = ("g", "length", "loss", "mean_prob", "grad_norm", "prompt")
 _AGAIN = "remove its folder and run the same command again"
 FEWEST, MOST = 32, 256  #: responses in a piece
+_TIMED = 1 << 17  # parameters that `planned_seconds` projects
 #: Responses x parameters in a piece, by kind of device: minutes of work. Each piece checks the gradients against
 #: autograd on two responses, so that pieces of fewer than FEWEST would mostly check.
-_WORK = {"cpu": 1e10, "cuda": 3e11}
+_WORK = {"cpu": 3.5e10, "cuda": 3e11}
 
 
 def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:
@@ -102,6 +105,65 @@ def piece_size(model, device: str) -> int:
     return int(min(MOST, max(FEWEST, _WORK.get(device, _WORK["cuda"]) // n_parameters)))
 
 
+def planned_seconds(
+    model,
+    examples: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    d: int,
+    seed: int = 0,
+    params: str = "all",
+    projection: str = "signs",
+    dtype: str = "float32",
+    device: str = "cpu",
+    batch_tokens: int | None = None,
+) -> Callable[[Sequence[int]], float]:
+    """lengths -> seconds that `chunked_features` will take for responses of so many tokens, prompt counted, if no piece is
+    finished. The passes are timed on two of `examples`, of middle length, the projection on a part of the parameters."""
+    import torch
+
+    from gracelib.features.batches import batch_groups
+    from gracelib.features.estimators import PROJECTIONS, estimator, n_parameters
+    from gracelib.features.gradients import response_features
+    from gracelib.features.per_response import LayerByLayer, work
+
+    engine, size = estimator(params, projection, seed)["engine"] or LayerByLayer, n_parameters(model, params)
+    ordered = sorted(examples, key=lambda e: len(e[0]) + len(e[1]))
+    two = [ordered[len(ordered) // 2]] * 2
+
+    def passes(lengths: Sequence[int], together: bool) -> tuple[float, list[int]]:
+        """Multiplications without the projection, and responses of each group."""
+        grouped = batch_groups(model, lengths, batch_tokens, together)
+        tokens = sum(len(batch) * max(lengths[i] for i in batch) for group in grouped.groups for batch in group)
+        return work(model, grouped.found, len(lengths), tokens, 0), [sum(map(len, group)) for group in grouped.groups]
+
+    def seconds_of(run: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    both, _ = passes([len(x) + len(y) for x, y in two], False)
+    how = {"seed": seed, "engine": engine, "dtype": dtype, "device": device, "progress": False}
+    rate = seconds_of(lambda: response_features(model, two, d=1, **how)) / both
+    projector = PROJECTIONS[projection](d, seed, torch.device(device))
+    projector.cache_bytes = 0  # a large student's signs are not kept
+
+    @cache
+    def an_element(rows: int) -> float:
+        block, out = torch.randn(rows, min(size, _TIMED), device=device), torch.zeros(d, rows, device=device).T
+        return min(seconds_of(lambda: projector.accumulate(out, "", 0, block)) for _ in range(2)) / block.shape[1]
+
+    def seconds(lengths: Sequence[int]) -> float:
+        total, step = 0.0, piece_size(model, device.partition(":")[0])
+        for start in range(0, len(lengths), step):
+            multiplications, groups = passes(lengths[start : start + step], engine is LayerByLayer and device == "cpu")
+            total += rate * (multiplications + 2 * both * (params == "all")) + size * sum(map(an_element, groups))
+        return total
+
+    return seconds
+
+
 def chunked_features(
     model,
     examples: Sequence[tuple[Sequence[int], Sequence[int]]],
@@ -116,12 +178,12 @@ def chunked_features(
     dtype: str = "float32",
     device: str = "cpu",
     batch_tokens: int | None = None,
-    done: Callable[[int], None] = lambda n: None,
+    done: Callable[[float], None] = lambda n: None,
 ) -> dict[str, np.ndarray]:
     """`gradients.response_features` of `examples`, piece by piece; finished pieces are read from the folder `work`.
 
     `student` is `checkpoints.weights_digest(model)` taken once for all calls; `names` say in error messages where a response comes
-    from. `done(n)` is called after each piece with its number of responses. A piece whose checksum is wrong is named
+    from. `done` is called as work goes on (`response_features`), after a piece that was read with all its responses. A piece whose checksum is wrong is named
     on stderr and computed again. Returns and raises as `response_features`.
     """
     from safetensors.numpy import save_file
@@ -146,15 +208,16 @@ def chunked_features(
         own = examples[start : start + size]
         path = work / f"{digest({**record, 'examples': [[list(x), list(y)] for x, y in own]})}.safetensors"
         found = _read_piece(path, len(own), d) if path.is_file() else None
-        if found is None:
+        if found is not None:
+            done(len(own))
+        else:
             place = {"device": device, "batch_tokens": batch_tokens, "names": names[start : start + size]}
-            found = response_features(model, own, progress=False, **how, **place, **plugged_in)
+            found = response_features(model, own, progress=False, done=done, **how, **place, **plugged_in)
             found = {name: np.ascontiguousarray(values) for name, values in found.items()}
             # One metadata entry: several are written in random order, and the same run must give the same bytes.
             about = {"checksum": _checksum(found)}
             write_atomically(path, lambda part: save_file(found, part, metadata=about))
         pieces.append(found)
-        done(len(own))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from gracelib.baselines import compute_scores
 from gracelib.checks import check_choice
 from gracelib.intervals import DIFFERENCES, grace_influence, grace_interval, ranked_differences
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, sweep
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import write_atomically
 from gracelib.models.checkpoints import (
     DTYPES,
@@ -105,6 +105,25 @@ class Ranking:
         return about
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What scoring will take. table: teacher, responses, tokens (prompts counted), seconds; peak_bytes: of memory."""
+
+    table: pd.DataFrame
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        from gracelib.jobs.disk import size_of
+
+        total = self.table["seconds"].sum()
+        shown = {"tokens": "{:,}".format, "seconds": "{:,.0f}".format}
+        return (
+            f"{self.table.to_string(index=False, formatters=shown)}\nin all about {total:,.0f} seconds "
+            f"({total / 3600:.1f} hours), less what is finished already; at most about {size_of(self.peak_bytes)} of memory. "
+            "Nothing was scored."
+        )
+
+
 def score_teachers(
     student: str | Path,
     paths: Iterable[str | Path] | str | Path,
@@ -126,7 +145,8 @@ def score_teachers(
     thinking: str = "keep",
     requests: Sequence[str | Path] = (),
     drop_text: Sequence[str] = (),
-) -> Ranking:
+    plan: bool = False,
+) -> "Ranking | Plan":
     """Rank teachers for a student by GRACE on the prompts that all of them answered. Lower is better.
 
     student: a checkpoint folder or hub id. paths: one file of generations a teacher, folders of them, or hf:// data sets
@@ -141,6 +161,7 @@ def score_teachers(
         run again computes no gradient. Progress and memory are printed on stderr.
     min_m: leave prompts with fewer than m responses out instead of refusing them. thinking, requests (files), drop_text:
         how generations are read (`text.responses.read_generations`).
+    plan: score nothing and write nothing, but say as a `Plan` what it will take, from a probe of two responses.
 
     ValueError or OSError, in one line, for options and files, before a model is loaded; ValueError naming the response
     for a text that is too long for the student or a loss that is not finite. Source: the paper, sections 2 and 3.
@@ -157,23 +178,14 @@ def score_teachers(
     teachers = sorted(read_teachers(paths, **how), key=lambda t: t.name)
     selection = select_common(teachers, n, m, seed, min_m)
 
-    features, encoded, settings, memory = _features(
-        student,
-        teachers,
-        selection,
-        work,
-        d=d,
-        seed=seed,
-        params=params,
-        projection=projection,
-        dtype=dtype,
-        device=device,
-        batch_tokens=batch_tokens,
-        policy=policy,
-    )
+    how = dict(d=d, seed=seed, params=params, projection=projection, dtype=dtype, batch_tokens=batch_tokens)
+    model, encoded, labels, settings, memory = _loaded(student, teachers, selection, policy, device, how)
+    if plan:
+        return _plan(model, encoded, settings["device"], memory, how)
+    features = _features(model, encoded, labels, work, settings, memory, how)
     prompt_id = np.repeat(np.array(selection.ids), m)
     rows, heavy, with_influence = [], [], {}
-    for teacher in tqdm(teachers, desc="scores", unit="teacher", file=sys.stderr):
+    for teacher in Bar(teachers, desc="scores", unit="teacher"):
         own = {**features[teacher.name], "prompt_id": prompt_id}
         try:
             scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
@@ -239,20 +251,20 @@ def score_teachers(
     return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, memory)
 
 
-def _features(
-    student, teachers: Sequence[Generations], selection: Selection, work: Path, *, policy: Policy, device: str, **how
-) -> tuple[dict, dict, dict, dict]:
-    """Features by teacher, encoded responses by teacher, what the student is, and memory planned and used."""
+def _loaded(student, teachers: Sequence[Generations], selection: Selection, policy: Policy, device: str, how: dict):
+    """The student, encoded responses and their labels by teacher, what the student is, and memory planned and used."""
     # here: reading and refusing files needs no torch
-    from gracelib.features.files import chunked_features
-    from gracelib.features.memory import peak_memory, plan_memory, reset_peak, size_of
+    from gracelib.features.files import piece_size
+    from gracelib.features.memory import peak_memory, plan_memory, reset_peak
 
     device = resolve_device(device)
     config, tokenizer = check_student(student)
     read_as = policy_notes(tokenizer, policy)  # first: that there is no chat template is no response's fault
-    encoded = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
-    lengths = [len(e.prompt_ids) + len(e.response_ids) for own, _ in encoded.values() for e in own]
+    made = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
+    encoded, labels = ({name: both[i] for name, both in made.items()} for i in (0, 1))
     shape = without_weights(student, config)  # what it will take is said before the weights are read
+    # Of the longest responses: a piece is all that is in memory at once.
+    lengths = sorted(map(_length, sum(encoded.values(), [])))[-piece_size(shape, device.partition(":")[0]) :]
     asked = {name: how[name] for name in ("dtype", "params", "projection")}
     plan = plan_memory(shape, lengths, how["d"], how["batch_tokens"], device=device, **asked)
     n_parameters = sum(p.numel() for p in shape.parameters())
@@ -262,19 +274,43 @@ def _features(
     reset_peak(device)
     memory = {"weights_planned": plan.weights, "extra_planned": plan.extra, "before": peak_memory(device)}
     model, _ = load_student(student, dtype=how["dtype"], device=device)
-    key, features = weights_digest(model), {}
-    with tqdm(total=len(lengths), desc="gradients", unit="response", file=sys.stderr) as bar:
-        for name, (own, labels) in encoded.items():
+    about = {"student": str(student), "student_hash": weights_digest(model), "n_parameters": n_parameters}
+    about |= {"device": device, "read_as": read_as}
+    return model, encoded, labels, about, memory
+
+
+def _length(encoded: Encoded) -> int:
+    return len(encoded.prompt_ids) + len(encoded.response_ids)
+
+
+def _plan(model, encoded: dict[str, list[Encoded]], device: str, memory: dict, how: dict) -> Plan:
+    from gracelib.features.files import planned_seconds
+    from gracelib.features.memory import peak_memory
+
+    every = [(e.prompt_ids, e.response_ids) for own in encoded.values() for e in own]
+    seconds = planned_seconds(model, every, device=device, **how)
+    rows = []
+    for teacher, own in encoded.items():
+        lengths = [*map(_length, own)]
+        rows.append((teacher, len(own), sum(lengths), seconds(lengths)))
+    table = pd.DataFrame(rows, columns=["teacher", "responses", "tokens", "seconds"])
+    return Plan(table, peak_memory(device) + memory["extra_planned"])
+
+
+def _features(model, encoded: dict, labels: dict, work: Path, about: dict, memory: dict, how: dict) -> dict[str, dict]:
+    """Features by teacher; adds the peak to `memory`."""
+    from gracelib.features.files import chunked_features
+    from gracelib.features.memory import peak_memory, size_of
+
+    features, place = {}, {"student": about["student_hash"], "device": about["device"]}
+    with Bar(total=sum(map(len, encoded.values())), desc="gradients", unit="response") as bar:
+        for name, own in encoded.items():
             bar.set_postfix_str(name)
             examples = [(e.prompt_ids, e.response_ids) for e in own]
-            features[name] = chunked_features(
-                model, examples, labels, work, student=key, device=device, done=bar.update, **how
-            )
-    memory["peak"] = peak_memory(device)
+            features[name] = chunked_features(model, examples, labels[name], work, done=bar.update, **place, **how)
+    memory["peak"] = peak_memory(place["device"])
     _say(f"peak memory: {size_of(memory['peak'])}, of which {size_of(memory['before'])} before the student was loaded")
-    about = {"student": str(student), "student_hash": key, "n_parameters": n_parameters, "device": device}
-    about["read_as"] = read_as
-    return features, {name: own for name, (own, _) in encoded.items()}, about, memory
+    return features
 
 
 def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list[Encoded], list[str]]:

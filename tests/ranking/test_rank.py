@@ -537,3 +537,19 @@ def test_ten_teachers_on_256_problems(tmp_path):
     assert "1319 prompts were answered by all 10 teachers (left out: none); 256 of them" in result.sentences[0]
     again = score_teachers(llama, sorted(FULL.iterdir())[::-1], n=256, m=1, d=128, work=tmp_path / "work")
     pd.testing.assert_frame_equal(result.table, again.table, check_exact=True)
+
+
+def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path, monkeypatch):
+    """By the command; and a teacher with twice the responses takes about twice as long."""
+    monkeypatch.chdir(tmp_path)
+    options = ["--n", "8", "--m", "1", "--d", "8", "--folds", "4", "--student", str(llama), "--work", str(tmp_path / "work")]
+    result = runner.invoke(app, ["score", *map(str, THREE), *options, "--plan"])
+    assert result.exit_code == 0, result.output
+    assert all(path.stem in result.output for path in THREE) and "Nothing was scored" in result.output
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    plan = rank(llama, THREE, tmp_path / "work", plan=True)
+    assert (plan.table["responses"] == 16).all() and (plan.table["seconds"] > 0).all()
+    assert plan.peak_bytes > 100 << 20  # this process has torch
+    model, _ = checkpoints.load_student(llama)
+    seconds = files.planned_seconds(model, [([1, 2], [3, 4, 5])] * 3, d=8)
+    assert seconds([20] * 200) > 1.5 * seconds([20] * 100) > 0
