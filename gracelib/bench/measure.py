@@ -15,7 +15,6 @@ same shape and lengths (neither changes the time), is written to figures/bench/ 
 import argparse
 import json
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 
@@ -23,7 +22,6 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
-from tqdm import tqdm
 
 from gracelib.bench import methods as ways
 from gracelib.bench import report
@@ -31,6 +29,7 @@ from gracelib.features.batches import give_back
 from gracelib.features.gradients import response_features
 from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak, size_of
 from gracelib.jobs.paths import figures, runs
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
 from gracelib.projection import MIB
 
@@ -177,7 +176,7 @@ def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFram
     """The table of all settings; those finished before with the same code, packages and threads are read."""
     rows, code = [], fingerprint(closure("gracelib.bench.measure"))
     peers = {name: ways.missing(name) for name in ways.PEERS}
-    with tqdm(total=len(settings) * (len(ways.METHODS) + 1), desc="bench", file=sys.stderr) as bar:
+    with Bar(total=len(settings) * (len(ways.METHODS) + 1), desc="bench", unit="way") as bar:
         for setting in settings:
             key = digest([asdict(setting), repeats, code, versions(), torch.get_num_threads(), peers])
             path = runs() / "bench" / f"{key}.json"

@@ -21,9 +21,8 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
 
-from tqdm import tqdm
-
 from gracelib.jobs.disk import check_writable, ended, sweep_folders
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import Job, compute, with_upstream
 
 # What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
@@ -102,9 +101,9 @@ def _pool(at_once: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(at_once, mp_context=_Context(), initializer=prepare_worker)
 
 
-def _bar(jobs: Iterable[Job], description: str, **how) -> tqdm:
+def _bar(jobs: Iterable[Job], description: str, **how) -> Bar:
     shown = "{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}"
-    return tqdm(total=sum(job.cost for job in jobs), desc=description, bar_format=shown, **how)
+    return Bar(total=sum(job.cost for job in jobs), desc=description, bar_format=shown, **how)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ still flip a token that sits on a boundary; measured in the tests, it does so in
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -70,12 +71,13 @@ class KeyedSampler(LogitsProcessor):
 
 
 class _HalfEnded(StoppingCriteria):
-    """True as soon as half of the rows have ended."""
+    """True as soon as half of the rows have ended; `stepped(rows)` is called for every token."""
 
-    def __init__(self, stop: torch.Tensor):
-        self.stop, self.ended = stop, False
+    def __init__(self, stop: torch.Tensor, stepped: Callable[[int], object]):
+        self.stop, self.stepped, self.ended = stop, stepped, False
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
+        self.stepped(len(input_ids))
         self.ended = torch.isin(input_ids[:, -1], self.stop) | self.ended
         return (self.ended.float().mean() >= 0.5).expand(len(input_ids))
 
@@ -90,11 +92,13 @@ def decode(
     max_new_tokens: int,
     stop: tuple[int, ...],
     greedy: np.ndarray,
+    done: Callable[[float], object] = lambda n: None,
 ) -> list[list[int]]:
     """The new tokens of each row, up to and including the first one of `stop`.
 
     `prompts`: token ids, all of one length: nothing is padded. `keys`: (rows,) keys of the randomness. `greedy`:
-    (rows,), which rows take the most probable token instead; all of them at temperature 0.
+    (rows,), which rows take the most probable token instead; all of them at temperature 0. `done` is called for every
+    token, with the responses that it is, in fractions of the longest.
 
     A row that has ended is carried along by `generate` until the last one ends, and attention and its cache are most of
     the work. So half ended is a stop: the others go on from their part of the cache.
@@ -119,7 +123,7 @@ def decode(
             **cache,
             max_new_tokens=length + max_new_tokens - ids.shape[1],
             logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([_HalfEnded(stops)]),
+            stopping_criteria=StoppingCriteriaList([_HalfEnded(stops, lambda k: done(k / max_new_tokens))]),
             eos_token_id=list(stop),
             pad_token_id=stop[0],
             return_dict_in_generate=True,
@@ -260,6 +264,7 @@ class TransformersEngine:
     """
 
     def __init__(self, model: str, dtype: str, device: str):
+        self.done: Callable[[float], object] = lambda n: None  # told of prompts, in fractions, while they are sampled
         self.model, _ = load_student(model, dtype, device)
         self.model.generation_config = GenerationConfig()  # no penalty we did not ask for
 
@@ -278,5 +283,6 @@ class TransformersEngine:
             top_p=settings["top_p"],
             max_new_tokens=requests[0].room,
             stop=settings["stop_tokens"],
+            done=lambda n: self.done(n / settings["m"]),
         )
         return [found[i : i + settings["m"]] for i in range(0, len(found), settings["m"])]

@@ -22,6 +22,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback
 
 from gracelib.checks import rope_switch
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, end_token, policy_notes
@@ -237,12 +238,27 @@ def _token_mean(outputs, labels, num_items_in_batch=None) -> torch.Tensor:
     return cross_entropy(logits[wanted].float(), labels[:, 1:][wanted], reduction="sum") / num_items_in_batch
 
 
-class _Bar(ProgressCallback):
-    """The Trainer's bar with the loss in it, instead of a line a step beside it."""
+class _Bar(TrainerCallback):
+    """Steps, a micro-batch at a time, and the loss beside them instead of a line a step."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        shown = state.is_world_process_zero
+        self.bar = Bar(
+            total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=not shown
+        )
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.bar.update(1 / args.gradient_accumulation_steps)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix_str(f"loss {float(logs['loss']):.4g}")
+        if "loss" in (logs or {}):
+            self.bar.set_postfix_str(f"loss {float(logs['loss']):.4g}", refresh=False)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
 
 
 class _StopAtNonsense(TrainerCallback):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from tqdm import tqdm
 from transformers import GenerationConfig
 
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, versions
 from gracelib.models import vllm_engine
 from gracelib.models.checkpoints import DTYPES, check_student, files_digest, place_of, resolve_device
@@ -235,13 +235,13 @@ def _fill(file, done, requests, prompts, settings, engine, tokenizer, progress) 
     """Sample what `done` lacks, batch by batch. Batches are cut from all prompts, finished or not: a continued
     run computes the same batches, and so the same rounding, as one that was never stopped."""
     row_of, backend = {row["id"]: row for row in prompts}, settings["backend"]
-    with tqdm(
+    with Bar(
         total=len(requests), initial=len(done), desc=f"responses ({backend})", unit="prompt", disable=not progress
     ) as bar:
         for batch in batches(requests, max(1, settings["batch_size"] // settings["m"]), backend == "transformers"):
             if all(request.id in done for request in batch):
                 continue
-            new = {}
+            new, before, engine.done = {}, bar.n, bar.update
             for request, samples in zip(batch, engine.tokens(batch, settings), strict=True):
                 if request.id not in done:
                     texts = [read(tokenizer, ids, settings["stop_tokens"]) for ids in samples]
@@ -255,7 +255,7 @@ def _fill(file, done, requests, prompts, settings, engine, tokenizer, progress) 
                     }
             file.append([*new.values()])
             done.update(new)
-            bar.update(len(new))
+            bar.update(before + len(new) - bar.n)
 
 
 def batches(requests: list[Request], size: int, same_length: bool) -> list[list[Request]]:

@@ -542,7 +542,20 @@ def test_ten_teachers_on_256_problems(tmp_path):
 def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path, monkeypatch):
     """By the command; and a teacher with twice the responses takes about twice as long."""
     monkeypatch.chdir(tmp_path)
-    options = ["--n", "8", "--m", "1", "--d", "8", "--folds", "4", "--student", str(llama), "--work", str(tmp_path / "work")]
+    options = [
+        "--n",
+        "8",
+        "--m",
+        "1",
+        "--d",
+        "8",
+        "--folds",
+        "4",
+        "--student",
+        str(llama),
+        "--work",
+        str(tmp_path / "work"),
+    ]
     result = runner.invoke(app, ["score", *map(str, THREE), *options, "--plan"])
     assert result.exit_code == 0, result.output
     assert all(path.stem in result.output for path in THREE) and "Nothing was scored" in result.output
