@@ -4,7 +4,8 @@ Why: times on somebody's machine mean little; ratios, measured in one process on
 the same threads, mean the same everywhere. Ours and the floor (see `bench.methods`) are timed in turns, so that what
 else the machine does hits all of them; the slow ways are timed on as many responses as a few seconds allow and scaled to
 all of them, which is said in the table, and left out where one response takes too long or a matrix does not fit.
-Finished settings are kept in runs/bench: a run that was stopped goes on where it was.
+Finished settings are kept in runs/bench: a run that was stopped goes on where it was. The last settings are a student
+with a real vocabulary (`--real`: these alone), whose way is different: its logits and layers are made again.
 
 `--large llama-3.2-1b`: the features of a billion-parameter student on a GPU. The paper's Table 1 gives about
 ten minutes a teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens of the
@@ -34,6 +35,7 @@ from gracelib.jobs.store import closure, digest, fingerprint, versions, write_at
 from gracelib.projection import MIB
 
 FLOOR_BATCHES = (8, 16, 32, 64, 128)  # responses per batch tried for plain forward + backward
+MOST_LOGITS = 300 << 20  # of such a batch
 PROMPT = 20  # tokens, on average
 ROUNDS_SECONDS = 900.0  # a setting has fewer repeats where they would take longer
 PEER_SECONDS = 12.0  # the same for a slow way, which has fewer responses as well
@@ -43,13 +45,15 @@ SECONDS_A_DRAW = 1.5e-8  # of one random sign of the others' projectors, on two 
 
 @dataclass(frozen=True)
 class Setting:
-    """A student of about `parameters` parameters and n responses of about `tokens` tokens. panels: of the figure."""
+    """A student of about `parameters` parameters and n responses of about `tokens` tokens; gemma: `methods.gemma_270m`.
+    panels: of the figure."""
 
     parameters: int
     n: int = 512
     d: int = 512
     tokens: int = 100
     panels: str = "D"
+    gemma: bool = False
 
 
 # A score needs n m of a thousand or more; large students get fewer here, for time: 240 of the largest wait together in
@@ -64,6 +68,7 @@ FULL = (
     *(Setting(300_000, n, panels="n") for n in (8, 32, 128)),
     *(Setting(300_000, d=d, panels="d") for d in (32, 128, 2048)),
 )
+REAL = tuple(Setting(268_098_176, n, d, 250, "", True) for n, d in ((32, 32), (128, 128), (128, 512)))
 QUICK = (
     Setting(30_000, 32, 64, 30, "Dnd"),
     Setting(100_000, 32, 64, 30),
@@ -82,7 +87,7 @@ ON_PAPER = "about 10 minutes on one H100 for 2,048 responses, d = 512 (submissio
 
 def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> list[dict]:
     """A row for each method (see `report.COLUMNS`, without the ratios). `advance(method)` is called before each."""
-    model = ways.student_of(setting.parameters)
+    model = ways.gemma_270m() if setting.gemma else ways.student_of(setting.parameters)
     work = ways.Work(model, ways.random_examples(setting.n, PROMPT, setting.tokens, model.config.vocab_size), setting.d)
     common = {
         "panels": setting.panels,
@@ -93,10 +98,13 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
         "threads": torch.get_num_threads(),
     }
     advance(report.PASSES)
-    ways.plain_passes(work, setting.n)  # kernels are chosen, threads started
+    tried = 8 if setting.gemma else setting.n
+    most = MOST_LOGITS // (model.config.vocab_size * (PROMPT + setting.tokens))  # responses
+    work.batch = min(work.batch, most)
+    ways.plain_passes(work, tried)  # kernels are chosen, threads started
     trials = {}
-    for work.batch in sorted({min(b, setting.n) for b in FLOOR_BATCHES}):
-        trials[work.batch] = _timed(lambda: ways.plain_passes(work, setting.n))[0]
+    for work.batch in sorted({min(b, setting.n, most) for b in FLOOR_BATCHES}):
+        trials[work.batch] = _timed(lambda: ways.plain_passes(work, tried))[0]
     work.batch = common["batch"] = min(trials, key=trials.get)
     in_turns, alone = ([m for m in ways.METHODS if bool(m.each) is each] for each in (False, True))
     rows = _in_turns(in_turns, work, repeats, advance)
@@ -240,6 +248,9 @@ def measure_large(shape: str, n: int, d: int) -> dict:
 def main(argv: list[str] | None = None) -> pd.DataFrame | dict:
     parser = argparse.ArgumentParser(prog="python -m gracelib.bench.measure", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small part, under a minute, written to runs/bench")
+    parser.add_argument(
+        "--real", action="store_true", help="only a student with a real vocabulary, written to runs/bench"
+    )
     parser.add_argument("--large", choices=SHAPES, help="a student of that shape, on a GPU where there is one")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     for name, default, what in (
@@ -271,12 +282,12 @@ def main(argv: list[str] | None = None) -> pd.DataFrame | dict:
         )
         return found
     own = (Setting(a.parameters, a.n or 128, a.d, a.tokens, "Dnd"),) if a.parameters else ()
-    settings = own or (QUICK if a.quick else FULL)
+    settings = own or (REAL if a.real else QUICK if a.quick else FULL + REAL)
     table = run(settings, a.repeats, a.fresh)
     print(report.text(table))
     written = report.save(
         table,
-        figures("bench") if settings is FULL else runs() / "bench",
+        figures("bench") if settings == FULL + REAL else runs() / "bench",
         "features",
         {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()},
     )

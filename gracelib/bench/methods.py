@@ -58,6 +58,17 @@ def random_student(
     ).eval()
 
 
+def gemma_270m() -> nn.Module:
+    """A student of Gemma 3 270M's shape with random weights: two thirds of it are a tied vocabulary of 262,144 tokens."""
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    shape = dict(hidden_size=640, intermediate_size=2048, num_hidden_layers=18, num_attention_heads=4, head_dim=256)
+    return AutoModelForCausalLM.from_config(
+        Gemma3TextConfig(**shape, num_key_value_heads=1, vocab_size=262144, sliding_window=512)
+    ).eval()
+
+
 def student_of(parameters: int) -> nn.Module:
     """A `random_student` of about that many parameters, shaped like the built-in students (MLP twice the width)."""
     layers, vocabulary = (2 if parameters < 5e5 else 3 if parameters < 5e6 else 4), (160 if parameters < 5e6 else 1000)
