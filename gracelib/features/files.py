@@ -29,7 +29,7 @@ FEWEST, MOST = 32, 256  #: responses in a piece
 _TIMED = 1 << 17  # parameters that `planned_seconds` projects
 #: Responses x parameters in a piece, by kind of device: minutes of work. Each piece checks the gradients against
 #: autograd on two responses, so that pieces of fewer than FEWEST would mostly check.
-_WORK = {"cpu": 3.5e10, "cuda": 3e11}
+_WORK = {"cpu": 3.2e10, "cuda": 3e11}
 
 
 def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:

@@ -20,6 +20,10 @@ class Bar(tqdm):
         shown = {"bar_format": _SHOWN, "smoothing": 0.02, "miniters": 0, "mininterval": pause}
         super().__init__(*items, **{**shown, "maxinterval": max(10.0, pause), "file": sys.stderr, **how})
 
+    def update(self, n: float = 1) -> bool | None:
+        """As `tqdm`'s, but not beyond the total: the sum of fractions may round."""
+        return super().update(n if self.total is None else min(n, self.total - self.n))
+
     @staticmethod
     def status_printer(file):
         """What prints a state of the bar: over the last one on a terminal, else below it, if it is another."""

@@ -158,7 +158,7 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
                         raise RuntimeError(f"{job.name} failed: {error}") from error
                     del running[future]
                     bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs", refresh=False)
-                    bar.update(min(job.cost, bar.total - bar.n))  # costs are no whole numbers: their sum may round
+                    bar.update(job.cost)
         except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
             lost = [job.name for job in running.values() if not job.done(root)]
             raise RuntimeError(

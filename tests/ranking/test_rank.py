@@ -304,14 +304,20 @@ def test_many_responses_are_cut_into_pieces(llama, tmp_path, monkeypatch):
     names = [*map(str, range(12))]
     found = files.chunked_features(model, examples, names, tmp_path, student="x", d=4, done=done.append)
     whole = response_features(model, examples, d=4, device="cpu", progress=False)
-    assert done == [5, 5, 2] and len(list(tmp_path.iterdir())) == 3
+    assert len(done) > 12 and sum(done) == pytest.approx(12) and len(list(tmp_path.iterdir())) == 3
     for name, values in whole.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     "n_parameters, device, size",
-    [(30_000, "cpu", 256), (10**8, "cpu", 100), (10**9, "cpu", 32), (10**9, "cuda", 256), (8 * 10**9, "cuda", 37)],
+    [
+        (30_000, "cpu", 256),
+        (268 * 10**6, "cpu", 119),
+        (10**9, "cpu", 32),
+        (10**9, "cuda", 256),
+        (8 * 10**9, "cuda", 37),
+    ],
 )
 def test_a_piece_is_minutes_of_work_whatever_the_student(n_parameters, device, size):
     student = torch.nn.Linear(n_parameters, 1, bias=False, device="meta")
