@@ -24,8 +24,8 @@ from multiprocessing.context import SpawnContext
 
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
-from tqdm import tqdm
 
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.workers import WORKER_VARIABLES, ScriptlessProcess, n_workers
 from gracelib.text.answers import (
     are_other_texts,
@@ -223,7 +223,9 @@ class Grader(AbstractContextManager):
             asked = [formula for formula in formulas if formula not in verdicts]
             try:
                 futures = [self._schedule(formula, len(asked)) for formula in asked]
-                for formula, future in zip(asked, tqdm(futures, "comparing formulas", delay=3), strict=True):
+                for formula, future in zip(
+                    asked, Bar(futures, desc="comparing formulas", unit="formula", delay=3), strict=True
+                ):
                     verdicts[formula] = self._result(future)
                 return verdicts
             except (ImportError, RuntimeError) as error:

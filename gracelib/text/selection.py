@@ -17,8 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
+from gracelib.jobs.progress import Bar
 from gracelib.text.formats import SUFFIXES, is_saved, reader_of, short, stem_of, suffix_of, whole_sets
 from gracelib.text.responses import Generations, Prompt, check_ids, question_id, read_generations
 
@@ -90,7 +89,7 @@ def teacher_names(files: Sequence[str | Path]) -> list[str]:
 def read_teachers(paths: Iterable[str | Path] | str | Path, **how) -> list[Generations]:
     """`expand`, then `read_generations` of every file, told `how`, with the names of `teacher_names`. Errors as of these."""
     files = expand(paths)
-    bar = tqdm(files, desc="reading", unit="file", disable=None)  # None: silent where stderr is no terminal
+    bar = Bar(files, desc="reading", unit="file", disable=None)  # None: silent where stderr is no terminal
     names = teacher_names(files)
     return [replace(read_generations(file, **how), name=name) for file, name in zip(bar, names, strict=True)]
 

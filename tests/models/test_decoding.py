@@ -293,12 +293,14 @@ def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
     prompts, keys = [[5, 6, 7, i] for i in range(8, 24)], row_keys(0, list(map(str, range(16))), [0] * 16)
     settings = dict(temperature=1.0, max_new_tokens=20, stop=(1, 2, 3, 4))
     with torch.inference_mode():
-        together = decode(network, prompts, keys, greedy=np.zeros(16, dtype=bool), **settings)
+        moved: list[float] = []
+        together = decode(network, prompts, keys, greedy=np.zeros(16, dtype=bool), done=moved.append, **settings)
         alone = [
             decode(network, [prompt], keys[i : i + 1], greedy=np.array([False]), **settings)[0]
             for i, prompt in enumerate(prompts)
         ]
     assert together == alone and len({len(row) for row in together}) > 3
+    assert sum(map(len, together)) / 20 <= sum(moved) <= 16 and len(moved) >= max(map(len, together))  # every token
 
 
 # --- bad arguments ------------------------------------------------------------------------------------------

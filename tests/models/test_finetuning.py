@@ -106,17 +106,12 @@ def test_a_killed_run_ends_with_the_same_bytes(student, tmp_path):
 
 def test_long_responses_are_cut_and_counted(student, tmp_path, capsys):
     about = fine_tune(
-        student,
-        ROWS,
-        tmp_path / "out",
-        policy=Policy(max_tokens=40),
-        micro_batch=4,
-        batch_size=12,
-        epochs=1,
-        progress=False,
+        student, ROWS, tmp_path / "out", policy=Policy(max_tokens=40), micro_batch=4, batch_size=12, epochs=1
     )
+    said = capsys.readouterr().err
     assert about["n_cut"] > 0 and about["tokens_cut"] > 0
-    assert f"{about['n_cut']} of 12 responses did not fit max_tokens=40" in capsys.readouterr().err
+    assert f"{about['n_cut']} of 12 responses did not fit max_tokens=40" in said
+    assert "training:   0%" in said and "1/1 steps" in said and f"loss {about['loss']:.4g}" in said
 
 
 @pytest.mark.parametrize(
