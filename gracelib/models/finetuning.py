@@ -25,7 +25,7 @@ from gracelib.checks import rope_switch
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, end_token, policy_notes
+from gracelib.models.prompting import CHAT, Policy, encode, encoding_notes, end_token, policy_notes
 from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import IGNORED, collate, first_responses, trainer_arguments
 
@@ -90,8 +90,8 @@ def fine_tune(
     encoded = encode(tokenizer, pairs, policy, cut)
     for said in [*policy_notes(tokenizer, policy), *encoding_notes(encoded, policy)] if main else ():
         print(said, file=sys.stderr)
-    switch, longest = rope_switch(model.config), [len(e.prompt_ids) + len(e.response_ids) for e in encoded]
-    if switch and micro_batch > 1 and min(longest) <= switch < max(longest):
+    switch, lengths = rope_switch(model.config), [*map(len, encoded)]
+    if switch and micro_batch > 1 and min(lengths) <= switch < max(lengths):
         raise ValueError(
             f"the student reads texts of more than {switch} tokens with other rotary frequencies, and with them what shares "
             f"their micro-batch: choose max_tokens={switch}, or micro_batch=1"
@@ -117,7 +117,17 @@ def fine_tune(
     trainer = _trainer(model, data, scratch, settings, save_every, progress, callbacks or [])
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(out))
-    about = _about(trainer, encoded, settings)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    about = {
+        "n_examples": len(encoded),
+        "n_tokens": sum(len(e.response_ids) for e in encoded),
+        "n_cut": sum(e.cut or e.n_cut > 0 for e in encoded),
+        "tokens_cut": sum(e.n_cut for e in encoded),
+        "steps": trainer.state.global_step,
+        "loss": losses[-1] if losses else None,
+        "precision": "bfloat16" if settings["bf16"] else "float32",
+        "settings": settings,
+    }
     trainer.accelerator.wait_for_everyone()
     if main:
         _finish(out, tokenizer, about)
@@ -183,21 +193,6 @@ def _trainer(model, data: list[dict], scratch: Path, settings: dict, save_every:
     if progress:
         trainer.add_callback(_Bar())
     return trainer
-
-
-def _about(trainer: Trainer, encoded: list[Encoded], settings: dict) -> dict:
-    """What was trained on, how much of it was cut, and how it ended."""
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {
-        "n_examples": len(encoded),
-        "n_tokens": sum(len(e.response_ids) for e in encoded),
-        "n_cut": sum(e.cut or e.n_cut > 0 for e in encoded),
-        "tokens_cut": sum(e.n_cut for e in encoded),
-        "steps": trainer.state.global_step,
-        "loss": losses[-1] if losses else None,
-        "precision": "bfloat16" if settings["bf16"] else "float32",
-        "settings": settings,
-    }
 
 
 def _finish(out: Path, tokenizer, about: dict) -> None:

@@ -70,6 +70,10 @@ class Encoded:
     ended: bool = False
     spelt: bool = False
 
+    def __len__(self) -> int:
+        """Tokens of prompt and response together."""
+        return len(self.prompt_ids) + len(self.response_ids)
+
 
 def encode_questions(
     tokenizer, questions: Sequence[str], policy: Policy = Policy(), instruction: str = ""

@@ -21,7 +21,7 @@ from gracelib.baselines import compute_scores
 from gracelib.checks import check_choice
 from gracelib.intervals import DIFFERENCES, grace_influence, grace_interval, ranked_differences
 from gracelib.jobs import paths as places
-from gracelib.jobs.disk import check_writable, sweep
+from gracelib.jobs.disk import check_writable, size_of, sweep
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import write_atomically
 from gracelib.models.checkpoints import (
@@ -113,8 +113,6 @@ class Plan:
     peak_bytes: int
 
     def __str__(self) -> str:
-        from gracelib.jobs.disk import size_of
-
         total = self.table["seconds"].sum()
         shown = {"tokens": "{:,}".format, "seconds": "{:,.0f}".format}
         return (
@@ -264,7 +262,7 @@ def _loaded(student, teachers: Sequence[Generations], selection: Selection, poli
     encoded, labels = ({name: both[i] for name, both in made.items()} for i in (0, 1))
     shape = without_weights(student, config)  # what it will take is said before the weights are read
     # Of the longest responses: a piece is all that is in memory at once.
-    lengths = sorted(map(_length, sum(encoded.values(), [])))[-piece_size(shape, device.partition(":")[0]) :]
+    lengths = sorted(map(len, sum(encoded.values(), [])))[-piece_size(shape, device.partition(":")[0]) :]
     asked = {name: how[name] for name in ("dtype", "params", "projection")}
     plan = plan_memory(shape, lengths, how["d"], how["batch_tokens"], device=device, **asked)
     n_parameters = sum(p.numel() for p in shape.parameters())
@@ -279,10 +277,6 @@ def _loaded(student, teachers: Sequence[Generations], selection: Selection, poli
     return model, encoded, labels, about, memory
 
 
-def _length(encoded: Encoded) -> int:
-    return len(encoded.prompt_ids) + len(encoded.response_ids)
-
-
 def _plan(model, encoded: dict[str, list[Encoded]], device: str, memory: dict, how: dict) -> Plan:
     from gracelib.features.files import planned_seconds
     from gracelib.features.memory import peak_memory
@@ -291,7 +285,7 @@ def _plan(model, encoded: dict[str, list[Encoded]], device: str, memory: dict, h
     seconds = planned_seconds(model, every, device=device, **how)
     rows = []
     for teacher, own in encoded.items():
-        lengths = [*map(_length, own)]
+        lengths = [*map(len, own)]
         rows.append((teacher, len(own), sum(lengths), seconds(lengths)))
     table = pd.DataFrame(rows, columns=["teacher", "responses", "tokens", "seconds"])
     return Plan(table, peak_memory(device) + memory["extra_planned"])
@@ -300,7 +294,7 @@ def _plan(model, encoded: dict[str, list[Encoded]], device: str, memory: dict, h
 def _features(model, encoded: dict, labels: dict, work: Path, about: dict, memory: dict, how: dict) -> dict[str, dict]:
     """Features by teacher; adds the peak to `memory`."""
     from gracelib.features.files import chunked_features
-    from gracelib.features.memory import peak_memory, size_of
+    from gracelib.features.memory import peak_memory
 
     features, place = {}, {"student": about["student_hash"], "device": about["device"]}
     with Bar(total=sum(map(len, encoded.values())), desc="gradients", unit="response") as bar:
@@ -329,10 +323,9 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
                 raise ValueError(f"{label}: {error}") from error
         raise
     for label, e in zip(labels, encoded, strict=True):
-        length = len(e.prompt_ids) + len(e.response_ids)
-        if positions is not None and length > positions:
+        if positions is not None and len(e) > positions:
             raise ValueError(
-                f"{label}: {length} tokens with its prompt, but the student has {positions} "
+                f"{label}: {len(e)} tokens with its prompt, but the student has {positions} "
                 f"positions; --max-tokens {positions} cuts such texts and says how many"
             )
     return encoded, labels

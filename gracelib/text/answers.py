@@ -89,8 +89,7 @@ _CHOICE = re.compile(r"(?i:option |choice )?(?:\(([A-J])\)|([A-J])(?=$|[).:]))(?
 
 @dataclass(frozen=True)
 class FinalAnswer:
-    """`text`: what was found, as written. `form`: "boxed", "boxes", "hashes", "answer is", "last number"; of a
-    reference: "all"."""
+    """`text`: what was found, as written. `form`: "boxed", "boxes", "hashes", "answer is", "last number"."""
 
     text: str
     form: str
@@ -152,12 +151,7 @@ def final_answers(response: str) -> Iterator[FinalAnswer]:
         yield FinalAnswer(last[0], "last number")
 
 
-def final_answer(response: str) -> FinalAnswer | None:
-    """The final answer of a response in the first of the four forms (see above) that it holds; None without any."""
-    return next(final_answers(response), None)
-
-
-def reference_answer(answer: str) -> FinalAnswer:
+def reference_answer(answer: str) -> str:
     r"""The answer of a reference: after the last `####`, else in the last `\boxed{}`, else all. ValueError if empty."""
     boxes = _boxes(answer)
     said = answer.rsplit("####", 1)[1] if "####" in answer else boxes[-1][1] if boxes else answer
@@ -165,7 +159,7 @@ def reference_answer(answer: str) -> FinalAnswer:
         raise ValueError(
             f"the reference answer {answer[:80]!r} is empty; give the answer itself, '#### 18' or '\\boxed{{18}}'"
         )
-    return FinalAnswer(said, "all")
+    return said
 
 
 def tidy(text: str) -> str:

@@ -190,10 +190,6 @@ def _list(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
         raise ValueError(f"{path}, line {line}: not valid JSON: something follows the end of the list; write one list")
 
 
-def _is_of_objects(row: object) -> bool:
-    return isinstance(row, dict) and bool(row) and all(isinstance(one, dict) for one in row.values())
-
-
 def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, object]]:
     import pyarrow  # here: it takes a second to load, and most files are JSON
     import pyarrow.parquet

@@ -68,7 +68,7 @@ def compare(response: str, answer: str) -> bool | tuple[str, str]:
     all. A sentence after `####` or "answer is" counts for its first number (after its last equals sign) where the
     reference is a number. ValueError: an empty reference, or one too long to be an answer.
     """
-    truth, forms = tidy(reference_answer(answer).text), final_answers(response)
+    truth, forms = tidy(reference_answer(answer)), final_answers(response)
     if not truth:
         raise ValueError(
             f"the reference answer {answer[:80]!r}... is too long, or holds no visible character; give "

@@ -18,7 +18,7 @@ from random import Random
 from gracelib.text.answers import LONGEST, reference_answer
 from gracelib.text.formats import HUB, SUFFIXES, is_saved, read_records, short, suffix_of, whole_sets
 from gracelib.text.responses import ANSWER, answer_of, known, plain_of, question_id, question_of
-from gracelib.text.shapes import QUESTION
+from gracelib.text.shapes import QUESTION, SHAPES
 
 # Where a task lives on the hub, to the best of our knowledge; `source=` overrides it with another id or a local file or
 # folder. The MATH of the paper's time has left the hub; this mirror has its 7,500 + 5,000 problems.
@@ -67,8 +67,6 @@ def load_problems(
         again += problem["id"] in problems
         if problems.setdefault(problem["id"], problem)["question"] != problem["question"]:
             raise ValueError(f"{where}: id {problem['id']!r} belongs to another question already; ids must be unique")
-    if not problems:
-        raise ValueError(f"{source or TASKS[task]}: no problems in it")
     if again:
         warnings.warn(f"{task}: {again} problems stand in the data more than once; each was kept once", stacklevel=2)
     if n is None:
@@ -83,13 +81,13 @@ def load_problems(
 
 def _problem(record: dict, where: str) -> dict:
     there = known(record)
-    question, (name, said) = question_of(there, record, where), answer_of(there, where)
+    question, (name, said) = question_of(there, record, SHAPES[0], where), answer_of(there, where)
     if not name:
         raise ValueError(
             f"{where}: no answer field; expected one of {', '.join(ANSWER)}; it has {short(', '.join(record))}"
         )
     try:
-        answer = reference_answer(said).text.strip()
+        answer = reference_answer(said).strip()
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if len(answer) > LONGEST or (answer == said and (name == "solution" or "\n" in answer)):

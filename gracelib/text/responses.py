@@ -21,17 +21,7 @@ from pathlib import Path
 
 from gracelib.checks import check_choice
 from gracelib.text.formats import read_records, short, stem_of, text_of
-from gracelib.text.shapes import (
-    LISTS,
-    QUESTION,
-    SHAPES,
-    Shape,
-    is_chat,
-    question_in,
-    responses_in,
-    shape_of,
-    without_thought,
-)
+from gracelib.text.shapes import LISTS, SHAPES, Shape, is_chat, question_in, responses_in, shape_of, without_thought
 
 ANSWER = ("answer", "solution")  #: the first that is there: MATH has both, and its `solution` is never a response
 #: Why each response ended, in a list beside a list of responses, or of the one response; it was cut if one of CUT.
@@ -87,7 +77,7 @@ def read_jsonl(path: Path, required: tuple[str, ...] = ("question",)) -> list[di
     FileNotFoundError
         no such file.
     ValueError
-        naming file and line: what `rows.read_records` refuses; a required field missing; a question that is not text,
+        naming file and line: what `formats.read_records` refuses; a required field missing; a question that is not text,
         an answer that is neither text nor a number, an id that is neither text nor a whole number or that stands twice.
     """
     return list(_placed(path, required).values())
@@ -247,7 +237,7 @@ def _prompt(
         said = short(there.get("error", answered), items=True)
         raise ValueError(f"{where}: this request of the batch failed ({said}); drop the line, or send it again")
     shape = shape_of(there, record)
-    question = _question(there, record, shape, where, requests)
+    question = question_of(there, record, shape, where, requests)
     for text in filter(str.split, drop_text):
         rest = re.sub(r"\s+".join(map(re.escape, text.split())), " ", question)
         question = question if rest == question else text_of(rest.strip(), "the question without --drop-text", where)
@@ -278,7 +268,8 @@ def _prompt(
     return Prompt(own, question, answer, responses, where, listed, cut, n_thought, len(said) - len(kept))
 
 
-def _question(there: dict, record: dict, shape: Shape, where: str, requests: dict[str, str]) -> str:
+def question_of(there: dict, record: dict, shape: Shape, where: str, requests: dict[str, str] = {}) -> str:
+    """What a row asks; where that is the `custom_id` of a batch, the question of this request."""
     name = _the_one(there, record, shape.question, where, "question")
     question = text_of(question_in(there[name], name, where, whole=name in shape.response), f"field {name!r}", where)
     if name != "custom_id":
@@ -299,11 +290,6 @@ def known(record: dict) -> dict:
     blank = {"input": "", "context": ""}  # beside an instruction that says it all
     there = {k: v for k, v in record.items() if not (v is None or v != v or v == blank.get(k))}
     return {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in there.items()}
-
-
-def question_of(there: dict, record: dict, where: str) -> str:
-    name = _the_one(there, record, QUESTION, where, "question")
-    return text_of(there[name], f"field {name!r}", where)
 
 
 def answer_of(there: dict, where: str) -> tuple[str, str]:

@@ -28,9 +28,7 @@ class Selection:
 
     prompts: dict[str, tuple[Prompt, ...]]  #: by teacher: the same n prompts in the same order, m responses each
     ids: tuple[str, ...]  #: of these prompts; the same for every teacher
-    n_common: int  #: prompts that all teachers answered
-    n_left_out: dict[str, int]  #: by teacher: its prompts that some other teacher did not answer
-    sentence: str  #: all this for a reader
+    sentence: str  #: how many all answered, what of each teacher is left out and why, and what was drawn
 
 
 # --- which files --------------------------------------------------------------------------------------------
@@ -45,7 +43,7 @@ def expand(paths: Iterable[str | Path] | str | Path) -> list[Path]:
     FileNotFoundError
         naming a path that is not there.
     ValueError
-        no path at all; a folder without such a file; another suffix; the same file twice; two files of one name.
+        no path at all; a folder without such a file; another suffix.
     """
     files = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
@@ -61,9 +59,7 @@ def expand(paths: Iterable[str | Path] | str | Path) -> list[Path]:
             files.append(path)
     if not files:
         raise ValueError("no file with generations was given; name one file a teacher, or a folder of them")
-    files = whole_sets(files)
-    teacher_names(files)
-    return files
+    return whole_sets(files)
 
 
 def teacher_names(files: Sequence[str | Path]) -> list[str]:
@@ -192,7 +188,7 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
         f"{'all are used' if n == len(common) else f'{n} of them, drawn with seed {seed}, are used'}, "
         f"with the first {'response' if m == 1 else f'{m} responses'} to each{hint}."
     )
-    return Selection(prompts, tuple(id_of[q] for q in chosen), len(common), left_out, sentence)
+    return Selection(prompts, tuple(id_of[q] for q in chosen), sentence)
 
 
 def _common_id(prompts: list[Prompt], question: str) -> str:
