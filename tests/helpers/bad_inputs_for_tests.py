@@ -18,6 +18,8 @@ from unittest import mock
 import typer
 from typer.testing import CliRunner
 
+from gracelib.jobs.paths import ROOT
+
 BAD = Path(__file__).parents[1] / "bad_inputs"
 README = BAD / "README.md"
 PROMPTS = [
@@ -100,8 +102,8 @@ def error_of(bad: Bad, arguments: list[str], where: Path) -> tuple[int, str, str
 
 
 def told(stderr: str, where: Path) -> str:
-    """The error as a table shows it: one line, the folder left out, a usage error without its frame."""
-    text = stderr.replace(f"{where}/", "").replace(str(where), ".")
+    """The error as a table shows it: one line, the folder and the clone left out, a usage error without its frame."""
+    text = stderr.replace(f"{where}/", "").replace(str(where), ".").replace(f"{ROOT}/", "")
     said = [one for one in text.splitlines() if one.startswith("error: ")]
     if said:
         assert len(said) == 1 and text.rstrip().endswith(said[0]), text  # one error, and it comes last
