@@ -9,6 +9,7 @@ still flip a token that sits on a boundary; measured in the tests, it does so in
 import hashlib
 import math
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -150,15 +151,19 @@ def _of_rows(cache, rows: torch.Tensor) -> dict:
     return {"past_key_values": cache}
 
 
+def batches(items: list, size: int, length: Callable) -> list[list]:
+    """The items in groups of at most `size`, all of one `length`, the shortest first; else in their order."""
+    groups = [[*group] for _, group in groupby(sorted(items, key=length), key=length)]
+    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+
 def decode_all(
     model, prompts: list[list[int]], keys: np.ndarray, *, greedy: np.ndarray, batch_size: int, **settings
 ) -> list[list[int]]:
     """`decode` for prompts sorted by length: at most `batch_size` at a time, and only of one length."""
     found: list[list[int]] = []
-    while len(found) < len(prompts):
-        start = len(found)
-        same = [ids for ids in prompts[start : start + batch_size] if len(ids) == len(prompts[start])]
-        rows = slice(start, start + len(same))
+    for same in batches(prompts, batch_size, len):
+        rows = slice(len(found), len(found) + len(same))
         found += decode(model, same, keys[rows], greedy=greedy[rows], **settings)
     return found
 

@@ -137,15 +137,15 @@ def fine_tune(
 
 
 def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices) -> None:
-    for name, value in (("epochs", epochs), ("lr", lr)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}={value}: must be a finite number above 0")
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup={warmup}: a share of the steps, in [0, 1)")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed}: must be at least 0 and less than 2**32")
-    if save_every < 1:
-        raise ValueError(f"save_every={save_every}: must be at least 1 step")
+    for name, value, fits, said in (
+        ("epochs", epochs, 0 < epochs < math.inf, "must be a finite number above 0"),
+        ("lr", lr, 0 < lr < math.inf, "must be a finite number above 0"),
+        ("warmup", warmup, 0 <= warmup < 1, "a share of the steps, in [0, 1)"),
+        ("seed", seed, 0 <= seed < 2**32, "must be at least 0 and less than 2**32"),
+        ("save_every", save_every, save_every >= 1, "must be at least 1 step"),
+    ):
+        if not fits:
+            raise ValueError(f"{name}={value}: {said}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
     if min(batch_size, micro_batch) < 1 or batch_size % (micro_batch * devices):

@@ -10,7 +10,6 @@ can tell is checked before a model is loaded: a mistake costs no hour on a GPU.
 
 import sys
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, versions
 from gracelib.models import vllm_engine
 from gracelib.models.checkpoints import DTYPES, check_student, files_digest, place_of, resolve_device
-from gracelib.models.decoding import TransformersEngine, check_sampling, read
+from gracelib.models.decoding import TransformersEngine, batches, check_sampling, read
 from gracelib.models.prompting import CHAT, TEACHER_INSTRUCTION, Policy, encode_questions, end_token
 from gracelib.models.sampled_file import GenerationFile
 
@@ -150,19 +149,23 @@ def check_settings(
     prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
 ) -> None:
     """ValueError for settings and prompts that make no sense."""
-    if backend not in BATCH_SIZE:
-        raise ValueError(f"backend {backend!r} is not known; choose one of {list(BATCH_SIZE)}")
-    if style not in STYLES:
-        raise ValueError(f"style {style!r} is not known; choose one of {list(STYLES)}")
+    for name, value, known in (("backend", backend, BATCH_SIZE), ("style", style, STYLES)):
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is not known; choose one of {list(known)}")
     check_sampling(prompts, m, temperature, top_p, max_new_tokens, batch_size)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed}: must be at least 0 and less than 2**63")
-    if tensor_parallel_size < 1:
-        raise ValueError(f"tensor_parallel_size={tensor_parallel_size}: must be at least 1")
-    if backend == "transformers" and tensor_parallel_size > 1:
-        raise ValueError(
-            f"tensor_parallel_size={tensor_parallel_size}: only the vllm backend shares a model between GPUs"
-        )
+    one_gpu = backend == "transformers" and tensor_parallel_size > 1
+    for name, value, fits, said in (
+        ("seed", seed, 0 <= seed < 2**63, "must be at least 0 and less than 2**63"),
+        ("tensor_parallel_size", tensor_parallel_size, tensor_parallel_size >= 1, "must be at least 1"),
+        (
+            "tensor_parallel_size",
+            tensor_parallel_size,
+            not one_gpu,
+            "only the vllm backend shares a model between GPUs",
+        ),
+    ):
+        if not fits:
+            raise ValueError(f"{name}={value}: {said}")
     if dtype not in ("auto", *DTYPES) or (backend == "vllm" and dtype == "float64"):
         raise ValueError(f"dtype {dtype!r} is not one of {['auto', *DTYPES[: 2 if backend == 'vllm' else None]]}")
     seen = {}
@@ -235,10 +238,11 @@ def _fill(file, done, requests, prompts, settings, engine, tokenizer, progress) 
     """Sample what `done` lacks, batch by batch. Batches are cut from all prompts, finished or not: a continued
     run computes the same batches, and so the same rounding, as one that was never stopped."""
     row_of, backend = {row["id"]: row for row in prompts}, settings["backend"]
+    size, of_one_length = max(1, settings["batch_size"] // settings["m"]), backend == "transformers"
     with Bar(
         total=len(requests), initial=len(done), desc=f"responses ({backend})", unit="prompt", disable=not progress
     ) as bar:
-        for batch in batches(requests, max(1, settings["batch_size"] // settings["m"]), backend == "transformers"):
+        for batch in batches(requests, size, lambda request: len(request.ids) * of_one_length):
             if all(request.id in done for request in batch):
                 continue
             new, before, engine.done = {}, bar.n, bar.update
@@ -256,15 +260,6 @@ def _fill(file, done, requests, prompts, settings, engine, tokenizer, progress) 
             file.append([*new.values()])
             done.update(new)
             bar.update(before + len(new) - bar.n)
-
-
-def batches(requests: list[Request], size: int, same_length: bool) -> list[list[Request]]:
-    """At most `size` prompts each; if asked for, of one length, the shortest prompts first."""
-    groups = [requests]
-    if same_length:
-        ordered = sorted(requests, key=lambda request: len(request.ids))
-        groups = [[*group] for _, group in groupby(ordered, key=lambda request: len(request.ids))]
-    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
 def _finish(file: GenerationFile, rows: list[dict]) -> Path:

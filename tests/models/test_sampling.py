@@ -345,11 +345,10 @@ def test_prompt_seeds_depend_on_seed_and_prompt_and_are_never_none_for_vllm():
 
 def test_batches_hold_every_request_once_and_one_length_where_asked():
     requests = [Request(i, [0] * (3 + i % 3), 5) for i in range(20)]
-    for same_length in (True, False):
-        found = sampling.batches(requests, 4, same_length)
+    for length in (lambda r: len(r.ids), lambda r: 0):
+        found = decoding.batches(requests, 4, length)
         assert sorted(r.id for batch in found for r in batch) == [*range(20)] and max(map(len, found)) == 4
-        if same_length:
-            assert all(len({len(r.ids) for r in batch}) == 1 for batch in found)
+        assert all(len({length(r) for r in batch}) == 1 for batch in found)
 
 
 # --- accuracy -----------------------------------------------------------------------------------------------

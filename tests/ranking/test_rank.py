@@ -324,12 +324,7 @@ def test_a_piece_is_minutes_of_work_whatever_the_student(n_parameters, device, s
     assert files.piece_size(student, device) == size
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    monkeypatch.setattr(ranking, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
+# --- what is given ------------------------------------------------------------------------------------------
 
 
 def test_generations_as_people_have_them_are_the_same_generations(scored, llama, work, tmp_path):
@@ -355,77 +350,23 @@ def test_generations_as_people_have_them_are_the_same_generations(scored, llama,
     assert said in result.stdout
     scored.save(tmp_path / "whole.csv")
     assert (tmp_path / "ranking.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert "thinking = 'think'" in refusal(arguments(llama, THREE, tmp_path, "--thinking", "think"))
+    with pytest.raises(ValueError, match="thinking = 'think': choose one of keep, drop"):
+        rank(llama, THREE, work, thinking="think")
 
 
-def refusal(arguments) -> str:
-    """The one line of an error: exit status 2, nothing on stdout, no traceback, no progress before it."""
-    result = runner.invoke(app, arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ") and result.stdout == ""
-    return result.stderr
-
-
-OPTIONS = [
-    (("--n", "25"), "n=25 prompts were asked for, but 24"),
-    (("--m", "2"), "m=2 were asked for"),
-    (("--n", "1"), "n = 1: expected a whole number of at least 2"),
-    (("--m", "0"), "m = 0: expected a whole number of at least 1"),
-    (("--d", "0"), "d = 0: expected"),
-    (("--folds", "17"), "folds = 17 is more than n = 16 prompts"),
-    (("--nu", "0"), "nu = 0.0: the smoothing must be a finite number above 0"),
-    (("--seed", "-1"), "seed = -1"),
-    (("--batch-tokens", "0"), "batch_tokens = 0"),
-    (("--params", "some"), "params = 'some': choose one of all, last-layer, lora-b"),
-    (("--dtype", "int8"), "dtype = 'int8': choose one of float32"),
-    (("--device", "abacus"), "device='abacus' is not known; use auto, cpu or cuda"),
-    (("--template", "no slot"), "the template must hold {question} once"),
-    (("--max-tokens", "9"), "which leaves none of max_tokens=9 for a response"),
-    (("--out", "ranking.txt"), "ranking.txt: the name must end in .csv"),
-    (("--plot", "ranking.bmp"), "ranking.bmp: the name must end in .svg or .png or .pdf"),
-    (("--out", "nowhere/ranking.csv"), "is not there; make it first"),
-    (("--student", "./nowhere"), "student './nowhere': there is no such folder"),
-]
-
-
-@pytest.mark.parametrize("options, message", OPTIONS, ids=[" ".join(options) for options, _ in OPTIONS])
-def test_bad_options_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model, options, message):
-    assert message in refusal(arguments(llama, THREE, tmp_path, *options))
-    assert not list(tmp_path.iterdir())
-
-
-def test_work_that_is_a_file(llama, tmp_path, no_model):
-    (tmp_path / "work").write_text("")
-    assert "work is a file: give a folder" in refusal(arguments(llama, THREE, tmp_path))
-
-
-def test_bad_files_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model):
-    """Every sample of tests/bad_inputs/ingest, through the command. What the line must say is test_responses'."""
-    samples = sorted((Path(__file__).parents[1] / "bad_inputs" / "ingest").iterdir())
-    assert len(samples) > 40
-    for sample in samples:
-        text = refusal([*arguments(llama, [sample], tmp_path), "--n", "2", "--m", "2", "--folds", "2"])
-        assert sample.name in text
-    missing = refusal(arguments(llama, [*THREE, tmp_path / "gone.jsonl"], tmp_path))
-    assert f"{tmp_path / 'gone.jsonl'}: no such file" in missing
-
-
-def test_bad_students_are_one_line_before_a_model_is_loaded(llama, tmp_path, no_model):
-    def broken(name, change):
-        folder = tmp_path / name
-        shutil.copytree(llama, folder)
-        change(folder)
-        return refusal(arguments(folder, THREE, tmp_path))
-
-    def rewrite(file, **changed):
-        file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
-
-    assert "config.json is missing" in broken("a", lambda f: (f / "config.json").unlink())
-    assert "model.safetensors is missing" in broken("b", lambda f: (f / "model.safetensors").unlink())
-    assert "no EOS token" in broken("c", lambda f: rewrite(f / "tokenizer_config.json", eos_token=None))
-    text = broken("d", lambda f: rewrite(f / "config.json", max_position_embeddings=100))
-    assert ", line " in text and "but the student has 100 positions; --max-tokens 100" in text
-    assert "is a file; give the folder" in refusal(arguments(llama / "config.json", THREE, tmp_path))
+def test_a_response_that_the_student_cannot_read_is_named_before_a_model_is_loaded(llama, tmp_path, monkeypatch):
+    """One of too many tokens, and one whose prompt leaves no room; what else is refused is in tests/bad_inputs."""
+    monkeypatch.setattr(ranking, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
+    student = shutil.copytree(llama, tmp_path / "student")
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 100}))
+    place = r"\.jsonl, line \d+, response 1: "
+    for given, policy, message in (
+        (student, Policy(), r"\d+ tokens with its prompt, but the student has 100 positions; --max-tokens 100 cuts"),
+        (llama, Policy(max_tokens=9), "the prompt .* which leaves none of max_tokens=9 for a response"),
+    ):
+        with pytest.raises(ValueError, match=place + message):
+            rank(given, THREE, tmp_path / "work", policy=policy)
     assert not (tmp_path / "work").exists()
 
 
