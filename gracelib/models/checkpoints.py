@@ -157,20 +157,20 @@ def load_student(path_or_hub_id: str | os.PathLike, dtype: str = "float32", devi
             f"student {name!r}: its weights do not fit its config: {tensor} has shape {tuple(there)}, "
             f"expected {tuple(expected)}; take both from the same model"
         )
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"student {name!r}: its weights lack {len(missing)} tensors ({', '.join(missing[:3])}"
-            f"{', ...' if missing[3:] else ''}), which would be random; the checkpoint is not complete"
-        )
     beyond = range(getattr(config, "num_nextn_predict_layers", None) or 0)  # DeepSeek's MTP layers follow the others
     known = "|".join([_NEVER_READ, *(rf"\.layers\.{config.num_hidden_layers + k}\." for k in beyond)])
-    extra = sorted(key for key in info["unexpected_keys"] if not re.search(known, key))
-    if extra:
-        raise ValueError(
-            f"student {name!r}: its weights hold {len(extra)} tensors that its config does not know ({', '.join(extra[:3])}"
-            f"{', ...' if extra[3:] else ''}), which would be left out; take config.json and weights from the same model"
-        )
+    extra = (key for key in info["unexpected_keys"] if not re.search(known, key))
+    for keys, said, so in (
+        (info["missing_keys"], "lack {} tensors", "be random; the checkpoint is not complete"),
+        (
+            extra,
+            "hold {} tensors that its config does not know",
+            "be left out; take config.json and weights from the same model",
+        ),
+    ):
+        if tensors := sorted(keys):
+            which = ", ".join(tensors[:3]) + (", ..." if tensors[3:] else "")
+            raise ValueError(f"student {name!r}: its weights {said.format(len(tensors))} ({which}), which would {so}")
     for tensor, values in model.named_parameters():
         if not torch.isfinite(values).all():
             n_bad = int((~torch.isfinite(values)).sum())

@@ -177,10 +177,10 @@ def score_teachers(
     selection = select_common(teachers, n, m, seed, min_m)
 
     how = dict(d=d, seed=seed, params=params, projection=projection, dtype=dtype, batch_tokens=batch_tokens)
-    model, encoded, labels, settings, memory = _loaded(student, teachers, selection, policy, device, how)
+    model, encoded, labels, settings, used = _loaded(student, teachers, selection, policy, device, how)
     if plan:
-        return _plan(model, encoded, settings["device"], memory, how)
-    features = _features(model, encoded, labels, work, settings, memory, how)
+        return _plan(model, encoded, settings["device"], used, how)
+    features = _features(model, encoded, labels, work, settings, used, how)
     prompt_id = np.repeat(np.array(selection.ids), m)
     rows, heavy, with_influence = [], [], {}
     for teacher in Bar(teachers, desc="scores", unit="teacher"):
@@ -246,14 +246,12 @@ def score_teachers(
         report.neighbours_sentence(neighbours),
         report.first_sentence(against_first),
     )
-    return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, memory)
+    return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, used)
 
 
 def _loaded(student, teachers: Sequence[Generations], selection: Selection, policy: Policy, device: str, how: dict):
     """The student, encoded responses and their labels by teacher, what the student is, and memory planned and used."""
-    # here: reading and refusing files needs no torch
-    from gracelib.features.files import piece_size
-    from gracelib.features.memory import peak_memory, plan_memory, reset_peak
+    from gracelib.features import files, memory  # here: reading and refusing files needs no torch
 
     device = resolve_device(device)
     config, tokenizer = check_student(student)
@@ -262,48 +260,48 @@ def _loaded(student, teachers: Sequence[Generations], selection: Selection, poli
     encoded, labels = ({name: both[i] for name, both in made.items()} for i in (0, 1))
     shape = without_weights(student, config)  # what it will take is said before the weights are read
     # Of the longest responses: a piece is all that is in memory at once.
-    lengths = sorted(map(len, sum(encoded.values(), [])))[-piece_size(shape, device.partition(":")[0]) :]
+    lengths = sorted(map(len, sum(encoded.values(), [])))[-files.piece_size(shape, device.partition(":")[0]) :]
     asked = {name: how[name] for name in ("dtype", "params", "projection")}
-    plan = plan_memory(shape, lengths, how["d"], how["batch_tokens"], device=device, **asked)
+    plan = memory.plan_memory(shape, lengths, how["d"], how["batch_tokens"], device=device, **asked)
     n_parameters = sum(p.numel() for p in shape.parameters())
     _say(selection.sentence)
     _say(f"student: {n_parameters:,} parameters on {device}. Memory planned: {plan}")
 
-    reset_peak(device)
-    memory = {"weights_planned": plan.weights, "extra_planned": plan.extra, "before": peak_memory(device)}
+    memory.reset_peak(device)
+    used = {"weights_planned": plan.weights, "extra_planned": plan.extra, "before": memory.peak_memory(device)}
     model, _ = load_student(student, dtype=how["dtype"], device=device)
     about = {"student": str(student), "student_hash": weights_digest(model), "n_parameters": n_parameters}
     about |= {"device": device, "read_as": read_as}
-    return model, encoded, labels, about, memory
+    return model, encoded, labels, about, used
 
 
-def _plan(model, encoded: dict[str, list[Encoded]], device: str, memory: dict, how: dict) -> Plan:
-    from gracelib.features.files import planned_seconds
-    from gracelib.features.memory import peak_memory
+def _plan(model, encoded: dict[str, list[Encoded]], device: str, used: dict, how: dict) -> Plan:
+    from gracelib.features import files, memory
 
     every = [(e.prompt_ids, e.response_ids) for own in encoded.values() for e in own]
-    seconds = planned_seconds(model, every, device=device, **how)
+    seconds = files.planned_seconds(model, every, device=device, **how)
     rows = []
     for teacher, own in encoded.items():
         lengths = [*map(len, own)]
         rows.append((teacher, len(own), sum(lengths), seconds(lengths)))
     table = pd.DataFrame(rows, columns=["teacher", "responses", "tokens", "seconds"])
-    return Plan(table, peak_memory(device) + memory["extra_planned"])
+    return Plan(table, memory.peak_memory(device) + used["extra_planned"])
 
 
-def _features(model, encoded: dict, labels: dict, work: Path, about: dict, memory: dict, how: dict) -> dict[str, dict]:
-    """Features by teacher; adds the peak to `memory`."""
-    from gracelib.features.files import chunked_features
-    from gracelib.features.memory import peak_memory
+def _features(model, encoded: dict, labels: dict, work: Path, about: dict, used: dict, how: dict) -> dict[str, dict]:
+    """Features by teacher; adds the peak to `used`, bytes of memory."""
+    from gracelib.features import files, memory
 
     features, place = {}, {"student": about["student_hash"], "device": about["device"]}
     with Bar(total=sum(map(len, encoded.values())), desc="gradients", unit="response") as bar:
         for name, own in encoded.items():
             bar.set_postfix_str(name)
             examples = [(e.prompt_ids, e.response_ids) for e in own]
-            features[name] = chunked_features(model, examples, labels[name], work, done=bar.update, **place, **how)
-    memory["peak"] = peak_memory(place["device"])
-    _say(f"peak memory: {size_of(memory['peak'])}, of which {size_of(memory['before'])} before the student was loaded")
+            features[name] = files.chunked_features(
+                model, examples, labels[name], work, done=bar.update, **place, **how
+            )
+    used["peak"] = memory.peak_memory(place["device"])
+    _say(f"peak memory: {size_of(used['peak'])}, of which {size_of(used['before'])} before the student was loaded")
     return features
 
 

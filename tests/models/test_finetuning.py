@@ -17,6 +17,7 @@ from gracelib.cli.app import app
 from gracelib.models import finetuning
 from gracelib.models.finetuning import fine_tune
 from gracelib.models.prompting import CHAT, Policy, encode_examples
+from gracelib.text.responses import write_jsonl
 
 ROWS = [
     {
@@ -169,28 +170,10 @@ def test_the_command_trains_the_same_student(student, whole, tmp_path):
         for response in row["responses"]
         for role, text in (("user", row["question"]), ("assistant", f"<think>Hm.</think>\n{response}"))
     ]
-    chats = [{"messages": said[k : k + 2]} for k in range(0, len(said), 2)]
-    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats), encoding="utf-8")
-    command = [
-        "distill",
-        str(path),
-        "--student",
-        str(student),
-        "--out",
-        str(tmp_path / "out"),
-        "--epochs",
-        "2",
-        "--lr",
-        "1e-3",
-        "--batch-size",
-        "8",
-        "--micro-batch",
-        "8",
-        "--no-gradient-checkpointing",
-        "--thinking",
-        "drop",
-    ]
-    result = CliRunner().invoke(app, command)
+    write_jsonl(path, [{"messages": said[k : k + 2]} for k in range(0, len(said), 2)])
+    places = ["--student", str(student), "--out", str(tmp_path / "out")]
+    options = "--epochs 2 --lr 1e-3 --batch-size 8 --micro-batch 8 --no-gradient-checkpointing --thinking drop"
+    result = CliRunner().invoke(app, ["distill", str(path), *places, *options.split()])
     assert result.exit_code == 0, result.output
     assert f"12 responses, {whole[1]['n_tokens']} tokens, 4 steps in float32" in result.stdout
     assert furthest(whole[0], tmp_path / "out") == 0

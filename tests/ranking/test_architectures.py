@@ -4,7 +4,6 @@
 Every architecture is run in one of the three precisions, in turn; GRACELIB_ALL_STUDENTS=1 runs each in all (ten minutes).
 """
 
-import json
 import os
 
 import numpy as np
@@ -16,6 +15,7 @@ from checkpoints_for_tests import make_checkpoint
 from gracelib.models.accuracy import measure
 from gracelib.models.finetuning import fine_tune
 from gracelib.ranking.rank import COLUMNS, score_teachers
+from gracelib.text.responses import write_jsonl
 
 SMALL = dict(
     vocab_size=416,
@@ -90,8 +90,7 @@ def tokenizer(tmp_path_factory):
 def teachers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     for name in ("a", "b"):
-        rows = [row | {"responses": [row["responses"][0] + name]} for row in ROWS]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(folder / f"{name}.jsonl", [row | {"responses": [row["responses"][0] + name]} for row in ROWS])
     return folder
 
 

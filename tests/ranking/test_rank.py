@@ -150,7 +150,7 @@ def test_several_responses_a_prompt(llama, work, tmp_path):
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         for row in rows:
             row["responses"] = [row["responses"][0], row["responses"][0], "never used"]
-        (tmp_path / path.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(tmp_path / path.name, rows)
     once, twice = rank(llama, THREE[:2], work), rank(llama, tmp_path, work, m=2)
     for column in ("grace", "g_norm", "g_vendi", "mean_length", "student_loss"):
         np.testing.assert_allclose(twice.table[column], once.table[column], rtol=1e-4)
@@ -339,8 +339,8 @@ def test_generations_as_people_have_them_are_the_same_generations(scored, llama,
     lines.append({"custom_id": "more", "response": {"choices": [{"text": "<think>Hm.", "finish_reason": "length"}]}})
     batch, asked = tmp_path / THREE[0].name, tmp_path / "requests" / "asked.jsonl"
     asked.parent.mkdir()
-    for path, rows in ((batch, lines), (asked, requests)):
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(batch, lines)
+    write_jsonl(asked, requests)
     options = ["--requests", asked, "--thinking", "drop", "--drop-text", "Think first.", "--min-m", "--work", work]
     result = runner.invoke(app, arguments(llama, [batch, *THREE[1:]], tmp_path, *options))
     assert result.exit_code == 0, result.output
@@ -486,24 +486,9 @@ def test_ten_teachers_on_256_problems(tmp_path):
     pd.testing.assert_frame_equal(result.table, again.table, check_exact=True)
 
 
-def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path, monkeypatch):
+def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path):
     """By the command; and a teacher with twice the responses takes about twice as long."""
-    monkeypatch.chdir(tmp_path)
-    options = [
-        "--n",
-        "8",
-        "--m",
-        "1",
-        "--d",
-        "8",
-        "--folds",
-        "4",
-        "--student",
-        str(llama),
-        "--work",
-        str(tmp_path / "work"),
-    ]
-    result = runner.invoke(app, ["score", *map(str, THREE), *options, "--plan"])
+    result = runner.invoke(app, arguments(llama, THREE, tmp_path, "--plan"))
     assert result.exit_code == 0, result.output
     assert all(path.stem in result.output for path in THREE) and "Nothing was scored" in result.output
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gracelib.jobs.paths import ROOT
 from gracelib.text import problems
 from gracelib.text.problems import load_problems
-from gracelib.text.responses import question_id
+from gracelib.text.responses import question_id, write_jsonl
 
 SHARED = Path(os.environ.get("GRACELIB_SHARED") or ROOT.parent / "shared") / "data"
 with_shared = pytest.mark.skipif(not (SHARED / "gsm8k").is_dir(), reason="the real data are not beside the repository")
@@ -40,7 +40,7 @@ MATH = [
 
 def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    write_jsonl(path, rows)
     return path
 
 

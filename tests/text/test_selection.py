@@ -2,7 +2,6 @@
 its files is none; and what is given twice, or in no file together, is refused with both names.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gracelib.text.responses import question_id
+from gracelib.text.responses import question_id, write_jsonl
 from gracelib.text.selection import (
     Generations,
     Prompt,
@@ -27,7 +26,7 @@ ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 
 
 def jsonl(path, *rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     return path
 
 
@@ -169,8 +168,9 @@ def test_what_is_there_is_said():
     )
 
 
-def test_too_few_responses_name_prompt_and_file():
-    """Whether or not the prompt is drawn, so that it does not depend on the seed; a prompt that others lack is free."""
+def test_too_few_responses_name_prompt_and_file_or_are_left_out():
+    """Whether or not the prompt is drawn, so that it does not depend on the seed; a prompt that others lack is free.
+    Or they are left out, where asked for."""
     both = teacher("b", QUESTIONS[:3], m=4).prompts + teacher("b", QUESTIONS[3:5], m=3).prompts
     short = Generations("b", Path("b.jsonl"), both)
     for seed in range(4):
@@ -181,11 +181,7 @@ def test_too_few_responses_name_prompt_and_file():
         ):
             select_common([teacher("a", QUESTIONS, m=4), short], 2, 4, seed)
     assert select_common([teacher("a", QUESTIONS[:3], m=4), short], 3, 4, 0).sentence.startswith("3 prompts")
-
-
-def test_prompts_with_fewer_responses_are_left_out_where_asked_for():
-    both = teacher("b", QUESTIONS[:3], m=4).prompts + teacher("b", QUESTIONS[3:5], m=3).prompts
-    two = [teacher("a", QUESTIONS[:6], m=4), Generations("b", Path("b.jsonl"), both)]
+    two = [teacher("a", QUESTIONS[:6], m=4), short]
     found = select_common(two, 3, 4, 0, min_m=True)
     assert set(found.ids) == {question_id(q) for q in QUESTIONS[:3]}
     assert found.sentence.startswith(
