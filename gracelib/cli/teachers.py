@@ -279,9 +279,10 @@ def distill(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; choose another folder for the trained student, or remove it")
-    how = {"thinking": thinking, "requests": read_requests(requests), "drop_text": drop_text}
-    prompts = read_generations(responses, allow_empty=True, **how).prompts
-    rows = [vars(prompt) for prompt in prompts if prompt.responses]
+    teacher = read_generations(
+        responses, allow_empty=True, thinking=thinking, requests=read_requests(requests), drop_text=drop_text
+    )
+    rows = [vars(prompt) for prompt in teacher.prompts if prompt.responses]
     from gracelib.models.finetuning import fine_tune
 
     about = fine_tune(

@@ -316,35 +316,36 @@ def _ask(name: str, what: str, load):
         while link is not None:
             kinds |= {kind.__name__ for kind in type(link).__mro__}
             link = link.__cause__ or link.__context__
-        if "trust_remote_code" in text:
-            reason = (
-                "needs code from its own repository, which is never run here; choose a model that transformers knows"
-            )
-        elif "GatedRepoError" in kinds or "gated repo" in text:
-            reason = (
-                "is gated on the hub: accept its terms on its page there, then `hf auth login` (or set HF_TOKEN) "
-                f"or download it where you have access (`hf download {name} --local-dir FOLDER`) and give the "
-                "folder"
-            )
-        elif what == "tokenizer" and re.search("tiktoken|sentencepiece", text):
-            there = Path(place_of(name)) / "tokenizer.model"  # lines of base64, or a binary file
-            tiktoken = there.is_file() and re.match(rb"[\w+/=]+ \d+\s", there.read_bytes()[:200])
-            package = "tiktoken" if tiktoken else "sentencepiece protobuf"
-            reason = f"has its tokenizer in tokenizer.model only, which needs a package: pip install {package}"
-        elif os.path.isdir(place_of(name)):
-            reason = f"cannot be loaded: its {what}: {type(error).__name__}: {line}"
-        elif "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in text:
-            reason = (
+        model = Path(place_of(name)) / "tokenizer.model"  # lines of base64, or a binary file
+        is_tiktoken = model.is_file() and re.match(rb"[\w+/=]+ \d+\s", model.read_bytes()[:200])
+        offline = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}
+        reasons = (  # the first that holds
+            (
+                "trust_remote_code" in text,
+                "needs code from its own repository, which is never run here; choose a model that transformers knows",
+            ),
+            (
+                "GatedRepoError" in kinds or "gated repo" in text,
+                "is gated on the hub: accept its terms on its page there, then `hf auth login` (or set HF_TOKEN) or "
+                f"download it where you have access (`hf download {name} --local-dir FOLDER`) and give the folder",
+            ),
+            (
+                what == "tokenizer" and re.search("tiktoken|sentencepiece", text),
+                "has its tokenizer in tokenizer.model only, which needs a package: pip install "
+                + ("tiktoken" if is_tiktoken else "sentencepiece protobuf"),
+            ),
+            (os.path.isdir(model.parent), f"cannot be loaded: its {what}: {type(error).__name__}: {line}"),
+            (
+                "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in text,
                 "is neither a folder here nor a model that the hub shows you: check the name; for a private one "
-                "`hf auth login` first"
-            )
-        elif kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"} or (
-            "couldn't connect" in text
-        ):
-            reason = (
-                f"is not a folder here, and the hub cannot be reached: download it on a machine with access (`hf "
-                f"download {name} --local-dir FOLDER`) and give the folder"
-            )
-        else:
-            reason = f"cannot be loaded from the hub: its {what}: {type(error).__name__}: {line}"
+                "`hf auth login` first",
+            ),
+            (
+                kinds & offline or "couldn't connect" in text,
+                "is not a folder here, and the hub cannot be reached: download it on a machine with access (`hf "
+                f"download {name} --local-dir FOLDER`) and give the folder",
+            ),
+            (True, f"cannot be loaded from the hub: its {what}: {type(error).__name__}: {line}"),
+        )
+        reason = next(said for holds, said in reasons if holds)
         raise ValueError(f"student {name!r} {reason}") from error

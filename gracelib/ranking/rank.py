@@ -171,9 +171,8 @@ def score_teachers(
     check_device(device)
     check_writable(work)
     sweep(work)
-    # By name, not as given: nothing below can then depend on the order of the files.
-    how = {"thinking": thinking, "requests": read_requests(requests), "drop_text": drop_text}
-    teachers = sorted(read_teachers(paths, **how), key=lambda t: t.name)
+    teachers = read_teachers(paths, thinking=thinking, requests=read_requests(requests), drop_text=drop_text)
+    teachers.sort(key=lambda t: t.name)  # not as given: nothing below can then depend on the order of the files
     selection = select_common(teachers, n, m, seed, min_m)
 
     how = dict(d=d, seed=seed, params=params, projection=projection, dtype=dtype, batch_tokens=batch_tokens)

@@ -218,11 +218,15 @@ def _joined(first: Prompt, row: Prompt) -> Prompt:
                 f"{row.where}: conflicting {what}s for one question: {short(new)} here, {short(old)} at "
                 f"{first.where} or after it; make them agree, or drop the field"
             )
-    cut = first.cut | {len(first.responses) + k for k in row.cut}
-    responses = first.responses + row.responses
-    thought, unfinished = first.n_thought + row.n_thought, first.n_unfinished + row.n_unfinished
-    ids = {"id": first.id or row.id, "answer": first.answer or row.answer}
-    return replace(first, **ids, responses=responses, cut=cut, n_thought=thought, n_unfinished=unfinished)
+    return replace(
+        first,
+        id=first.id or row.id,
+        answer=first.answer or row.answer,
+        responses=first.responses + row.responses,
+        cut=first.cut | {len(first.responses) + k for k in row.cut},
+        n_thought=first.n_thought + row.n_thought,
+        n_unfinished=first.n_unfinished + row.n_unfinished,
+    )
 
 
 def _prompt(
