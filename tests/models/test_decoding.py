@@ -307,7 +307,7 @@ def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"m": 0}, "m=0: must be at least 1"),  # and what else `test_sampling` lists
+        ({"m": 0}, "m=0: must be at least 1"),  # and what else tests/bad_inputs lists
         ({"prompts": []}, "no prompts to sample for"),
     ],
 )
