@@ -35,7 +35,7 @@ class Plan:
     temperature); base_accuracy by student; features, distilled, student_accuracy by cell.
 
     Where and in which precision gradients are taken is a setting of the whole run, not of one notebook, because every
-    later one must find the same features: GRACELIB_DEVICE (auto: CUDA when present) and GRACELIB_DTYPE (float32).
+    later one must find the same features: GRACELIB_DEVICE (cpu) and GRACELIB_DTYPE (float32).
     """
 
     def __init__(self, scale: Scale, task: str | None = None):

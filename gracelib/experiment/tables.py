@@ -2,8 +2,8 @@
 
 `TABLES` is the one list of them. From it follow what a notebook gets (`table`), which jobs a part of a full run
 consists of and what is planned (`run.jobs`), and what must be there before anything is drawn (`check`). A table is
-written under figures/<scale>/results and read back: with `recompute=False` the run's own or the published file is read, so that a reader
-of a notebook need not train anything. Figures are drawn from those files alone.
+written under figures/<scale>/results and read back: with `recompute=False` the run's own or the published file is read,
+so that a reader of a notebook need not train anything. Figures are drawn from those files alone.
 
 A file may have been edited, cut or merged badly: it is whole, or one error with file and line. Why not
 `pandas.read_csv` alone: it takes a line that was cut for one with missing values, and a word in a column of numbers for
@@ -26,13 +26,15 @@ from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for
 from gracelib.features.files import load_features
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
-from gracelib.jobs.store import META, Job, write_atomically
+from gracelib.jobs.arithmetic import arithmetic
+from gracelib.jobs.store import META, Job, versions, write_atomically
 from gracelib.jobs.workers import run_jobs
 from gracelib.scale import PaperScale, Scale
 from gracelib.scores import Grace, recalibrate
 from gracelib.text.responses import read_jsonl, read_responses
 
 Jobs = dict[tuple, tuple[Job, ...]]
+MADE_WITH = "made_with.json"  #: beside the tables: the arithmetic and the versions that made them
 
 
 @dataclass(frozen=True)
@@ -481,6 +483,8 @@ def write(scale: str, name: str, made: pd.DataFrame) -> Path:
     """Write a result table; its file."""
     path = paths.results(scale) / f"{name}.csv"
     write_atomically(path, lambda part: made.to_csv(part, index=False, float_format="%.10g", lineterminator="\n"))
+    about = json.dumps({"arithmetic": arithmetic(), "versions": versions()}, indent=1) + "\n"
+    write_atomically(path.with_name(MADE_WITH), lambda part: part.write_text(about, encoding="utf-8"))
     return path
 
 

@@ -180,7 +180,7 @@ def response_features(
                 _check_finite("gradient norm", squares.sqrt(), rows, label)
                 _check_finite("projected gradient", g.abs().amax(1), rows, label)
                 result["g"][rows] = (g * scale).cpu().numpy()
-                result["grad_norm"][rows] = squares.sqrt().cpu().numpy()
+                result["grad_norm"][rows] = np.sqrt(squares.cpu().numpy())  # torch's is not the same everywhere
                 steps.reach(end)
     finally:
         model.train(was_training)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gracelib.jobs.arithmetic import arithmetic
 from gracelib.jobs.store import DECISIVE, META, Job, versions, with_upstream
 
 NEVER, STOPPED = "never computed", "never finished (a run was stopped in it)"
@@ -52,7 +53,7 @@ def _metas(root: Path, stage: str) -> list[dict]:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             names = ("label", "key", "params", "code", "modules", "inputs", "versions")
-            found.append({name: record[name] for name in names})
+            found.append({name: record[name] for name in names} | {"arithmetic": record.get("arithmetic", "native")})
         except (ValueError, KeyError, TypeError):
             continue  # damaged, and named as such where a planned job has this folder
     return found
@@ -81,6 +82,8 @@ def _reasons(job: Job, fault: str, finished: list[dict], root: Path, again: set[
     for name in DECISIVE:
         if old["versions"].get(name) != now[name]:
             found.append(f"package {name} {old['versions'].get(name)} -> {now[name]}")
+    if old["arithmetic"] != arithmetic():
+        found.append(f"its arithmetic changed: {old['arithmetic']} -> {arithmetic()}")
     for name, upstream in job.inputs.items():
         if old["inputs"].get(name) != upstream.key:
             said = "an input is rerun" if upstream.key in again else "an input is another"

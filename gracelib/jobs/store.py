@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
+from gracelib.jobs.arithmetic import arithmetic
 from gracelib.jobs.disk import alone, explained, flush, part_of
 from gracelib.jobs.paths import PACKAGE, figures
 
@@ -83,6 +84,7 @@ class Job:
                 "code": self.stage.code,
                 "params": self.params,
                 "versions": {name: versions()[name] for name in DECISIVE},
+                "arithmetic": arithmetic(),
                 "inputs": {name: job.key for name, job in self.inputs.items()},
             }
         )
@@ -330,6 +332,7 @@ def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
             "code": job.stage.code,
             "modules": job.stage.parts,
             "machine": machine(),
+            "arithmetic": arithmetic(),
             "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
             "files": {str(path.relative_to(part)): file_hash(path) for path in files},
             "figures": drawn,

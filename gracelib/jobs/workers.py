@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
 
+from gracelib.jobs.arithmetic import PORTABLE, arithmetic
 from gracelib.jobs.disk import check_writable, ended, sweep_folders
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import Job, compute, with_upstream
@@ -113,17 +114,33 @@ def worker_pool(at_once: int):
     What is started within has one thread, and no bars of the hub's: with as many threads as cores in each they would wait
     for each other (a notebook beside another took twice as long), and small matrices gain nothing.
     """
-    saved = {name: os.environ.get(name) for name in WORKER_VARIABLES}
-    os.environ.update(WORKER_VARIABLES)
-    pool = _pool(at_once)
+    with _variables(WORKER_VARIABLES | PORTABLE):
+        pool = _pool(at_once)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _variables(changed: dict[str, str]):
+    """Environment variables for what is started within."""
+    saved = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for name, value in saved.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@functools.cache
+def _say_native() -> None:
+    """Once a process."""
+    if arithmetic() == "native":
+        print("this processor has no AVX2: results have other last bits than the published ones", file=sys.stderr)
 
 
 def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExecutor | None = None) -> None:
@@ -138,6 +155,7 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool: ProcessPoolExe
         return
     check_writable(root)
     sweep_folders(root)
+    _say_native()
     n_jobs, at_once = len(todo), min(n_workers(), len(todo))
     bar = _bar(todo.values(), description, smoothing=0.05, postfix=f"0/{n_jobs} jobs")
     with nullcontext(pool) if pool else worker_pool(at_once) as workers, bar:
@@ -186,7 +204,7 @@ def run_in_turn(jobs: Iterable[Job], root: Path, drop: Iterable[Job] = (), isola
             print(f"\n{i + 1} of {len(todo)}: {job.name}", file=sys.stderr)
             try:
                 if isolated:
-                    with _pool(1) as pool:
+                    with _variables(PORTABLE), _pool(1) as pool:
                         pool.submit(compute, job, root).result()
                 else:
                     compute(job, root)

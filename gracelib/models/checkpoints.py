@@ -65,13 +65,13 @@ def resolve_device(name: str, what: str = "device") -> str:
 
 
 def device_of_run() -> tuple[str, str]:
-    """(device, dtype) of the gradients of a whole run: GRACELIB_DEVICE (auto) and GRACELIB_DTYPE (float32).
+    """(device, dtype) of the gradients of a whole run: GRACELIB_DEVICE (cpu) and GRACELIB_DTYPE (float32).
 
-    ValueError naming the variable for a value that is not known.
+    Not "auto": the world's models gain nothing on a GPU, and its numbers would depend on the machine. ValueError naming the variable for a value that is not known.
     """
     dtype = os.environ.get("GRACELIB_DTYPE") or "float32"
     check_dtype(dtype, "GRACELIB_DTYPE")
-    return resolve_device(os.environ.get("GRACELIB_DEVICE") or "auto", "GRACELIB_DEVICE"), dtype
+    return resolve_device(os.environ.get("GRACELIB_DEVICE") or "cpu", "GRACELIB_DEVICE"), dtype
 
 
 def check_student(path_or_hub_id: str | os.PathLike, quantised: bool = False):

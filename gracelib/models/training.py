@@ -53,7 +53,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__([{"params": matrices, "lr": matrix_lr}, {"params": others, "lr": lr}], {})
         self._parts = (
             torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=lr, weight_decay=0.0),
+            torch.optim.AdamW(others, lr=lr, weight_decay=0.0, fused=True),
         )
 
     def step(self, closure=None):
@@ -111,7 +111,7 @@ def trainer_arguments(
         "lr_scheduler_type": "cosine",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "seed": seed,
         "data_seed": seed,
         "report_to": [],

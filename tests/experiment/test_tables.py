@@ -58,7 +58,7 @@ def make(where: Path) -> None:
 
 def written(where: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in (where / "figures" / "nano" / "results").iterdir()}
-    assert sorted(found) == sorted(f"{name}.csv" for name in NAMES)  # and nothing half-written
+    assert sorted(found) == sorted([*(f"{name}.csv" for name in NAMES), tables.MADE_WITH])  # and nothing half-written
     return found
 
 

@@ -1,0 +1,48 @@
+"""A run's end: its numbers beside the published ones."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from gracelib.experiment.reference import beside_published
+from gracelib.experiment.tables import MADE_WITH
+from gracelib.jobs import paths
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The published run of mini as if it were one's own."""
+    published = paths.published("mini")
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
+    shutil.copytree(published / "results", paths.results("mini"))
+    shutil.copy(published / "table_main.csv", paths.figures("mini"))
+    return paths.results("mini")
+
+
+def test_equal_tables_are_said_to_be_equal_whatever_their_seconds(own):
+    cost = pd.read_csv(own / "cost.csv")
+    cost.assign(feature_seconds=cost.feature_seconds + 1).to_csv(own / "cost.csv", index=False)
+    assert beside_published("mini") == "mini: all 21 result tables are the published ones, to the last digit"
+
+
+def test_other_numbers_are_named_with_the_reason_and_the_headline_numbers(own):
+    scores = pd.read_csv(own / "scores.csv")
+    scores.assign(grace=scores.grace * (1 + 1e-9)).to_csv(own / "scores.csv", index=False)
+    main = pd.read_csv(own.parent / "table_main.csv")
+    main.assign(spearman=0.125).to_csv(own.parent / "table_main.csv", index=False)
+    made = json.loads((own / MADE_WITH).read_text())
+    (own / MADE_WITH).write_text(json.dumps(made | {"arithmetic": "native"}))
+    lines = beside_published("mini").splitlines()
+    assert lines[0] == "mini: 1 of 21 result tables differ from the published ones: scores"
+    assert lines[1] == "published -> yours: arithmetic portable-1 -> native"
+    grace = next(line.split() for line in lines if line.startswith("GRACE "))
+    assert grace[1] == "0.12" and float(grace[2]) != 0.12
+
+
+def test_nothing_is_said_where_nothing_is_published(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
+    assert beside_published("nano") == ""
+    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.published("mini").parent))
+    assert beside_published("mini") == ""
