@@ -181,13 +181,12 @@ def verify(
     scale: WorldOption = "lab",
     seed: Annotated[int, typer.Option(help="draws the cells")] = 0,
     cells: Annotated[int, typer.Option(help="how many")] = 3,
-    machine: Annotated[str, typer.Option(help="auto; same: equal bits; other: within tolerances")] = "auto",
 ) -> None:
     """Compute a sample of cells again, from nothing, and compare with the committed tables; exit status 1: outside."""
     _check_world(scale)
     from gracelib.experiment import verify as of_tables
 
-    table, expected = of_tables.verify(scale, cells, seed, machine)
+    table, expected = of_tables.verify(scale, cells, seed)
     verdicts = table["verdict"].value_counts()
     print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))
     print(f"expected: {expected}")

@@ -1,11 +1,14 @@
 """What a run is told at its end: its numbers beside the published ones."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
 from gracelib.experiment import tables
 from gracelib.jobs import paths
+from gracelib.jobs.arithmetic import arithmetic
+from gracelib.jobs.store import DECISIVE, versions
 
 MEASURED = "seconds|peak"  #: columns that no two runs share
 
@@ -21,11 +24,8 @@ def beside_published(scale: str) -> str:
     if not other:
         return f"{scale}: all {len(names)} result tables are the published ones, to the last digit"
     lines = [f"{scale}: {len(other)} of {len(names)} result tables differ from the published ones: {', '.join(other)}"]
-    ours, theirs = (_made_with(folder) for folder in (own, published))
-    changed = [f"{name} {theirs.get(name)} -> {now}" for name, now in ours.items() if theirs.get(name) != now]
-    lines.append(
-        f"published -> yours: {', '.join(changed) or 'arithmetic and versions are the same: please report this'}"
-    )
+    changed = ", ".join(changed_since(published))
+    lines.append(f"published -> yours: {changed or 'arithmetic and versions are the same: please report this'}")
     shown = [pd.read_csv(folder.parent / "table_main.csv") for folder in (own, published)]
     shown = [table[(table.setting == table.setting[0]) & table.cells_used.eq("all families")] for table in shown]
     both = shown[0].merge(shown[1], on="label", suffixes=("", " published"))
@@ -34,11 +34,18 @@ def beside_published(scale: str) -> str:
     return "\n".join(lines)
 
 
-def _numbers(path) -> pd.DataFrame:
+def _numbers(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     return table.drop(columns=list(table.columns[table.columns.str.contains(MEASURED)]))
 
 
-def _made_with(folder) -> dict[str, str]:
-    record = json.loads((folder / tables.MADE_WITH).read_text(encoding="utf-8"))
-    return {"arithmetic": record["arithmetic"]} | {f"package {name}": v for name, v in record["versions"].items()}
+def changed_since(results: Path) -> list[str]:
+    """What decides bits and is another now than when the tables of a folder were made: "torch 2.12.0 -> 2.13.0". Tables of
+    "native" arithmetic have the bits of one kind of processor, which is not known to be this one."""
+    then = json.loads((results / tables.MADE_WITH).read_text(encoding="utf-8"))
+    before = {"arithmetic": then["arithmetic"], **then["versions"]}
+    now = {"arithmetic": arithmetic()} | {name: versions()[name] for name in DECISIVE}
+    native = ["arithmetic native"] if arithmetic() == before["arithmetic"] == "native" else []
+    return native + [
+        f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value
+    ]

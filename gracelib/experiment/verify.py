@@ -1,15 +1,11 @@
 """Are the committed result tables what this code computes? A sample of their cells is computed again, from nothing.
 
-What may be expected depends on the machine. On the same kind (package versions, platform, vector instructions, threads)
-training, sampling and scoring give the same bits, so every number of a table must come out again to its last digit.
-Another CPU rounds differently: one float flips one sampled token and everything after it, so that it trains other
+Where the tables were made with the arithmetic and the versions of this machine (`reference.changed_since`), every number
+must come out again to its last digit. Other bits flip one sampled token and everything after it, so that they train other
 checkpoints. Accuracies and means are then compared within three standard errors of the difference over prompts. That is
 a weak test of a cell, and a teacher that is only just competent may fail it: two training runs of one differ by more
 (lab and its worlds of other seeds show by how much). The sharp test starts from committed checkpoints and responses,
 where features must agree to 1e-4: tests/experiment/test_verify.py.
-
-Which of the two applies: the same kind where most losses, norms and scores are equal to the last digit, which no other
-training run would give by chance; then all must be.
 """
 
 from pathlib import Path
@@ -19,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, plans_of
+from gracelib.experiment.reference import changed_since
 from gracelib.experiment.scales import command_for, get_scale
 from gracelib.experiment.tables import cell_scores, feature_means, table, teacher_row
 from gracelib.features.files import load_features
@@ -56,17 +53,14 @@ def cell_jobs(plan: Plan, cell: tuple[str, str, float]) -> list[Job]:
     return [plan.responses[teacher, t], plan.features[cell], *accuracies]
 
 
-def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> tuple[pd.DataFrame, str]:
+def verify(scale: str, n: int = 3, seed: int = 0) -> tuple[pd.DataFrame, str]:
     """Compute `n` sampled cells again under runs/verify/<scale> (what is finished there is reused) and compare them.
 
     Returns one row a (cell, quantity) as `compared`, with tolerance and verdict ("equal", "within", "not compared",
     "OUTSIDE"), and in words which comparison applied and why.
-    `machine`: "auto", or "same" / "other" to say which comparison applies. ValueError for an unknown scale or machine,
-    too many cells, a table without one of them; FileNotFoundError for a table that is not there; RuntimeError for a
-    failed job.
+    ValueError for an unknown scale, too many cells, a table without one of them; FileNotFoundError for a table that is
+    not there; RuntimeError for a failed job.
     """
-    if machine not in ("auto", "same", "other"):
-        raise ValueError(f"--machine {machine!r} is not known; choose auto, same or other")
     config, root = get_scale(scale), paths.runs() / "verify" / scale
     plans = {plan.task.name: plan for plan in plans_of(config)}
     cells = sample(config, n, seed)
@@ -74,19 +68,15 @@ def verify(scale: str, n: int = 3, seed: int = 0, machine: str = "auto") -> tupl
     run_jobs([job for task, *cell in cells for job in cell_jobs(plans[task], tuple(cell))], root, f"verify {scale}")
     found = pd.concat([compared(plans[cell[0]], cell[1:], there[cell], root) for cell in cells], ignore_index=True)
     equal = (found["committed"] == found["rerun"]) | (found["committed"].isna() & found["rerun"].isna())
-    # Sums of many rounded numbers: counts and shares may be equal by chance, these are not.
-    telling = found["quantity"].str.fullmatch(r"scores\.(?!mean_length).*|features\.(loss|mean_prob|grad_norm)")
-    share = equal[telling].mean()
-    same = machine == "same" or (machine == "auto" and share > 0.5)
+    changed = changed_since(paths.tables(scale))
+    same = not changed
     found["tolerance"] = 0.0 if same else STANDARD_ERRORS * found.pop("error")
     within = found["difference"].abs() <= found["tolerance"] + 1e-9 * found["committed"].abs()  # a table has ten digits
     unknown = found["tolerance"].isna() | found["difference"].isna()
     found["verdict"] = np.select(
         [equal, same, unknown, within], ["equal", "OUTSIDE", "not compared", "within"], "OUTSIDE"
     )
-    because = f"{share:.0%} of the losses, norms and scores are equal to the last digit"
-    because = because if machine == "auto" else f"--machine {machine}"
-    return found, f"{'equal bits' if same else 'another CPU'} ({because})"
+    return found, f"other bits ({', '.join(changed)})" if changed else "equal bits"
 
 
 def committed(scale: str, cell: tuple) -> dict[str, pd.Series]:
