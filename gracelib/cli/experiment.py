@@ -22,7 +22,7 @@ from gracelib.paper.figures import figures_named
 from gracelib.text.formats import short
 
 ScaleOption = Annotated[str, typer.Option(help="nano, smoke, mini, lab, or paper (prints its plan and stops)")]
-WorldOption = Annotated[str, typer.Option("--scale", help="nano, smoke, mini, lab, lab-world1, lab-world2")]
+WorldOption = Annotated[str, typer.Option("--scale", help="nano, smoke, mini, lab, lab-world1 to 2, mini-seed1 to 8")]
 PartOption = Annotated[list[str], typer.Option(help="only this part of the run (may be repeated)")]
 DeviceOption = Annotated[str, typer.Option(help="where gradients are taken: auto, cpu, cuda")]
 DtypeOption = Annotated[str, typer.Option(help="their precision: float32, float64, bfloat16")]

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from gracelib.baselines import SCORES
+from gracelib.evidence.cells import MAIN_SCORES
+from gracelib.evidence.ranks import regret, spearman
 from gracelib.experiment import tables
+from gracelib.experiment.scales import SCALES
 from gracelib.jobs import paths
 from gracelib.jobs.arithmetic import arithmetic
 from gracelib.jobs.store import DECISIVE, versions
@@ -28,10 +32,31 @@ def beside_published(scale: str) -> str:
     lines.append(f"published -> yours: {changed or 'arithmetic and versions are the same: please report this'}")
     shown = [pd.read_csv(folder.parent / "table_main.csv") for folder in (own, published)]
     shown = [table[(table.setting == table.setting[0]) & table.cells_used.eq("all families")] for table in shown]
-    both = shown[0].merge(shown[1], on="label", suffixes=("", " published"))
-    columns = ["spearman", "spearman published", "regret_points", "regret_points published"]
+    both = shown[0].merge(shown[1], on="score", suffixes=("", " published"))
+    both = both.merge(over_seeds(scale), on="score", how="left")
+    for what in ("spearman", "regret_points"):  # another training's, at most: such is another rounding
+        both[f"{what} within"] = both[what].between(both[f"{what} least"], both[f"{what} most"])
+    columns = [
+        f"{w}{end}" for w in ("spearman", "regret_points") for end in ("", " published", " least", " most", " within")
+    ]
     lines += [both.setting[0], both.set_index("label")[columns].round(2).to_string()]
     return "\n".join(lines)
+
+
+def over_seeds(scale: str) -> pd.DataFrame:
+    """Per score of the main table the least and the greatest signed Spearman and regret (points) over the published runs
+    of the scale's cast from other seeds; columns score, "spearman least" and so on, seeds. No rows where there are none.
+    """
+    found = []
+    for one in (name for name in SCALES if name.startswith(f"{scale}-seed")):
+        if (paths.published(one) / "results" / "students.csv").is_file():
+            rows = tables.cells(one)
+            for score in MAIN_SCORES:
+                pair = rows[score], rows["average_at_k"], SCORES[score].direction
+                found.append((score, spearman(*pair), regret(*pair)))
+    table = pd.DataFrame(found, columns=["score", "spearman", "regret_points"]).groupby("score", sort=False)
+    least, most = table.min().add_suffix(" least"), table.max().add_suffix(" most")
+    return least.join(most).assign(seeds=table.size()).reset_index()
 
 
 def _numbers(path: Path) -> pd.DataFrame:

@@ -106,7 +106,7 @@ def test_options_reach_the_notebooks(calls):
 
 
 def test_what_takes_hours_is_redrawn_unless_asked_otherwise(calls):
-    assert {*run.REDRAWN, *run.TABLES_ONLY} == {name for name in SCALES if name.startswith("lab")}
+    assert {*run.REDRAWN, *run.TABLES_ONLY} == {name for name in SCALES if name.startswith(("lab", "mini-seed"))}
     assert runner.invoke(app, ["figures", "--scale", "lab"]).exit_code == 0
     assert runner.invoke(app, ["figures", "--scale", "lab", "--recompute"]).exit_code == 0
     assert calls == [("lab", False, None), ("lab", True, None)]
