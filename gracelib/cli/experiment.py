@@ -121,16 +121,6 @@ def recompute(
     print(f"{', '.join([scale, *part])}: finished; this call took {run.in_words(seconds)}")
 
 
-def gallery(
-    scale: ScaleOption = "mini",
-    out: Annotated[Path | None, typer.Option(help="the page; default build/gallery-SCALE.html")] = None,
-) -> None:
-    """Write one self-contained HTML page with every figure of a scale."""
-    from gracelib.drawing import gallery as page
-
-    print(page.write(get_scale(scale), out))
-
-
 def plan(
     scale: Annotated[str, typer.Option(help="paper")] = "paper",
     settings: SettingsOption = None,
@@ -195,7 +185,7 @@ def verify(
         raise typer.Exit(1)
 
 
-IN_A_CLONE = (figures, recompute, gallery, explain, verify)
+IN_A_CLONE = (figures, recompute, explain, verify)
 COMMANDS = (*IN_A_CLONE, plan)
 
 

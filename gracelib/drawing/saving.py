@@ -180,12 +180,12 @@ def json_ready(value):
 
 
 def check_sidecars(scale: str) -> list[str]:
-    """What is wrong with a scale's figures where they are looked at (`paths.drawn`), one line each; empty when all is well.
+    """What is wrong with a scale's figures, one line each; empty when all is well.
 
     Every registered figure must have its files and sidecar, with the hashes of files and inputs as recorded;
     nothing that looks like a figure may lie there unregistered.
     """
-    folder, read, problems = paths.drawn(scale), paths.tables(scale).parent, []
+    folder, read, problems = paths.figures(scale), paths.tables(scale).parent, []
     for name, item in FIGURES.items():
         path = folder / f"{name}.json"
         if not path.is_file():

@@ -45,12 +45,6 @@ def results(scale: str) -> Path:
     return figures(scale) / "results"
 
 
-def drawn(scale: str) -> Path:
-    """Where the figures of a scale are looked at: the run's own where there are any, else the published ones."""
-    own = figures(scale)
-    return own if any(own.glob("*.json")) else published(scale)
-
-
 def tables(scale: str) -> Path:
     """Where the result tables of a scale are read: the run's own where there are any, else the published ones."""
     own = results(scale)

@@ -1,7 +1,7 @@
 """Which figures and tables of the paper there are, and which notebook makes each: one producer, no more.
 
-Why a list of its own: the README's table (between its markers; a test compares), the test that nothing is missing
-and the check of the sidecars are all made from it, so a figure that is dropped or renamed cannot go unnoticed.
+Why a list of its own: the book's gallery, the test that nothing is missing and the check of the sidecars are all made
+from it, so a figure that is dropped or renamed cannot go unnoticed.
 """
 
 import re
@@ -121,7 +121,6 @@ FIGURES: dict[str, Item] = {
         "drawing.bound.cmi_terms",
     ),
 }
-README_MARKS = ("<!-- figures:begin -->", "<!-- figures:end -->")  #: around `readme_table` in README.md
 
 
 def registered(name: str) -> Item:
@@ -152,14 +151,3 @@ def figures_named(text: str) -> list[str]:
             )
         found += names
     return list(dict.fromkeys(found))
-
-
-def readme_table(scale: str) -> str:
-    """Markdown for README.md: every registered figure, the notebook that makes it, the function, a link to the file."""
-    lines = ["| figure or table | notebook | drawn by | file |", "|---|---|---|---|"]
-    for name, item in FIGURES.items():
-        file = f"figures/published/{scale}/{name}{'.png' if item.picture else '.csv'}"
-        what = item.title if item.paper_item.startswith("(") else f"{item.paper_item}: {item.title}"
-        notebook = f"[{item.notebook}](notebooks/{item.notebook}.ipynb)"
-        lines.append(f"| {what} | {notebook} | `gracelib.{item.drawn_by}` | [{name}]({file}) |")
-    return "\n".join(lines) + "\n"

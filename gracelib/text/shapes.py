@@ -2,7 +2,7 @@
 
 Why a table and not a reader for each program: most rows differ in names only. A field holds a text, or a list of texts,
 or what inference servers and chats put around a text; each of these is looked through wherever it stands, so that a new
-program is a new line here, and in the README's table, which a test compares.
+program is a new line here, and in the table of notebooks/formats.md, which a test compares.
 """
 
 import re

@@ -322,28 +322,3 @@ def test_reasons_are_about_the_cells_of_the_claim(lab):
     assert split.startswith("GRACE between") and "within one" not in split
     assert "; on the longer task GRACE and G-Norm" in verdicts.why(lab, "norm; norm long")
     assert verdicts.why(lab, "notebook 07") == "see notebook 07" and verdicts.why(lab, "") == ""
-
-
-# --- the README ---------------------------------------------------------------------------------------------
-
-
-def test_the_readme_block_has_a_row_a_claim(lab):
-    write_tables("lab-world2", seed=4)
-    block = verdicts.readme_block("lab")
-    lines = block.splitlines()
-    assert len(lines) == 2 + len(CLAIMS) and {line.count("|") for line in lines} == {4}
-    assert "world2: " in block and all(
-        line.endswith((f"| {HOLDS} |", f"| {FAILS} |", f"| {OPEN} |")) for line in lines[2:]
-    )
-
-
-def test_the_readme_holds_the_claims_of_the_committed_tables(monkeypatch):
-    """A claim that no longer comes out as the README says must not linger there."""
-    monkeypatch.undo()
-    begin, end = verdicts.README_MARKS
-    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    if begin not in readme and not (paths.published("lab") / "results" / "students.csv").is_file():
-        pytest.skip("the tables of the lab scale are not committed yet")
-    assert readme.count(begin) == readme.count(end) == 1
-    block = readme.split(begin)[1].split(end)[0].strip()
-    assert block == verdicts.readme_block("lab").strip(), "paste claims.readme_block('lab') between the markers"

@@ -79,7 +79,7 @@ def test_without_a_clone_what_needs_one_says_so_and_finished_pieces_lie_where_on
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.delenv("GRACELIB_RUNS", raising=False)
     monkeypatch.chdir(tmp_path)
-    for command in ("figures", "recompute", "gallery", "explain", "verify"):
+    for command in ("figures", "recompute", "explain", "verify"):
         assert "this needs a clone of the repository" in line(runner.invoke(app, [command, "--scale", "nano"]))
     assert runner.invoke(app, ["plan"]).exit_code == 0 and paths.runs() == tmp_path / "runs"
 
@@ -277,7 +277,7 @@ def test_times_are_said_in_words():
 
 
 def test_help_lists_the_commands_and_wrong_ones_are_refused():
-    assert all(word in runner.invoke(app, ["--help"]).output for word in ("figures", "recompute", "gallery"))
+    assert all(word in runner.invoke(app, ["--help"]).output for word in ("figures", "recompute", "explain"))
     assert runner.invoke(app, ["figurs"]).exit_code == 2
 
 
@@ -287,7 +287,6 @@ def test_help_lists_the_commands_and_wrong_ones_are_refused():
         (["figures", "SCALE=lab"], "gracelib figures --scale lab"),
         (["figures", "FIG=19,main"], 'gracelib figures --scale mini --fig "19,main"'),
         (["recompute", "SCALE=lab", "PART=extra"], 'gracelib recompute --scale lab --part "extra"'),
-        (["gallery", "SCALE=lab"], "gracelib gallery --scale lab"),
         (["publish"], "gracelib figures --scale mini --save"),
         (["plan", "SCALE=paper"], "gracelib plan --scale paper"),
         (["figures", "SCALE=paper"], "gracelib figures --scale paper"),

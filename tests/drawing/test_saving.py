@@ -22,7 +22,7 @@ from gracelib.drawing.saving import Drawn, check_sidecars, picture_writers
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks, summaries
 from gracelib.jobs import paths
-from gracelib.paper.figures import FIGURES, README_MARKS, readme_table
+from gracelib.paper.figures import FIGURES
 from synthetic import synthetic_cells
 
 
@@ -129,21 +129,6 @@ def test_the_committed_figures_are_complete_and_belong_to_their_tables(scale, mo
         assert scale != "mini"
         pytest.skip(f"figures/published/{scale} is not there")
     assert check_sidecars(scale) == []
-
-
-def test_the_readme_holds_the_table_made_from_the_registry():
-    """A figure that is dropped, renamed or drawn elsewhere must not linger in the README."""
-    table = readme_table("mini")
-    assert len(table.splitlines()) == 2 + len(FIGURES)
-    for name, item in FIGURES.items():
-        assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file()
-        assert f"[{name}](figures/published/mini/{name}{item.endings[-1] if not item.picture else '.png'})" in table
-    begin, end = README_MARKS
-    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.count(begin) == readme.count(end) == 1
-    assert readme.split(begin)[1].split(end)[0].strip() == table.strip(), (
-        "paste readme_table('mini') between the markers"
-    )
 
 
 def test_the_line_of_numbers_is_rounded_and_names_its_columns():

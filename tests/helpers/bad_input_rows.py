@@ -358,8 +358,6 @@ OTHER_OPTIONS = [
         ["recompute", "--scale", "nano", "--device", "tpu"],
         ("'tpu'", "auto, cpu or cuda"),
     ),
-    Bad("gallery__scale_unknown", "an unknown scale", ["gallery", "--scale", "huge"], ("'huge'", "'mini'")),
-    Bad("gallery__nothing_drawn", "no figures", ["gallery", "--scale", "nano"], ("'nano'", "make figures SCALE=nano")),
     Bad("command__unknown", "a misspelt command", ["scroe"], ("'scroe'",)),
     Bad("plan__scale_lab", "a scale without a plan", ["plan", "--scale", "lab"], ("'lab'", "README")),
     Bad(

@@ -32,7 +32,7 @@ from gracelib.baselines import compute_scores
 from gracelib.drawing.bound import dots
 from gracelib.drawing.correlations import figure4
 from gracelib.jobs import paths
-from gracelib.paper.figures import readme_table
+from gracelib.paper.figures import registered
 from synthetic import synthetic_cells
 
 draw = np.random.default_rng(0)
@@ -43,7 +43,7 @@ print("longest" in set(figure4(cells, "first", "mini", k=8).table.score))
 paths.results("mini").mkdir(parents=True)
 (paths.results("mini") / "scores.csv").write_text("a\\n1\\n")
 print(sorted(p.name for p in dots(cells).save("mini", "dots", inputs=["scores"], parameters={}, seed=0)))
-print("`gracelib.drawing.bound.dots`" in readme_table("mini"))
+print(registered("dots").drawn_by == "drawing.bound.dots")
 """
 
 
@@ -64,7 +64,7 @@ def test_a_score_and_a_figure_are_a_function_and_a_line_each(tmp_path):
         ("\n# fmt: off\n_LIST", SCORE + "\n# fmt: off\n_LIST"),
     )
     registry = copy / "paper" / "figures.py"
-    change(registry, ("\n}\nREADME_MARKS", "\n" + FIGURE_LINE + "README_MARKS"))
+    change(registry, ("\n}\n\n\ndef registered", "\n" + FIGURE_LINE + "\n\ndef registered"))
     with open(copy / "drawing" / "bound.py", "a", encoding="utf-8") as file:
         file.write("\nimport matplotlib.pyplot as plt\n" + FIGURE)
     path = os.pathsep.join(map(str, (tmp_path, ROOT / "tests" / "helpers")))

@@ -33,7 +33,7 @@ from gracelib.text.shapes import LISTS, RESPONSE, SHAPES, shape_of
 
 BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
-README = (ROOT / "README.md").read_text("utf-8")
+FORMATS = (ROOT / "notebooks" / "formats.md").read_text("utf-8")
 GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 + 1 = 2.", "Two."]}
 OTHER = {"id": "b", "question": "What is 2 + 3?", "answer": "5", "responses": ["2 + 3 = 5.", "Five."]}
@@ -283,7 +283,7 @@ FORMS = {
 
 @pytest.mark.parametrize("shape, rows", [(name, rows) for name, several in FORMS.items() for rows in several])
 def test_each_shape_is_read_as_it_is(tmp_path, shape, rows):
-    """Every line of the table in the README; as JSON Lines and as Parquet, with the requests of a batch beside it."""
+    """Every line of the table in notebooks/formats.md; as JSON Lines and as Parquet, with the requests of a batch beside it."""
     assert {shape_of(row, row).name for row in rows} == {shape}
     asked = [{"custom_id": f"c{k}", "method": "POST", "body": {"messages": chat(q)}} for k, (q, _) in enumerate(EACH)]
     requests = read_requests([write(tmp_path / "requests.jsonl", *asked)])
@@ -297,7 +297,7 @@ def test_each_shape_is_read_as_it_is(tmp_path, shape, rows):
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_the_readme_lists_each_shape(shape):
     fields = (", ".join(f"`{name}`" for name in names) for names in (shape.question, shape.response, shape.also))
-    assert f"\n| {' | '.join([shape.name, *fields])} |\n" in README and shape.name in FORMS
+    assert f"\n| {' | '.join([shape.name, *fields])} |\n" in FORMATS and shape.name in FORMS
 
 
 @pytest.mark.parametrize(

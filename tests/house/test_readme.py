@@ -1,0 +1,51 @@
+"""The README is short, its findings are computed from the published tables, and its links lead somewhere."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from gracelib.jobs import paths
+
+README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [paths.ROOT / "README.md", *sorted(paths.NOTEBOOKS.glob("*.md"))]
+
+
+def findings() -> str:
+    """What the lab's tables say, as the README says it."""
+    main = pd.read_csv(paths.published("lab") / "table_main.csv")
+    main = main[main.cells_used == "all families"].set_index(["setting", "score"])
+    rho, points = main.spearman.map("{:.2f}".format), main.regret_points.map("{:.1f}".format)
+    first, second, long = "short task, first student", "short task, second student", "long task, first student"
+    low, high = (f"{main[end][first, 'grace']:.2f}" for end in ("low", "high"))
+    sidecar = json.loads((paths.published("lab") / "fig06_temperature.json").read_text(encoding="utf-8"))
+    lost = {name: f"{row['mean']:.1f}" for name, row in sidecar["ours"]["regret_points"].items()}
+    verdicts = pd.read_csv(paths.published("lab") / "claims.csv").verdict.value_counts()
+    n = verdicts["holds"], verdicts["does not hold"], verdicts["cannot be told here"]
+    return f"""\
+* GRACE orders the 120 students of 15 teachers at 8 temperatures with a Spearman correlation of {rho[first, "grace"]} ({low} to {high}; the
+  paper: .86). The gradient's norm alone does as well here ({rho[first, "g_norm"]}), so does the student's loss ({rho[first, "student_loss"]}); the teacher's accuracy
+  ({rho[first, "teacher_accuracy"]}) and the gradients' diversity (G-Vendi, {rho[first, "g_vendi"]}) do worse.
+* It wins where a temperature is to be chosen for a given teacher: following it costs {lost["grace"]} points of accuracy on average, following
+  the norm {lost["g_norm"]}, a random temperature {lost["random"]}.
+* Its pick among all is {points[first, "grace"]} points behind the best student; the strongest teacher's is {points[first, "teacher_accuracy"]} behind.
+* The norm stays ahead of it on a second student ({rho[second, "g_norm"]} to {rho[second, "grace"]}) and on a longer task ({rho[long, "g_norm"]} to {rho[long, "grace"]}; the loss: {rho[long, "student_loss"]}).
+* Of {sum(n)} statements of the paper {n[0]} hold here and {n[1]} do not; {n[2]} cannot be told with 15 teachers of one small world, which
+  is no verdict on the paper.
+"""
+
+
+def test_the_findings_are_what_the_published_tables_say():
+    begin, end = "<!-- findings:begin -->\n", "<!-- findings:end -->"
+    assert README.split(begin)[1].split(end)[0] == findings()
+
+
+def test_it_takes_minutes_to_read():
+    assert len(README.encode()) <= 8000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_within_the_project_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
