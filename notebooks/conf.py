@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from gracelib.experiment.scales import command_for
 from gracelib.jobs import paths
 from gracelib.paper.figures import FIGURES
 
@@ -18,7 +17,7 @@ myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 exclude_patterns = ["generated/claims_by_verdict.md", "**.ipynb_checkpoints"]
-html_theme = "furo"
+html_theme, html_show_copyright = "furo", False
 html_title = "gracelib: choose the teacher before you train the student"
 suppress_warnings = ["myst.header"]  # a notebook's sections begin below its title
 
@@ -42,7 +41,7 @@ def gallery() -> None:
                     "```",
                     "",
                 ]
-            lines += [about["caption"], "", f"Draw it again: `{command_for(scale)} FIG={name}`", ""]
+            lines += [about["caption"], "", f"Draw it again: `make figures SCALE={scale} FIG={name}`", ""]
             table = pd.read_csv(paths.published(scale) / f"{name}.csv")
             lines += [as_html(table), ""]
         lines += [f"Drawn by `gracelib.{item.drawn_by}` in [{item.notebook}](../{item.notebook}.ipynb)."]
@@ -63,7 +62,8 @@ def as_html(table: pd.DataFrame) -> str:
 def claims() -> None:
     """The claims of the lab by verdict."""
     table, lines = pd.read_csv(paths.published("lab") / "claims.csv", keep_default_na=False), []
-    for verdict, rows in table.groupby("verdict", sort=False):
+    for verdict in ("holds", "does not hold", "cannot be told here"):
+        rows = table[table.verdict == verdict]
         lines += [f"## {verdict[0].upper()}{verdict[1:]}: {len(rows)} of {len(table)}", ""]
         for row in rows.to_dict("records"):
             why = f" {row['why'][0].upper()}{row['why'][1:]}." if row["why"] else ""

@@ -23,7 +23,7 @@ _KNOWN_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-#: Of what a config does not know: layers that foretell a second token, and constants that older versions saved.
+#: Of what a config does not know: layers that predict a second token, and constants that older versions saved.
 _NEVER_READ = r"(^|[._])(mtp|nextn)|\.att(n|ention)\.(masked_)?bias$|rotary_emb\.inv_freq$"
 _END = 1 << 20  # bytes hashed at either end of a file of weights
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")

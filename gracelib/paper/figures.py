@@ -29,7 +29,7 @@ _02, _05, _06 = "02_student_gradients", "05_which_teacher", "06_design_choices"
 _07, _08 = "07_ablations", "08_length"
 FIGURES: dict[str, Item] = {
     "fig01_correlations": Item(
-        _05, "figure 1", "Which scores foretell a student's accuracy", "drawing.correlations.figure1"
+        _05, "figure 1", "Which scores predict a student's accuracy", "drawing.correlations.figure1"
     ),
     "fig02_scatter": Item(
         _05, "figure 2", "Three scores against the accuracy of the first student", "drawing.correlations.figure2"

@@ -80,7 +80,7 @@ def test_weights_that_do_not_fit_are_refused(folder):
         folder,
         r"hold 9 tensors that its config does not know \(model\.layers\.1\..*, \.\.\.\), which would be left out",
     )
-    edit(folder / "config.json", num_nextn_predict_layers=1)  # layers that foretell a second token: no model reads them
+    edit(folder / "config.json", num_nextn_predict_layers=1)  # layers that predict a second token: no model reads them
     weights = load_file(folder / "model.safetensors") | {"mtp.norm.weight": torch.ones(2)}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     load_student(folder)
