@@ -186,11 +186,11 @@ def score_teachers(
         own = {**features[teacher.name], "prompt_id": prompt_id}
         try:
             scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
+            influence = grace_influence(
+                recalibrate(own["g"], own["length"]), prompt_id, n_folds, nu, seed, zero_rows="keep"
+            )
         except ValueError as error:
             raise ValueError(f"teacher {teacher.name}: {error}") from error
-        influence = grace_influence(
-            recalibrate(own["g"], own["length"]), prompt_id, n_folds, nu, seed, zero_rows="keep"
-        )
         with_influence[teacher.name] = scored.grace, influence
         interval = grace_interval(scored.grace, influence=influence)
         parts = scored.grace.count * scored.grace.per_prompt
