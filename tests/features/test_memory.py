@@ -59,7 +59,8 @@ def test_the_measured_extra_stays_below_the_stated(together, filled):
     By the pass `filled`, two groups of one batch or one of three are done."""
     m = measured(RUN, together, "signs")
     assert len(m["seen"]) >= 4 + 4 and together <= m["rows"] <= together + 2
-    assert 0 < m["all"] <= m["extra"] <= 4 * m["all"], m
+    # The plan promises a plain backward pass its room, logits included; these (a vocabulary of 40,000) are made again.
+    assert 0 < m["all"] <= m["extra"] <= 5 * m["all"], m
     assert m["extra"] < 0.6 * m["whole"] and m["whole"] == m["rows"] * m["weights"], m
     # The signs that are kept are there by then; later ones add what the allocator scatters, not gradients.
     assert m["all"] - m["seen"][filled] < 0.1 * m["whole"], m
