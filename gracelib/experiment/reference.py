@@ -43,7 +43,7 @@ def beside_published(scale: str) -> str:
 
 def over_seeds(scale: str) -> pd.DataFrame:
     """Per score of the main table the least and the greatest signed Spearman and regret (points) over the published runs
-    of the scale's cast from other seeds; columns score, "spearman least" and so on, seeds. No rows where there are none.
+    of the scale's cast from other seeds; columns score, "spearman least" and so on. No rows where there are none.
     """
     found = []
     for one in (name for name in SCALES if name.startswith(f"{scale}-seed")):
@@ -54,11 +54,11 @@ def over_seeds(scale: str) -> pd.DataFrame:
                 found.append((score, spearman(*pair), regret(*pair)))
     table = pd.DataFrame(found, columns=["score", "spearman", "regret_points"]).groupby("score", sort=False)
     least, most = table.min().add_suffix(" least"), table.max().add_suffix(" most")
-    return least.join(most).assign(seeds=table.size()).reset_index()
+    return least.join(most).reset_index()
 
 
 def _numbers(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path)
     return table.drop(columns=list(table.columns[table.columns.str.contains(MEASURED)]))
 
 

@@ -56,8 +56,8 @@ def figures(
             raise FileNotFoundError(f"{absent[0]}, which draws {', '.join(names)}, is not there")
     before = functools.partial(_models, get_scale(scale)) if recompute and not names else None
     notebooks.run(scale, recompute, chosen, parameters, before)
-    if before:
-        print(beside_published(scale), file=sys.stderr)
+    if before and (said := beside_published(scale)):
+        print(said, file=sys.stderr)
     drawn = [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
     if absent := [path for path in drawn if not path.is_file()]:
         raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")

@@ -44,3 +44,16 @@ def test_nothing_is_said_where_nothing_is_published(monkeypatch, tmp_path):
     assert beside_published("nano") == ""
     monkeypatch.setenv("GRACELIB_FIGURES", str(paths.published("mini").parent))
     assert beside_published("mini") == ""
+
+
+def test_the_range_over_seeds_is_that_of_the_published_runs(tmp_path, monkeypatch):
+    here = paths.published("mini")
+    assert reference.over_seeds("nano").empty
+    monkeypatch.setattr(paths, "published", lambda scale: tmp_path / scale)
+    for k, turned in ((1, False), (2, True)):
+        shutil.copytree(here / "results", tmp_path / f"mini-seed{k}" / "results")
+        path = tmp_path / f"mini-seed{k}" / "results" / "scores.csv"
+        scores = pd.read_csv(path)
+        scores.assign(grace=1 / scores.grace if turned else scores.grace).to_csv(path, index=False)
+    row = reference.over_seeds("mini").set_index("score").loc["grace"]
+    assert row["spearman least"] == pytest.approx(-row["spearman most"]) and row["spearman most"] > 0
