@@ -19,9 +19,9 @@ class Run:
     tasks: tuple  # the first task and its first student are what ablations are run on
     students: object  # who is taught, `teachers` by whom: as the two kinds of scale say
     teachers: tuple
-    M: int  # responses a prompt a student is trained on
+    M: int  # responses per prompt a student is trained on
     n_prompts: int  # n: prompts GRACE looks at (the first n of the N)
-    m: int  # responses a prompt GRACE looks at (the first m of the M)
+    m: int  # responses per prompt GRACE looks at (the first m of the M)
     d: int  # projection rows
     n_folds: int  # C
     lr: float
@@ -121,8 +121,8 @@ class Scale(Run):
     teacher_bases: dict[str, tuple[ModelSpec, PretrainSpec]]
     n_train: int  # N: prompts a student is trained on
     n_test: int  # held-out problems
-    M_kept: int = 0  # responses a prompt sampled for the first task (figure 18 trains on more than M); 0: M
-    m_kept: int = 0  # responses a prompt whose gradients are kept for the first student's ablations; 0: m
+    M_kept: int = 0  # responses per prompt sampled for the first task (figure 18 trains on more than M); 0: M
+    m_kept: int = 0  # responses per prompt whose gradients are kept for the first student's ablations; 0: m
     d_kept: int = 0  # projection rows kept on the first task, for the ablations; 0: d
 
     def __post_init__(self):

@@ -170,7 +170,7 @@ def filtered_cells(scale: Scale) -> list[tuple[str, float]]:
 
 
 def training_axes(scale: Scale) -> dict[str, list]:
-    """Values of the two axes: epochs from a quarter of the usual to twice it, responses a prompt from 1 to all kept."""
+    """Values of the two axes: epochs from a quarter of the usual to twice it, responses per prompt from 1 to all kept."""
     epochs = {scale.epochs * factor for factor in (0.25, 0.5, 1, 2)}
     generations = {*(2**k for k in range(scale.M_kept.bit_length()) if 2**k <= scale.M_kept), scale.M, scale.M_kept}
     # Whole numbers as integers: 4 and 4.0 would be two keys for the same student.

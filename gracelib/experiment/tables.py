@@ -389,7 +389,7 @@ TABLES = {
     # has no right response (no student), or right ones to fewer prompts than there are folds (no scores). The
     # unfiltered students of the same cells are in `students`, their scores in `scores`.
     "filtered": Table("extra", extras.filter_jobs, _filtered_rows, then=extras.possible_students),
-    # Accuracy against epochs and against responses a prompt, a row a run: usual (the scale's own setting: a cell of the
+    # Accuracy against epochs and against responses per prompt, a row a run: usual (the scale's own setting: a cell of the
     # grid), test and test_se (Average@k on held-out problems), train and train_se (Average@4 on the training prompts).
     "training_runs": Table("extra", extras.training_jobs, _training_rows, (*KEY, "axis", "value")),
     # Every variant of `variants.VARIANTS` (and what it is compared with), one column each.

@@ -49,7 +49,7 @@ def load_features(folder: Path, m: int | None = None, d: int | None = None) -> d
     m_there, d_there = int(np.bincount(features["prompt"]).min()), features["g"].shape[1]
     if (m or 1) > m_there or (d or 1) > d_there:
         raise ValueError(
-            f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses a prompt and {d_there} columns"
+            f"{folder}: m = {m}, d = {d} asked for, and there are {m_there} responses per prompt and {d_there} columns"
         )
     if m is not None and m < m_there:  # a prompt's responses stand together, in order
         first = np.flatnonzero(np.diff(features["prompt"], prepend=-1))

@@ -149,7 +149,7 @@ def score_teachers(
 
     student: a checkpoint folder or hub id. paths: one file of generations a teacher, folders of them, or hf:// data sets
         (`text.selection.expand`).
-    n, m, d, n_folds (C), nu: common prompts, responses a prompt, numbers a gradient is projected to, folds of prompts,
+    n, m, d, n_folds (C), nu: common prompts, responses per prompt, numbers a gradient is projected to, folds of prompts,
         smoothing; the defaults are the paper's, which takes d = n.
     params: gradients with respect to "all" parameters (the paper), the "last-layer" or "lora-b". projection: of them to d
         numbers by "signs" (the paper) or "sjlt" (`features.estimators` says what they are).
