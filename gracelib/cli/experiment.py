@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from gracelib.experiment.scales import get_scale
+from gracelib.jobs.store import FROM_SCRATCH
 from gracelib.models import checkpoints
 from gracelib.paper.figures import figures_named
 from gracelib.text.formats import short
@@ -104,6 +105,8 @@ def figures(
         print(path)
     if save:
         notebooks.commit_outputs(scale, recompute is not False)
+        if recompute is not False:
+            run.publish_bases(scale)
 
 
 def recompute(
@@ -176,6 +179,7 @@ def verify(
     _check_world(scale)
     from gracelib.experiment import verify as of_tables
 
+    os.environ[FROM_SCRATCH] = "1"  # in the workers, too
     table, expected = of_tables.verify(scale, cells, seed)
     verdicts = table["verdict"].value_counts()
     print(table[table["verdict"] != "not compared"].to_string(index=False, float_format=lambda x: f"{x:.6g}"))

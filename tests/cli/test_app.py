@@ -52,6 +52,7 @@ def calls(place, monkeypatch):
     monkeypatch.setattr(run, "run_jobs", lambda jobs, root, description, pool=None: None)
     monkeypatch.setattr(notebooks, "run", draw)
     monkeypatch.setattr(notebooks, "commit_outputs", lambda scale, recompute: seen.append(("save", scale)))
+    monkeypatch.setattr(run, "publish_bases", lambda scale: seen.append(("bases", scale)))
     return seen
 
 
@@ -99,6 +100,7 @@ def test_options_reach_the_notebooks(calls):
         ("mini", False, None),
         ("mini", True, None),
         ("save", "mini"),
+        ("bases", "mini"),
     ]
 
 

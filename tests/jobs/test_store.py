@@ -122,6 +122,22 @@ def test_a_finished_job_is_never_run_again(tmp_path):
         compute(job(log, 5, fault=str(fault)), tmp_path)
 
 
+def test_a_published_result_is_copied_unless_it_is_asked_for_from_scratch(tmp_path, monkeypatch):
+    log, one = tmp_path / "log", job(tmp_path / "log")
+    monkeypatch.setattr(store, "published", lambda name: tmp_path / name)
+    made = compute(one, tmp_path / "jobs")
+    monkeypatch.setenv(store.FROM_SCRATCH, "0")
+    copied = compute(one, tmp_path / "runs")
+    assert ran(log) == [7] and (copied / META).read_bytes() == (made / META).read_bytes()
+    assert compute(job(log, 8), tmp_path / "runs") and ran(log) == [7, 8]  # another key
+    monkeypatch.setenv(store.FROM_SCRATCH, "1")
+    assert compute(one, tmp_path / "own") and ran(log) == [7, 8, 7]
+    monkeypatch.delenv(store.FROM_SCRATCH)
+    (made / "value.txt").write_text("70")
+    again = compute(one, tmp_path / "third")  # what was published is damaged
+    assert ran(log) == [7, 8, 7, 7] and (again / "value.txt").read_text() == "7"
+
+
 def test_inputs_reach_the_stage(tmp_path):
     log = tmp_path / "log"
     a, b = job(log, 1), job(log, 10)
