@@ -360,7 +360,7 @@ def notes_on(table: pd.DataFrame, smoothed: Sequence[str], n: int, m: int, d: in
 
 def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed) -> None:
     for name, value, least in (
-        ("n", n, 2),
+        ("n", n, 3),
         ("m", m, 1),
         ("d", d, 1),
         ("folds", n_folds, 2),
@@ -371,6 +371,8 @@ def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype
             raise ValueError(f"{name} = {value!r}: expected a whole number of at least {least}")
     if n_folds > n:
         raise ValueError(f"folds = {n_folds} is more than n = {n} prompts: a fold needs at least one prompt")
+    if n - -(-n // n_folds) < 2:  # the interval leaves out one of them
+        raise ValueError(f"n = {n} prompts in folds = {n_folds}: 2 prompts must lie outside each fold; set folds = {n}")
     if not (np.isfinite(nu) and nu > 0):
         raise ValueError(f"nu = {nu}: the smoothing must be a finite number above 0 (the default is 1e-3)")
     check_choice("params", params, PARAMS)

@@ -102,7 +102,7 @@ def test_compute_would_be_seen(student, tmp_path, monkeypatch):
     for name, arguments in (
         (
             "score__one_fold",
-            ["score", "teacher.jsonl", "--student", "student", "--n", "2", "--m", "2", "--d", "4", "--folds", "2"],
+            ["score", "teacher.jsonl", "--student", "student", "--n", "3", "--m", "2", "--d", "4", "--folds", "3"],
         ),
         ("figures__scale_unknown", ["recompute", "--scale", "nano", "--part", "teachers"]),
     ):

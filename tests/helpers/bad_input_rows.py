@@ -10,7 +10,7 @@ from nano_for_tests import write_notebook
 GENERATE = ["generate", "--model", "student", "--style", "student", "--max-new-tokens", "4", "--out", "out.jsonl"]
 EVALUATE = ["evaluate", "--model", "student", "--max-new-tokens", "4", "--out", "out"]
 DISTILL = ["distill", "teacher.jsonl", "--student", "student", "--out", "out"]
-SCORE = ["score", "teacher.jsonl", "--student", "student", "--n", "2", "--m", "2", "--d", "4", "--folds", "2"]
+SCORE = ["score", "teacher.jsonl", "--student", "student", "--n", "3", "--m", "2", "--d", "4", "--folds", "3"]
 READ = [*GENERATE, "--prompts", "{bad}"]
 TRAIN = ["distill", "{bad}", "--student", "student", "--out", "out"]
 ON = ["--prompts", "prompts.jsonl"]
@@ -146,10 +146,11 @@ SCORE_OPTIONS = options(
     "score",
     SCORE,
     ("m_is_negative", "a negative number of responses", ["--m", "-1"], "m = -1", "at least 1"),
-    ("n_is_zero", "no prompts", ["--n", "0"], "n = 0", "at least 2"),
+    ("n_is_zero", "no prompts", ["--n", "0"], "n = 0", "at least 3"),
     ("d_is_zero", "no dimensions", ["--d", "0"], "d = 0", "at least 1"),
     ("one_fold", "one fold", ["--folds", "1"], "folds = 1", "at least 2"),
-    ("more_folds_than_prompts", "more folds than prompts", ["--folds", "3"], "folds = 3", "n = 2"),
+    ("more_folds_than_prompts", "more folds than prompts", ["--folds", "4"], "folds = 4", "n = 3"),
+    ("too_few_prompts_outside", "a fold of all prompts but one", ["--folds", "2"], "n = 3", "folds = 2", "folds = 3"),
     ("nu_is_nan", "smoothing that is NaN", ["--nu", "nan"], "nu = nan", "above 0"),
     ("nu_is_zero", "no smoothing", ["--nu", "0"], "nu = 0", "above 0"),
     ("seed_is_negative", "a negative seed", ["--seed", "-1"], "seed = -1", "at least 0"),
@@ -234,7 +235,7 @@ GENERATE_OPTIONS = options(
     ),
     ("out_is_no_jsonl", "responses named .csv", ["--out", "out.csv"], "out.csv", ".jsonl"),
     ("n_is_zero", "no prompts", ["--n", "0"], "--n 0", "at least one"),
-    ("n_is_too_large", "more prompts than there are", ["--n", "3"], "prompts.jsonl", "2 prompts", "--n 3"),
+    ("n_is_too_large", "more prompts than there are", ["--n", "4"], "prompts.jsonl", "3 prompts", "--n 4"),
     ("seed_is_negative", "a negative seed", ["--seed", "-1"], "seed", "-1", "at least 0"),
     (
         "template_with_two_questions",

@@ -25,6 +25,7 @@ README = BAD / "README.md"
 PROMPTS = [
     {"id": "a", "question": "What is 1 + 1?", "answer": "2"},
     {"id": "b", "question": "What is 2 + 3?", "answer": "5"},
+    {"id": "c", "question": "What is 3 + 4?", "answer": "7"},
 ]
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 #: What a user may have set that would change a message.
