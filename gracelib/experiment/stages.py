@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gracelib.jobs.store import Stage
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import Policy, encode, encode_examples, encoding_notes
+from gracelib.models.prompting import Policy, encode, encode_examples, encoding_notes, text_features
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
 from gracelib.text.answers import grade, is_correct
 from gracelib.text.responses import read_jsonl, read_responses, write_jsonl
@@ -114,7 +114,7 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
         model, tokenizer = load_student(params["model"], params["dtype"], params["device"])
     policy = Policy(max_tokens=params.get("max_tokens"))
     cut = [k in row.get("cut", ()) for row in rows for k in range(len(row["responses"]))]
-    encoded = encode(tokenizer, pairs, policy, cut)
+    encoded = encode(tokenizer, pairs, policy, cut, steps=True)
     for said in encoding_notes(encoded, policy):
         print(said, file=sys.stderr)
     features = response_features(
@@ -123,8 +123,10 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
         seed=params["projection_seed"],
         names=names,
         progress="student" not in inputs,
+        special=tokenizer.all_special_ids,
         **_taken(params, "d", "device", "dtype"),
     )
+    features |= text_features(encoded, [response for _, response in pairs])
     features["prompt"] = np.array(prompt)
     if verdicts or all("answer" in row for row in rows):  # GRACE itself needs no verifier
         features["correct"] = np.array(correct, dtype=np.uint8)

@@ -35,7 +35,8 @@ _WORK = {"cpu": 3.2e10, "cuda": 3e11}
 def load_features(folder: Path, m: int | None = None, d: int | None = None) -> dict:
     """Features of one (student, teacher, temperature): arrays by name, and `prompt_id` (n m,) of strings.
 
-    `g` (n m, d) is before length recalibration; see `gradients.response_features` for the others. `m` and `d` keep the
+    `g` (n m, d) is before length recalibration; see `gradients.response_features` for the others. Arrays `token_*` are
+    flat: `length` entries for each response in turn; files of before `features.record` have none. `m` and `d` keep the
     first m responses of every prompt and the first d columns of g (rows of the projection are independent, so these are
     a projection to d dimensions). FileNotFoundError where there is none. ValueError naming the file if it is no
     safetensors file, an array is missing, of another length or out of order, the ids do not fit, or more is asked for
@@ -53,10 +54,15 @@ def load_features(folder: Path, m: int | None = None, d: int | None = None) -> d
         )
     if m is not None and m < m_there:  # a prompt's responses stand together, in order
         first = np.flatnonzero(np.diff(features["prompt"], prepend=-1))
-        kept = np.arange(len(features["prompt"])) - first[features["prompt"]] < m
-        features = {name: values[kept] for name, values in features.items()}
+        features = rows_of(features, np.arange(len(features["prompt"])) - first[features["prompt"]] < m)
     features["g"] = features["g"][:, :d]
     return features
+
+
+def rows_of(features: dict[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
+    """The features of the responses that the mask `kept` (N,) marks."""
+    tokens = np.repeat(kept, features["length"])
+    return {name: values[tokens if name.startswith("token_") else kept] for name, values in features.items()}
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
@@ -82,11 +88,15 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list]:
         )
     if features["g"].ndim != 2 or not features["g"].size:
         raise ValueError(f"{path}: array 'g' has shape {features['g'].shape}, expected (responses, d); {_AGAIN}")
+    n, length = len(features["g"]), features["length"]
+    whole = length.shape == (n,) and length.dtype.kind in "iu" and length.min() >= 0
     for name, values in features.items():
-        if len(values.shape) != 1 + (name == "g") or len(values) != len(features["g"]):
+        of_tokens = name.startswith("token_") and whole
+        if len(values.shape) != 1 + (name == "g") or len(values) != (length.sum() if of_tokens else n):
+            what = "token of" if of_tokens else "of"
             raise ValueError(
-                f"{path}: array {name!r} has shape {values.shape}, expected one entry for each of the "
-                f"{len(features['g'])} rows of g; {_AGAIN}"
+                f"{path}: array {name!r} has shape {values.shape}, expected one entry for each {what} the {n} rows of g; "
+                f"{_AGAIN}"
             )
     prompt = features["prompt"]
     if prompt.dtype.kind not in "iu" or prompt[0] != 0 or not np.isin(np.diff(prompt.astype(np.int64)), (0, 1)).all():
@@ -116,6 +126,7 @@ def planned_seconds(
     dtype: str = "float32",
     device: str = "cpu",
     batch_tokens: int | None = None,
+    special: Sequence[int] = (),
 ) -> Callable[[Sequence[int]], float]:
     """lengths -> seconds that `chunked_features` will take for responses of so many tokens, prompt counted, if no piece is
     finished. The passes are timed on two of `examples`, of middle length, the projection on a part of the parameters."""
@@ -144,7 +155,7 @@ def planned_seconds(
         return time.perf_counter() - begin
 
     both, _ = passes([len(x) + len(y) for x, y in two], False)
-    how = {"seed": seed, "engine": engine, "dtype": dtype, "device": device, "progress": False}
+    how = {"seed": seed, "engine": engine, "dtype": dtype, "device": device, "progress": False, "special": special}
     rate = (
         min(seconds_of(lambda: response_features(model, two, d=1, **how)) for _ in range(2)) / both
     )  # the first warms up
@@ -180,6 +191,7 @@ def chunked_features(
     dtype: str = "float32",
     device: str = "cpu",
     batch_tokens: int | None = None,
+    special: Sequence[int] = (),
     done: Callable[[float], None] = lambda n: None,
 ) -> dict[str, np.ndarray]:
     """`gradients.response_features` of `examples`, piece by piece; finished pieces are read from the folder `work`.
@@ -195,7 +207,7 @@ def chunked_features(
 
     kind = device.partition(":")[0]
     size, plugged_in = piece_size(model, kind), estimator(params, projection, seed)
-    how = {"d": d, "seed": seed, "dtype": dtype}
+    how = {"d": d, "seed": seed, "dtype": dtype, "special": sorted(special)}
     record = {
         **how,
         "student": student,

@@ -34,6 +34,7 @@ from gracelib.features.per_response import (
     parameter_names,
     work,
 )
+from gracelib.features.record import Recorder
 from gracelib.jobs.progress import Bar
 from gracelib.projection import MIB, SignProjection
 
@@ -82,6 +83,8 @@ def response_features(
     done: Callable[[float], None] = lambda n: None,
     engine: Callable | None = None,
     projection: Callable[[int, int, torch.device], SignProjection] = sign_projection,
+    record: bool = True,
+    special: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
     """Per-response gradient features of a causal language model, in the order of `examples` (N of them).
 
@@ -99,10 +102,13 @@ def response_features(
     engine: what makes the gradients, called as `LayerByLayer`; None takes that where it is exact, else `OneAtATime`,
         which is plain autograd. projection: what is projected with, called with d, seed and the device. Cheaper
         ones of either are in `estimators.py`; D, g and grad_norm are then of the engine's parameters.
+    record: also take down what later scores need (`record`); no bit of the rest depends on it. special: ids that it leaves
+        out, the tokenizer's special tokens.
 
     Returns arrays: g (N, d) float32 (float64 for "float64"), scaled by 1/sqrt(D), not length-recalibrated;
     length (N,) int64 = |y| in tokens; loss (N,) = L in nats; mean_prob (N,) = mean probability of the
-    response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64.
+    response's tokens; grad_norm (N,) = l2 norm of the unprojected gradient. The last three are float64. And what `record`
+    lists.
 
     Raises ValueError for an empty prompt or response, ids outside the vocabulary, a text longer than the model's
     positions, or a non-finite loss or gradient, naming the response. Warns when it falls back to one response at a
@@ -150,7 +156,8 @@ def response_features(
             groups = [[batch] for batch in length_batches(lengths, 1, 1)]
             steps.total = check + sum(cost(group, d) for group in groups)
         projector = projection(d, seed, device)
-        with bar, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
+        recorder = Recorder(model, examples if record else [], wide, special)
+        with bar, recorder, engine(model, max(sum(map(len, group)) for group in groups), block_bytes) as gradients:
             scale = 1 / math.sqrt(sum(p.numel() for p in gradients.names))  # 1/sqrt(D)
             gradients.done = steps.add
             for group in groups:
@@ -166,10 +173,14 @@ def response_features(
 
                 for own in group:
                     batch = Batch([examples[i] for i in own], device)
+                    if record:
+                        recorder.begin(own, batch)
 
                     def loss_of(logits, batch=batch, own=own):
                         total = batch.loss(logits)
                         _check_finite("loss", batch.losses, own, label)
+                        if record:
+                            recorder.end(logits, batch.tokens)
                         return total
 
                     gradients.run(batch.input_ids, loss_of, sink if len(group) == 1 else None)
@@ -184,7 +195,7 @@ def response_features(
                 steps.reach(end)
     finally:
         model.train(was_training)
-    return result
+    return result | (recorder.finish() if record else {})
 
 
 class _Steps:
@@ -219,22 +230,35 @@ class Batch:
         lengths = torch.tensor([len(y) for _, y in examples])
         self.row = torch.repeat_interleave(torch.arange(len(examples)), lengths).to(device)
         self.lengths = lengths.to(device)
+        self.watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None  # sees logits and targets, in order
 
     def loss(self, logits: torch.Tensor) -> torch.Tensor:
         """Sum over responses of their token means (responses do not meet, so each gets its own gradient); of `Unmade`
-        logits a scalar with its gradient. logits (B, T, V); keeps `losses` and `probabilities`, both (B,) float64."""
+        logits a scalar with its gradient. logits (B, T, V); keeps `tokens` (n,), the loss of each, and `losses` and
+        `probabilities`, both (B,) float64."""
         wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
         if isinstance(logits, Unmade):
             shares = 1 / self.lengths[self.row].to(wide)
-            nll, total = logits.cross_entropy(self.at, self.targets, shares, self.lengths.tolist())
+            nll, total = logits.cross_entropy(self.at, self.targets, shares, self.lengths.tolist(), self.watch)
         else:
             chosen = logits.flatten(0, 1)[self.at].to(wide)  # (n, V)
             nll = F.cross_entropy(chosen, self.targets, reduction="none")  # (n,)
             total = (nll / self.lengths[self.row]).sum()
-        tokens = nll.detach().double()
+            if self.watch:
+                self.watch(chosen.detach(), self.targets)
+        self.tokens = nll.detach()
+        tokens = self.tokens.double()
         self.losses = self._mean(tokens)
         self.probabilities = self._mean(torch.exp(-tokens))
         return total
+
+    @torch.no_grad()
+    def losses_at(self, logits: torch.Tensor, at: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Loss (n,) of the tokens `targets` at flat positions `at` of logits (B, T, V), which may be `Unmade`."""
+        if isinstance(logits, Unmade):
+            return torch.cat([F.cross_entropy(z, targets[i], reduction="none") for i, z in logits.rows(at)])
+        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        return F.cross_entropy(logits.detach().flatten(0, 1)[at].to(wide), targets, reduction="none")
 
     def _mean(self, per_token: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(self.lengths, dtype=per_token.dtype).index_add_(0, self.row, per_token) / self.lengths

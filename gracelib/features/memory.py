@@ -29,6 +29,7 @@ from gracelib.features.estimators import (
 )
 from gracelib.features.gradients import Batch, Example
 from gracelib.features.per_response import default_block_bytes
+from gracelib.features.record import CHUNK_BYTES, TOKEN_BYTES, up_projection
 from gracelib.jobs.disk import size_of
 from gracelib.projection import MIB
 
@@ -101,7 +102,8 @@ def plan_memory(
     block_bytes = block_bytes or default_block_bytes(cpu, total)
     block = max(_block(shape, rows, block_bytes, wide) for shape in shapes.values())
     parts = _projecting(projection, total, rows, d, wide, cpu)
-    parts["results"] = len(lengths) * (d * wide + 5 * 8)
+    parts["results"] = len(lengths) * (d * wide + 9 * 8) + sum(lengths) * (TOKEN_BYTES if wide == 4 else 33)
+    parts["logits that are looked at"] = 5 * CHUNK_BYTES
     parts["blocks of per-response gradients"] = 3 * block  # two sums of a tied tensor, and a factor's copy
     if waiting:
         parts["factors of gradients that are projected together"] = waiting
@@ -119,6 +121,8 @@ def plan_memory(
     if params == "lora-b":
         modules = adapted_modules(model).values()  # A of each (drawn in float64), and A x of every token
         parts["adapters"] = RANK * (sum(in_and_out(m)[0] for m in modules) * (wide + 8) + tokens * len(modules) * wide)
+    if element < wide and (looked_at := up_projection(model)) is not None:
+        parts["activations that are looked at"] = tokens * looked_at.out_features * wide
     if element < wide:  # factors are widened before they are multiplied
         parts["widened factors"] = tokens * (2 * vocabulary + max(s[-1] for s in shapes.values())) * wide
     weights = element * sum(p.numel() for p in dict.fromkeys(model.parameters()))

@@ -251,16 +251,25 @@ class Unmade:
         self.hidden, self.weight, self.contribute, self.done = hidden, weight, contribute, done
         self.dtype = weight.dtype
 
-    def cross_entropy(self, at: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, counts: list[int]):
+    def rows(self, at: torch.Tensor):
+        """(which of `at`, their logits (p, V)) for as many flat positions `at` (n,) of B * T at once as may be made."""
+        given, step = self.hidden.detach().flatten(0, 1)[at], max(1, _LOGITS_BYTES // (4 * len(self.weight)))
+        for i in range(0, len(at), step):
+            part = slice(i, i + step)
+            yield part, widened(given[part] @ self.weight.T)
+
+    def cross_entropy(
+        self, at: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, counts: list[int], watch=None
+    ):
         """(nll (n,), a scalar whose backward pass is that of (nll * shares).sum()) at flat positions `at` (n,) of B * T,
-        in order, `counts` of them of each response."""
+        in order, `counts` of them of each response. watch: is shown logits and targets, block by block."""
         hidden = self.hidden.flatten(0, 1)[at]  # (n, H)
         given, weight = hidden.detach(), self.weight
         grad, lse, nll = torch.empty_like(given), shares.new_empty(len(at)), shares.new_empty(len(at))
-        step = max(1, _LOGITS_BYTES // (4 * len(weight)))
-        for i in range(0, len(at), step):
-            part, own = slice(i, i + step), targets[i : i + step, None]
-            logits = widened(given[part] @ weight.T)  # (p, V)
+        for part, logits in self.rows(at):
+            own = targets[part, None]
+            if watch:
+                watch(logits, targets[part])
             most, chosen = logits.amax(1, keepdim=True), logits.gather(1, own)
             total = logits.sub_(most).exp_().sum(1, keepdim=True)
             lse[part] = (most + total.log()).squeeze(1)

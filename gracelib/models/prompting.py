@@ -21,8 +21,11 @@ longer than its work. The template is filled in by replacing `{question}` and no
 """
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from gracelib.text.formats import short
 
@@ -61,7 +64,9 @@ class Policy:
 class Encoded:
     """One example. response_ids are the supervised tokens; they end with EOS unless the response was cut: before it came
     here (`cut`), or to fit `Policy.max_tokens`, by `n_cut` tokens (EOS among them). ended: an end token was written as
-    text and is taken off. spelt: other special tokens are written in it and are read as text."""
+    text and is taken off. spelt: other special tokens are written in it and are read as text. step: of each of response_ids,
+    which token of its sentence it is, the first is 0 (uint8, at most 255); None if it was not asked for or the tokenizer
+    does not say where its tokens lie."""
 
     prompt_ids: list[int]
     response_ids: list[int]
@@ -69,6 +74,7 @@ class Encoded:
     cut: bool = False
     ended: bool = False
     spelt: bool = False
+    step: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Tokens of prompt and response together."""
@@ -110,9 +116,14 @@ def encode_questions(
 
 
 def encode(
-    tokenizer, pairs: Sequence[tuple[str, str]], policy: Policy = Policy(), cut: Sequence[bool] = ()
+    tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    policy: Policy = Policy(),
+    cut: Sequence[bool] = (),
+    steps: bool = False,
 ) -> list[Encoded]:
     """Ids of (question, response) pairs, see the module's head. cut: which responses were cut before they ended (none).
+    steps: also find `Encoded.step`.
 
     Raises ValueError as `encode_questions`, if the tokenizer has no EOS token, and for a cut response without a token.
     """
@@ -133,8 +144,36 @@ def encode(
                 raise ValueError("the response is empty and was cut: it has no token to learn from; drop it")
             room = len(whole) if policy.max_tokens is None else policy.max_tokens - len(prompt)
             ended = texts[k] != responses[k]
-            encoded.append(Encoded(prompt, whole[:room], max(0, len(whole) - room), was_cut, ended, spelt))
+            step = _steps(tokenizer, texts[k], spelt, len(whole))[:room] if steps and tokenizer.is_fast else None
+            encoded.append(Encoded(prompt, whole[:room], max(0, len(whole) - room), was_cut, ended, spelt, step))
     return encoded
+
+
+def _steps(tokenizer, text: str, spelt: bool, n: int) -> np.ndarray:
+    """Which token of its sentence each of the text's n tokens (and the end token) is. A sentence ends with ". " or "? "
+    (ASLEC's rule); a token is of the sentence that its last character is in."""
+    how = {"split_special_tokens": True} if spelt else {}
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **how)["offset_mapping"]
+    ends = np.maximum.accumulate([*(end for _, end in found), len(text)][:n])
+    sentence = np.searchsorted([match.end() for match in re.finditer(r"\. |\? ", text)], ends - 1, side="right")
+    return np.minimum(np.arange(n) - np.searchsorted(sentence, sentence), 255).astype(np.uint8)
+
+
+def text_features(encoded: Sequence[Encoded], texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """What no model is needed for, of responses and their texts (N): characters; zlib_bits, of each text compressed alone;
+    joint_bits, of each after all before it (as far back as zlib looks: 32 KiB); token_step, `Encoded.step` of all, one after
+    the other, if it is known."""
+    joint = zlib.compressobj(9, zlib.DEFLATED, -15)
+    each = [text.encode(errors="surrogatepass") for text in texts]
+    found = {
+        "characters": np.array([len(text) for text in texts], np.int64),
+        "zlib_bits": np.array([8 * len(zlib.compress(data, 9, -15)) for data in each], np.int64),
+        "joint_bits": np.array(
+            [8 * len(joint.compress(data) + joint.flush(zlib.Z_SYNC_FLUSH)) for data in each], np.int64
+        ),
+    }
+    known = all(e.step is not None for e in encoded)
+    return found | ({"token_step": np.concatenate([e.step for e in encoded])} if known and encoded else {})
 
 
 def special_tokens(tokenizer) -> re.Pattern:

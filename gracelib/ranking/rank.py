@@ -254,6 +254,7 @@ def _loaded(student, teachers: Sequence[Generations], selection: Selection, poli
 
     device = resolve_device(device)
     config, tokenizer = check_student(student)
+    how["special"] = sorted(tokenizer.all_special_ids)
     read_as = policy_notes(tokenizer, policy)  # first: that there is no chat template is no response's fault
     made = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
     encoded, labels = ({name: both[i] for name, both in made.items()} for i in (0, 1))
@@ -311,7 +312,7 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
     pairs = [(p.question, response) for p in prompts for response in p.responses]
     cut = [k in p.cut for p in prompts for k in range(len(p.responses))]
     try:
-        encoded = encode(tokenizer, pairs, policy, cut)
+        encoded = encode(tokenizer, pairs, policy, cut, steps=True)
     except ValueError:  # all at once is quicker; one by one it has a name
         for label, pair, was_cut in zip(labels, pairs, cut, strict=True):
             try:

@@ -21,11 +21,14 @@ from safetensors.numpy import load_file
 
 from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import NANO
+from gracelib.features.record import RESPONSE, TOKEN
 from gracelib.jobs.arithmetic import PORTABLE, arithmetic
 from gracelib.jobs.store import META, compute, versions, with_upstream
 from gracelib.jobs.workers import run_jobs
 from gracelib.scale import ModelSpec
 
+#: Arrays of the features beside the gradients.
+RECORDED = {*TOKEN, *RESPONSE, "token_step", "characters", "zlib_bits", "joint_bits"}
 #: What the files of each stage hash to, with these versions.
 VERSIONS = {"torch": "2.13.0", "transformers": "5.23.0", "numpy": "2.4.6"}
 EXPECTED = {
@@ -34,6 +37,7 @@ EXPECTED = {
     "prompts": "3cd0cec7f8d3",
     "responses": "c0b2f326bd75",
     "features": "ec256fc7819c",
+    "record": "695aabf0dbe5",
     "distill": "e87f58de80ec",
     "evaluate": "bbf89b9c7f03",
 }
@@ -61,8 +65,9 @@ def chain(finish) -> dict[str, str]:
             made = {path.name: path.read_bytes() for path in folder.glob("*.json*") if path.name != META}
             for path in folder.glob("*.safetensors"):  # without the record of versions and code
                 made |= {f"{path.name}/{name}": array.tobytes() for name, array in load_file(path).items()}
-            content = [name.encode() + data for name, data in sorted(made.items())]
-            found.setdefault(job.stage.name, hashlib.sha256()).update(b"".join(content))
+            for name, data in sorted(made.items()):
+                stage = "record" if name.rpartition("/")[2] in RECORDED else job.stage.name
+                found.setdefault(stage, hashlib.sha256()).update(name.encode() + data)
     return {stage: found[stage].hexdigest()[:12] for stage in found}
 
 

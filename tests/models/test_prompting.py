@@ -27,6 +27,7 @@ from gracelib.models.prompting import (
     encoding_notes,
     end_token,
     policy_notes,
+    text_features,
 )
 from gracelib.models.sampling import stop_tokens
 from gracelib.world.models import build_tokenizer
@@ -257,3 +258,19 @@ def test_a_chat_prompt_has_one_bos_or_none(kind, checkpoints):
 
 def test_without_an_instruction_the_question_stands_alone(checkpoints):
     assert chat_prompt(checkpoints["llama"], "Q?", instruction="") == "<s><|user|>\nQ?\n<|assistant|>\n"
+
+
+def test_which_token_of_its_sentence_each_token_is():
+    """ASLEC's sentences end with ". " or "? "; a response that begins with a line break begins its first, the end token
+    belongs to the last, and a text that was cut keeps what is left."""
+    texts = ["a b . c d ? e", "\n a . b", "", "1.5 a"]
+    policy, pairs = Policy(template="{question}", max_tokens=7), [("a", text) for text in texts]
+    world = build_tokenizer()
+    encoded = encode(world, pairs, policy, steps=True)
+    assert [e.step.tolist() for e in encoded] == [[0, 1, 2, 0, 1, 2], [0, 1, 0, 1], [0], [0, 1, 2]]
+    assert [len(e.response_ids) for e in encoded] == [6, 4, 1, 3] and encode(world, pairs)[0].step is None
+    found = text_features(encoded, texts)
+    assert found["token_step"].tolist() == sum((e.step.tolist() for e in encoded), [])
+    assert found["characters"].tolist() == [13, 7, 0, 5]
+    copies = text_features(encoded[:1] * 9, ["the same sentence over and over"] * 9)
+    assert (copies["joint_bits"][1:] < copies["zlib_bits"][1:] / 2).all() and "token_step" in copies

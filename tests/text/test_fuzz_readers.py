@@ -158,6 +158,7 @@ def test_feature_files(tmp_path):
         "prompt": np.repeat(np.arange(3), 2),
         "length": np.full(n, 4),
         **{name: np.full(n, 0.5) for name in ("loss", "mean_prob", "grad_norm")},
+        "token_rank": np.arange(4 * n, dtype=np.uint8),
     }
     save_file(arrays, path, metadata={"about": json.dumps({"prompt_ids": ["a", "b", "c"]})})
     whole = path.read_bytes()
@@ -179,8 +180,11 @@ def test_feature_files(tmp_path):
         found = refused_or(lambda: load_features(tmp_path), str(path))
         if found is not None:
             assert len(found["g"]) == len(found["prompt_id"]) == len(found["length"])
+            assert len(found.get("token_rank", ())) in (0, found["length"].sum())
 
     check()
+    path.write_bytes(whole)
+    assert load_features(tmp_path, m=1)["token_rank"].tolist() == [*range(4), *range(8, 12), *range(16, 20)]
 
 
 @drawn(120)
