@@ -12,18 +12,25 @@ once for all its parts.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
 
-from gracelib.checks import check_choice, check_nu, check_prompt_ids, check_prompted_rows, check_rows, find_zero_rows
+from gracelib import since
+from gracelib.checks import (
+    UndefinedScore,
+    check_choice,
+    check_column,
+    check_nu,
+    check_prompt_ids,
+    check_prompted_rows,
+    check_rows,
+    find_zero_rows,
+)
 from gracelib.moments import moment_rows
 from gracelib.scores import Grace, g_norm, g_var, g_vendi, grace, recalibrate
-
-
-class UndefinedScore(ValueError):
-    """The input is sound, but no prompt has what the score averages over."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +125,6 @@ def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str
     return PerPrompt(float(values[used].mean()), int(used.sum()), int((~used).sum()))
 
 
-def check_column(name: str, values, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """`values` as a float64 vector inside [low, high], or a ValueError that names the first entry outside."""
-    values = np.asarray(values)
-    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iuf":
-        raise ValueError(f"{name} has shape {values.shape} and dtype {values.dtype}: expected one number per response")
-    values = values.astype(np.float64)
-    slack = 1e-6  # a float32 mean of probabilities that are all 1 may come out as 1.0000001
-    bad = np.flatnonzero(~(np.isfinite(values) & (values >= low - slack) & (values <= high + slack)))
-    if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] = {values[bad[0]]} ({bad.size} such): expected finite, in [{low}, {high}]")
-    return values
-
-
 class _Teacher:
     """Features of one teacher with what several scores share (h, GRACE) computed once, on first use."""
 
@@ -167,7 +161,8 @@ class Score:
     direction: str  #: "lower" or "higher": which end is better
     needs: tuple[str, ...]  #: feature columns
     source: str  #: where the definition and the direction come from
-    function: Callable[[_Teacher], float | PerPrompt] | None  #: None: measured elsewhere and joined by name
+    function: Callable[[_Teacher], float | PerPrompt | since.Ratio] | None  #: None: measured elsewhere, joined by name
+    aggregation: str = ""  #: of one published since: how responses become a teacher's number
 
 
 _H = ("g", "length", "prompt_id")
@@ -214,8 +209,41 @@ _LIST = (
     Score("mean_length", "Response length", "higher", ("length",), "authors' blog: fails" + _OURS,
           _mean("length", 1.0)),
 )
+# Published since, made of what the features take down beside the gradients (`features.record`).
+_LP, _MEAN, _OF_MEANS = ("token_logprob", "length"), "mean over responses", "ratio of means over responses"
+_POOL = ("pool_loss", "pool_brier")
+_SINCE = (
+    Score("rsr", "RSR", "lower", ("token_rank", *_LP), "arXiv 2601.14249", since.rsr, _OF_MEANS),
+    Score("grape", "GRAPE", "higher", ("loss",), "arXiv 2502.04194; as a teacher's score ours", since.grape, _MEAN),
+    Score("car", "CAR, accuracy as reward", "higher", ("loss", "correct"), "arXiv 2411.07133; beta = 1 ours", since.car,
+          _OF_MEANS),
+    Score("lark", "LARK", "higher", ("token_brier50", *_LP, *_POOL), "arXiv 2605.30651", since.lark, _MEAN),
+    Score("aslec_drop", "ASLEC-DROP", "higher", ("token_step", *_LP), "arXiv 2604.06834, skip 2", since.aslec_drop, _MEAN),
+    Score("aslec_casl", "ASLEC-CASL, pooled fit", "higher", ("token_step", *_LP, "pool_slope"),
+          "arXiv 2604.06834; one fit for all teachers is ours", lambda t: since.aslec_casl(t, float(t["pool_slope"][0])),
+          _MEAN),
+    Score("aslec_casl_own", "ASLEC-CASL, as released", "higher", ("token_step", *_LP), "arXiv 2604.06834, released driver",
+          since.aslec_casl, _MEAN),
+    Score("scas", "SCAS", "lower", ("act_self", "act_cross", "content_loss", "prompt_loss"), "arXiv 2605.26872, lambda .5",
+          since.scas, _MEAN),
+    Score("hes", "High-entropy sum", "higher", ("token_entropy", "length"), "OpenReview heVn5cNfje", since.hes, _MEAN),
+    Score("upd", "UPD", "higher", ("token_entropy", "vocabulary", *_LP), "arXiv 2503.11441", since.upd, _MEAN),
+    Score("zlib", "zlib bits per character", "higher", ("zlib_bits", "characters"), "no model" + _OURS,
+          lambda t: since.bits_per_character(t, "zlib_bits"), _OF_MEANS),
+    Score("zlib_joint", "zlib bits, all responses together", "higher", ("joint_bits", "characters"), "no model" + _OURS,
+          lambda t: since.bits_per_character(t, "joint_bits"), _OF_MEANS),
+)
 # fmt: on
-SCORES: dict[str, Score] = {score.name: score for score in _LIST}
+#: The paper's scores, then those of `since`: tables and claims are about the former, the latter come where they are named.
+SCORES: dict[str, Score] = {score.name: score for score in (*_LIST, *_SINCE)}
+SINCE: tuple[str, ...] = tuple(score.name for score in _SINCE)
+
+
+def check_score(name: str) -> None:
+    """ValueError for a name that is none, with those that it may have meant."""
+    if name not in SCORES:
+        near = ", ".join(get_close_matches(name, SCORES, 3))
+        raise ValueError(f"unknown score {name!r}: {near and f'did you mean {near}? '}choose from {', '.join(SCORES)}")
 
 
 @dataclass(frozen=True)
@@ -226,6 +254,7 @@ class Scored:
     skipped: dict[str, int]  #: prompts left out, for the scores that are means over prompts
     undefined: dict[str, str]  #: scores that no prompt of this teacher allows, with the reason
     grace: Grace | None  #: GRACE with its per-prompt contributions, when a part of it was asked for
+    ratios: dict[str, since.Ratio] = field(default_factory=dict)  #: of the scores published since, for intervals
 
 
 def compute_scores(
@@ -238,15 +267,14 @@ def compute_scores(
 ) -> Scored:
     """All scores of `SCORES` (or `names`) that these features allow.
 
-    With `names` None, scores whose columns are missing (no grades) and those measured elsewhere are left out;
+    With `names` None the paper's; scores whose columns are missing (no grades) and those measured elsewhere are left out;
     naming one that cannot be computed is an error. A teacher that is never wrong has no probability of
     incorrect responses: such scores are listed in `undefined` with the reason instead of appearing as NaN.
     The other arguments are those of `grace` and `recalibrate`.
     """
     asked = None if names is None else list(names)
     for name in asked or ():
-        if name not in SCORES:
-            raise ValueError(f"unknown score {name!r}: choose from {', '.join(SCORES)}")
+        check_score(name)
         if SCORES[name].function is None:
             raise ValueError(f"{name} is not a function of the features: {SCORES[name].source}; join it by name")
         missing = [column for column in SCORES[name].needs if column not in features]
@@ -255,10 +283,12 @@ def compute_scores(
     if asked is None:
         asked = [s.name for s in _LIST if s.function is not None and all(c in features for c in s.needs)]
     teacher = _Teacher(features, n_folds, nu, power, seed)
-    values, skipped, undefined = {}, {}, {}
+    values, skipped, undefined, ratios = {}, {}, {}, {}
     for name in asked:
         try:
             value = SCORES[name].function(teacher)
+            if isinstance(value, since.Ratio):
+                ratios[name], value = value, value.value
         except UndefinedScore as error:
             undefined[name] = str(error)
             continue
@@ -266,4 +296,4 @@ def compute_scores(
             skipped[name] = value.skipped
             value = value.value
         values[name] = value
-    return Scored(values, skipped, undefined, teacher.__dict__.get("grace"))
+    return Scored(values, skipped, undefined, teacher.__dict__.get("grace"), ratios)

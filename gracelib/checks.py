@@ -12,6 +12,10 @@ LARGEST = (
 )
 
 
+class UndefinedScore(ValueError):
+    """The input is sound, but no prompt has what the score averages over."""
+
+
 def check_rows(h, name: str = "h") -> np.ndarray:
     """`h`, an array or a torch tensor of any kind, as float64 (rows, d), or a ValueError that names the shape or the
     first row that is not finite, or too large or too small to compute with."""
@@ -58,6 +62,19 @@ def check_prompt_ids(prompt_id, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     if ids.dtype.kind not in "iuU":
         raise ValueError(f"prompt_id has dtype {ids.dtype}: ids must be all strings or all integers")
     return np.unique(ids, return_inverse=True)
+
+
+def check_column(name: str, values, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """`values` as a float64 vector inside [low, high], or a ValueError that names the first entry outside."""
+    values = np.asarray(values)
+    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has shape {values.shape} and dtype {values.dtype}: expected one number per response")
+    values = values.astype(np.float64)
+    slack = 1e-6  # a float32 mean of probabilities that are all 1 may come out as 1.0000001
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= low - slack) & (values <= high + slack)))
+    if bad.size:
+        raise ValueError(f"{name}[{bad[0]}] = {values[bad[0]]} ({bad.size} such): expected finite, in [{low}, {high}]")
+    return values
 
 
 def as_int(name: str, value) -> int:

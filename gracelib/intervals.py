@@ -29,9 +29,10 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from gracelib.checks import check_nu, check_prompted_rows, check_resampling
+from gracelib.checks import check_nu, check_prompt_ids, check_prompted_rows, check_resampling
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows
 from gracelib.scores import Grace
+from gracelib.since import Ratio
 
 CHUNK = 256  #: resamples at a time: (256, n) weights stay small however many prompts there are
 
@@ -108,6 +109,15 @@ def grace_difference(
     p_lower = float((difference < 0).mean() + 0.5 * (difference == 0).mean())
     left_out = len(a.prompt_ids) + len(b.prompt_ids) - 2 * len(common)
     return PairedDifference(_interval(point, difference, level), p_lower, len(common), left_out)
+
+
+def ratio_interval(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Percentile interval of a score published since over resamples of prompts, the same ones as `grace_interval`'s."""
+    _, code = check_prompt_ids(prompt_id, len(ratio.above))
+    above, below = (np.bincount(code, weights=part) for part in (ratio.above, ratio.below))  # (n,)
+    times = np.concatenate([*_resamples(len(above), n_boot, seed, level)])  # (n_boot, n)
+    drawn = times @ below
+    return _interval(ratio.value, (times @ above)[drawn > 0] / drawn[drawn > 0], level)
 
 
 #: Keys of `ranked_differences`.

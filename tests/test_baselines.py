@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gracelib import baselines
-from gracelib.baselines import SCORES, badge, best_prob, compute_scores, determinant, graded_prob, inner_product
+from gracelib.baselines import SCORES, SINCE, badge, best_prob, compute_scores, determinant, graded_prob, inner_product
 from gracelib.scores import g_norm, g_var, g_vendi, grace, recalibrate
 
 GRADED = {"correct_prob", "incorrect_prob", "difference_prob", "teacher_accuracy"}  # which need a verifier
@@ -107,7 +107,7 @@ def test_compute_scores_agrees_with_the_functions():
     assert v["average_prob"] == pytest.approx(f["mean_prob"].mean())
     assert v["mean_length"] == pytest.approx(f["length"].mean())
     assert v["inner_product"] == inner_product(h, f["prompt_id"]).value
-    assert set(v) == set(SCORES) - {"teacher_accuracy"}
+    assert set(v) == set(SCORES) - {"teacher_accuracy", *SINCE}
     assert (
         result.skipped["difference_prob"]
         == graded_prob(f["mean_prob"], f["prompt_id"], f["correct"], "difference").skipped
@@ -126,7 +126,7 @@ def test_scores_do_not_depend_on_row_order():
 def test_without_grades_the_graded_scores_are_left_out():
     f = teacher()
     del f["correct"]
-    assert set(compute_scores(f, n_folds=4).values) == set(SCORES) - GRADED
+    assert set(compute_scores(f, n_folds=4).values) == set(SCORES) - GRADED - {*SINCE}
     with pytest.raises(ValueError, match=r"correct_prob needs the feature column\(s\) correct"):
         compute_scores(f, ["correct_prob"])
 
@@ -169,21 +169,23 @@ def test_grace_is_fitted_once(monkeypatch):
 def test_the_registry_is_complete():
     """Every score of appendix C.1 and of both versions, each with one direction, a label and a source of its
     own."""
-    assert [s.name for s in SCORES.values()] == list(SCORES) and len(SCORES) == 18
+    assert [s.name for s in SCORES.values()] == list(SCORES) and len(SCORES) == 18 + len(SINCE)
     assert {s.direction for s in SCORES.values()} == {"lower", "higher"}
     assert len({s.label for s in SCORES.values()}) == len(SCORES) and all(s.source for s in SCORES.values())
     for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12):
         assert any(f"C.1 ({number})" in s.source for s in SCORES.values()), number
-    graded = {n for n, s in SCORES.items() if "correct" in s.needs or s.function is None}
-    assert graded == GRADED
+    paper = {n: s for n, s in SCORES.items() if n not in SINCE}
+    assert {n for n, s in paper.items() if "correct" in s.needs or s.function is None} == GRADED
     lower = {"grace", "grace_variance", "grace_bias", "g_norm", "g_var", "student_loss", "inner_product"}
-    assert lower | {"inner_product_raw", "incorrect_prob"} == {n for n, s in SCORES.items() if s.direction == "lower"}
+    assert lower | {"inner_product_raw", "incorrect_prob"} == {n for n, s in paper.items() if s.direction == "lower"}
 
 
 @pytest.mark.parametrize(
     "change, names, message",
     [
-        ({}, ["graze"], "unknown score 'graze': choose from grace, "),
+        ({}, ["graze"], r"unknown score 'graze': did you mean (\w+, )*grace\? choose from grace, "),
+        ({}, ["?"], r"unknown score '\?': choose from grace, "),
+        ({}, ["rsr"], r"rsr needs the feature column\(s\) token_rank, token_logprob"),
         ({}, ["teacher_accuracy"], "teacher_accuracy is not a function of the features: .* join it by name"),
         ({"mean_prob": np.full(60, 1.5)}, None, r"mean_prob\[0\] = 1.5 \(60 such\): expected finite, in \[0.0, 1.0\]"),
         ({"loss": np.full(60, np.nan)}, None, r"loss\[0\] = nan"),

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from gracelib.baselines import SCORES
+from gracelib.baselines import SCORES, check_score
 from gracelib.evidence.ranks import (
     FEW_CLUSTERS,
     DegenerateError,
@@ -68,8 +68,7 @@ def select(
     that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
     """
     for name in scores:
-        if name not in SCORES:
-            raise ValueError(f"unknown score {name!r}: choose from {', '.join(SCORES)}")
+        check_score(name)
     noise = [ACCURACY_SE[accuracy]] if accuracy in ACCURACY_SE else []
     missing = [c for c in (*_KEYS, accuracy, *noise, *scores) if c not in cells]
     if missing:

@@ -4,7 +4,7 @@ noise; everything else is drawn at random. No run is behind them."""
 import numpy as np
 import pandas as pd
 
-from gracelib.baselines import SCORES
+from gracelib.baselines import SCORES, SINCE
 from gracelib.experiment import extras
 from gracelib.experiment.plan import KEY, compared_at
 from gracelib.experiment.scales import get_scale
@@ -41,7 +41,9 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
                     accuracy = float(np.clip(0.08 + 0.5 * ((i * 5) % 7) / 7 + rng.normal(0, 0.03), 0.01, 0.99))
                     grace = float(np.exp(5 * (0.6 - accuracy) + rng.normal(0, noise)))
                     row = (
-                        key | {"grace_cross": 0.0} | {s: rng.uniform(0.1, 1) for s in SCORES if s != "teacher_accuracy"}
+                        key
+                        | {"grace_cross": 0.0}
+                        | {s: rng.uniform(0.1, 1) for s in SCORES if s not in ("teacher_accuracy", *SINCE)}
                     )
                     row |= {
                         "grace": grace,

@@ -60,7 +60,7 @@ def test_a_score_and_a_figure_are_a_function_and_a_line_each(tmp_path):
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     change(
         copy / "baselines.py",
-        ("\n)\n# fmt: on\n", "\n" + SCORE_LINE + "# fmt: on\n"),
+        ("\n)\n# Published since", "\n" + SCORE_LINE + "# Published since"),
         ("\n# fmt: off\n_LIST", SCORE + "\n# fmt: off\n_LIST"),
     )
     registry = copy / "paper" / "figures.py"

@@ -74,6 +74,7 @@ def test_definitions_are_pure_numpy(module):
         "__future__",
         "collections",
         "dataclasses",
+        "difflib",
         "functools",
         "hashlib",
         "itertools",
