@@ -42,7 +42,7 @@ DIAL = {"scale", "recompute"}
 
 def numbered(folder: Path | None = None) -> list[Path]:
     """The numbered notebooks, in the order in which they run."""
-    return sorted((folder or paths.NOTEBOOKS).glob("[0-9][0-9]_*.ipynb"))
+    return sorted((folder or paths.NOTEBOOKS).glob("[0-9][0-9]*_*.ipynb"))
 
 
 def parameters_of(notebook: Path) -> dict[str, object]:

@@ -195,7 +195,7 @@ def test_a_committed_notebook_keeps_outputs_and_nothing_volatile():
 
 # --- the notebooks of this repository -----------------------------------------------------------------------
 
-COMMITTED = sorted((paths.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+COMMITTED = sorted((paths.ROOT / "notebooks").glob("[0-9][0-9]*_*.ipynb"))
 each = pytest.mark.parametrize(
     "path",
     COMMITTED or [pytest.param(None, marks=pytest.mark.skip(reason="no notebook is committed yet"))],

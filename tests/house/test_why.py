@@ -1,0 +1,83 @@
+"""What notebook 05b says in words is what the published tables say: each sentence with a number is made from them here."""
+
+import nbformat
+import pandas as pd
+import pytest
+
+from gracelib.evidence import reasons
+from gracelib.evidence.cells import default_setting
+from gracelib.experiment import tables
+from gracelib.experiment.scales import get_scale
+from gracelib.jobs import paths
+
+
+@pytest.fixture
+def sentences(monkeypatch):
+    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.ROOT / "figures" / "published"))
+    return said()
+
+
+def said() -> list[str]:
+    settings = {}
+    for name in ("lab", "lab-world1", "lab-world2"):
+        for task in get_scale(name).tasks:
+            for who, own in tables.cells(name, task.name).groupby("student", sort=False):
+                settings[name, task.name, who] = reasons.with_parts(own)
+    split = pd.concat({key: reasons.between_and_within(own) for key, own in settings.items()}, names=["a", "b", "c"])
+    split = split.reset_index().set_index(["part", "level", "a", "b", "c"]).sort_index()
+    between, within = (split.loc["inflation", level] for level in ("between", "within"))
+    key, n = ("lab", "short", "first"), len(settings)
+    first, clear, warm = settings[key], (between.high < 0).sum(), (within.low > 0).sum()
+    spread = split.spread.xs(key, level=("a", "b", "c"))
+    assert (between.spearman < 0).all() and (within.spearman > 0).all()
+    cost = reasons.folds_cost(first, tables.table("lab", "variants", recompute=False), ["all_matrix", "raw_matrix"])
+    every, raw = cost.itertuples()
+    curves = {
+        scale: reasons.by_rows(
+            own[own.student == "first"], tables.table(scale, "grid", recompute=False), default_setting(get_scale(scale))
+        )
+        for scale in ("lab", "mini")
+        for own in [tables.cells(scale, "short")]
+    }
+    at = dict(list(curves["lab"].groupby("rows_over_d")))
+    span = {x: f"{own.inflation.min():.1f} to {own.inflation.max():.1f}" for x, own in at.items()}
+    worst = [own.spearman.idxmin() == own.spread.idxmax() for curve in curves.values() for _, own in curve.groupby("d")]
+    dips = [own.loc[own.spearman.idxmin()].rows_over_d for curve in curves.values() for _, own in curve.groupby("d")]
+    edge = sum(own.rows_over_d.min() == 1.8 for curve in curves.values() for _, own in curve.groupby("d"))
+    whole = split.spearman.xs("all", level="level")
+    ahead = sum(whole["both"][k] > whole["grace"][k] for k in settings)
+    among = reasons.strong_cells(first).set_index("part")
+    one = among.iloc[0]
+    rho = {part: f"{value:+.2f}" for part, value in among.spearman.items()}
+    return [
+        f"in all {n} settings of `lab` the inflation orders *teachers* the wrong way ({between.spearman.min():+.2f} to "
+        f"{between.spearman.max():+.2f}; the interval stays below zero in {clear})",
+        f"and *temperatures* the right way ({within.spearman.min():+.2f} to {within.spearman.max():+.2f}, above zero in {warm})",
+        f"Between teachers the norm varies {spread['g_norm', 'between'] / spread['inflation', 'between']:.1f} times as much as the "
+        f"inflation ({spread['g_norm', 'between']:.2f} against {spread['inflation', 'between']:.2f} in log)",
+        f"within a teacher the inflation varies more than the norm ({spread['inflation', 'within']:.2f} against "
+        f"{spread['g_norm', 'within']:.2f})",
+        f"with the matrix of all prompts the correlation is {every.value:.2f}, {every.spearman:+.2f} against GRACE's "
+        f"({every.low:+.2f} to {every.high:+.2f})",
+        f"raw gradients leave nothing of it ({abs(raw.value):.2f})",
+        f"{span[1.8]} at 1.8 rows per dimension, {span[3.6]} at 3.6, {span[7.2]} at 7.2",
+        f"For all {len(dips)} values of $d$ at both scales the correlation is lowest there (for {edge} that is the edge of the "
+        f"grid)"
+        if set(dips) == {1.8}
+        else "no dip",
+        f"in {sum(worst)} of {len(worst)} the spread over teachers is then largest",
+        f"ahead of GRACE in {ahead} of the {n} settings ({min(whole['both'][k] for k in settings):.2f} to "
+        f"{max(whole['both'][k] for k in settings):.2f} against {min(whole['grace'][k] for k in settings):.2f} to "
+        f"{max(whole['grace'][k] for k in settings):.2f})",
+        f"{int(one.cells)} cells have a teacher that is right at least 98% of the time, and their students range from "
+        f"{100 * one.lowest:.0f} to {100 * one.highest:.0f}%",
+        f"Among them the student's loss orders best of what is shown ({rho['student_loss']}), then G-Norm ({rho['g_norm']}) and GRACE "
+        f"({rho['grace']}); teacher accuracy says nothing ({rho['teacher_accuracy']}), and the inflation points the wrong way "
+        f"({rho['inflation']})",
+    ]
+
+
+def test_notebook_05b_says_what_the_tables_say(sentences):
+    book = nbformat.read(paths.NOTEBOOKS / "05b_why.ipynb", as_version=4)
+    prose = " ".join(" ".join(cell.source.split()) for cell in book.cells if cell.cell_type == "markdown")
+    assert [sentence for sentence in sentences if " ".join(sentence.split()) not in prose] == []
