@@ -34,8 +34,10 @@ class CmiBound:
 
     gradient: float  #: 3 eta^2/sigma^2 mean |M_-x (mu_-x - mu)|^2, mu_-x - mu = -(m_x/N) gbar_x
     stability: float  #: 3 eta^2/sigma^2 mean |(M_-x - mean M) mu_-x|^2, as the lemma states it
-    stability_proof: float  #: the same with mu(D), as its proof has it
-    cross: float  #: 3 eta^2/sigma^2 |mean M_-x (mu_-x - mu)|^2, the term that the lemma drops
+    stability_proof: float  #: the same with mu(D) for mu_-x, as its proof has it but for a factor (n/(n-1))^2
+    #: 3 eta^2/sigma^2 |mean M_-x (mu_-x - mu)|^2: what is left where delta_x is split as `proof` splits it. The third term
+    #: that the lemma drops is another, 1.13 times as large at n = 10.
+    cross: float
     lemma: float  #: gradient + stability: the lemma's bound (not a bound when the dropped term matters)
     proof: float  #: gradient + stability_proof + cross: the proof before dropping, always valid
     tight: float  #: eta^2/sigma^2 mean |delta_x - mean delta|^2, delta_x = M_-x mu_-x: valid, no factor 3

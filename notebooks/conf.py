@@ -60,14 +60,16 @@ def as_html(table: pd.DataFrame) -> str:
 
 
 def claims() -> None:
-    """The claims of the lab by verdict."""
+    """The claims of the lab by the verdict on their direction."""
     table, lines = pd.read_csv(paths.published("lab") / "claims.csv", keep_default_na=False), []
-    for verdict in ("holds", "does not hold", "cannot be told here"):
-        rows = table[table.verdict == verdict]
+    for verdict in ("holds", "does not hold", "too few data", "not in this world"):
+        rows = table[table.direction == verdict]
         lines += [f"## {verdict[0].upper()}{verdict[1:]}: {len(rows)} of {len(table)}", ""]
         for row in rows.to_dict("records"):
+            size = f" In size: {row['size']} ({row['rule']})." if row["size"] else ""
+            worlds = f" Over all worlds: {row['all worlds']}." if row["all worlds"] else ""
             why = f" {row['why'][0].upper()}{row['why'][1:]}." if row["why"] else ""
-            lines += [f"* **{row['claim']}** ({row['paper']}). Here: {row['this world']}.{why}"]
+            lines += [f"* **{row['claim']}** ({row['paper']}).{size} Here: {row['this world']}.{worlds}{why}"]
         lines += [""]
     write("claims_by_verdict.md", lines)
 

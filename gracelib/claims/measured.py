@@ -8,7 +8,7 @@ are paired, also across students and tasks.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -18,23 +18,24 @@ from gracelib.baselines import SCORES
 from gracelib.evidence import ranks
 from gracelib.evidence.ablations import filtered_correlations, filtered_pairs, subset_correlations, subset_summary
 from gracelib.evidence.cells import (
+    ACCURACIES,
     ACCURACY_SE,
     at_setting,
     default_setting,
-    difference,
     most_familiar,
-    regret_se,
     rescored,
-    score_rows,
     select,
+    selected,
 )
-from gracelib.evidence.choices import RANDOM, choice_cells, family_rows, over_teachers, temperature_choices
+from gracelib.evidence.choices import RANDOM, choice_cells, over_teachers, scatter, temperature_choices
 from gracelib.evidence.lengths import length_relation, teacher_bins
 from gracelib.evidence.ranks import (
     FEWEST,
     mean_many,
+    mean_regret,
     percentiles,
     pick_many,
+    regret_interval,
     regret_many,
     spearman_known,
     spearman_many,
@@ -44,7 +45,7 @@ from gracelib.experiment.plan import compared_at
 from gracelib.experiment.scales import get_scale
 
 POINTS = " points"
-NOISE = "noise of the test problems alone"
+NOISE, LUCK, WORLDS = "noise of the test problems and of training", "draws of that cell", "worlds"
 PARTS = ("grace_variance", "grace_bias", "mean_length")  #: not scores of the paper's list beside GRACE
 SUBSET_SHARE = 0.6  #: figure 23
 WARMER = 0.1  #: share of teachers whose warmer temperatures are better, from which on a low one is not always best
@@ -69,9 +70,8 @@ class Measured:
     over: str = "teachers"  #: what the interval is over
     signed: bool = True  #: False where the number cannot be negative
     teachers: int = 0  #: how many are behind it
-    noise: float = 0.0  #: of a regret: its standard error from the test problems, see `Rule.verdict`
-    #: What a random choice gives; upper end of the interval of this less that.
-    chance: tuple[float, float] | None = None
+    #: (1 + n,) the value and what the interval is made of, row by row the same teachers in every world; None: no draws.
+    draws: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def number(self, x: float) -> str:
         return f"{x:{'+' * self.signed}.{1 if self.unit == POINTS else 2}f}"
@@ -125,10 +125,10 @@ class World:
             return frame[ACCURACY_SE[accuracy]]
         return np.sqrt(frame[accuracy] * (1 - frame[accuracy]) / self.config.n_test)
 
-    def regret_noise(self, frame: pd.DataFrame, accuracy: str = "average_at_k") -> float:
-        """`cells.regret_se` of the cells that GRACE ranks first, in points, for any accuracy."""
-        judged = frame.assign(average_at_k=frame[accuracy], average_se=self.error(frame, accuracy))
-        return regret_se(judged, judged[judged.grace == judged.grace.min()])
+    def noise(self, frame: pd.DataFrame, where: str = "first", accuracy: str = "average_at_k") -> np.ndarray:
+        """Standard error of each accuracy of a frame from the test problems and from training. Training seeds were never
+        repeated, so the scatter of students about a parabola in temperature stands for both where it is the larger."""
+        return np.maximum(self.error(frame, accuracy).to_numpy(), scatter(self.frame(where), accuracy))
 
     def counts(self, teacher: Sequence) -> np.ndarray:
         """How often each cell (`teacher` (cells,)) is in each resample (1 + n_boot, cells); row 0: the data as they are."""
@@ -153,6 +153,7 @@ class World:
             unit,
             extra,
             teachers=len(self.teachers) if teachers is None else teachers,
+            draws=draws,
             **more,
         )
 
@@ -172,57 +173,81 @@ def shown(value: float) -> str:
     return f"{value:+.2f}" if np.isfinite(value) else "undefined"
 
 
-def from_noise(points: float, se: float, what: str, extra: str = "") -> Measured:
-    """A difference of accuracies in points, with the 95% interval that the test problems alone give it."""
-    return Measured(float(points), points - 1.96 * se, points + 1.96 * se, what, POINTS, extra, NOISE)
-
-
 # --- rows of the main table, and of figures 7, 9, 10, 13, 16 and 19 to 23 ---------------------------------------------
 
 
 def correlation(w: World, score: str = "grace", where: str = "first", at_compared: bool = False) -> Measured:
     """Signed Spearman of a score over all cells, or at the temperature where teachers are compared."""
     frame = w.frame(where, at_compared)
-    row = score_rows(frame, [score]).iloc[0]
-    what = f"signed Spearman of {row.label}" + (f" at T = {compared_at(w.config):g}" if at_compared else "")
-    return Measured(row.spearman, row.low, row.high, what, extra=f", {len(frame)} cells", teachers=row.teachers)
+    what = f"signed Spearman of {SCORES[score].label}" + (f" at T = {compared_at(w.config):g}" if at_compared else "")
+    draws = spearman_many(frame[score], frame.average_at_k, SCORES[score].direction, w.counts(frame.teacher))
+    return w.measured(draws, what, extra=f", {len(frame)} cells")
 
 
-def regret(w: World, where: str = "first", at_compared: bool = False) -> Measured:
-    """Regret in points of the cell that GRACE selects."""
-    row = score_rows(w.frame(where, at_compared), ["grace"]).iloc[0]
-    points, noise, n = (row.regret_points, row.regret_low, row.regret_high), row.regret_se_points, row.teachers
-    return Measured(*points, "regret of GRACE", POINTS, _noise(noise), signed=False, teachers=n, noise=noise)
+def largest(parts: np.ndarray) -> np.ndarray:
+    """(points, low, high) of the largest of several regrets, from theirs (n, 3)."""
+    return parts.max(0)
 
 
-def _noise(se: float) -> str:
-    return f"; SE from the test problems {se:.1f}" if np.isfinite(se) else ""
-
-
-def regret_beside_chance(w: World, where: str = "first", families: bool = True) -> Measured:
-    """Mean over families of GRACE's regret when that family is all there is, beside a cell of it drawn at random; without
-    `families` as if all teachers were one. Figure 13."""
-    frame = w.frame(where)
-    rows = family_rows(frame if families else frame.assign(manner="all"), ("grace",))
-    each, mean = rows[(rows.family != "mean") & (rows.score == "grace")], rows[rows.family == "mean"].set_index("score")
-    own, blind = mean.loc["grace"], mean.loc[RANDOM]
-    # The mean of the standard errors: what a maximum adds to a regret is not averaged away.
-    noise, chance = float(each.regret_se_points.mean()), f"random choice{':' * families} {blind.regret_points:.1f}"
-    what, extra = "regret of GRACE", f"{_noise(noise)}; a {chance}"
-    if families:
-        what, extra = "mean regret of GRACE within a family", f", {len(each)} families (a {chance})"
+def regret(
+    w: World,
+    where: str = "first",
+    at_compared: bool = False,
+    score: str = "grace",
+    accuracies: Sequence[str] = ("average_at_k",),
+    parts: Callable[[pd.DataFrame], dict[str, np.ndarray]] | None = None,
+    combine: Callable = largest,
+) -> Measured:
+    """Regret in points of the cells that a score ranks first; `combine` of several: of `accuracies`, or of the cells that
+    `parts` (a frame -> membership by name) takes for all there are. Its ends are the parts' own, combined."""
+    frame = w.frame(where, at_compared)
+    member = parts(frame) if parts else {"": np.ones(len(frame), bool)}
+    found, rule = [], SCORES[score].direction
+    for accuracy in accuracies:
+        noise = w.noise(frame, where, accuracy)
+        for keep in member.values():
+            own = frame[keep]
+            points = regret_many(own[score], own[accuracy], rule, np.ones((1, len(own))))[0]
+            found.append((points, *regret_interval(own[score], own[accuracy], noise[keep], rule)))
+    names = [*member] if parts else [ACCURACIES[a].format(k=w.config.k) for a in accuracies]
+    each = "; ".join(f"{name} {row[0]:.1f}" for name, row in zip(names, found, strict=True))
+    how = f"{'largest' if combine is largest else 'mean'} " * (len(found) > 1)
     return Measured(
-        own.regret_points,
-        own.regret_low,
-        own.regret_high,
-        what,
+        *combine(np.array(found)).tolist(),
+        f"{how}regret of {SCORES[score].label}",
         POINTS,
-        extra,
-        signed=False,
-        teachers=own.teachers,
-        noise=noise,
-        chance=(blind.regret_points, blind.minus_high),
+        f" ({each})" * (len(found) > 1),
+        NOISE,
+        False,
+        len(w.teachers),
     )
+
+
+def better_than_chance(
+    w: World,
+    where: str = "first",
+    at_compared: bool = False,
+    accuracies: Sequence[str] = ("average_at_k",),
+    parts: Callable[[pd.DataFrame], dict[str, np.ndarray]] | None = None,
+    combine: Callable = largest,
+) -> Measured:
+    """The student of GRACE's pick minus that of a cell drawn at random, in points, over and over: one of
+    fifteen teachers is the best, whoever picks. Arguments as in `regret`; of several the least clear one, or the mean."""
+    frame, rng = w.frame(where, at_compared), np.random.default_rng([ranks.SEED, *w.scale.encode()])
+    member = parts(frame) if parts else {"": np.ones(len(frame), bool)}
+    found = []
+    for accuracy in accuracies:
+        for keep in member.values():
+            score, y = frame.grace[keep].to_numpy(), 100 * frame[accuracy][keep].to_numpy()
+            own = pick_many(score, y, "lower", np.ones((1, len(y))))[0]
+            found.append(own - np.concatenate([[y.mean()], rng.choice(y, 20 * ranks.N_BOOT)]))
+    draws = np.mean(found, axis=0) if combine is mean_regret else min(found, key=lambda d: percentiles(d[1:])[0])
+    return w.measured(draws, "student of GRACE's pick minus that of a cell drawn at random", POINTS, over=LUCK)
+
+
+def families(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Which cells are of a family, by its name."""
+    return {name: (frame.manner == name).to_numpy() for name in dict.fromkeys(frame.manner)}
 
 
 def change(
@@ -231,6 +256,7 @@ def change(
     """Signed Spearman of a score with Average@k less another score's, or its own with another accuracy, paired."""
     frame = w.frame(where)
     return _changed(
+        w,
         (frame[old], frame[accuracy], SCORES[old].direction),
         (frame[new], frame.average_at_k, SCORES[new].direction),
         frame.teacher,
@@ -238,17 +264,13 @@ def change(
     )
 
 
-def _changed(first: tuple, second: tuple, teacher: Sequence, what: str, extra: str = "") -> Measured:
-    row = difference(first, second, teacher)
-    values = [shown(spearman_known(*one)[0]) for one in (second, first)]
-    return Measured(
-        row["spearman"],
-        row["low"],
-        row["high"],
-        what,
-        extra=f" ({' and '.join(values)}{extra})",
-        teachers=row["teachers"],
-    )
+def _changed(w: World, first: tuple, second: tuple, teacher: pd.Series, what: str, extra: str = "") -> Measured:
+    """The second (score, accuracy, direction)'s signed Spearman minus the first's, over the cells where both are defined."""
+    there = np.isfinite([*first[:2], *second[:2]]).all(0)
+    counts = w.counts(teacher) * there
+    new, old = (spearman_many(*one, counts) for one in (second, first))
+    values = " and ".join(shown(spearman_known(*one)[0]) for one in (second, first))
+    return w.measured(new - old, what, extra=f" ({values}{extra})", teachers=teacher[there].nunique())
 
 
 def settings(w: World, name: str, new: Callable, old: Callable, where: str = "first") -> Measured:
@@ -258,6 +280,7 @@ def settings(w: World, name: str, new: Callable, old: Callable, where: str = "fi
         raise NotHere(f"this scale has {name} = {x} only")
     cells = {value: w.at(where, name, value) for value in (x, y)}
     return _settings_apart(
+        w,
         cells[x],
         cells[y],
         f"{name} = {x} less {name} = {y}",
@@ -265,9 +288,10 @@ def settings(w: World, name: str, new: Callable, old: Callable, where: str = "fi
     )
 
 
-def _settings_apart(new: pd.DataFrame, old: pd.DataFrame, what: str, decided: Sequence[str]) -> Measured:
+def _settings_apart(w: World, new: pd.DataFrame, old: pd.DataFrame, what: str, decided: Sequence[str]) -> Measured:
     first, second = ((own.grace, own.average_at_k, "lower") for own in (old, new))
     return _changed(
+        w,
         first,
         second,
         new.teacher,
@@ -292,7 +316,7 @@ def half_as_many(w: World) -> Measured:
     rho = {n: spearman_known(cells[n].grace, cells[n].average_at_k, "lower")[0] for n in rest}
     best = max(rest, key=lambda n: (np.nan_to_num(rho[n], nan=-2), n))  # chosen on the data, not on every resample
     return _settings_apart(
-        cells[half], cells[best], f"n = {half} less n = {best}, the best other", [f"n = {n}" for n in decided]
+        w, cells[half], cells[best], f"n = {half} less n = {best}, the best other", [f"n = {n}" for n in decided]
     )
 
 
@@ -367,11 +391,14 @@ def longer_training(w: World, axis: str) -> Measured:
     first = first.set_index("teacher").reindex(last.index)
     if last.empty or (last.value == first.value).all():
         raise NotHere(f"this scale trains with one number of {UNITS[axis]} only")
-    change, se = 100 * (last.test - first.test), 100 * np.hypot(last.test_se, first.test_se)
+    noise = scatter(w.frame(), "average_at_k")  # of training, too: one seed
+    se = 196 * np.hypot(np.maximum(last.test_se, noise), np.maximum(first.test_se, noise))
+    change = 100 * (last.test - first.test)
     least = change.idxmin()
     what = f"{last.value.iloc[0]:g} less {first.value.iloc[0]:g} {UNITS[axis]}, the smallest of {len(change)} teacher"
     each = ", ".join(f"{t} {points:+.1f}" for t, points in change.items())
-    return from_noise(change[least], se[least], what + "s" * (len(change) > 1), f" ({each}; one seed of training)")
+    ends = float(change[least]), change[least] - se[least], change[least] + se[least]
+    return Measured(*ends, what + "s" * (len(change) > 1), POINTS, f" ({each}; one seed of training)", NOISE)
 
 
 # --- one teacher's temperatures (figures 6 and 7) ---------------------------------------------------------------------
@@ -388,15 +415,8 @@ def _choices(w: World, *scores: str) -> pd.DataFrame:
 
 def within_teacher(w: World) -> Measured:
     """Mean over teachers of GRACE's Spearman over one teacher's temperatures."""
-    row = over_teachers(_choices(w, "grace"), "spearman").iloc[0]
-    return Measured(
-        row["mean"],
-        row.low,
-        row.high,
-        "mean within-teacher Spearman of GRACE",
-        extra=f", {row.teachers} teachers",
-        teachers=len(w.teachers),
-    )
+    own = _choices(w, "grace").query("score == 'grace'").set_index("teacher").spearman
+    return w.measured(w.mean(own), "mean within-teacher Spearman of GRACE", extra=f", {own.count()} teachers")
 
 
 def _saved(choices: pd.DataFrame) -> pd.Series:
@@ -407,20 +427,9 @@ def _saved(choices: pd.DataFrame) -> pd.Series:
 
 def temperature_regret(w: World) -> Measured:
     """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
-    choices = _choices(w, "grace")
-    own, blind = over_teachers(choices, "regret_points").set_index("score").loc[["grace", RANDOM]].itertuples()
-    return Measured(
-        own.mean,
-        own.low,
-        own.high,
-        "mean regret of GRACE within a teacher",
-        POINTS,
-        f" (a random temperature: {blind.mean:.1f})",
-        signed=False,
-        teachers=len(w.teachers),
-        noise=float(np.nanmean([w.regret_noise(rows) for _, rows in w.frame().groupby("teacher")])),
-        chance=(blind.mean, percentiles(-w.mean(_saved(choices))[1:])[1]),
-    )
+    blind = over_teachers(_choices(w, "grace"), "regret_points").set_index("score").loc[RANDOM, "mean"]
+    found = regret(w, parts=lambda frame: {t: (frame.teacher == t).to_numpy() for t in w.teachers}, combine=mean_regret)
+    return replace(found, what="mean regret of GRACE within a teacher", extra=f" (a random temperature: {blind:.1f})")
 
 
 def temperature_gain(w: World) -> Measured:
@@ -508,67 +517,40 @@ def ahead_of_all_on_both(w: World) -> Measured:
     )
 
 
-def strongest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The cells of the strongest teacher: the highest mean accuracy over its temperatures (several if they tie)."""
-    mean = frame.groupby("teacher")["teacher_accuracy"].transform("mean")
-    return frame[mean == mean.max()]
-
-
-def strongest_is_not_best(w: World) -> Measured:
-    """Best student of any teacher less the best student of the strongest teacher."""
-    if len(w.teachers) < 2:
-        raise NotHere("there is one teacher")
-    best, strong = (rows.loc[rows.average_at_k.idxmax()] for rows in (w.frame(), strongest(w.frame())))
-    se = 100 * np.hypot(best.average_se, strong.average_se) if best.teacher != strong.teacher else 0.0
-    return from_noise(
-        100 * (best.average_at_k - strong.average_at_k),
-        se,
-        "best student less the strongest teacher's best",
-        f" ({strong.teacher} is strongest, {best.teacher} teaches best)",
-    )
-
-
 def gain_over_strongest(w: World) -> Measured:
-    """Accuracy of the student of GRACE's selection less that of the best student of the strongest teacher, in points."""
+    """Accuracy of the student of GRACE's pick minus that of the strongest teacher's student, in points: each by its own
+    score, ties averaged, as in the main table. Two picks: no interval within a world, and one over worlds."""
     frame = w.frame()
-    counts, of = w.counts(frame.teacher), frame.groupby("teacher")
-    ours = 100 * pick_many(frame.grace, frame.average_at_k, "lower", counts)
-    theirs = 100 * pick_many(of.teacher_accuracy.transform("mean"), of.average_at_k.transform("max"), "higher", counts)
-    return w.measured(
-        ours - theirs,
-        "student of GRACE's pick less the strongest teacher's best",
-        POINTS,
-        f" ({ours[0]:.1f} and {theirs[0]:.1f} %, of {' and '.join(strongest(frame).teacher.unique())})",
+    if frame.teacher.nunique() < 2:
+        raise NotHere("there is one teacher")
+    ours, theirs = (
+        100 * pick_many(frame[score], frame.average_at_k, SCORES[score].direction, np.ones((1, len(frame))))[0]
+        for score in ("grace", "teacher_accuracy")
     )
+    names = " and ".join(dict.fromkeys(selected(frame, "teacher_accuracy").teacher))
+    what, said = (
+        "student of GRACE's pick minus the strongest teacher's",
+        f" ({ours:.1f} and {theirs:.1f} %, of {names})",
+    )
+    return Measured(ours - theirs, np.nan, np.nan, what, POINTS, said, WORLDS)
 
 
-def budgets(w: World, quantity: str) -> Measured:
-    """GRACE's lowest correlation, or highest regret, over the size budgets of at least `FEWEST` teachers (over all where
-    none has as many: then it cannot be told); as many teachers as the smallest of them has (figures 7 and 14)."""
-    frame = w.frame()
+def inside_budgets(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Which cells are of the teachers up to a width, for the widths that at least `FEWEST` teachers have (all, if none)."""
     inside = {int(width): (frame.width <= width).to_numpy() for width in sorted(set(frame.width))}
-    number = {width: frame.teacher[keep].nunique() for width, keep in inside.items()}
-    judged = [width for width, n in number.items() if n >= FEWEST] or list(number)
-    many, counts = {"spearman": spearman_many, "regret": regret_many}[quantity], w.counts(frame.teacher)
-    found = {i: many(frame.grace, frame.average_at_k, "lower", counts * keep) for i, keep in inside.items()}
-    form = shown if quantity == "spearman" else "{:.1f}".format
-    each = "; ".join(
-        f"up to {width}, {number[width]} teacher{'s' * (number[width] != 1)}: {form(draws[0])}"
-        + ("" if width in judged else ", not counted")
-        for width, draws in found.items()
-    )
-    draws, n = [found[width] for width in judged], number[judged[0]]
-    if quantity == "spearman":
-        return w.measured(np.min(draws, axis=0), "lowest Spearman over the size budgets", "", f" ({each})", n)
-    worst = max(judged, key=lambda width: found[width][0])
+    enough = {width: keep for width, keep in inside.items() if frame.teacher[keep].nunique() >= FEWEST} or inside
+    return {f"up to {width}, {frame.teacher[keep].nunique()} teachers": keep for width, keep in enough.items()}
+
+
+def budgets(w: World) -> Measured:
+    """GRACE's lowest correlation over the size budgets; as many teachers as the smallest of them has (figure 7)."""
+    frame = w.frame()
+    inside, counts = inside_budgets(frame), w.counts(frame.teacher)
+    found = {n: spearman_many(frame.grace, frame.average_at_k, "lower", counts * keep) for n, keep in inside.items()}
+    each = "; ".join(f"{name}: {shown(draws[0])}" for name, draws in found.items())
+    fewest = min(frame.teacher[keep].nunique() for keep in inside.values())
     return w.measured(
-        np.max(draws, axis=0),
-        "highest regret over the size budgets",
-        POINTS,
-        f" ({each})",
-        n,
-        signed=False,
-        noise=w.regret_noise(frame[inside[worst]]),
+        np.min([*found.values()], axis=0), "lowest Spearman over the size budgets", "", f" ({each})", fewest
     )
 
 
@@ -585,22 +567,6 @@ def without_self_like(w: World, score: str) -> Measured:
         f"Spearman of {SCORES[score].label} without {name} less with it",
         "",
         f" ({shown(left[0])} and {shown(whole[0])})",
-    )
-
-
-def pick_elsewhere(w: World) -> Measured:
-    """The larger of GRACE's regrets when students are judged by greedy accuracy and by best-of-k."""
-    frame = w.frame()
-    counts = w.counts(frame.teacher)
-    found = {a: regret_many(frame.grace, frame[a], "lower", counts) for a in ("greedy", "best_of")}
-    noise = w.regret_noise(frame, max(found, key=lambda a: found[a][0]))
-    return w.measured(
-        np.max([*found.values()], axis=0),
-        "larger regret of GRACE, greedy and best-of-k",
-        POINTS,
-        f" ({found['greedy'][0]:.1f} and {found['best_of'][0]:.1f}{_noise(noise)})",
-        signed=False,
-        noise=noise,
     )
 
 
@@ -644,14 +610,14 @@ def _odd_teachers(w: World) -> pd.DataFrame:
     return odd[odd.student == w.config.student].set_index("teacher")
 
 
-def flagged(w: World, kinds: Sequence[str]) -> Measured:
-    """The smallest share of real cells with less Bias/GRACE than an odd teacher, over the odd teachers named."""
-    frame, odd = w.frame(), _odd_teachers(w)
-    share, bias = frame.grace_bias / frame.grace, odd.grace_bias / odd.grace
-    found = {kind: mean_many(share < bias[kind], w.counts(frame.teacher)) for kind in kinds}
+def spike(w: World) -> Measured:
+    """The share of real cells whose GRACE-Bias is below that of random text (the final version: Bias spikes there)."""
+    frame, odd = w.frame(), _odd_teachers(w).grace_bias
+    found = {kind: mean_many(frame.grace_bias < bias, w.counts(frame.teacher)) for kind, bias in odd.items()}
     each = ", ".join(f"{kind} {draws[0]:.2f}" for kind, draws in found.items())
-    draws = np.min([*found.values()], axis=0)
-    return w.measured(draws, "lowest share of real cells with less bias", "", f" ({each})", signed=False)
+    times = odd["random"] / frame.grace_bias.median()
+    said = f" ({each}; random text has {times:.0f} times the median)"
+    return w.measured(found["random"], "share of real cells with less bias than random text", "", said, signed=False)
 
 
 def vendi_likes_self(w: World) -> Measured:

@@ -2,19 +2,18 @@
 
 A rule has two parts: the *statement*, a range in which the value must lie, and the *contrary reference*, which the 95%
 interval must not reach for the claim to hold. A claim does not hold when the whole interval lies outside the statement;
-between the two, these data cannot tell. A regret is a maximum over noisy accuracies, so that its interval excludes zero
-whatever the score: a claim on a regret fails only if the value less 1.96 standard errors of the test problems is beyond
-the statement too, and one that a random choice could meet as well holds only if GRACE is below it on the same resamples.
+between the two there are too few data.
 """
 
 import math
 from dataclasses import dataclass
 
-from gracelib.claims.measured import NOISE, Measured
+from gracelib.claims.measured import Measured
 from gracelib.evidence.ranks import FEWEST
 
 INF = float("inf")
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
+#: What came out: the last two are undecided, for want of teachers (or test problems), or of what the claim is about.
+HOLDS, FAILS, OPEN, LACKS = "holds", "does not hold", "too few data", "not in this world"
 
 
 @dataclass(frozen=True)
@@ -38,27 +37,24 @@ class Rule:
         if not math.isfinite(m.value):
             return OPEN, "undefined on these cells"
         if not math.isfinite(m.low + m.high):
-            return OPEN, "no interval: too few teachers to resample"
-        if m.over != NOISE and m.teachers < FEWEST:
+            return OPEN, "no interval: too few teachers, or picks, to see how they differ"
+        if 0 < m.teachers < FEWEST:
             return OPEN, f"{m.teachers} teachers are too few for an interval that means anything"
         if m.high < self.low or m.low > self.high:
-            if m.noise != 0 and not m.value - 1.96 * m.noise > self.high:
-                return OPEN, (
-                    "the whole interval is outside the statement, the noise of the test problems could account for it"
-                )
             return FAILS, "the whole interval is outside the statement"
         if not self.meets(m.value):
             return OPEN, "the value misses the statement, its interval reaches it"
         if m.low <= self.outer_low or m.high >= self.outer_high:
             reached = self.outer_low if m.low <= self.outer_low else self.outer_high
             return OPEN, f"the value meets the statement, but the interval reaches the contrary reference {reached:g}"
-        if m.chance is not None and not m.chance[1] < 0:
-            return OPEN, (
-                "random choice would meet it too"
-                if self.meets(m.chance[0])
-                else "it is not clearly better than a random choice"
-            )
         return HOLDS, ""
+
+    @property
+    def direction(self) -> "Rule | None":
+        """Its contrary references as a statement: what is left of it without the paper's magnitudes. None where it is a
+        direction already."""
+        loose = Rule(self.outer_low, self.outer_high, self.outer_low, self.outer_high)
+        return None if loose == self else loose
 
     def text(self) -> str:
         """The rule in words."""

@@ -15,7 +15,7 @@ from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, styled
 from gracelib.evidence.summaries import cmi_at
 
-CLAIMED = (5.0, 10.0)  #: "5-10 times smaller" (submission, appendix A), never shown
+CLAIMED = (5.0, 10.0)  #: "5-10 times smaller" (submission, end of appendix B), never shown
 TERMS = dict(zip(("gradient", "stability", "cross"), marks.LOOKS, strict=False))
 SMALLEST = 1e-3  #: a cross term below this share of the gradient term is drawn at the edge
 
@@ -85,5 +85,5 @@ def cmi_terms(
         ),
         alt="Points on a logarithmic axis, one row a teacher, and lines over nu.",
         ours={"ratio_lowest": default.ratio.min(), "ratio_highest": default.ratio.max(), "teachers": len(default)},
-        paper={"ratio": {"value": "5-10", "source": "submission, appendix A"}},
+        paper={"ratio": {"value": "5-10", "source": "submission, end of appendix B"}},
     )

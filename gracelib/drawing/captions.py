@@ -14,6 +14,12 @@ from gracelib.evidence.cells import ACCURACIES, PAPER_SPEARMAN, score_rows, sele
 from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.paper.reported import PaperValue, setting_name, setting_values
 
+#: What the interval of a regret is, see `ranks.regret_interval`.
+REGRET_ENDS = (
+    "The 95% interval of a regret is another one: how far the noise of the test problems moves it, among these teachers; the "
+    "noise of the students' training is not in it, and nothing is said of other teachers (a resample of teachers cannot see "
+    "beyond the best of them, so that such intervals are far too narrow)."
+)
 #: What a sidecar holds of a score's row in `cells.score_rows`.
 _RECORD = (
     "spearman",

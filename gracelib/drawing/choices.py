@@ -319,7 +319,7 @@ def figure13(
             f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
             f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
             f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
-            f"{_BAND} {captions.cells_sentence(scale, rows)}"
+            f"{_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
         ),
         alt="Horizontal bars with intervals, one a score, with a mark for each family.",
         ours=_records(mean),
@@ -353,7 +353,7 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
         table,
         caption=(
             f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
-            f"temperatures; {_BUDGETS}. {_BAND} {captions.cells_sentence(scale, rows)}"
+            f"temperatures; {_BUDGETS}. {_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
         ),
         alt="Horizontal bars with intervals, one a score, one panel a size budget.",
         ours={str(w): _records(own) for w, own in budgets.items()},

@@ -29,10 +29,8 @@ REGRET = ("grace", "grace_variance", "g_norm", "g_var", "g_vendi", "student_loss
 #: What figure 2 is called in the paper where it is drawn for another accuracy.
 ITEMS = {"average_at_k": "figure 2", "greedy": "figure 11", "best_of": "figure 12"}
 _LEFT_OUT = (
-    "Regret intervals hold the measured accuracies fixed: the noise of the test problems and of the seed of the "
-    "students' training is not in them. regret_se_points is the first of the two: the standard error of the accuracy "
-    "difference between the selected cell and the best other one, as if they were tested on different problems "
-    "(conservative: they answer the same ones)."
+    f"{captions.REGRET_ENDS} regret_se_points: the standard error of the accuracy difference between the selected cell and "
+    "the best other one, as if they were tested on different problems (conservative: they answer the same ones)."
 )
 
 

@@ -6,7 +6,6 @@ correlation is undefined (two cells, a constant column) the row says why instead
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from gracelib.evidence.ranks import (
     FEW_CLUSTERS,
     DegenerateError,
     bootstrap,
-    interval,
+    regret_interval,
     regret_many,
     spearman,
     spearman_many,
@@ -108,14 +107,14 @@ def select(
 
 
 def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "average_at_k") -> pd.DataFrame:
-    """One row a score: signed Spearman and regret with 95% intervals over teachers, and what the score
-    selects.
+    """One row a score: signed Spearman with a 95% interval over teachers, regret with one from the noise of the test
+    problems (`ranks.regret_interval`), and what the score selects.
 
     `rows` from `select`. Columns: score, label, direction, spearman, low, high, regret_points, regret_low,
     regret_high, regret_se_points, selected, cells, teachers, note. A score that is undefined in some cells (NaN)
     is correlated over the others and cannot select them; `cells` and `note` say so. An undefined statistic is NaN
-    with the reason in `note`. `regret_se_points` is the noise of the test problems, see `regret_se`; NaN for an
-    accuracy without a standard error (`ACCURACY_SE`).
+    with the reason in `note`. `regret_se_points` is the noise of the test problems, see `regret_se`; both it and the
+    regret's interval are NaN for an accuracy without a standard error (`ACCURACY_SE`).
     """
     made = []
     for name in scores:
@@ -126,13 +125,9 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
             raise ValueError(
                 f"{name} of {at['teacher']} at T={at['temperature']:g} is infinite: look at how it was made"
             )
-        there = ~np.isnan(value)
         rho = difference((value, y, score.direction), None, rows["teacher"])
-        points = lost = low = high = np.nan
-        if there.any():
-            regrets = partial(regret_many, value[there], y[there], score.direction)
-            points, (low, high) = regrets(np.ones((1, there.sum())))[0], interval(regrets, rows["teacher"][there])
-            lost = 100 * float(y.max() - y[there].max())  # cells the score cannot select
+        noise = rows[ACCURACY_SE[accuracy]] if accuracy in ACCURACY_SE else np.full(len(rows), np.nan)
+        low, high = regret_interval(value, y, noise, score.direction)
         picked = selected(rows, name)
         made.append(
             {
@@ -142,9 +137,9 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
                 "spearman": rho["spearman"],
                 "low": rho["low"],
                 "high": rho["high"],
-                "regret_points": points + lost,
-                "regret_low": low + lost,
-                "regret_high": high + lost,
+                "regret_points": regret_many(value, y, score.direction, np.ones((1, len(y))))[0],
+                "regret_low": low,
+                "regret_high": high,
                 "regret_se_points": regret_se(rows, picked, accuracy),
                 "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
                 "cells": rho["cells"],

@@ -5,7 +5,8 @@ its temperature is free, or the teacher must be small, or of one family. Each fu
 first and then asks the same two questions, how well a score orders them and what its first choice costs. Random choice
 stands beside the scores everywhere, because regrets shrink with the candidates, whoever chooses.
 
-Intervals resample teachers, as everywhere.
+Intervals of regrets hold the noise of the test problems (`ranks.regret_interval`, `ranks.mean_regret`); other intervals
+resample teachers, as everywhere.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,17 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.evidence import cells as tables
-from gracelib.evidence.ranks import interval, mean_many, regret_many, spearman_known
+from gracelib.evidence.ranks import (
+    interval,
+    mean_interval,
+    mean_many,
+    mean_regret,
+    regret_interval,
+    regret_many,
+    spearman_known,
+)
 
+REGRET = ["regret_points", "regret_low", "regret_high"]
 RANDOM = "random"  #: in the place of a score: a candidate drawn at random, its expected regret
 #: The paper's budget in whose place a width stands; at the paper's scale the column holds the budgets themselves.
 PAPER_BUDGETS = {40: "3B", 64: "10B", 96: "30B", 3: "3B", 10: "10B", 30: "30B"}
@@ -37,8 +47,8 @@ def label(score: str) -> str:
     return "Random choice" if score == RANDOM else SCORES[score].label
 
 
-def regrets(rows: pd.DataFrame, score: str, counts: np.ndarray | None = None) -> np.ndarray:
-    """Regret in points of a score, or `RANDOM`, in resamples of the cells; `counts` (resamples, cells), None: as they are.
+def regrets(rows: pd.DataFrame, score: str) -> dict[str, float]:
+    """Regret in points of a score, or `RANDOM`: regret_points, and regret_low and regret_high from the test problems.
 
     A cell where the score is undefined cannot be selected, and still counts as what could have been had. `RANDOM` selects
     every cell, so that its regret is the expected one.
@@ -46,9 +56,9 @@ def regrets(rows: pd.DataFrame, score: str, counts: np.ndarray | None = None) ->
     value, direction = np.zeros(len(rows)), "lower"
     if score != RANDOM:
         value, direction = rows[score].to_numpy(float), SCORES[score].direction
-    return regret_many(
-        value, rows[_ACCURACY].to_numpy(float), direction, np.ones((1, len(rows))) if counts is None else counts
-    )
+    y = rows[_ACCURACY].to_numpy(float)
+    points = regret_many(value, y, direction, np.ones((1, len(y))))[0]
+    return dict(zip(REGRET, (points, *regret_interval(value, y, rows["average_se"], direction)), strict=True))
 
 
 def _selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -82,7 +92,7 @@ def temperature_choices(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFra
     """One row a (teacher, score): the temperature it picks, the true best, the regret, Spearman over temperatures.
 
     `rows` from `choice_cells`. Columns: teacher, manner, width, score, label, picked, best (the coldest where several
-    tie), regret_points (mean over ties), coldest and hottest (whether the pick is an end), spearman, temperatures, note.
+    tie), those of `regrets` (mean over ties), coldest and hottest (whether the pick is an end), spearman, temperatures, note.
     Random choice has a regret only. Undefined numbers are NaN with the reason in `note`.
     """
     made = []
@@ -107,7 +117,7 @@ def temperature_choices(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFra
                     "label": label(score),
                     "picked": picked,
                     "best": float(t[y == y.max()].min()),
-                    "regret_points": regrets(own, score)[0],
+                    **regrets(own, score),
                     "coldest": bool(ends and picked == t.min()),
                     "hottest": bool(ends and picked == t.max()),
                     "spearman": rho,
@@ -128,7 +138,9 @@ def over_teachers(choices: pd.DataFrame, column: str) -> pd.DataFrame:
         own = own.sort_values("teacher")
         values, low, high = own[column].to_numpy(float), np.nan, np.nan
         defined = values[np.isfinite(values)]
-        if len(defined) > 1:
+        if column == "regret_points":
+            _, low, high = mean_regret(own[REGRET].to_numpy())
+        elif len(defined) > 1:
             low, high = interval(partial(mean_many, values), own["teacher"])
         made.append(
             {
@@ -153,6 +165,17 @@ def scaled_up(values: np.ndarray, score: str) -> np.ndarray:
     return (up - there.min()) / np.ptp(there)
 
 
+def scatter(rows: pd.DataFrame, accuracy: str) -> float:
+    """Standard deviation of an accuracy about a parabola in temperature, one per teacher with four temperatures or more;
+    0 without such a teacher. The noise of training and of the test problems is in it, and what no parabola follows."""
+    squares, free = 0.0, 0
+    for _, own in rows.groupby("teacher"):
+        if len(own) > 3:
+            rest = own[accuracy] - np.polyval(np.polyfit(own["temperature"], own[accuracy], 2), own["temperature"])
+            squares, free = squares + float(rest @ rest), free + len(own) - 3
+    return float(np.sqrt(squares / free)) if free else 0.0
+
+
 def noise_points(rows: pd.DataFrame) -> float:
     """Standard error, in points, of the difference of two typical students: sqrt(2) times the median of `average_se`."""
     return float(100 * np.sqrt(2) * rows["average_se"].median())
@@ -170,13 +193,10 @@ def budget_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     made = []
     for width in sorted(set(rows["width"])):
         inside = rows[rows["width"] <= width].reset_index(drop=True)
-        low, high = interval(partial(regrets, inside, RANDOM), inside["teacher"])
         blind = {
             "score": RANDOM,
             "label": label(RANDOM),
-            "regret_points": regrets(inside, RANDOM)[0],
-            "regret_low": low,
-            "regret_high": high,
+            **regrets(inside, RANDOM),
             "selected": "",
             "cells": len(inside),
             "teachers": inside["teacher"].nunique(),
@@ -192,54 +212,41 @@ def budget_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
 def family_rows(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     """One row a (family, score) and random choice: the regret when that family is all there is; last, their means.
 
-    `rows` from `choice_cells`. The rows of family "mean" hold the mean over families (`regret_points`) with an interval
-    that resamples teachers (families not drawn are left out of a resample's mean), and `first_minus_this` with its
-    interval: the mean regret of the first score minus this one's on the same resamples, negative when the first costs
-    less. A single family gets no interval: its teachers are too few to resample.
+    `rows` from `choice_cells`. The rows of family "mean" hold the mean over families, and `first_minus_this` with a
+    Student's t interval over families: the mean regret of the first score minus this one's, negative when the first costs
+    less (the best of a family cancels: it is a difference of accuracies).
     """
-    made, everyone = [], np.ones((1, len(rows)))
-    families = {name: (rows["manner"] == name).to_numpy() for name in dict.fromkeys(rows["manner"])}
+    made, families = [], list(dict.fromkeys(rows["manner"]))
     for score in (*scores, RANDOM):
-        for name, member in families.items():
-            own = rows[member]
+        for name in families:
+            own = rows[rows["manner"] == name]
             picked = _selected(own, score)
             made.append(
                 {
                     "family": name,
                     "score": score,
                     "label": label(score),
-                    "regret_points": regrets(own, score)[0],
+                    **regrets(own, score),
                     "regret_se_points": tables.regret_se(own, picked),
                     "selected": "; ".join(f"{r.teacher} at T={r.temperature:g}" for r in picked.itertuples()),
                     "cells": len(own),
                     "teachers": own["teacher"].nunique(),
                 }
             )
-
-    def mean(score: str, counts: np.ndarray) -> np.ndarray:
-        inside = np.stack(
-            [regrets(rows, score, counts * member) for member in families.values()]
-        )  # (families, resamples)
-        n = np.isfinite(inside).sum(0)
-        return np.where(n, np.nansum(inside, axis=0) / np.maximum(n, 1), np.nan)
-
-    def minus(score: str, counts: np.ndarray) -> np.ndarray:
-        return mean(scores[0], counts) - mean(score, counts)
-
+    each = pd.DataFrame(made)
+    points = each.pivot(index="family", columns="score", values="regret_points")
     for score in (*scores, RANDOM):
-        low, high = interval(partial(mean, score), rows["teacher"])
-        minus_low, minus_high = interval(partial(minus, score), rows["teacher"])
+        minus = points[scores[0]] - points[score]
+        low, high = mean_interval(minus)
         made.append(
             {
                 "family": "mean",
                 "score": score,
                 "label": label(score),
-                "regret_points": float(mean(score, everyone)[0]),
-                "regret_low": low,
-                "regret_high": high,
-                "first_minus_this": float(minus(score, everyone)[0]),
-                "minus_low": minus_low,
-                "minus_high": minus_high,
+                **dict(zip(REGRET, mean_regret(each.loc[each.score == score, REGRET].to_numpy()), strict=True)),
+                "first_minus_this": minus.mean(),
+                "minus_low": low,
+                "minus_high": high,
                 "cells": len(rows),
                 "teachers": rows["teacher"].nunique(),
                 "note": f"{len(families)} families",

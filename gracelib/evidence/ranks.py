@@ -13,6 +13,8 @@ seconds. A test holds it against resampling one by one.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from gracelib.checks import check_choice
 
@@ -136,6 +138,36 @@ def regret_many(score: np.ndarray, accuracy: np.ndarray, direction: str, counts:
     return np.maximum(0.0, 100 * (best - pick_many(score, accuracy, direction, counts)))
 
 
+def regret_interval(score: np.ndarray, accuracy: np.ndarray, se: np.ndarray, direction: str) -> tuple[float, float]:
+    """95% interval, in points, of the regret of the cells ranked first, among *these* cells; NaN, NaN without a score or `se`.
+
+    `se` (cells,) is the standard error of each accuracy. Why not over teachers: a regret has a maximum in it, which resampling
+    cannot see beyond; intervals from resampled teachers contain the expected regret in 57% to 94% of simulated worlds of 6
+    or 15 teachers, and widening them does not help where the score is good. So a regret's interval says how far the noise of
+    the accuracies moves it, and nothing about other teachers. It is a comparison with the best (Edwards and Hsu 1983): above,
+    the best cell is one of those compared, so 1.96 standard errors do; below, the best was chosen among all others, hence
+    Bonferroni.
+    """
+    up = np.asarray(score, dtype=float) * (-1 if direction == "lower" else 1)
+    if np.isnan(up).all() or len(up) < 2 or np.isnan(se).any():
+        return float("nan"), float("nan")
+    first = up == np.nanmax(up)
+    gap = np.asarray(accuracy) - np.asarray(accuracy)[first].mean()
+    noise = np.sqrt(np.square(se) + np.square(se)[first].sum() / first.sum() ** 2)
+    low, high = gap - norm.ppf(1 - 0.025 / (len(gap) - 1)) * noise, gap + norm.ppf(0.975) * noise
+    return 100 * max(0.0, float(low.max())), 100 * float(high.max())
+
+
+def mean_regret(parts: np.ndarray) -> np.ndarray:
+    """(points, low, high) of the mean of independent regrets, from theirs (n, 3): undefined ones are left out.
+
+    The noise above them averages out: a regret is never less than its value at the truly best cell, which is unbiased.
+    Below it does not, because a maximum over noisy accuracies is too high on average: the mean of the lower ends.
+    """
+    points, low, high = parts[np.isfinite(parts[:, 0])].T if len(parts) else np.full((3, 1), np.nan)
+    return np.array([points.mean(), low.mean(), points.mean() + np.sqrt(np.square(high - points).sum()) / len(points)])
+
+
 def mean_many(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The mean in every resample of the values (cells,) that are defined."""
     values = np.asarray(values, dtype=float)
@@ -178,6 +210,15 @@ def bootstrap(
             )
     low, high = percentiles(kept)
     return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Student's t 95% interval of a mean over independent values (families, worlds), undefined ones left out."""
+    known = np.asarray(values, dtype=float)[np.isfinite(values)]
+    if len(known) < 2:
+        return float("nan"), float("nan")
+    half = student_t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    return float(known.mean() - half), float(known.mean() + half)
 
 
 def interval(statistic: Callable[[np.ndarray], np.ndarray], teacher: Sequence) -> tuple[float, float]:

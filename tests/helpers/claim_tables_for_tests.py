@@ -32,7 +32,7 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
                         "train_accuracy": 0.9,
                         "mean_length": 30.0,
                         "truncated": 0.0,
-                        "distinct": 0.9,
+                        "distinct": 0.8,
                     }
                 )
             for student, temperatures in task.temperatures:

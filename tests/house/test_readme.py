@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from gracelib.claims.rules import FAILS, HOLDS, LACKS, OPEN
 from gracelib.jobs import paths
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,8 +22,8 @@ def findings() -> str:
     low, high = (f"{main[end][first, 'grace']:.2f}" for end in ("low", "high"))
     sidecar = json.loads((paths.published("lab") / "fig06_temperature.json").read_text(encoding="utf-8"))
     lost = {name: f"{row['mean']:.1f}" for name, row in sidecar["ours"]["regret_points"].items()}
-    verdicts = pd.read_csv(paths.published("lab") / "claims.csv").verdict.value_counts()
-    n = verdicts["holds"], verdicts["does not hold"], verdicts["cannot be told here"]
+    table = pd.read_csv(paths.published("lab") / "claims.csv")
+    n, m = ([(table[what] == v).sum() for v in (HOLDS, FAILS, OPEN, LACKS)] for what in ("direction", "size"))
     return f"""\
 * GRACE orders the 120 students of 15 teachers at 8 temperatures with a Spearman correlation of {rho[first, "grace"]} ({low} to {high}; the
   paper: .86). The gradient's norm alone does as well here ({rho[first, "g_norm"]}), so does the student's loss ({rho[first, "student_loss"]}); the teacher's accuracy
@@ -31,8 +32,8 @@ def findings() -> str:
   the norm {lost["g_norm"]}, a random temperature {lost["random"]}.
 * Its pick among all is {points[first, "grace"]} points behind the best student; the strongest teacher's is {points[first, "teacher_accuracy"]} behind.
 * The norm stays ahead of it on a second student ({rho[second, "g_norm"]} to {rho[second, "grace"]}) and on a longer task ({rho[long, "g_norm"]} to {rho[long, "grace"]}; the loss: {rho[long, "student_loss"]}).
-* Of {sum(n)} statements of the paper {n[0]} hold here and {n[1]} do not; {n[2]} cannot be told with 15 teachers of one small world, which
-  is no verdict on the paper.
+* Of {sum(n)} statements of the paper {n[0]} hold here in direction and {n[1]} do not; {n[2]} have too few data, {n[3]} are about what this world lacks.
+  Of the {sum(m)} that claim a size {m[0]} hold and {m[1]} do not. That is no verdict on the paper.
 """
 
 
