@@ -164,7 +164,10 @@ def mean_regret(parts: np.ndarray) -> np.ndarray:
     The noise above them averages out: a regret is never less than its value at the truly best cell, which is unbiased.
     Below it does not, because a maximum over noisy accuracies is too high on average: the mean of the lower ends.
     """
-    points, low, high = parts[np.isfinite(parts[:, 0])].T if len(parts) else np.full((3, 1), np.nan)
+    known = parts[np.isfinite(parts[:, 0])]
+    if not len(known):
+        return np.full(3, np.nan)
+    points, low, high = known.T
     return np.array([points.mean(), low.mean(), points.mean() + np.sqrt(np.square(high - points).sum()) / len(points)])
 
 

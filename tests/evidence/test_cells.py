@@ -73,7 +73,7 @@ def test_the_noise_of_a_regret_is_that_of_both_cells():
 def test_the_main_table_says_what_its_intervals_leave_out():
     drawn = table_main(synthetic_cells(), "first", "mini")
     assert (drawn.table.regret_se_points > 0).all()
-    assert "seed of the students' training is not in them" in drawn.caption and "conservative" in drawn.caption
+    assert "noise of the students' training is not in it" in drawn.caption and "conservative" in drawn.caption
 
 
 def pair(cells, a, b):

@@ -91,6 +91,12 @@ def test_the_interval_of_a_regret_by_hand():
     assert np.isnan(ranks.regret_interval(np.full(4, np.nan), accuracy, np.zeros(4), "lower")).all()
 
 
+def test_the_mean_of_independent_regrets():
+    found = ranks.mean_regret(np.array([[1.0, 0, 3], [3.0, 2, 5], [np.nan] * 3]))
+    assert found == pytest.approx([2, 1, 2 + np.sqrt(8) / 2])
+    assert np.isnan(ranks.mean_regret(np.full((2, 3), np.nan))).all()
+
+
 def test_the_interval_of_a_mean_is_student_s():
     rng = np.random.default_rng(0)
     hits = [low <= 0 <= high for low, high in (ranks.mean_interval(rng.normal(size=6)) for _ in range(500))]
