@@ -96,6 +96,13 @@ def score(
     thinking: ThinkingOption = "keep",
     requests: RequestsOption = [],
     drop_text: DropTextOption = [],
+    scores: Annotated[
+        str,
+        typer.Option(
+            help="other scores beside GRACE, from the same pass, as rsr,grape,lark: with intervals over prompts, their agreement "
+            "with GRACE and what each took; car grades by the files' answers"
+        ),
+    ] = "",
     plan: Annotated[
         bool,
         typer.Option(
@@ -130,6 +137,7 @@ def score(
         requests=requests,
         drop_text=drop_text,
         plan=plan,
+        scores=tuple(dict.fromkeys(filter(None, map(str.strip, scores.split(","))))),
     )
     if plan:
         return print(ranking)

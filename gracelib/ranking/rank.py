@@ -10,8 +10,9 @@ same prompts.
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ from gracelib.models.checkpoints import (
     weights_digest,
     without_weights,
 )
-from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes
+from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes, text_features
 from gracelib.ranking import report
+from gracelib.ranking.beside import COSTS, beside, beside_text, check_reader, check_scores, right_ones
 from gracelib.scores import recalibrate
 from gracelib.text.responses import read_requests
 from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, reasoning_sentence, select_common
@@ -65,16 +67,20 @@ HEAVY_SHARE, HEAVY_PROMPTS = 1 / 3, 30
 class Ranking:
     """Teachers in the order of GRACE, lowest (best) first, and what the common prompts can tell."""
 
-    table: pd.DataFrame  #: one row a teacher, columns `COLUMNS`
+    table: pd.DataFrame  #: one row a teacher, columns `COLUMNS`, then those of `beside.beside` for each other score
     neighbours: pd.DataFrame  #: paired differences of consecutive teachers, GRACE(worse) - GRACE(better)
     against_first: pd.DataFrame  #: the same columns, every teacher against the first
     sentences: tuple[str, ...]  #: which prompts, which neighbours are not told apart, who else may be the best
     notes: tuple[str, ...]  #: what to be wary of: truncation, smoothing that decides, scores that few prompts carry
     settings: dict  #: everything that decides the numbers
     memory: dict[str, int]  #: bytes: what was planned, and the measured peak before the student and after all
+    costs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COSTS))  #: with other scores, a row each
 
     def __str__(self) -> str:
-        return "\n\n".join([report.table_text(self.table), "\n".join(self.sentences)])
+        parts = [report.table_text(self.table), "\n".join(self.sentences)]
+        if len(self.costs):
+            parts.append(beside_text(self.table, self.settings["scores"], self.costs))
+        return "\n\n".join(parts)
 
     def figure(self):
         """The ranking as a matplotlib figure."""
@@ -95,7 +101,7 @@ class Ranking:
         """
         path, about = Path(path), Path(path).with_suffix(".settings.json")
         record = {"settings": self.settings, "sentences": self.sentences, "notes": self.notes, "memory": self.memory}
-        for name in ("neighbours", "against_first"):  # what is not finite (a ratio to zero) is null
+        for name in ("neighbours", "against_first", "costs"):  # what is not finite (a ratio to zero) is null
             record[name] = json.loads(getattr(self, name).to_json(orient="records", double_precision=10))
         for place, content in (
             (path, self.table.to_csv(index=False, float_format="%.10g", lineterminator="\n")),
@@ -144,6 +150,7 @@ def score_teachers(
     requests: Sequence[str | Path] = (),
     drop_text: Sequence[str] = (),
     plan: bool = False,
+    scores: Sequence[str] = (),
 ) -> "Ranking | Plan":
     """Rank teachers for a student by GRACE on the prompts that all of them answered. Lower is better.
 
@@ -159,6 +166,7 @@ def score_teachers(
         run again computes no gradient. Progress and memory are printed on stderr.
     min_m: leave prompts with fewer than m responses out instead of refusing them. thinking, requests (files), drop_text:
         how generations are read (`text.responses.read_generations`).
+    scores: names of `baselines.SCORES` to set beside GRACE, from the same pass, with what each cost.
     plan: score nothing and write nothing, but say as a `Plan` what it will take, from a probe of two responses.
 
     ValueError or OSError, in one line, for options and files, before a model is loaded; ValueError naming the response
@@ -174,11 +182,14 @@ def score_teachers(
     teachers = read_teachers(paths, thinking=thinking, requests=read_requests(requests), drop_text=drop_text)
     teachers.sort(key=lambda t: t.name)  # not as given: nothing below can then depend on the order of the files
     selection = select_common(teachers, n, m, seed, min_m)
+    check_scores(scores, selection)
+    right = right_ones(scores, selection)
 
     how = dict(d=d, seed=seed, params=params, projection=projection, dtype=dtype, batch_tokens=batch_tokens)
-    model, encoded, labels, settings, used = _loaded(student, teachers, selection, policy, device, how)
+    model, encoded, labels, settings, used = _loaded(student, teachers, selection, policy, device, how, scores)
     if plan:
         return _plan(model, encoded, settings["device"], used, how)
+    began = time.perf_counter()
     features = _features(model, encoded, labels, work, settings, used, how)
     prompt_id = np.repeat(np.array(selection.ids), m)
     rows, heavy, with_influence = [], [], {}
@@ -214,7 +225,15 @@ def score_teachers(
             heavy.append(f"{teacher.name}: 3 of its {n} prompts carry {share:.0%} of its GRACE; look at {where}")
     table = pd.DataFrame(rows).sort_values(["grace", "teacher"], ignore_index=True)
     table = table.assign(rank=np.arange(1, len(table) + 1))[list(COLUMNS)]
-    ranked = list(table["teacher"])
+    ranked, costs, seconds = list(table["teacher"]), None, time.perf_counter() - began
+    if scores:
+        texts = {name: [text for p in own for text in p.responses] for name, own in selection.prompts.items()}
+        every = {
+            name: {**features[name], **text_features(encoded[name], texts[name]), **right[name], "prompt_id": prompt_id}
+            for name in ranked
+        }
+        others, costs = beside(scores, every, table["grace"], seconds, n_folds=n_folds, nu=nu, seed=seed)
+        table = table.assign(**others)
     smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(encoded[name], policy)]
     notes = notes_on(table, smoothed, n, m, d, n_folds) + of_tokens + heavy + settings["read_as"]
@@ -230,6 +249,7 @@ def score_teachers(
         "projection": projection,
         "dtype": dtype,
         "seed": seed,
+        "scores": list(scores),
         "min_m": min_m,
         "thinking": thinking,
         "drop_text": list(drop_text),
@@ -245,10 +265,13 @@ def score_teachers(
         report.neighbours_sentence(neighbours),
         report.first_sentence(against_first),
     )
-    return Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, used)
+    made = Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, used)
+    return made if costs is None else replace(made, costs=costs)
 
 
-def _loaded(student, teachers: Sequence[Generations], selection: Selection, policy: Policy, device: str, how: dict):
+def _loaded(
+    student, teachers: Sequence[Generations], selection: Selection, policy: Policy, device: str, how: dict, scores
+):
     """The student, encoded responses and their labels by teacher, what the student is, and memory planned and used."""
     from gracelib.features import files, memory  # here: reading and refusing files needs no torch
 
@@ -258,7 +281,8 @@ def _loaded(student, teachers: Sequence[Generations], selection: Selection, poli
     read_as = policy_notes(tokenizer, policy)  # first: that there is no chat template is no response's fault
     made = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
     encoded, labels = ({name: both[i] for name, both in made.items()} for i in (0, 1))
-    shape = without_weights(student, config)  # what it will take is said before the weights are read
+    shape = without_weights(student, config)
+    check_reader(scores, shape, tokenizer)  # what it will take is said before the weights are read
     # Of the longest responses: a piece is all that is in memory at once.
     lengths = sorted(map(len, sum(encoded.values(), [])))[-files.piece_size(shape, device.partition(":")[0]) :]
     asked = {name: how[name] for name in ("dtype", "params", "projection")}

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from checkpoints_for_tests import KINDS, make_checkpoint
+from gracelib.baselines import SCORES
 from gracelib.cli.app import app
 from gracelib.features import files, gradients
 from gracelib.features.gradients import response_features
@@ -120,6 +121,49 @@ def test_the_order_of_the_files_does_not_matter_and_a_second_run_computes_no_gra
         lines = path.read_text("utf-8").splitlines(keepends=True)
         (tmp_path / path.name).write_text("".join(lines[::-1]), "utf-8")
     pd.testing.assert_frame_equal(there.table, rank(llama, tmp_path, work).table, check_exact=True)
+
+
+def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients):
+    """GRACE first, as without them; each other score with its interval, its own ranks, its agreement and what it took."""
+    names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "badge")
+    result = rank(llama, THREE, work, scores=names)
+    pd.testing.assert_frame_equal(result.table[list(ranking.COLUMNS)], scored.table, check_exact=True)
+    for name in names:
+        value, low, high, place = (result.table[name + part] for part in ("", "_low", "_high", "_rank"))
+        assert np.isfinite(value).all() and ((low < value) & (value < high)).all() == (name != "badge"), name
+        best = value.min() if SCORES[name].direction == "lower" else value.max()
+        assert value[place == 1].tolist() == [best] and sorted(place) == [1, 2, 3]
+        row = result.costs.set_index("score").loc[SCORES[name].label]
+        mine = place.to_numpy()
+        assert row.agreement == pytest.approx(1 - 6 * ((mine - [1, 2, 3]) ** 2).sum() / 24) and row.seconds < 60
+        assert row.passes == ("no model" if name == "zlib_joint" else "none beyond GRACE's")
+    (teacher,) = read_teachers([THREE[0]])
+    own = [p.responses[0] for p in teacher.prompts if p.id in result.settings["prompt_ids"]]
+    row = result.table.set_index("teacher").loc[teacher.name]
+    assert row.zlib_joint > 0 and "RSR" in str(result) and "agreement: Spearman" in str(result)
+    assert row.car == pytest.approx(round(row.car * 16 * (1 + row.student_loss)) / 16 / (1 + row.student_loss))
+    about = json.loads(result.save(tmp_path / "r.csv").read_text())
+    assert [r["score"] for r in about["costs"]] == ["GRACE", *(SCORES[name].label for name in names)] and len(own) == 16
+    with pytest.raises(ValueError, match="scas looks at mlp.up_proj of the last layer, which GPT2LMHeadModel has not"):
+        rank(make_checkpoint(tmp_path / "gpt2", "gpt2", vocab=600, texts=TEXTS), THREE, work, scores=("scas",))
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (("rsrr",), "unknown score 'rsrr': did you mean rsr"),
+        (("teacher_accuracy",), "teacher_accuracy is no function of responses and student: Average@k .* leave it out"),
+        (("car",), r"line \d+: no file has an answer to this prompt, and car needs to know .* add the field 'answer'"),
+    ],
+)
+def test_a_score_that_cannot_be_is_refused_before_a_model_is_loaded(names, message, llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "check_student", lambda *_: pytest.fail("a student was looked at"))
+    for path in THREE:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        write_jsonl(tmp_path / path.name, [{k: v for k, v in row.items() if k != "answer"} for row in rows])
+    with pytest.raises(ValueError, match=message) as error:
+        rank(llama, tmp_path, tmp_path / "work", scores=names)
+    assert "\n" not in str(error.value)
 
 
 def test_the_size_of_a_batch_changes_digits_only(scored, llama, tmp_path):

@@ -1,0 +1,124 @@
+"""Other scores beside GRACE, of the same responses and with intervals over the same resamples of prompts.
+
+Why beside and not instead: which score to trust is an open question, and what answers it for a user is whether they agree
+on these teachers. So each comes with its own ranks, the rank correlation with GRACE, and what it cost beyond GRACE's pass.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from gracelib.baselines import SCORES, check_score, compute_scores
+from gracelib.evidence.ranks import spearman_known
+from gracelib.intervals import ratio_interval
+from gracelib.since import pooled
+from gracelib.text.selection import Selection
+
+COSTS = ("score", "better", "agreement", "why_not", "seconds", "passes", "aggregation")
+
+
+def check_scores(names: Sequence[str], selection: Selection) -> None:
+    """ValueError for a name that is no score, or one that these files cannot have: nothing says what is right."""
+    for name in names:
+        check_score(name)
+        if SCORES[name].function is None:
+            raise ValueError(f"{name} is no function of responses and student: {SCORES[name].source}; leave it out")
+    if graded := [name for name in names if "correct" in SCORES[name].needs]:
+        for prompts in zip(*selection.prompts.values(), strict=True):
+            if not any(p.answer for p in prompts):
+                raise ValueError(
+                    f"{prompts[0].where}: no file has an answer to this prompt, and {graded[0]} needs to know which responses "
+                    f"are right; add the field 'answer', or leave {graded[0]} out"
+                )
+
+
+def check_reader(names: Iterable[str], model, tokenizer) -> None:
+    """ValueError for a score that this student cannot have: no module to look at, no places of tokens in a text."""
+    from gracelib.features.record import up_projection
+
+    for name in names:
+        if "act_self" in SCORES[name].needs and up_projection(model) is None:
+            raise ValueError(
+                f"{name} looks at mlp.up_proj of the last layer, which {type(model).__name__} has not; leave {name} out"
+            )
+        if "token_step" in SCORES[name].needs and not tokenizer.is_fast:
+            raise ValueError(f"{name} needs a tokenizer that says where its tokens lie in a text; leave {name} out")
+
+
+def right_ones(names: Iterable[str], selection: Selection) -> dict[str, dict]:
+    """Teacher -> correct (N,), if a score needs it: graded by the answer that any of the files has."""
+    if not any("correct" in SCORES[name].needs for name in names):
+        return dict.fromkeys(selection.prompts, {})
+    from gracelib.text.grading import grade_rows
+
+    answers = [next(p.answer for p in prompts if p.answer) for prompts in zip(*selection.prompts.values(), strict=True)]
+    found = {}
+    for teacher, prompts in selection.prompts.items():
+        both = zip(prompts, answers, strict=True)
+        rows = grade_rows([{"id": p.id, "answer": answer, "responses": [*p.responses]} for p, answer in both])
+        found[teacher] = {"correct": np.concatenate([row["correct"] for row in rows]).astype(bool)}
+    return found
+
+
+def beside(
+    names: Sequence[str], features: Mapping[str, Mapping], grace: Sequence[float], seconds: float, **how
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Columns of the teachers in the order of `features`, NAME, NAME_low, NAME_high and NAME_rank, and a row for each score
+    and GRACE (`COSTS`).
+
+    features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; how: as `compute_scores`.
+    low and high are NaN for a score of the paper's, which has no interval here. agreement: Spearman correlation of the
+    ranks with GRACE's over teachers, NaN with why_not.
+    """
+    columns = {}
+    costs = [("GRACE", SCORES["grace"].direction, np.nan, "", seconds, "forward and backward", "mean over responses")]
+    began = time.perf_counter()
+    features = pooled(features)
+    shared = time.perf_counter() - began
+    for name in names:
+        score, began, rows = SCORES[name], time.perf_counter(), []
+        for own in features.values():
+            found = compute_scores(own, [name], **how)
+            bounds = np.nan, np.nan
+            if name in found.values and name in found.ratios:
+                interval = ratio_interval(found.ratios[name], own["prompt_id"])
+                bounds = interval.low, interval.high
+            rows.append((found.values.get(name, np.nan), *bounds))
+        value, columns[f"{name}_low"], columns[f"{name}_high"] = map(np.array, zip(*rows, strict=True))
+        columns[name] = value
+        columns[f"{name}_rank"] = pd.Series(value).rank(method="min", ascending=score.direction == "lower").to_numpy()
+        ordered = -np.asarray(grace)  # as an accuracy: higher is better
+        agreement, why_not = spearman_known(value, ordered, score.direction)
+        took = time.perf_counter() - began + (shared if any(need.startswith("pool_") for need in score.needs) else 0)
+        passes = "no model" if "characters" in score.needs else "none beyond GRACE's"
+        costs.append((score.label, score.direction, agreement, why_not, took, passes, score.aggregation))
+    order = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_rank")]
+    return pd.DataFrame(columns)[order], pd.DataFrame(costs, columns=COSTS)
+
+
+def beside_text(table: pd.DataFrame, names: Sequence[str], costs: pd.DataFrame) -> str:
+    """Both tables for a terminal: each score with its interval and, after #, its own rank."""
+
+    def cell(row, name: str) -> str:
+        value, low, high, rank = (row[f"{name}{part}"] for part in ("", "_low", "_high", "_rank"))
+        if np.isnan(value):
+            return "-"
+        return f"{value:.4g}{'' if np.isnan(low) else f' ({low:.4g} to {high:.4g})'} #{rank:.0f}"
+
+    shown = pd.DataFrame(
+        {"rank": table["rank"], "teacher": table["teacher"]}
+        | {SCORES[name].label: [cell(row, name) for _, row in table.iterrows()] for name in names}
+    )
+    how = costs.assign(
+        agreement=[
+            f"{a:.2f}" if a == a else why or "-" for a, why in zip(costs["agreement"], costs["why_not"], strict=True)
+        ],
+        seconds=costs["seconds"].map("{:,.2f}".format),
+    ).drop(columns="why_not")
+    return (
+        "Beside GRACE, by its rank; 95% intervals over prompts, and the score's own rank:\n"
+        f"{shown.to_string(index=False)}\n\n"
+        f"agreement: Spearman correlation with GRACE's ranks over {len(table)} teachers.\n{how.to_string(index=False)}"
+    )
