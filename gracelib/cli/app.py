@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import typer
 
 from gracelib.cli import experiment, teachers
+from gracelib.cli.elsewhere import anywhere
 from gracelib.jobs import disk, paths
 
 app = typer.Typer(
@@ -43,5 +44,5 @@ def one_line_errors(in_a_clone: bool = False) -> Iterator[None]:
         raise typer.Exit(130) from stop
 
 
-for command in (*experiment.COMMANDS, *teachers.COMMANDS):
+for command in (*experiment.COMMANDS, *map(anywhere, teachers.COMMANDS)):
     app.command()(one_line_errors(command in experiment.IN_A_CLONE)(command))

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from gracelib.cli.elsewhere import AddressOption, ExecutorOption, set_executor
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs.store import FROM_SCRATCH
 from gracelib.models import checkpoints
@@ -71,16 +72,19 @@ def figures(
     teacher: TeacherOption = [],
     temperature: TemperatureOption = [],
     assume: AssumeOption = [],
+    executor: ExecutorOption = "",
+    address: AddressOption = "",
 ) -> None:
     """Run the numbered notebooks: train, score, distil and draw; finished work is reused."""
     from gracelib.experiment import run
     from gracelib.jobs import notebooks
 
+    set_executor(executor, address)
     if scale == "paper":
         if fig or save or parameter or device or dtype:
             raise ValueError(
                 "scale 'paper' takes --settings, --student, --task, --teacher, --temperature, --assume, --confirm, "
-                "--drop-weights and --no-recompute; the other options belong to the built-in world"
+                "--drop-weights, --executor, --address and --no-recompute; the other options belong to the built-in world"
             )
         _choose(settings, student, task, teacher, temperature)
         _figures_of_the_paper(recompute, assume, confirm, drop_weights)
@@ -110,7 +114,12 @@ def figures(
 
 
 def recompute(
-    scale: ScaleOption = "mini", part: PartOption = [], device: DeviceOption = "", dtype: DtypeOption = ""
+    scale: ScaleOption = "mini",
+    part: PartOption = [],
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
+    executor: ExecutorOption = "",
+    address: AddressOption = "",
 ) -> None:
     """Train, score, distil and draw everything of a scale, part by part; finished work is reused."""
     from gracelib.experiment import run
@@ -119,6 +128,7 @@ def recompute(
         raise ValueError(
             "scale 'paper' is run by `make figures SCALE=paper CONFIRM=1`, which finishes what is not there"
         )
+    set_executor(executor, address)
     _set_device(device, dtype)
     seconds = run.recompute(scale, part)
     print(f"{', '.join([scale, *part])}: finished; this call took {run.in_words(seconds)}")
@@ -132,12 +142,15 @@ def plan(
     teacher: TeacherOption = [],
     temperature: TemperatureOption = [],
     assume: AssumeOption = [],
+    executor: ExecutorOption = "",
+    address: AddressOption = "",
 ) -> None:
     """Print what the paper's own experiment takes: cells, tokens, GPU hours, disk, and every assumption behind
     them.
     """
     if scale != "paper":
         raise ValueError(f"scale {scale!r} runs on a laptop and has no plan; README.md says how long it takes")
+    set_executor(executor, address)
     _choose(settings, student, task, teacher, temperature)
     print(_planned(assume)[1])
 
@@ -237,7 +250,8 @@ def _choose(
 
 def _planned(assume: list[str]):
     """The assumptions with those given, and the plan under them in words."""
-    from gracelib.paper.cost import Assumptions, plan_text
+    from gracelib.jobs.running import executor_name, executor_of_run
+    from gracelib.paper import cost
 
     given = {}
     for text in assume:
@@ -246,8 +260,12 @@ def _planned(assume: list[str]):
             given[name.strip()] = float(value)
         except ValueError as error:
             raise ValueError(f"--assume {text!r} is not of the form NAME=NUMBER") from error
-    assumptions = Assumptions().with_values(given)
-    return assumptions, plan_text(get_scale("paper"), assumptions)
+    scale, assumptions = get_scale("paper"), cost.Assumptions().with_values(given)
+    text = cost.plan_text(scale, assumptions)
+    if executor_name() != "local":
+        with executor_of_run(1) as engine:
+            text += f"\n\n{engine.hours(cost.plan(scale, assumptions)['gpu_hours'].iloc[-1])}."
+    return assumptions, text
 
 
 def _figures_of_the_paper(recompute: bool | None, assume: list[str], confirm: bool, drop_weights: bool) -> None:

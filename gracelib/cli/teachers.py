@@ -109,6 +109,7 @@ def score(
             "--plan", help="only say how long it will take, per teacher, and the memory: two responses are timed"
         ),
     ] = False,
+    gradients_of: Annotated[str, typer.Option(hidden=True, help="only take and keep this teacher's gradients")] = "",
 ) -> None:
     """Rank teachers for a student by GRACE, from their generations; a run that was stopped goes on where it was."""
     from gracelib.ranking.rank import score_teachers
@@ -138,9 +139,10 @@ def score(
         drop_text=drop_text,
         plan=plan,
         scores=tuple(dict.fromkeys(filter(None, map(str.strip, scores.split(","))))),
+        gradients_of=gradients_of,
     )
-    if plan:
-        return print(ranking)
+    if plan or gradients_of:
+        return print(ranking or "")
     written = [table, ranking.save(table)] if table else []
     if picture:
         save_picture(ranking.figure(), picture)

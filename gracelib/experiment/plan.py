@@ -13,8 +13,9 @@ from pathlib import Path
 
 from gracelib.experiment import stages
 from gracelib.experiment.scales import command_for
-from gracelib.jobs.store import Job
+from gracelib.jobs.store import Job, Needs
 from gracelib.models import checkpoints
+from gracelib.paper import settings
 from gracelib.paper.cost import Assumptions, hours
 from gracelib.scale import Model, PaperScale, Scale
 
@@ -121,6 +122,7 @@ class Plan:
             {"student": self.students[student], "responses": self.responses[teacher, t]},
             label,
             scale.n_prompts * m / 300,
+            Needs(gpus=device.startswith("cuda")),
         )
 
     def student(self, base: str, responses: Job, label: str, **changes) -> Job:
@@ -157,7 +159,7 @@ class PaperPlan(Plan):
     """
 
     def __init__(self, scale: PaperScale, task: str | None = None, assumptions: Assumptions = Assumptions()):
-        self.assumptions, self._untaught = assumptions, {}
+        self.assumptions, self._untaught, self._asked = assumptions, {}, settings.asked_needs()
         super().__init__(scale, task)
 
     def _add_cast(self) -> None:
@@ -169,15 +171,17 @@ class PaperPlan(Plan):
         if task.source:
             data["content"] = _digest(task.source)
         self.train_prompts, self.test_prompts = (
-            Job(stages.PROBLEMS, data | {"split": split, "n": n}, {}, f"{task.title} {split}")
+            self._job(stages.PROBLEMS, None, {"split": split, "n": n} | data, {}, f"{task.title} {split}")
             for split, n in (("train", task.n_train), ("test", task.n_test))
         )
 
     def _sampled(self, teacher: str, t: float, label: str) -> Job:
         model, scale = self.teachers[teacher], self.scale
         own = _source(model) | self._engine(model) | {"m": scale.M, "temperature": t, "seed": scale.seed + 2}
-        job = Job(stages.SAMPLE, own, {"prompts": self.train_prompts}, label, self._seconds("sample", model))
-        self.correct[teacher, t] = Job(stages.GRADE, {}, {"responses": job}, label)
+        job = self._job(
+            stages.SAMPLE, model, own, {"prompts": self.train_prompts}, label, self._seconds("sample", model)
+        )
+        self.correct[teacher, t] = self._job(stages.GRADE, None, {}, {"responses": job}, label)
         return job
 
     def _gradients(self, student: str, teacher: str, t: float, label: str) -> Job:
@@ -192,15 +196,14 @@ class PaperPlan(Plan):
             "projection_seed": scale.seed + 3,
         }
         inputs = {"responses": self.responses[teacher, t], "correct": self.correct[teacher, t]}
-        return Job(stages.FEATURES, _source(model) | own, inputs, label, self._seconds("score", model))
+        return self._job(stages.FEATURES, model, _source(model) | own, inputs, label, self._seconds("score", model))
 
     def student(self, base: str, responses: Job, label: str, **changes) -> Job:
         model, scale = self.students[base], self.scale
         own = {key: getattr(scale, key) for key in ("M", "epochs", "lr", "batch_size", "warmup", "max_tokens")}
         own |= {"seed": scale.seed + 4} | changes
-        job = Job(
-            stages.FINE_TUNE, _source(model) | own, {"responses": responses}, label, self._seconds("train", model)
-        )
+        params, inputs = _source(model) | own, {"responses": responses}
+        job = self._job(stages.FINE_TUNE, model, params, inputs, label, self._seconds("train", model))
         self._untaught[job] = model
         return job
 
@@ -218,7 +221,16 @@ class PaperPlan(Plan):
             "max_tokens": scale.max_tokens,
         }
         inputs |= {"prompts": prompts or self.test_prompts}
-        return Job(stages.MEASURE, loads | self._engine(like) | own, inputs, label, self._seconds("measure", like))
+        params = loads | self._engine(like) | own
+        return self._job(stages.MEASURE, like, params, inputs, label, self._seconds("measure", like))
+
+    def _job(self, stage, model: Model | None, params: dict, inputs: dict, label: str, cost: float = 1.0) -> Job:
+        """A job with what it needs where machines are shared out: a GPU for each model (as many as it is spread over while
+        it samples), 4 CPUs for each GPU and for grading; the settings file may say otherwise."""
+        gpus = params.get("gpus", 1) if model else 0
+        usual = {"cpus": 4 * max(1, gpus) if stage is not stages.PROBLEMS else 1, "gpus": gpus}
+        own = settings.needs(stage.name, model.name if model else "", self._asked)
+        return Job(stage, params, inputs, label, cost, Needs(**usual | own))
 
     def _engine(self, model: Model) -> dict:
         scale = self.scale

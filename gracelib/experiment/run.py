@@ -20,8 +20,9 @@ from gracelib.experiment.tables import TABLES
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.explain import Verdict, in_words
 from gracelib.jobs.explain import explain as explain_jobs
+from gracelib.jobs.running import executor_name, executor_of_run, run_in_turn, run_jobs
 from gracelib.jobs.store import Job, with_upstream
-from gracelib.jobs.workers import n_workers, run_in_turn, run_jobs, worker_pool
+from gracelib.jobs.workers import n_workers
 from gracelib.paper.cost import Assumptions
 from gracelib.paper.figures import registered
 from gracelib.paper.models import check_access
@@ -116,7 +117,7 @@ def _models(config: Scale) -> None:
     hand, each does its own."""
     found = [job for part in jobs(config).values() for job in part]
     scored = [job for job in found if job.stage in measurements.STAGES]
-    with worker_pool(n_workers()) as pool:
+    with executor_of_run(n_workers()) as pool:
         models = [job for job in found if job.stage not in measurements.STAGES]
         run_jobs(models, paths.runs(), f"{config.name}: models and gradients", pool)
         # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
@@ -200,8 +201,8 @@ def run_paper(
     """Finish every cell of the scale, then write its tables; their paths.
 
     Finished work is reused. `drop_weights` removes each trained student once it is measured. A scale restricted to
-    some cells (`settings.only`) writes tables of those cells: several machines run a part each, and a last call of
-    the whole scale, which finds everything finished where they share GRACELIB_RUNS, collects.
+    some cells (`settings.only`) writes tables of those cells. Here one cell runs after the other; an executor of several
+    machines (GRACELIB_EXECUTOR) runs as many at once as it has room for.
     """
     check_paper(scale)
     root, plans = paths.runs(), [PaperPlan(scale, task.name, assumptions) for task in scale.tasks]
@@ -209,5 +210,9 @@ def run_paper(
         job for plan in plans for job in (plan.train_prompts, plan.test_prompts)
     ]  # first: data that is not there
     drop = [job for plan in plans for job in plan.distilled.values()] if drop_weights else ()
-    run_in_turn([*prompts, *(job for plan in plans for job in plan.jobs())], root, drop, isolated)
+    jobs = [*prompts, *(job for plan in plans for job in plan.jobs())]
+    if executor_name() == "local":
+        run_in_turn(jobs, root, drop, isolated)
+    else:
+        run_jobs(jobs, root, scale.name, drop=drop)
     return [tables.write(scale.name, name, tables.collect(plans, name)) for name in PAPER_TABLES]

@@ -27,8 +27,8 @@ from gracelib.features.files import load_features
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
 from gracelib.jobs.arithmetic import arithmetic
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import META, Job, versions, write_atomically
-from gracelib.jobs.workers import run_jobs
 from gracelib.scale import PaperScale, Scale
 from gracelib.scores import Grace, recalibrate
 from gracelib.text.responses import read_jsonl, read_responses

@@ -21,8 +21,8 @@ from gracelib.experiment.tables import cell_scores, feature_means, table, teache
 from gracelib.features.files import load_features
 from gracelib.intervals import grace_influence, grace_interval
 from gracelib.jobs import paths
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import Job, with_upstream
-from gracelib.jobs.workers import run_jobs
 from gracelib.scale import Scale
 from gracelib.scores import grace, recalibrate
 from gracelib.text.responses import read_responses

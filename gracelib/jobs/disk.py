@@ -130,7 +130,7 @@ def sweep_folders(root: Path) -> None:
     """Remove the half-written result folders root/<stage>/<key>.part whose lock nobody holds."""
     for part in root.glob("*/*.part"):
         with contextlib.suppress(Timeout), FileLock(part.with_suffix(".lock")).acquire(timeout=0):
-            shutil.rmtree(part)
+            shutil.rmtree(part, ignore_errors=True)  # another run may have come first
 
 
 def ended(pid: int) -> bool:

@@ -32,8 +32,9 @@ from papermill.exceptions import PapermillExecutionError
 from gracelib.jobs import paths
 from gracelib.jobs.disk import alone, check_writable, sweep
 from gracelib.jobs.explain import explain
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import Job, Stage, digest, file_hash, package_files, versions, write_atomically
-from gracelib.jobs.workers import n_workers, run_jobs
+from gracelib.jobs.workers import EXECUTOR, n_workers, variables
 
 KERNEL = "python3"
 #: Never a notebook's parameters: a run sets them.
@@ -258,7 +259,8 @@ def run(
             print(f"{job.params['notebook']}: {f'to be run: {reasons}' if reasons else 'up to date'}", file=sys.stderr)
         if before and any(why.values()):
             before()
-        run_jobs(jobs, root, f"notebooks at {scale}")
+        with variables({EXECUTOR: "local"}):  # they draw, into figures/ of this machine
+            run_jobs(jobs, root, f"notebooks at {scale}")
     return [job.params["notebook"] for job in jobs if why[job.key]]
 
 

@@ -63,6 +63,15 @@ class Stage:
         return digest(sorted(self.parts.values()))
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a job takes while it runs (memory 0: not said). It decides where the job runs and no number: not in its key."""
+
+    cpus: float = 1
+    gpus: float = 0
+    memory_gb: float = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One result to be had: a stage, JSON-ready parameters, and named upstream jobs."""
@@ -72,6 +81,7 @@ class Job:
     inputs: dict[str, "Job"] = field(default_factory=dict)
     label: str = ""
     cost: float = 1.0  # rough seconds: long jobs start first
+    needs: Needs = Needs()
 
     @property
     def name(self) -> str:
@@ -92,6 +102,10 @@ class Job:
 
     def folder(self, root: Path) -> Path:
         return Path(root) / self.stage.name / self.key
+
+    def log(self, root: Path) -> Path:
+        """What it prints where it runs on another machine."""
+        return self.folder(root).with_suffix(".log")
 
     def fault(self, root: Path) -> str | None:
         """None for a result that is there and whole; else "missing", or what is damaged in it."""

@@ -62,7 +62,9 @@ PAPER = PaperScale(
 
 _PLACE = Annotated[str, Field(min_length=1)]
 _OF_A_TASK = dict.fromkeys(("n_train", "n_test", "max_new_tokens", "d_kept"), PositiveInt)
+_OF_A_JOB = {"cpus": PositiveInt, "gpus": NonNegativeInt, "memory_gb": PositiveFloat}
 #: What a settings file may hold: section -> key -> type and range. A place is a folder (relative to the file) or a hub id.
+#: [needs.STAGE] is what its jobs take of a machine where an executor shares machines out, [needs.STAGE.MODEL] of one model.
 SECTIONS = {
     "students": dict.fromkeys((m.name for m in STUDENTS), _PLACE),
     "teachers": dict.fromkeys((m.name for m in TEACHERS), _PLACE),
@@ -79,6 +81,10 @@ SECTIONS = {
         "seed": NonNegativeInt,
     },
     "only": {"task": list[str], "student": list[str], "teacher": list[str], "temperature": list[float]},
+    "needs": dict.fromkeys(
+        ("problems", "sample", "grade", "features", "fine_tune", "measure"),
+        _OF_A_JOB | dict.fromkeys((m.name for m in (*STUDENTS, *TEACHERS)), _OF_A_JOB),
+    ),
     **dict.fromkeys(TASKS, _OF_A_TASK),
 }
 
@@ -86,10 +92,11 @@ SECTIONS = {
 def _model(name: str, kinds: dict):
     """A model whose fields may all be left out, and which has no others."""
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return create_model(name, __config__=config, **{key: (kind, None) for key, kind in kinds.items()})
+    types = {key: _model(key, kind) if isinstance(kind, dict) else kind for key, kind in kinds.items()}
+    return create_model(name, __config__=config, **{key: (kind, None) for key, kind in types.items()})
 
 
-_FILE = _model("file", {section: _model(section, kinds) for section, kinds in SECTIONS.items()})
+_FILE = _model("file", SECTIONS)
 
 
 def _checked(where: Path | str, data: dict) -> dict:
@@ -98,15 +105,19 @@ def _checked(where: Path | str, data: dict) -> dict:
         _FILE.model_validate(data)
     except ValidationError as error:
         fault = error.errors()[0]
-        section, *key = fault["loc"]
+        path, kind = [], SECTIONS
+        for key in fault["loc"]:
+            if isinstance(kind, dict):  # beyond is an entry of a list
+                path, among, kind = [*path, key], kind, kind.get(key)
+        *sections, key = path
+        place = ".".join(sections)
         if fault["type"] == "extra_forbidden":
-            known = SECTIONS[section] if key else SECTIONS
-            said = f"[{section}] has no {key[0]!r}; it has" if key else f"unknown section {section!r}; there are"
-            raise ValueError(f"{where}: {said} {', '.join(known)}") from error
-        if not key:
-            said = f"{section} is {fault['input']!r}; write [{section}] and lines NAME = VALUE"
+            said = f"[{place}] has no {key!r}; it has" if sections else f"unknown section {key!r}; there are"
+            raise ValueError(f"{where}: {said} {', '.join(among)}") from error
+        if isinstance(kind, dict):
+            said = f"{'.'.join(path)} is {fault['input']!r}; write [{'.'.join(path)}] and lines NAME = VALUE"
             raise ValueError(f"{where}: {said}") from error
-        raise ValueError(f"{where}: [{section}] {key[0]} = {fault['input']!r}: {fault['msg']}") from error
+        raise ValueError(f"{where}: [{place}] {key} = {fault['input']!r}: {fault['msg']}") from error
     return {section: data.get(section, {}) for section in SECTIONS}
 
 
@@ -154,13 +165,8 @@ def _among(kind: str, asked: Sequence, there: Sequence) -> list:
     return [known[str(name).lower()] for name in asked] or list(there)
 
 
-def with_file(scale: PaperScale, path: Path | str) -> PaperScale:
-    """The scale changed by a TOML or JSON file: local models and data, other settings, a part of the cells.
-
-    `SECTIONS` says what it may hold; [teachers] "Phi-4" = "models/phi-4" loads that folder for the teacher Phi-4.
-    ValueError naming file and key for anything else.
-    """
-    path, kind = Path(path), "JSON" if Path(path).suffix == ".json" else "TOML"
+def _read(path: Path) -> dict:
+    kind = "JSON" if path.suffix == ".json" else "TOML"
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
@@ -171,7 +177,29 @@ def with_file(scale: PaperScale, path: Path | str) -> PaperScale:
         raise ValueError(f"{path}: not valid {kind} ({error})") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: holds a {type(data).__name__}, not sections such as [students], [teachers], [tasks]")
-    data = _checked(path, data)
+    return _checked(path, data)
+
+
+def needs(stage: str, model: str, asked: dict) -> dict[str, float]:
+    """What [needs] of a settings file (`asked_needs`) says of a stage's jobs, and more particularly of a model's."""
+    own = asked.get(stage, {})
+    return {name: value for name, value in (own | own.get(model, {})).items() if name in _OF_A_JOB}
+
+
+def asked_needs() -> dict:
+    """[needs] of the file that GRACELIB_PAPER names. No part of the experiment: it decides where jobs run."""
+    path = os.environ.get(FILE_VARIABLE, "").strip()
+    return _read(Path(path))["needs"] if path else {}
+
+
+def with_file(scale: PaperScale, path: Path | str) -> PaperScale:
+    """The scale changed by a TOML or JSON file: local models and data, other settings, a part of the cells.
+
+    `SECTIONS` says what it may hold; [teachers] "Phi-4" = "models/phi-4" loads that folder for the teacher Phi-4.
+    ValueError naming file and key for anything else.
+    """
+    path = Path(path)
+    data = _read(path)
 
     def placed(section: str, name: str, usual: str) -> str:
         place = data[section].get(name, usual)

@@ -151,7 +151,8 @@ def score_teachers(
     drop_text: Sequence[str] = (),
     plan: bool = False,
     scores: Sequence[str] = (),
-) -> "Ranking | Plan":
+    gradients_of: str = "",
+) -> "Ranking | Plan | None":
     """Rank teachers for a student by GRACE on the prompts that all of them answered. Lower is better.
 
     student: a checkpoint folder or hub id. paths: one file of generations a teacher, folders of them, or hf:// data sets
@@ -168,6 +169,7 @@ def score_teachers(
         how generations are read (`text.responses.read_generations`).
     scores: names of `baselines.SCORES` to set beside GRACE, from the same pass, with what each cost.
     plan: score nothing and write nothing, but say as a `Plan` what it will take, from a probe of two responses.
+    gradients_of: only take the gradients of this teacher into `work` and return None: many machines share a ranking so.
 
     ValueError or OSError, in one line, for options and files, before a model is loaded; ValueError naming the response
     for a text that is too long for the student or a loss that is not finite. Source: the paper, sections 2 and 3.
@@ -189,6 +191,9 @@ def score_teachers(
     model, encoded, labels, settings, used = _loaded(student, teachers, selection, policy, device, how, scores)
     if plan:
         return _plan(model, encoded, settings["device"], used, how)
+    if gradients_of:
+        _features(model, {gradients_of: encoded[gradients_of]}, labels, work, settings, used, how)
+        return None
     began = time.perf_counter()
     features = _features(model, encoded, labels, work, settings, used, how)
     prompt_id = np.repeat(np.array(selection.ids), m)

@@ -23,8 +23,8 @@ from gracelib.experiment.plan import Plan
 from gracelib.experiment.scales import NANO
 from gracelib.features.record import RESPONSE, TOKEN
 from gracelib.jobs.arithmetic import PORTABLE, arithmetic
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import META, compute, versions, with_upstream
-from gracelib.jobs.workers import run_jobs
 from gracelib.scale import ModelSpec
 
 #: Arrays of the features beside the gradients.

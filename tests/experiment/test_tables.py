@@ -33,9 +33,9 @@ DRAWN = sorted({path.parent.name for path in (ROOT / "figures/published").glob("
 SCRIPT = f"""
 from gracelib.experiment import run, tables
 from gracelib.experiment.scales import get_scale
-from gracelib.jobs import paths, workers
+from gracelib.jobs import paths, running
 if __name__ == "__main__":
-    workers.run_jobs(run.planned(get_scale("nano")), paths.runs(), "nano")  # in one go: torch is loaded once
+    running.run_jobs(run.planned(get_scale("nano")), paths.runs(), "nano")  # in one go: torch is loaded once
     for name in {NAMES}:
         tables.table("nano", name)
 """

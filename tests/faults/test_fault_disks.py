@@ -12,8 +12,8 @@ import pytest
 from filelock import FileLock
 
 from gracelib.jobs.disk import DiskError, check_writable, explained, in_words, sweep
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import META, Job, compute, write_atomically
-from gracelib.jobs.workers import run_jobs
 from nano_for_tests import write_notebook
 from stages_for_tests import ADD
 

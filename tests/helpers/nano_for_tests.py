@@ -220,7 +220,7 @@ def _models(config) -> None:
     """What the short notebooks need, in one go, as `run._models` does for all."""
     from gracelib.experiment.plan import Plan
     from gracelib.jobs import paths
-    from gracelib.jobs.workers import run_jobs
+    from gracelib.jobs.running import run_jobs
 
     plans = [Plan(config, task.name) for task in config.tasks]
     run_jobs(

@@ -41,7 +41,19 @@ def add(out: Path, params: dict, inputs: dict) -> None:
     (out / "value.txt").write_text(str(total))
 
 
+def hold(out: Path, params: dict, inputs: dict) -> None:
+    """Sleep where it was put. Notes in params["log"] what it held: value, machine (of a Ray on one host), GPUs, begin, end;
+    beside it, in .begun, value, machine, and whether its result was there already."""
+    begin, machine = time.time(), os.environ.get("RAY_RAYLET_PID")
+    note(f"{params['log']}.begun", f"{params['value']} {machine} {out.with_suffix('').exists()}")
+    time.sleep(params["sleep"])
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "-"
+    note(params["log"], f"{params['value']} {machine} {gpus} {begin} {time.time()}")
+    (out / "value.txt").write_text(str(params["value"]))
+
+
 ADD = Stage("add", add)
+HOLD = Stage("hold", hold)
 OTHER = Stage("other", add)
 
 

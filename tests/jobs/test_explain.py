@@ -17,8 +17,8 @@ from gracelib.experiment import extras, run, scales, stages
 from gracelib.experiment.plan import Plan, plans_of
 from gracelib.experiment.scales import NANO
 from gracelib.jobs import explain, paths, store
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import META, Job
-from gracelib.jobs.workers import run_jobs
 from gracelib.scale import ModelSpec, Scale
 from nano_for_tests import NOTEBOOKS, Nano, write_notebook
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gracelib.jobs.running import run_in_turn, run_jobs
 from gracelib.jobs.store import Job
-from gracelib.jobs.workers import n_workers, run_in_turn, run_jobs, worker_pool
+from gracelib.jobs.workers import n_workers, worker_pool
 from nano_for_tests import wait_until
 from stages_for_tests import ADD, job, ran
 
@@ -52,7 +53,7 @@ def test_inputs_come_first_and_nothing_is_done_twice(tmp_path, capfd, monkeypatc
     assert "adding" in captured.err and "a stage that prints" in captured.err
     assert "OMP_NUM_THREADS" not in os.environ  # set for the workers only
 
-    monkeypatch.setattr("gracelib.jobs.workers.ProcessPoolExecutor", None)  # a second run does not even start a pool
+    monkeypatch.setattr("gracelib.jobs.workers.Local", None)  # a second run does not even start a pool
     run_jobs([d], tmp_path / "runs", "adding")
     assert ran(log) == order and capfd.readouterr().err == ""
 
@@ -112,7 +113,7 @@ def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom stages_for_tests import ADD\n"
-        "from gracelib.jobs.store import Job\nfrom gracelib.jobs.workers import run_jobs\n"
+        "from gracelib.jobs.store import Job\nfrom gracelib.jobs.running import run_jobs\n"
         "log, fault, root = sys.argv[1:]\n"
         "jobs = [Job(ADD, {'value': v, 'log': log, 'fault': fault}, {}) for v in (1, 2)]\n"
         "run_jobs(jobs, Path(root), 'adding')\n"

@@ -1,0 +1,250 @@
+"""Jobs on other machines: the same bytes as here, whatever dies; what cannot work is refused by name before any work.
+
+The machines are two of Ray's on this one, with four CPUs and four GPUs each that are nothing but numbers, and submitit's
+executors that need no Slurm.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gracelib.jobs import cluster
+from gracelib.jobs.running import executor_of_run, run_jobs
+from gracelib.jobs.store import Job, Needs
+from gracelib.jobs.workers import ADDRESS, EXECUTOR
+from nano_for_tests import wait_until
+from stages_for_tests import HOLD, job, ran
+
+pytestmark = pytest.mark.cluster
+HELPERS, ROOT = Path(__file__).resolve().parents[1] / "helpers", Path(__file__).resolve().parents[2]
+PYTHONPATH = os.pathsep.join([str(HELPERS), str(ROOT)])
+#: Ray's processes yield to all others, and report their use, unless told otherwise.
+RAY = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+MACHINE = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False}
+
+
+def begun(log) -> list[list[str]]:
+    """Value, machine, and whether the result was there already, of every cell in the order in which they began."""
+    path = Path(f"{log}.begun")
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def holding(log, value, sleep=1.0, gpus=1, **how) -> Job:
+    params = {"value": value, "log": str(log), "sleep": sleep}
+    return Job(HOLD, params, {}, f"cell {value}", needs=Needs(1, gpus, **how))
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """Two machines, one of which may be taken away; Ray's own `Cluster`."""
+    pytest.importorskip("ray", reason="needs the extra gracelib[ray]")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (RAY | {"PYTHONPATH": PYTHONPATH}).items():
+            patch.setenv(name, value)
+        found = Cluster(initialize_head=True, head_node_args=MACHINE)
+        found.add_node(**MACHINE)
+        yield found
+        import ray
+
+        ray.shutdown()
+        found.shutdown()
+
+
+@pytest.fixture
+def on_ray(machines, monkeypatch):
+    monkeypatch.setenv(EXECUTOR, "ray")
+    monkeypatch.setenv(ADDRESS, machines.address)
+    return machines
+
+
+def test_two_cells_never_share_a_gpu_and_all_gpus_are_at_work(on_ray, tmp_path, capsys):
+    log = tmp_path / "log"
+    run_jobs([holding(log, i, 0.5) for i in range(32)], tmp_path / "runs", "holding")
+    held = [line.split() for line in log.read_text().splitlines()]
+    assert sorted(int(value) for value, *_ in held) == [*range(32)]
+    by_gpu = {}
+    for _, machine, gpu, begin, end in held:
+        by_gpu.setdefault((machine, gpu), []).append((float(begin), float(end)))
+    assert len(by_gpu) == 8 and {gpu for _, gpu in by_gpu} == {"0", "1", "2", "3"}
+    for spans in map(sorted, by_gpu.values()):
+        assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
+    assert "32/32 jobs, 0 running, 0 waiting, 0 failed" in capsys.readouterr().err
+
+
+def test_several_gpus_are_those_of_one_machine_and_what_fits_nowhere_is_refused(on_ray, tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(
+        ValueError, match=r"^hold cell 2 needs 1 CPUs, 5 GPUs and 0 GiB .* the largest, .*, has 4, 4 and"
+    ):
+        run_jobs([holding(log, 1), holding(log, 2, gpus=5)], tmp_path, "refused")
+    with pytest.raises(ValueError, match="hold cell 3 needs 1 CPUs, 0 GPUs and 4000 GiB"):
+        run_jobs([holding(log, 3, gpus=0, memory_gb=4000)], tmp_path, "refused")
+    assert not log.exists()
+    run_jobs([holding(log, 4, 0, gpus=3), holding(log, 5, 0, gpus=0)], tmp_path, "wide")
+    assert sorted(line.split()[2].count(",") for line in log.read_text().splitlines()) == [0, 2]
+
+
+def test_a_cell_that_fails_is_tried_again_and_reported_when_the_others_are_done(on_ray, tmp_path):
+    log, fault, root = tmp_path / "log", tmp_path / "fault", tmp_path / "runs"
+    fault.write_text("raise")
+    bad = job(log, 7, fault=str(fault))
+    good, after = job(log, 8), job(log, 9, {"x": bad})
+    with pytest.raises(RuntimeError) as caught:
+        run_jobs([after, good], root, "adding")
+    said = str(caught.value)
+    assert "1 of 3 jobs failed twice, 1 that stand on them were not begun" in said
+    assert f"add job 7 failed: the arithmetic went on strike\n  on {cluster.socket.gethostname()}; the end of" in said
+    assert f"{bad.log(root)}:" in said and said.endswith("    ValueError: the arithmetic went on strike")
+    assert sorted(ran(log)) == [7, 7, 8] and good.done(root)
+    assert "a stage that prints" in good.log(root).read_text()
+    fault.write_text("kill")
+    with pytest.raises(RuntimeError, match=r"add job 7 failed: its process died \(out of memory\?\)"):
+        run_jobs([bad], root, "adding")
+    fault.unlink()
+    run_jobs([after], root, "adding")
+    assert (after.folder(root) / "value.txt").read_text() == "16"
+
+
+def test_a_nano_run_has_the_bytes_of_one_on_this_machine(on_ray, undisturbed, tmp_path, monkeypatch):
+    from gracelib.experiment.plan import plans_of
+    from gracelib.experiment.scales import NANO
+
+    groups = ("teacher_accuracy", "base_accuracy", "features", "student_accuracy")
+    jobs = [job for plan in plans_of(NANO) for name in groups for job in getattr(plan, name).values()]
+    run_jobs(jobs, tmp_path, "nano")
+    expected = {name: files for name, files in undisturbed.results().items() if (tmp_path / name).exists()}
+    found = {
+        name: {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "meta.json"}
+        for name in expected
+    }
+    assert len(found) > 20 and all(job.done(tmp_path) for job in jobs) and found == expected
+
+
+def test_a_machine_that_dies_loses_no_cell(on_ray, tmp_path):
+    log, root = tmp_path / "log", tmp_path / "runs"
+    jobs = [holding(log, i, 2) for i in range(16)]
+    third = on_ray.add_node(**MACHINE, env_vars={"PYTHONPATH": PYTHONPATH})
+    dying = str(third.all_processes["raylet"][0].process.pid)
+    with executor_of_run(1) as engine:
+        engine.check(jobs, root)
+        futures = [future for _, future in engine.start(jobs, root)]
+        wait_until(lambda: dying in {machine for _, machine, _ in begun(log)})
+        on_ray.remove_node(third, allow_graceful=False)
+        assert [future.result(timeout=120) for future in futures] == [None] * 16
+    lost = {value for value, machine, _ in begun(log) if machine == dying}
+    values = [value for value, _, _ in begun(log)]
+    assert lost and {value: values.count(value) for value in values} == {
+        str(i): 1 + (str(i) in lost) for i in range(16)
+    }
+    assert all(job.done(root) for job in jobs) and not any(stored == "True" for _, _, stored in begun(log))
+
+
+def test_a_driver_that_dies_and_two_at_once_do_nothing_twice(on_ray, tmp_path):
+    log, root, script = tmp_path / "log", tmp_path / "runs", tmp_path / "driver.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom gracelib.jobs.store import Job, Needs\n"
+        "from gracelib.jobs.running import run_jobs\nfrom stages_for_tests import HOLD\n"
+        "cells = [Job(HOLD, {'value': i, 'log': sys.argv[1], 'sleep': 1}, needs=Needs(1, 1)) for i in range(24)]\n"
+        "run_jobs(cells, Path(sys.argv[2]), 'holding')\n"
+    )
+
+    def start(name: str) -> subprocess.Popen:
+        with open(tmp_path / name, "w") as err:
+            return subprocess.Popen([sys.executable, str(script), str(log), str(root)], stderr=err)
+
+    first = start("first")
+    wait_until(lambda: len(list(root.glob("hold/*/value.txt"))) > 8)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    finished = {
+        (path.parent / "value.txt").read_text() for path in root.glob("hold/*/meta.json") if path.parent.suffix == ""
+    }
+    assert finished and len(finished) < 24
+    both = [start("second"), start("third")]
+    ends = [one.wait(timeout=120) for one in both]
+    assert ends == [0, 0], (tmp_path / "second").read_text() + (tmp_path / "third").read_text()
+    values = [value for value, _, _ in begun(log)]
+    assert set(values) == {str(i) for i in range(24)} and all(values.count(value) == 1 for value in finished)
+    assert max(map(values.count, values)) <= 2 and not any(stored == "True" for _, _, stored in begun(log))
+
+
+def test_a_machine_that_is_not_as_the_others_is_refused_by_name(on_ray, tmp_path):
+    """One that sees another folder, and has another transformers."""
+    odd = tmp_path / "odd"
+    (odd / "transformers-9.9.dist-info").mkdir(parents=True)
+    (odd / "transformers-9.9.dist-info" / "METADATA").write_text("Name: transformers\nVersion: 9.9\n")
+    (odd / "sitecustomize.py").write_text(
+        "import io, os\nreal = io.open\n\n\ndef opened(path, *how, **more):\n"
+        "    if str(path).startswith(os.environ['HIDDEN']):\n        raise FileNotFoundError(2, 'not there', str(path))\n"
+        "    return real(path, *how, **more)\n\n\nio.open = opened\n"
+    )
+    hidden = tmp_path / "hidden"
+    path = os.pathsep.join([str(odd), PYTHONPATH])
+    node = on_ray.add_node(**MACHINE, env_vars={"PYTHONPATH": path, "HIDDEN": str(hidden)})
+    log = tmp_path / "log"
+    try:
+        with pytest.raises(
+            ValueError, match=rf"machine .*{node.node_id[:8]}\): {hidden} is another folder there, or none; mount"
+        ):
+            run_jobs([holding(log, 1)], hidden, "refused")
+        with pytest.raises(
+            ValueError, match=rf"{node.node_id[:8]}\): transformers is 9.9 there and .* here; install transf"
+        ):
+            run_jobs([holding(log, 1)], tmp_path / "runs", "refused")
+    finally:
+        on_ray.remove_node(node)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("kind", ["local", "debug"])
+def test_slurm_s_stand_ins_run_the_same_cells(kind, tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="needs the extra gracelib[slurm]")
+    for name, value in ((EXECUTOR, "slurm"), (ADDRESS, kind), ("PYTHONPATH", PYTHONPATH), ("GRACELIB_WORKERS", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
+    log, fault = tmp_path / "log", tmp_path / "fault"
+    a = job(log, 1)
+    b, c = job(log, 20, {"a": a}), job(log, 30, {"a": a}, fault=str(fault))
+    fault.write_text("raise")
+    with pytest.raises(
+        RuntimeError, match="1 of 3 jobs failed twice(.|\n)*job 30 failed: the arithmetic went on strike"
+    ):
+        run_jobs([b, c], tmp_path, "adding")
+    fault.unlink()
+    run_jobs([b, c], tmp_path, "adding")
+    assert sorted(ran(log)) == [1, 20, 30, 30, 30]
+    assert (c.folder(tmp_path) / "value.txt").read_text() == "31" and "a stage that prints" in c.log(
+        tmp_path
+    ).read_text()
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_without_its_package_an_executor_says_how_to_install_it(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[name], None)
+    monkeypatch.setenv(EXECUTOR, name)
+    with pytest.raises(ValueError, match=rf"--executor {name} needs a package .*: pip install 'gracelib\[{name}\]'"):
+        run_jobs([job(tmp_path / "log")], tmp_path, "nothing")
+
+
+def test_without_an_executor_nothing_of_it_is_imported(tmp_path):
+    code = "import sys, gracelib.cli.app; print(sorted({'ray', 'submitit', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_an_engine_that_is_not_there_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv(EXECUTOR, "kubernetes")
+    with pytest.raises(ValueError, match=r"--executor\) 'kubernetes': choose one of local, ray, slurm"):
+        run_jobs([job(tmp_path / "log")], tmp_path, "nothing")
+    if shutil.which("sbatch") is None:
+        monkeypatch.setenv(EXECUTOR, "slurm")
+        pytest.importorskip("submitit", reason="needs the extra gracelib[slurm]")
+        with pytest.raises(ValueError, match="there is no `sbatch` here"):
+            run_jobs([job(tmp_path / "log")], tmp_path, "nothing")
