@@ -18,7 +18,7 @@ import pytest
 from gracelib.experiment import extras, measurements, tables
 from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
-from gracelib.jobs import notebooks, paths, workers
+from gracelib.jobs import notebooks, paths, running
 from gracelib.jobs.store import META, with_upstream
 from gracelib.ranking.rank import PARAMS, PROJECTIONS
 from gracelib.scores import grace
@@ -108,7 +108,7 @@ def test_the_cells_are_complete(here):
 @pytest.mark.slow
 def test_a_second_call_does_no_work_and_gives_the_same_table(here, monkeypatch):
     before = written(here)
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(running, "executor_of_run", None)
     for name in NAMES:
         pd.testing.assert_frame_equal(committed(name), tables.table("nano", name), check_dtype=False)
     assert written(here) == before
@@ -252,7 +252,7 @@ def test_every_cell_is_binned_and_costed(here):
 def test_a_model_removed_to_save_space_leaves_its_cost_empty(undisturbed, tmp_path, monkeypatch):
     Nano(tmp_path).copy_of(Nano(undisturbed)).here(monkeypatch)
     shutil.rmtree(next(iter(Plan(NANO).distilled.values())).folder(paths.runs()))
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(running, "executor_of_run", None)
     table = tables.table("nano", "cost")
     assert np.isnan(table.train_seconds[0]) and table.train_seconds[1:].notna().all()
     assert table.test_seconds.notna().all()
