@@ -6,6 +6,7 @@ source), and `PaperPlan` says which jobs that changes.
 """
 
 import json
+import os
 from dataclasses import asdict
 from functools import cache
 from itertools import product
@@ -227,9 +228,14 @@ class PaperPlan(Plan):
     def _job(self, stage, model: Model | None, params: dict, inputs: dict, label: str, cost: float = 1.0) -> Job:
         """A job with what it needs where machines are shared out: a GPU for each model (as many as it is spread over while
         it samples), 4 CPUs for each GPU and for grading; the settings file may say otherwise."""
-        gpus = params.get("gpus", 1) if model else 0
-        usual = {"cpus": 4 * max(1, gpus) if stage is not stages.PROBLEMS else 1, "gpus": gpus}
         own = settings.needs(stage.name, model.name if model else "", self._asked)
+        gpus = own.get("gpus", params.get("gpus", 1) if model else 0)
+        usual = {"cpus": 4 * max(1, gpus) if stage is not stages.PROBLEMS else 1, "gpus": gpus}
+        if stage is stages.FINE_TUNE and gpus > 1 and not os.environ.get(stages.ACCELERATE_VARIABLE):
+            raise ValueError(
+                f"[needs.fine_tune] asks for {gpus} GPUs: name an `accelerate launch` configuration (FSDP, say) that "
+                f"trains on several in {stages.ACCELERATE_VARIABLE}, or ask for one"
+            )
         return Job(stage, params, inputs, label, cost, Needs(**usual | own))
 
     def _engine(self, model: Model) -> dict:

@@ -221,6 +221,8 @@ def run_fine_tune(out: Path, params: dict, inputs: dict[str, Path]) -> None:
         "responses-a-prompt": params["M"],
     }
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):  # given to this job, whatever the configuration has
+        launch += ["--num_processes", str(len(visible.split(","))), "--main_process_port", "0"]
     command = [*launch, "-m", "gracelib.cli", "distill", str(inputs["responses"] / "responses.jsonl")]
     done = subprocess.run([*command, *(text for name, value in options.items() for text in (f"--{name}", str(value)))])
     if done.returncode:

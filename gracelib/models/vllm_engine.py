@@ -56,6 +56,8 @@ class VllmEngine:
             dtype=dtype,
             max_model_len=longest,
             tensor_parallel_size=tensor_parallel_size,
+            # Its own processes, also inside a task of a Ray whose GPUs are given to us already.
+            distributed_executor_backend="mp" if tensor_parallel_size > 1 else None,
             generation_config="vllm",
             enable_prefix_caching=False,
             **cpu,

@@ -64,3 +64,10 @@ def ran(log) -> list[int]:
 
 def job(log, value=7, inputs=None, stage=ADD, **params) -> Job:
     return Job(stage, {"value": value, "log": str(log), **params}, inputs or {}, label=f"job {value}", cost=value)
+
+
+def greet(word: str = "nobody", device: str = "auto") -> None:
+    """A command of a command line."""
+    if word == "nobody":
+        raise ValueError("nobody is there to be greeted")
+    print(f"{word} in {Path.cwd().name}")

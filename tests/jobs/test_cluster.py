@@ -4,21 +4,28 @@ The machines are two of Ray's on this one, with four CPUs and four GPUs each tha
 executors that need no Slurm.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from gracelib.cli import elsewhere
+from gracelib.cli.app import app, one_line_errors
+from gracelib.cli.elsewhere import anywhere
 from gracelib.jobs import cluster
 from gracelib.jobs.running import executor_of_run, run_jobs
 from gracelib.jobs.store import Job, Needs
 from gracelib.jobs.workers import ADDRESS, EXECUTOR
 from nano_for_tests import wait_until
-from stages_for_tests import HOLD, job, ran
+from stages_for_tests import HOLD, greet, job, ran
 
 pytestmark = pytest.mark.cluster
 HELPERS, ROOT = Path(__file__).resolve().parents[1] / "helpers", Path(__file__).resolve().parents[2]
@@ -223,6 +230,45 @@ def test_slurm_s_stand_ins_run_the_same_cells(kind, tmp_path, monkeypatch):
     assert (c.folder(tmp_path) / "value.txt").read_text() == "31" and "a stage that prints" in c.log(
         tmp_path
     ).read_text()
+
+
+def test_a_command_runs_elsewhere_in_the_same_folder(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="needs the extra gracelib[slurm]")
+    for name, value in ((EXECUTOR, ""), (ADDRESS, ""), ("PYTHONPATH", PYTHONPATH), ("GRACELIB_RUNS", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    own = typer.Typer()
+    own.command()(one_line_errors()(anywhere(greet)))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    there = ["--executor", "slurm", "--address", "debug", "--device", "cpu"]
+    assert CliRunner().invoke(own, ["--word", "hello"]).stdout == "hello in here\n"
+    found = CliRunner().invoke(own, ["--word", "hello", *there])
+    assert found.exit_code == 0 and found.stdout == "hello in here\n", found.output
+    failed = CliRunner().invoke(own, there)
+    assert failed.exit_code == 2 and failed.stdout == ""
+    assert "error: nobody is there to be greeted\n  on " in failed.stderr and ".log:" in failed.stderr
+
+
+def test_score_is_a_task_for_each_teacher_and_one_more(tmp_path, monkeypatch):
+    handed_out = []
+
+    class Engine:
+        def check_machines(self, root): ...
+        def check_fits(self, needs, name):
+            assert (needs, name) == (Needs(4, 1), "score")
+
+        def calls(self, calls):
+            handed_out.append([options["gradients_of"] for _, (_, options, _, out), *_ in calls if out.write_text("!")])
+            return []
+
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
+    monkeypatch.setenv(EXECUTOR, "ray")
+    (tmp_path / "commands").mkdir()
+    monkeypatch.setattr(elsewhere, "executor_of_run", lambda at_once: nullcontext(Engine()))
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": "1 + 1", "response": "2"}) + "\n")
+    found = CliRunner().invoke(app, ["score", "--student", "s", *(str(tmp_path / f"{name}.jsonl") for name in "ab")])
+    assert found.exit_code == 0 and found.stdout == "!" and handed_out == [["a", "b"], [""]]
 
 
 @pytest.mark.parametrize("name", ["ray", "slurm"])

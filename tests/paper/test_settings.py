@@ -13,9 +13,11 @@ from gracelib.cli.app import app
 from gracelib.drawing import correlations
 from gracelib.drawing.style import family
 from gracelib.experiment import run, tables
-from gracelib.experiment.plan import Plan
+from gracelib.experiment.plan import PaperPlan, Plan
 from gracelib.experiment.scales import command_for, get_scale
+from gracelib.experiment.stages import ACCELERATE_VARIABLE
 from gracelib.jobs import notebooks
+from gracelib.jobs.store import Needs
 from gracelib.paper import cost
 from gracelib.paper.cost import Assumptions, plan, plan_text
 from gracelib.paper.models import STUDENTS, TEACHERS, check_access
@@ -159,6 +161,11 @@ def test_models_and_settings_come_from_a_file(tmp_path):
         ("[settings]\nM = 8.5", "M = 8.5: Input should be a valid integer"),
         ("[math]\ntitle = 'x'", "has no 'title'; it has n_train"),
         ("[settings\nM = 8", "not valid TOML"),
+        ("[needs.sampel]\ngpus = 1", r"\[needs\] has no 'sampel'; it has problems, sample, grade"),
+        ('[needs.sample."Phi-4"]\ngpu = 1', r"\[needs.sample.Phi-4\] has no 'gpu'; it has cpus, gpus, memory_gb"),
+        ("[needs.sample]\ngpus = -1", r"\[needs.sample\] gpus = -1: Input should be greater"),
+        ("[needs]\nsample = 4", r"needs.sample is 4; write \[needs.sample\] and lines"),
+        ('[only]\ntask = ["MATH", 3]', r"\[only\] task = 3: Input should be a valid string"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_refused_by_name(tmp_path, text, said):
@@ -167,6 +174,34 @@ def test_a_settings_file_with_a_mistake_is_refused_by_name(tmp_path, text, said)
     with pytest.raises(ValueError, match=said) as error:
         with_file(PAPER, path)
     assert str(path) in str(error.value)
+
+
+def test_what_a_cell_needs_is_said_by_stage_and_model(tmp_path, monkeypatch):
+    def needs(text=""):
+        (tmp_path / "mine.toml").write_text(text)
+        monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "mine.toml"))
+        plan = PaperPlan(PAPER, "short")
+        found = {}
+        for teacher in ("Phi-4", "Llama-3.3-70B"):
+            taught = plan.student_accuracy["first", teacher, 0.6]
+            trained = taught.inputs["model"]
+            sampled, graded = trained.inputs["responses"], plan.correct[teacher, 0.6]
+            found[teacher] = [job.needs for job in (sampled, graded, trained, taught)]
+        return found, plan
+
+    usual, plan = needs()
+    assert usual["Phi-4"] == [Needs(4, 1), Needs(4), Needs(4, 1), Needs(4, 1)]
+    wide = PAPER.gpus
+    assert usual["Llama-3.3-70B"] == [Needs(4 * wide, wide), Needs(4), Needs(4, 1), Needs(4, 1)]
+    asked, other = needs('[needs.sample]\nmemory_gb = 64.0\n[needs.sample."Phi-4"]\ncpus = 9\n[needs.grade]\ncpus = 16')
+    assert asked["Phi-4"][:2] == [Needs(9, 1, 64), Needs(16)] and asked["Llama-3.3-70B"][0] == Needs(4 * wide, wide, 64)
+    assert [job.key for job in plan.jobs()] == [job.key for job in other.jobs()]  # no part of the experiment
+    with pytest.raises(
+        ValueError, match=r"\[needs.fine_tune\] asks for 8 GPUs: name an `accelerate launch` configuration"
+    ):
+        needs("[needs.fine_tune]\ngpus = 8")
+    monkeypatch.setenv(ACCELERATE_VARIABLE, "fsdp.yaml")
+    assert needs("[needs.fine_tune]\ngpus = 8")[0]["Phi-4"][2] == Needs(32, 8)
 
 
 # --- the plan -------------------------------------------------------------------------------------------------

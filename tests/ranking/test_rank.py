@@ -299,6 +299,13 @@ def test_the_table_is_saved_before_anything_is_printed(scored, llama, work, tmp_
     assert (tmp_path / "ranking.csv").is_file()
 
 
+def test_machines_that_take_a_teacher_each_leave_nothing_to_do(scored, llama, tmp_path, monkeypatch):
+    for path in THREE:
+        assert rank(llama, THREE, tmp_path, gradients_of=path.stem) is None
+    monkeypatch.setattr(gradients, "response_features", lambda *_, **__: pytest.fail("a gradient was computed"))
+    assert rank(llama, THREE, tmp_path).table.equals(scored.table)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_a_damaged_piece_is_computed_again(llama, tmp_path, damage, capsys):
     model, _ = checkpoints.load_student(llama)
