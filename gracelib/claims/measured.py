@@ -50,7 +50,7 @@ PARTS = ("grace_variance", "grace_bias", "mean_length")  #: not scores of the pa
 SUBSET_SHARE = 0.6  #: figure 23
 WARMER = 0.1  #: share of teachers whose warmer temperatures are better, from which on a low one is not always best
 FEW_FOLDS = 6  #: from this many folds on the paper finds the correlation flat
-UNITS = {"epochs": "epochs", "generations": "responses a prompt"}  #: of the axes of `training_runs`
+UNITS = {"epochs": "epochs", "generations": "responses per prompt"}  #: of the axes of `training_runs`
 
 
 class NotHere(Exception):
@@ -80,13 +80,13 @@ class Measured:
         """Value and interval."""
         if not np.isfinite(self.value):
             return "undefined"
-        ends = " (no interval)"
-        if np.isfinite(self.low + self.high):
-            ends = f" [{self.number(self.low)}, {self.number(self.high)}]"
-        return f"{self.number(self.value)}{ends}{self.unit}"
+        if not np.isfinite(self.low + self.high):
+            return f"{self.number(self.value)}{self.unit} (no interval)"
+        return f"{self.number(self.value)} [{self.number(self.low)}, {self.number(self.high)}]{self.unit}"
 
     def sentence(self) -> str:
-        over = "" if self.over == "teachers" else f" (interval: {self.over})"
+        known = np.isfinite(self.low + self.high)
+        over = f" (interval: {self.over})" if known and self.over != "teachers" else ""
         return f"{self.what}: {self.text()}{over}{self.extra}"
 
 
@@ -184,11 +184,6 @@ def correlation(w: World, score: str = "grace", where: str = "first", at_compare
     return w.measured(draws, what, extra=f", {len(frame)} cells")
 
 
-def largest(parts: np.ndarray) -> np.ndarray:
-    """(points, low, high) of the largest of several regrets, from theirs (n, 3)."""
-    return parts.max(0)
-
-
 def regret(
     w: World,
     where: str = "first",
@@ -196,10 +191,10 @@ def regret(
     score: str = "grace",
     accuracies: Sequence[str] = ("average_at_k",),
     parts: Callable[[pd.DataFrame], dict[str, np.ndarray]] | None = None,
-    combine: Callable = largest,
+    mean: bool = False,
 ) -> Measured:
-    """Regret in points of the cells that a score ranks first; `combine` of several: of `accuracies`, or of the cells that
-    `parts` (a frame -> membership by name) takes for all there are. Its ends are the parts' own, combined."""
+    """Regret in points of the cells that a score ranks first; the largest of several, or their `mean`: of `accuracies`, or of
+    the cells that `parts` (a frame -> membership by name) takes for all there are."""
     frame = w.frame(where, at_compared)
     member = parts(frame) if parts else {"": np.ones(len(frame), bool)}
     found, rule = [], SCORES[score].direction
@@ -211,9 +206,9 @@ def regret(
             found.append((points, *regret_interval(own[score], own[accuracy], noise[keep], rule)))
     names = [*member] if parts else [ACCURACIES[a].format(k=w.config.k) for a in accuracies]
     each = "; ".join(f"{name} {row[0]:.1f}" for name, row in zip(names, found, strict=True))
-    how = f"{'largest' if combine is largest else 'mean'} " * (len(found) > 1)
+    how = f"{'mean' if mean else 'largest'} " * (len(found) > 1)
     return Measured(
-        *combine(np.array(found)).tolist(),
+        *(mean_regret(np.array(found)) if mean else np.max(found, axis=0)).tolist(),
         f"{how}regret of {SCORES[score].label}",
         POINTS,
         f" ({each})" * (len(found) > 1),
@@ -229,7 +224,7 @@ def better_than_chance(
     at_compared: bool = False,
     accuracies: Sequence[str] = ("average_at_k",),
     parts: Callable[[pd.DataFrame], dict[str, np.ndarray]] | None = None,
-    combine: Callable = largest,
+    mean: bool = False,
 ) -> Measured:
     """The student of GRACE's pick minus that of a cell drawn at random, in points, over and over: one of
     fifteen teachers is the best, whoever picks. Arguments as in `regret`; of several the least clear one, or the mean."""
@@ -241,7 +236,7 @@ def better_than_chance(
             score, y = frame.grace[keep].to_numpy(), 100 * frame[accuracy][keep].to_numpy()
             own = pick_many(score, y, "lower", np.ones((1, len(y))))[0]
             found.append(own - np.concatenate([[y.mean()], rng.choice(y, 20 * ranks.N_BOOT)]))
-    draws = np.mean(found, axis=0) if combine is mean_regret else min(found, key=lambda d: percentiles(d[1:])[0])
+    draws = np.mean(found, axis=0) if mean else min(found, key=lambda d: percentiles(d[1:])[0])
     return w.measured(draws, "student of GRACE's pick minus that of a cell drawn at random", POINTS, over=LUCK)
 
 
@@ -253,7 +248,7 @@ def families(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 def change(
     w: World, what: str, new: str = "grace", old: str = "grace", accuracy: str = "average_at_k", where: str = "first"
 ) -> Measured:
-    """Signed Spearman of a score with Average@k less another score's, or its own with another accuracy, paired."""
+    """Signed Spearman of a score with Average@k minus another score's, or its own with another accuracy, paired."""
     frame = w.frame(where)
     return _changed(
         w,
@@ -274,7 +269,7 @@ def _changed(w: World, first: tuple, second: tuple, teacher: pd.Series, what: st
 
 
 def settings(w: World, name: str, new: Callable, old: Callable, where: str = "first") -> Measured:
-    """GRACE's correlation at one setting of the grid less that at another; `new`, `old` take the scale and give the value."""
+    """GRACE's correlation at one setting of the grid minus that at another; `new`, `old` take the scale and give the value."""
     x, y = new(w.config), old(w.config)
     if x == y:
         raise NotHere(f"this scale has {name} = {x} only")
@@ -283,7 +278,7 @@ def settings(w: World, name: str, new: Callable, old: Callable, where: str = "fi
         w,
         cells[x],
         cells[y],
-        f"{name} = {x} less {name} = {y}",
+        f"{name} = {x} minus {name} = {y}",
         [f"{name} = {value}" for value, own in cells.items() if own.nu_decides.any()],
     )
 
@@ -301,7 +296,7 @@ def _settings_apart(w: World, new: pd.DataFrame, old: pd.DataFrame, what: str, d
 
 
 def half_as_many(w: World) -> Measured:
-    """GRACE's correlation at n = d/2 less the best at another n that the smoothing does not decide."""
+    """GRACE's correlation at n = d/2 minus the best at another n that the smoothing does not decide."""
     half, others = w.config.d // 2, default_setting(w.config)
     del others["n"]
     cells = {int(n): w.at("first", "n", n) for n in sorted(set(at_setting(w.table("grid"), others).n))}
@@ -316,7 +311,7 @@ def half_as_many(w: World) -> Measured:
     rho = {n: spearman_known(cells[n].grace, cells[n].average_at_k, "lower")[0] for n in rest}
     best = max(rest, key=lambda n: (np.nan_to_num(rho[n], nan=-2), n))  # chosen on the data, not on every resample
     return _settings_apart(
-        w, cells[half], cells[best], f"n = {half} less n = {best}, the best other", [f"n = {n}" for n in decided]
+        w, cells[half], cells[best], f"n = {half} minus n = {best}, the best other", [f"n = {n}" for n in decided]
     )
 
 
@@ -326,14 +321,14 @@ def fewest_prompts(config) -> int:
 
 
 def filtered_correlation(w: World) -> Measured:
-    """GRACE's correlation with filtered students less that with the unfiltered ones: same cells, same scores (figure 16)."""
+    """GRACE's correlation with filtered students minus that with the unfiltered ones: same cells, same scores (figure 16)."""
     rows = filtered_correlations(w.cells, w.table("filtered"), ("grace",)).set_index("pairing")
     before, after, again = (rows.loc[name] for name in ("unfiltered", "filtered", "rescored"))
     return Measured(
         after.change,
         after.change_low,
         after.change_high,
-        "Spearman of GRACE, filtered less unfiltered students, same scores",
+        "Spearman of GRACE, filtered minus unfiltered students, same scores",
         "",
         f" ({shown(after.spearman)} and {shown(before.spearman)}), {after.cells} "
         f"cells of {after.teachers} teachers; with the scores of the filtered responses {shown(again.spearman)}",
@@ -382,7 +377,7 @@ def subsets(w: World) -> Measured:
 
 
 def longer_training(w: World, axis: str) -> Measured:
-    """Test accuracy at the largest number of epochs (responses a prompt) less that at the usual (a single one): the
+    """Test accuracy at the largest number of epochs (responses per prompt) minus that at the usual (a single one): the
     teacher whose student gains least (figures 17 and 18)."""
     runs = w.table("training_runs")
     rows = runs[runs.axis == axis]
@@ -395,7 +390,7 @@ def longer_training(w: World, axis: str) -> Measured:
     se = 196 * np.hypot(np.maximum(last.test_se, noise), np.maximum(first.test_se, noise))
     change = 100 * (last.test - first.test)
     least = change.idxmin()
-    what = f"{last.value.iloc[0]:g} less {first.value.iloc[0]:g} {UNITS[axis]}, the smallest of {len(change)} teacher"
+    what = f"{last.value.iloc[0]:g} minus {first.value.iloc[0]:g} {UNITS[axis]}, the smallest of {len(change)} teacher"
     each = ", ".join(f"{t} {points:+.1f}" for t, points in change.items())
     ends = float(change[least]), change[least] - se[least], change[least] + se[least]
     return Measured(*ends, what + "s" * (len(change) > 1), POINTS, f" ({each}; one seed of training)", NOISE)
@@ -420,7 +415,7 @@ def within_teacher(w: World) -> Measured:
 
 
 def _saved(choices: pd.DataFrame) -> pd.Series:
-    """What a temperature drawn at random costs less what GRACE's does, by teacher."""
+    """What a temperature drawn at random costs minus what GRACE's does, by teacher."""
     cost = choices.pivot(index="teacher", columns="score", values="regret_points")
     return cost[RANDOM] - cost["grace"]
 
@@ -428,13 +423,13 @@ def _saved(choices: pd.DataFrame) -> pd.Series:
 def temperature_regret(w: World) -> Measured:
     """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
     blind = over_teachers(_choices(w, "grace"), "regret_points").set_index("score").loc[RANDOM, "mean"]
-    found = regret(w, parts=lambda frame: {t: (frame.teacher == t).to_numpy() for t in w.teachers}, combine=mean_regret)
+    found = regret(w, parts=lambda frame: {t: (frame.teacher == t).to_numpy() for t in w.teachers}, mean=True)
     return replace(found, what="mean regret of GRACE within a teacher", extra=f" (a random temperature: {blind:.1f})")
 
 
 def temperature_gain(w: World) -> Measured:
-    """Accuracy at the temperature that GRACE picks less the mean over temperatures, mean over teachers."""
-    return w.measured(w.mean(_saved(_choices(w, "grace"))), "GRACE's temperature less one drawn at random", POINTS)
+    """Accuracy at the temperature that GRACE picks minus the mean over temperatures, mean over teachers."""
+    return w.measured(w.mean(_saved(_choices(w, "grace"))), "GRACE's temperature minus one drawn at random", POINTS)
 
 
 def both_rise(w: World) -> Measured:
@@ -454,12 +449,12 @@ def within(frame: pd.DataFrame, x: str, y: str, direction: str) -> pd.Series:
 
 
 def opposite_temperatures(w: World) -> Measured:
-    """G-Vendi's temperature less G-Norm's, mean over teachers, as a share of the range of temperatures."""
+    """G-Vendi's temperature minus G-Norm's, mean over teachers, as a share of the range of temperatures."""
     temperature = w.frame().temperature
     picked = _choices(w, "g_vendi", "g_norm").pivot(index="teacher", columns="score", values="picked")
     return w.measured(
         w.mean((picked.g_vendi - picked.g_norm) / (temperature.max() - temperature.min())),
-        "G-Vendi's temperature less G-Norm's, share of the range",
+        "G-Vendi's temperature minus G-Norm's, share of the range",
         "",
         f" (mean T {picked.g_vendi.mean():.2f} and {picked.g_norm.mean():.2f})",
     )
@@ -497,7 +492,7 @@ def warmer_is_better(w: World) -> Measured:
 
 
 def ahead_of_all_on_both(w: World) -> Measured:
-    """The smaller of GRACE's two correlations less that of the other score whose smaller one is best."""
+    """The smaller of GRACE's two correlations minus that of the other score whose smaller one is best."""
     frames = [w.frame("first"), w.frame("long")]
     others = [s for s in SCORES if s not in (*PARTS, "grace") and all(s in f and f[s].notna().all() for f in frames)]
     counts = [w.counts(frame.teacher) for frame in frames]
@@ -511,7 +506,7 @@ def ahead_of_all_on_both(w: World) -> Measured:
     each = "; ".join(f"{SCORES[s].label} {shown(both[s][0][0])} and {shown(both[s][1][0])}" for s in ("grace", best))
     return w.measured(
         lower["grace"] - lower[best],
-        "lower of the two tasks' correlations, GRACE less the best other score",
+        "lower of the two tasks' correlations, GRACE minus the best other score",
         "",
         f" ({each})",
     )
@@ -527,7 +522,7 @@ def gain_over_strongest(w: World) -> Measured:
         100 * pick_many(frame[score], frame.average_at_k, SCORES[score].direction, np.ones((1, len(frame))))[0]
         for score in ("grace", "teacher_accuracy")
     )
-    names = " and ".join(dict.fromkeys(selected(frame, "teacher_accuracy").teacher))
+    names = ", ".join(dict.fromkeys(selected(frame, "teacher_accuracy").teacher))
     what, said = (
         "student of GRACE's pick minus the strongest teacher's",
         f" ({ours:.1f} and {theirs:.1f} %, of {names})",
@@ -555,7 +550,7 @@ def budgets(w: World) -> Measured:
 
 
 def without_self_like(w: World, score: str) -> Measured:
-    """A score's correlation without the teacher most like the student less that with it, paired (figure 24)."""
+    """A score's correlation without the teacher most like the student minus that with it, paired (figure 24)."""
     frame, name = w.frame(), most_familiar(w.cells, w.config.student)
     counts, rule = w.counts(frame.teacher), SCORES[score].direction
     whole, left = (
@@ -564,14 +559,14 @@ def without_self_like(w: World, score: str) -> Measured:
     )
     return w.measured(
         left - whole,
-        f"Spearman of {SCORES[score].label} without {name} less with it",
+        f"Spearman of {SCORES[score].label} without {name} minus with it",
         "",
         f" ({shown(left[0])} and {shown(whole[0])})",
     )
 
 
 def folds_flat(w: World) -> Measured:
-    """Highest less lowest correlation over C >= 6, the larger of both tasks; from the grid (figure 20)."""
+    """Highest minus lowest correlation over C >= 6, the larger of both tasks; from the grid (figure 20)."""
     found, said, grid = [], [], w.table("grid")
     for where in ("first", "long"):
         frame = w.frame(where)
@@ -593,12 +588,12 @@ def folds_flat(w: World) -> Measured:
 
 
 def filtered_points(w: World) -> Measured:
-    """Filtered student's accuracy less the unfiltered one's, mean over teachers (of a teacher's temperatures)."""
+    """Filtered student's accuracy minus the unfiltered one's, mean over teachers (of a teacher's temperatures)."""
     f = filtered_pairs(w.cells, w.table("filtered")).dropna(subset=["change_points"])
     means = f.change_points.groupby(f.teacher).mean()
     return w.measured(
         w.mean(means),
-        "filtered less unfiltered",
+        "filtered minus unfiltered",
         POINTS,
         f", {len(f)} cells of {len(means)} teachers; worse in {(f.change_points < 0).sum()}",
         len(means),

@@ -20,7 +20,8 @@ from gracelib.claims.rules import FAILS, HOLDS, LACKS, OPEN
 from gracelib.claims.statements import CLAIMS, Claim
 from gracelib.drawing.saving import Drawn
 from gracelib.evidence.cells import ACCURACIES
-from gracelib.evidence.ranks import FEW_CLUSTERS, SEED, mean_interval, mean_regret, percentiles, spearman_known
+from gracelib.evidence.ranks import FEW_CLUSTERS, mean_interval, mean_regret, over_worlds, percentiles, spearman_known
+from gracelib.evidence.reasons import between_and_within, with_parts
 from gracelib.experiment.scales import SCALES
 from gracelib.jobs.paths import tables
 
@@ -48,11 +49,7 @@ def pooled(found: list[Measured]) -> Measured:
         low, high = mean_interval([m.value for m in found])
     elif all(m.draws is not None for m in found):
         draws = np.stack([m.draws[1:] for m in found])  # (worlds, resamples)
-        if first.over == "teachers":
-            rng = np.random.default_rng(SEED)
-            drawn = rng.integers(len(found), size=draws.shape)
-            draws = np.take_along_axis(draws, drawn, 0)
-        low, high = percentiles(draws.mean(0))
+        low, high = over_worlds(draws) if first.over == "teachers" else percentiles(draws.mean(0))
     elif first.over == NOISE:
         _, low, high = mean_regret(np.array([(m.value, m.low, m.high) for m in found]))
     else:
@@ -204,12 +201,9 @@ def _leave_one_family_out(frame: pd.DataFrame) -> str:
 
 
 def _norm(frame: pd.DataFrame) -> str:
-    pair = frame[["grace", "g_norm"]].dropna()
-    spread = np.log(pair.grace / pair.g_norm).std() / np.log(pair.grace).std() if len(pair) > 2 else np.nan
-    if not np.isfinite(spread):
-        return "too few cells to compare GRACE with G-Norm"
-    agree = shown(pair.grace.corr(pair.g_norm, "spearman"))
-    return f"GRACE and G-Norm agree in rank {agree}; log(GRACE / G-Norm) varies {spread:.2f} times as much as log GRACE"
+    rows = between_and_within(with_parts(frame), {"inflation": "lower"}).set_index("level").spearman
+    inside = f" and one teacher's temperatures {shown(rows['within'])}" if frame.teacher.duplicated().any() else ""
+    return f"what GRACE adds to G-Norm, their ratio, orders teachers {shown(rows['between'])}{inside}, see notebook 05b"
 
 
 def _accuracy(frame: pd.DataFrame) -> str:

@@ -12,7 +12,16 @@ import pandas as pd
 
 from gracelib.baselines import SCORES
 from gracelib.evidence.cells import KEY, at_setting, difference
-from gracelib.evidence.ranks import interval, mean_many, spearman_known, spearman_many
+from gracelib.evidence.ranks import (
+    N_BOOT,
+    SEED,
+    interval,
+    mean_many,
+    over_worlds,
+    resamples,
+    spearman_known,
+    spearman_many,
+)
 
 #: GRACE's two factors, and what a user knows besides: whether the text is right, and how familiar it is to the student.
 PARTS = {"grace": "lower", "g_norm": "lower", "inflation": "lower", "both": "higher"}
@@ -51,6 +60,28 @@ def between_and_within(cells: pd.DataFrame, parts: Mapping[str, str] = PARTS) ->
             known = inside.count() if level == "within" else len(mean)
             made.append((part, level, value, low, high, known, spread))
     return pd.DataFrame(made, columns=["part", "level", "spearman", "low", "high", "teachers", "spread"])
+
+
+def several_worlds(worlds: Mapping[str, pd.DataFrame], parts: Mapping[str, str] = PARTS) -> pd.DataFrame:
+    """Signed Spearman of each part over all cells, by world and pooled, and GRACE's minus it, on the same resamples.
+
+    `worlds` by name, each as in `between_and_within`, of one cast. One row a part: part, a column for each world, pooled (the
+    mean), low, high (`ranks.over_worlds`), ahead (GRACE's minus this one's, pooled), ahead_low, ahead_high.
+    """
+    draws = {}
+    for part, better in parts.items():
+        for name, cells in worlds.items():
+            counts = resamples(cells.teacher, N_BOOT, np.random.default_rng(SEED))
+            counts = np.concatenate([np.ones((1, len(cells))), counts])
+            draws[part, name] = spearman_many(cells[part], cells.average_at_k, better, counts)
+    made = []
+    for part in parts:
+        own, grace = (np.stack([draws[one, name] for name in worlds]) for one in (part, "grace"))
+        row = {"part": part, **dict(zip(worlds, own[:, 0], strict=True))}
+        for value, ends in ((own, ("pooled", "low", "high")), (grace - own, ("ahead", "ahead_low", "ahead_high"))):
+            row |= dict(zip(ends, (value[:, 0].mean(), *over_worlds(value[:, 1:])), strict=True))
+        made.append(row)
+    return pd.DataFrame(made)
 
 
 def folds_cost(cells: pd.DataFrame, variants: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

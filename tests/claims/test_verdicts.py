@@ -252,7 +252,7 @@ def test_the_ablation_claims_are_about_what_they_say(lab):
 
 def test_half_as_many_is_compared_where_the_smoothing_does_not_decide(lab):
     found = measure("half_as_many", lab)
-    assert "n = 256 less n = 512, the best other" in found.what
+    assert "n = 256 minus n = 512, the best other" in found.what
     assert "the smoothing decides at n = 64 and n = 128" in found.extra
     assert "the smoothing decides at n = 64" in measure("more_prompts", lab).extra
     change("grid", lambda t: t.assign(nu_decides=True))
@@ -351,7 +351,7 @@ def test_the_strongest_teacher_is_that_of_the_main_table(lab):
     strong, gain = measure("strongest", world), measure("gain", world)
     assert strong.value == pytest.approx(100 * frame.average_at_k.max() - tied) == pytest.approx(main.teacher_accuracy)
     assert gain.value == pytest.approx(main.teacher_accuracy - main.grace)
-    assert f"{tied:.1f} %, of table-64 and terse-64" in gain.extra
+    assert f"{tied:.1f} %, of table-64, terse-64" in gain.extra
 
 
 def test_the_smallest_budget_and_subset_must_have_enough_teachers(lab):
@@ -385,5 +385,5 @@ def test_reasons_are_about_the_cells_of_the_claim(lab):
     assert f"{100 * lab.error(at, 'greedy').median():.1f} points" in verdicts.why(lab, "noise compared greedy")
     split = verdicts.why(lab, "split compared")
     assert split.startswith("GRACE between") and "within one" not in split
-    assert "; on the longer task GRACE and G-Norm" in verdicts.why(lab, "norm; norm long")
+    assert "; on the longer task what GRACE adds" in verdicts.why(lab, "norm; norm long")
     assert verdicts.why(lab, "notebook 07") == "see notebook 07" and verdicts.why(lab, "") == ""

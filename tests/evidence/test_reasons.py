@@ -42,6 +42,15 @@ def test_an_inflation_that_is_wrong_between_teachers_and_right_within_one(cells)
     assert found.teachers["g_norm", "within"] == 0 and found.teachers["grace", "within"] == 8
 
 
+def test_several_worlds_are_pooled_pair_by_pair(cells):
+    turned = cells.assign(g_norm=1 / cells.g_norm)
+    found = reasons.several_worlds({"here": cells, "there": turned}).set_index("part")
+    assert found.here["g_norm"] == pytest.approx(-found.there["g_norm"]) and found.pooled["g_norm"] == pytest.approx(0)
+    assert found.low["g_norm"] < -0.9 and found.high["g_norm"] > 0.9  # both worlds may be drawn twice
+    assert (found.ahead["grace"], found.ahead_low["grace"], found.ahead_high["grace"]) == (0, 0, 0)
+    assert found.ahead["g_norm"] == pytest.approx(found.pooled["grace"])
+
+
 def test_what_the_folds_cost(cells):
     variants = cells[KEY].assign(grace=cells.grace, same=cells.grace, best=-cells.average_at_k)
     found = reasons.folds_cost(cells.drop(columns="grace"), variants, ["same", "best"]).set_index("variant")

@@ -46,10 +46,27 @@ def said() -> list[str]:
     edge = sum(own.rows_over_d.min() == 1.8 for curve in curves.values() for _, own in curve.groupby("d"))
     whole = split.spearman.xs("all", level="level")
     ahead = sum(whole["both"][k] > whole["grace"][k] for k in settings)
+    alone = {
+        key: max(
+            reasons.between_and_within(own, {"student_loss": "lower", "teacher_accuracy": "higher"})
+            .query("level == 'all'")
+            .spearman
+        )
+        for key, own in settings.items()
+    }
+    better = sum(whole["both"][k] > alone[k] for k in settings)
     among = reasons.strong_cells(first).set_index("part")
     one = among.iloc[0]
     rho = {part: f"{value:+.2f}" for part, value in among.spearman.items()}
+    rules = {"g_norm": "lower", "student_loss": "lower", "g_vendi": "higher", "grace": "lower"}
+    three = {name: own for (name, task, who), own in settings.items() if (task, who) == ("short", "first")}
+    pooled = {row.part: row for row in reasons.several_worlds(three, rules).itertuples()}
+    ends = {part: f"{row.pooled:.2f} ({row.low:.2f} to {row.high:.2f})" for part, row in pooled.items()}
+    apart = {part: f"{row.ahead:+.2f} ({row.ahead_low:+.2f} to {row.ahead_high:+.2f})" for part, row in pooled.items()}
     return [
+        f"Over the three worlds GRACE is at {ends['grace']}, G-Norm at {ends['g_norm']} and the loss at {ends['student_loss']}: GRACE "
+        f"minus G-Norm {apart['g_norm']}, minus the loss {apart['student_loss']}",
+        f"minus G-Vendi {apart['g_vendi']}",
         f"in all {n} settings of `lab` the inflation orders *teachers* the wrong way ({between.spearman.min():+.2f} to "
         f"{between.spearman.max():+.2f}; the interval stays below zero in {clear})",
         f"and *temperatures* the right way ({within.spearman.min():+.2f} to {within.spearman.max():+.2f}, above zero in {warm})",
@@ -69,6 +86,7 @@ def said() -> list[str]:
         f"ahead of GRACE in {ahead} of the {n} settings ({min(whole['both'][k] for k in settings):.2f} to "
         f"{max(whole['both'][k] for k in settings):.2f} against {min(whole['grace'][k] for k in settings):.2f} to "
         f"{max(whole['grace'][k] for k in settings):.2f})",
+        f"and ahead of either factor alone in {better}",
         f"{int(one.cells)} cells have a teacher that is right at least 98% of the time, and their students range from "
         f"{100 * one.lowest:.0f} to {100 * one.highest:.0f}%",
         f"Among them the student's loss orders best of what is shown ({rho['student_loss']}), then G-Norm ({rho['g_norm']}) and GRACE "
