@@ -87,7 +87,7 @@ def several_worlds(worlds: Mapping[str, pd.DataFrame], parts: Mapping[str, str] 
 def folds_cost(cells: pd.DataFrame, variants: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """What other second moments would do in place of the other folds': Spearman of a variant minus GRACE's, paired.
 
-    `variants` as the table of that name, `names` its columns. Columns: variant, value, and those of `difference`.
+    `variants` as the table of that name, `names` its columns; world seeds have no such table yet. Columns: variant, value, and those of `difference`.
     """
     both = cells[[*KEY, "average_at_k"]].merge(variants, on=KEY, validate="1:1")
     rows = []

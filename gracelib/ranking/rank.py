@@ -359,7 +359,8 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
 
 
 def notes_on(table: pd.DataFrame, smoothed: Sequence[str], n: int, m: int, d: int, n_folds: int):
-    """What to be wary of: smoothing that decides the scores (of the teachers `smoothed`), empty rows, wide intervals."""
+    """What to be wary of: smoothing that decides the scores (of the teachers `smoothed`), few gradients per dimension, empty
+    rows, wide intervals."""
     outside, notes = (1 - 1 / n_folds) * n * m, []
     if outside <= d:  # for every teacher, so it is said once
         notes.append(
@@ -371,8 +372,11 @@ def notes_on(table: pd.DataFrame, smoothed: Sequence[str], n: int, m: int, d: in
             f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
             "when responses are near-copies"
         )
-    if outside > d > 2 * n:
-        notes.append(f"d = {d} is more than twice n = {n}; the paper takes d = n")
+    if d < outside < 3 * d:
+        notes.append(
+            f"{outside / d:.1f} gradients per dimension outside a fold: near two of them GRACE ordered students worst at "
+            f"every d of the built-in world (notebook 05b); use more prompts or responses, or a smaller d (the paper: 3.6)"
+        )
     for row in table[table["one_token"] > 0].itertuples():
         notes.append(
             f"{row.teacher}: {row.one_token} responses have one token: log|y| = 0, so they count as zero and lower GRACE; "
