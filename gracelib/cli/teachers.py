@@ -8,6 +8,7 @@ TRANSFORMER_BASED_WRAP and `fsdp_state_dict_type: FULL_STATE_DICT`, so that the 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -96,6 +97,13 @@ def score(
     thinking: ThinkingOption = "keep",
     requests: RequestsOption = [],
     drop_text: DropTextOption = [],
+    until_clear: Annotated[
+        bool,
+        typer.Option(
+            "--until-clear",
+            help="take 32 prompts, 64, ... up to n, and let teachers go that are clearly worse than the leader: fewer gradients",
+        ),
+    ] = False,
     scores: Annotated[
         str,
         typer.Option(
@@ -138,6 +146,7 @@ def score(
         requests=requests,
         drop_text=drop_text,
         plan=plan,
+        until_clear=until_clear,
         scores=tuple(dict.fromkeys(filter(None, map(str.strip, scores.split(","))))),
         gradients_of=gradients_of,
     )
@@ -321,7 +330,41 @@ def distill(
         print(out)
 
 
-COMMANDS = (score, generate, evaluate, distill)
+def mix(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="generations, as score reads them")],
+    student: Annotated[str, typer.Option(help="folder of the student's checkpoint, or hub id")],
+    out: Annotated[Path, typer.Option(help="the data set, a .jsonl file that distill reads")],
+    by: Annotated[
+        str, typer.Option(help="grape: the likeliest response per token; rsr: the least rank per surprisal")
+    ] = "grape",
+    share: Annotated[
+        list[str], typer.Option(help="TEACHER=0.5, of the prompts, for each teacher; default: whoever is best")
+    ] = [],
+    n: Annotated[int | None, typer.Option("--n", help="prompts; default: all that all teachers answered")] = None,
+    m: Annotated[int, typer.Option("--m", help="responses per prompt of each teacher to choose from")] = 1,
+    seed: Annotated[int, typer.Option(help="of the draw of prompts")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    template: TemplateOption = "",
+    bos: BosOption = False,
+    max_tokens: Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")] = None,
+    thinking: ThinkingOption = "keep",
+) -> None:
+    """Put together a data set: of each prompt the response, of all teachers, that suits the student best."""
+    from gracelib.ranking.mix import mix as mixed
+
+    shares = dict(text.rpartition("=")[::2] for text in share)
+    if not all(re.fullmatch(r"[0-9]*\.?[0-9]+", value) for value in shares.values()):
+        raise ValueError(f"--share {' '.join(share)}: expected TEACHER=0.5 for each teacher")
+    how = dict(
+        n=n, m=m, seed=seed, dtype=dtype, device=device, policy=_policy(template, bos, max_tokens), thinking=thinking
+    )
+    found = mixed(student, files, out, by=by, shares={k: float(v) for k, v in shares.items()} or None, **how)
+    print(f"{sum(found.values())} prompts:", ", ".join(f"{count} of {name}" for name, count in found.items()))
+    print(out)
+
+
+COMMANDS = (score, generate, evaluate, distill, mix)
 
 
 def _prompts(

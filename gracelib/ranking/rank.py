@@ -37,6 +37,7 @@ from gracelib.models.checkpoints import (
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes, text_features
 from gracelib.ranking import report
 from gracelib.ranking.beside import COSTS, beside, beside_text, check_reader, check_scores, right_ones
+from gracelib.ranking.until_clear import LEFT, race, rounds
 from gracelib.scores import recalibrate
 from gracelib.text.responses import read_requests
 from gracelib.text.selection import Generations, Prompt, Selection, read_teachers, reasoning_sentence, select_common
@@ -75,9 +76,12 @@ class Ranking:
     settings: dict  #: everything that decides the numbers
     memory: dict[str, int]  #: bytes: what was planned, and the measured peak before the student and after all
     costs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COSTS))  #: with other scores, a row each
+    left: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEFT))  #: teachers that left early
 
     def __str__(self) -> str:
         parts = [report.table_text(self.table), "\n".join(self.sentences)]
+        if len(self.left):
+            parts.insert(1, "Left early, clearly worse than the leader then:\n" + self.left.to_string(index=False))
         if len(self.costs):
             parts.append(beside_text(self.table, self.settings["scores"], self.costs))
         return "\n\n".join(parts)
@@ -101,7 +105,7 @@ class Ranking:
         """
         path, about = Path(path), Path(path).with_suffix(".settings.json")
         record = {"settings": self.settings, "sentences": self.sentences, "notes": self.notes, "memory": self.memory}
-        for name in ("neighbours", "against_first", "costs"):  # what is not finite (a ratio to zero) is null
+        for name in ("neighbours", "against_first", "costs", "left"):  # what is not finite (a ratio to zero) is null
             record[name] = json.loads(getattr(self, name).to_json(orient="records", double_precision=10))
         for place, content in (
             (path, self.table.to_csv(index=False, float_format="%.10g", lineterminator="\n")),
@@ -152,6 +156,7 @@ def score_teachers(
     plan: bool = False,
     scores: Sequence[str] = (),
     gradients_of: str = "",
+    until_clear: bool = False,
 ) -> "Ranking | Plan | None":
     """Rank teachers for a student by GRACE on the prompts that all of them answered. Lower is better.
 
@@ -167,6 +172,8 @@ def score_teachers(
         run again computes no gradient. Progress and memory are printed on stderr.
     min_m: leave prompts with fewer than m responses out instead of refusing them. thinking, requests (files), drop_text:
         how generations are read (`text.responses.read_generations`).
+    until_clear: take the prompts in rounds, and let a teacher that is clearly worse than the leader go (`until_clear`); n and d
+        are then the most that is taken.
     scores: names of `baselines.SCORES` to set beside GRACE, from the same pass, with what each cost.
     plan: score nothing and write nothing, but say as a `Plan` what it will take, from a probe of two responses.
     gradients_of: only take the gradients of this teacher into `work` and return None: many machines share a ranking so.
@@ -188,25 +195,47 @@ def score_teachers(
     right = right_ones(scores, selection)
 
     how = dict(d=d, seed=seed, params=params, projection=projection, dtype=dtype, batch_tokens=batch_tokens)
-    model, encoded, labels, settings, used = _loaded(student, teachers, selection, policy, device, how, scores)
+    model, encoded, labels, settings, used = loaded(student, teachers, selection, policy, device, how, scores)
     if plan:
         return _plan(model, encoded, settings["device"], used, how)
     if gradients_of:
-        _features(model, {gradients_of: encoded[gradients_of]}, labels, work, settings, used, how)
+        features_of(model, {gradients_of: encoded[gradients_of]}, labels, work, settings, used, how)
         return None
-    began = time.perf_counter()
-    features = _features(model, encoded, labels, work, settings, used, how)
-    prompt_id = np.repeat(np.array(selection.ids), m)
+    began, ended = time.perf_counter(), ""
+    prompt_id, features = np.repeat(np.array(selection.ids), m), {}
+
+    def take(names: list[str], start: int, stop: int) -> None:
+        part = slice(start * m, stop * m)
+        own = ({name: both[name][part] for name in names} for both in (encoded, labels))
+        for name, new in features_of(model, *own, work, settings, used, how).items():
+            old = features.get(name)
+            features[name] = {k: np.concatenate([old[k], new[k]]) for k in new} if old else new
+
+    def look(name: str, stop: int):
+        own = {"g": features[name]["g"][:, : min(d, stop)], "length": features[name]["length"]}
+        found, influence = _scored(name, own | {"prompt_id": prompt_id[: stop * m]}, ("grace",), **folds)
+        return found.grace, influence
+
+    folds = dict(n_folds=n_folds, nu=nu, seed=seed)
+    names, most = [t.name for t in teachers], n
+    stayed, n, gone = race(names, rounds(n, n_folds) if until_clear else [n], take, look)
+    left, d = pd.DataFrame(gone, columns=LEFT), min(d, n) if until_clear else d
+    if until_clear:
+        teachers = [t for t in teachers if t.name in stayed]
+        prompts = {name: selection.prompts[name][:n] for name in stayed}
+        selection, prompt_id = replace(selection, prompts=prompts, ids=selection.ids[:n]), prompt_id[: n * m]
+        encoded = {name: encoded[name][: n * m] for name in stayed}
+        right = {name: {k: v[: n * m] for k, v in right[name].items()} for name in stayed}
+        features = {name: features[name] | {"g": features[name]["g"][:, :d]} for name in stayed}
+        taken = 1 - (left["left_after"].sum() + n * len(stayed)) / (most * len(names))
+        ended = (
+            f"{n} of {most} prompts were taken, d = {d}; {len(left)} of {len(names)} teachers left early: "
+            f"{taken:.0%} of the gradients were saved."
+        )
     rows, heavy, with_influence = [], [], {}
     for teacher in Bar(teachers, desc="scores", unit="teacher"):
         own = {**features[teacher.name], "prompt_id": prompt_id}
-        try:
-            scored = compute_scores(own, ("grace", *SCORED), n_folds, nu, seed=seed)
-            influence = grace_influence(
-                recalibrate(own["g"], own["length"]), prompt_id, n_folds, nu, seed, zero_rows="keep"
-            )
-        except ValueError as error:
-            raise ValueError(f"teacher {teacher.name}: {error}") from error
+        scored, influence = _scored(teacher.name, own, ("grace", *SCORED), **folds)
         with_influence[teacher.name] = scored.grace, influence
         interval = grace_interval(scored.grace, influence=influence)
         parts = scored.grace.count * scored.grace.per_prompt
@@ -237,7 +266,7 @@ def score_teachers(
             name: {**features[name], **text_features(encoded[name], texts[name]), **right[name], "prompt_id": prompt_id}
             for name in ranked
         }
-        others, costs = beside(scores, every, table["grace"], seconds, n_folds=n_folds, nu=nu, seed=seed)
+        others, costs = beside(scores, every, table["grace"], seconds, **folds)
         table = table.assign(**others)
     smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(encoded[name], policy)]
@@ -255,6 +284,7 @@ def score_teachers(
         "dtype": dtype,
         "seed": seed,
         "scores": list(scores),
+        "until_clear": until_clear,
         "min_m": min_m,
         "thinking": thinking,
         "drop_text": list(drop_text),
@@ -266,15 +296,28 @@ def score_teachers(
     thought = reasoning_sentence(teachers, thinking)
     sentences = (
         selection.sentence,
+        ended,
         thought,
-        report.neighbours_sentence(neighbours),
+        "" if len(left) and len(stayed) == 1 else report.neighbours_sentence(neighbours),
         report.first_sentence(against_first),
     )
-    made = Ranking(table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, used)
-    return made if costs is None else replace(made, costs=costs)
+    more = {"left": left} | ({} if costs is None else {"costs": costs})
+    return Ranking(
+        table, neighbours, against_first, tuple(filter(None, sentences)), tuple(notes), settings, used, **more
+    )
 
 
-def _loaded(
+def _scored(teacher: str, own: dict, names: Sequence[str], **how):
+    """`compute_scores` of a teacher's features, and the influence of each prompt on its GRACE."""
+    try:
+        found = compute_scores(own, names, **how)
+        h = recalibrate(own["g"], own["length"])
+        return found, grace_influence(h, own["prompt_id"], zero_rows="keep", **how)
+    except ValueError as error:
+        raise ValueError(f"teacher {teacher}: {error}") from error
+
+
+def loaded(
     student, teachers: Sequence[Generations], selection: Selection, policy: Policy, device: str, how: dict, scores
 ):
     """The student, encoded responses and their labels by teacher, what the student is, and memory planned and used."""
@@ -317,7 +360,7 @@ def _plan(model, encoded: dict[str, list[Encoded]], device: str, used: dict, how
     return Plan(table, memory.peak_memory(device) + used["extra_planned"])
 
 
-def _features(model, encoded: dict, labels: dict, work: Path, about: dict, used: dict, how: dict) -> dict[str, dict]:
+def features_of(model, encoded: dict, labels: dict, work: Path, about: dict, used: dict, how: dict) -> dict[str, dict]:
     """Features by teacher; adds the peak to `used`, bytes of memory."""
     from gracelib.features import files, memory
 

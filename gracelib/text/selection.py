@@ -104,8 +104,8 @@ def reasoning_sentence(teachers: Sequence[Generations], thinking: str) -> str:
 # --- the prompts that all answered --------------------------------------------------------------------------
 
 
-def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, min_m: bool = False) -> Selection:
-    """`n` of the prompts that every teacher answered, with the first `m` responses to each.
+def select_common(teachers: Sequence[Generations], n: int | None, m: int, seed: int, min_m: bool = False) -> Selection:
+    """`n` (None: all) of the prompts that every teacher answered, with the first `m` responses to each.
 
     Two prompts are the same if their questions are the same text, in Unicode's form NFC and with any white space as one
     blank (questions that one file tells apart stay apart); where ids are the same, the questions must be. Where texts
@@ -126,7 +126,7 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
         (names both places); no common prompt (names a text that keeps questions apart); n larger than what is there
         (says what is); a common prompt with fewer than m responses (names it), unless `min_m`.
     """
-    for what, value, least in (("n", n, 1), ("m", m, 1), ("seed", seed, 0)):
+    for what, value, least in (("n", 1 if n is None else n, 1), ("m", m, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{what}={value!r}: expected a whole number >= {least}")
     if not teachers:
@@ -163,7 +163,7 @@ def select_common(teachers: Sequence[Generations], n: int, m: int, seed: int, mi
     answered = f"{len(common)} prompt{' was' if len(common) == 1 else 's were'} answered by {by}"
     if few:
         answered += f" at least {m} times"
-    hint = _near_miss(teachers, list(by_question.values()))
+    hint, n = _near_miss(teachers, list(by_question.values())), len(common) or 1 if n is None else n
     if n > len(common):
         smallest = min(teachers, key=lambda t: len(t.prompts))
         raise ValueError(

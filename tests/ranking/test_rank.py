@@ -28,8 +28,9 @@ from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
 from gracelib.models.prompting import CHAT, Policy, encode_examples
 from gracelib.ranking import rank as ranking
-from gracelib.ranking import report
+from gracelib.ranking import report, until_clear
 from gracelib.ranking.rank import score_teachers
+from gracelib.scores import Grace
 from gracelib.text.responses import write_jsonl
 from gracelib.text.selection import read_teachers
 
@@ -164,6 +165,59 @@ def test_a_score_that_cannot_be_is_refused_before_a_model_is_loaded(names, messa
     with pytest.raises(ValueError, match=message) as error:
         rank(llama, tmp_path, tmp_path / "work", scores=names)
     assert "\n" not in str(error.value)
+
+
+def test_a_ranking_stops_when_it_knows(llama, tmp_path, monkeypatch):
+    """Rounds of 6, 12 and 16 prompts, and a rule loose enough that somebody leaves: no gradient is taken of who left, a
+    second run takes none at all, and those that stayed are ranked as by a run on the same prompts without rounds."""
+    taken, whole = [], gradients.response_features
+    monkeypatch.setattr(gradients, "response_features", lambda m, e, **k: (taken.append(len(e)), whole(m, e, **k))[1])
+    monkeypatch.setattr(until_clear, "FIRST", 6)
+    monkeypatch.setattr(until_clear, "LEVEL", 3.5)
+    files, options = TEN[:6], {"d": 16}
+    result = rank(llama, files, tmp_path, until_clear=True, **options)
+    left, ended = result.left, result.settings["n"]
+    assert (
+        len(left)
+        and set(left.left_after) <= {6, 12}
+        and {*left.teacher, *result.table.teacher} == {f.stem for f in files}
+    )
+    assert (left.difference > left.clear_beyond).all() and result.settings["d"] == min(16, ended)
+    assert sum(taken) == left.left_after.sum() + ended * len(result.table)
+    saved = 1 - sum(taken) / (16 * 6)
+    assert f"{ended} of 16 prompts were taken" in str(result) and f"{saved:.0%} of the gradients were saved" in str(
+        result
+    )
+    del taken[:]
+    again = rank(llama, files, tmp_path, until_clear=True, **options)
+    assert not taken and str(again) == str(result)
+    full = rank(llama, files, tmp_path / "full", n=ended, d=min(16, ended))
+    kept = full.table[full.table.teacher.isin(result.table.teacher)]
+    assert list(kept.teacher) == list(result.table.teacher)
+    np.testing.assert_allclose(kept.grace, result.table.grace, rtol=1e-5)
+    assert json.loads(result.save(tmp_path / "r.csv").read_text())["left"][0]["left_after"] in (6, 12)
+
+
+def test_the_best_teacher_seldom_leaves():
+    """Contributions of six teachers, each drawn anew: two good ones that are the same, four worse. With a level of 5% over
+    all looks the first leaves in few runs, and the worse ones go early."""
+    rng, gone, saved, runs = np.random.default_rng(0), 0, [], 200
+    worth = {"a": 1.0, "b": 1.0, "c": 1.3, "d": 1.6, "e": 2.0, "f": 3.0}
+    for _ in range(runs):
+        values = {name: rng.gamma(4, mean / 4, 512) * 1.0 for name, mean in worth.items()}
+
+        def look(name, stop):
+            own, ids = values[name][:stop], np.arange(stop)
+            nan = float("nan")
+            moved = (own - own.mean()) / np.sqrt(stop * (stop - 1))
+            return Grace(own.mean(), nan, nan, nan, nan, ids, own, np.ones(stop), ids, 0), moved
+
+        stayed, size, left = until_clear.race([*worth], until_clear.rounds(512, 10), lambda *_: None, look)
+        gone += "a" not in stayed
+        saved.append(1 - (sum(row[1] for row in left) + size * len(stayed)) / (6 * 512))
+    assert gone <= 0.05 * runs and np.mean(saved) > 0.5, (gone, np.mean(saved))
+    assert until_clear.rounds(512, 10) == [32, 64, 128, 256, 512] and until_clear.rounds(20, 10) == [20]
+    assert until_clear.rounds(100, 48) == [48, 96, 100]
 
 
 def test_the_size_of_a_batch_changes_digits_only(scored, llama, tmp_path):
