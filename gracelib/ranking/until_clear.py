@@ -2,10 +2,11 @@
 
 Rounds are the first FIRST prompts of the draw, twice as many, and so on to n. After each but the last, a teacher leaves whose
 paired difference of GRACE to the leader is clear of zero at LEVEL, over prompts, with the jackknife's standard error
-(`intervals.grace_influence`, which errs on the large side) and Student's t, divided by the number of looks and of other teachers
-(Bonferroni): so the best of all has a chance of about LEVEL at most to leave. d is at most the round's prompts, as the paper
-takes d = n: with d of the last round in the first, smoothing would decide, and the order of few prompts is then not that of many
-(in the miniature world the best teacher left in a third of such runs, and in none with d = n).
+(`intervals.grace_influence`, which errs on the large side) and Student's t, the level divided by the looks and by the other teachers
+(Bonferroni). LEVEL is 1% though 5% may go wrong, because no interval knows that the order of few prompts differs from that of
+many: in the miniature world (38 rankings of six teachers, 256 prompts, eight draws of each) the teacher that is first on all
+prompts left in 1.6% of runs (3.6% at a level of 5%), and 57% of the gradients were saved. d is at most the round's prompts, as
+the paper takes d = n: with the last round's d in the first, smoothing decides, and the first one left three times as often.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from scipy.stats import t as student_t
 
 from gracelib.scores import Grace
 
-FIRST, LEVEL = 32, 0.05
+FIRST, LEVEL = 32, 0.01
 LEFT = ("teacher", "left_after", "leader", "difference", "clear_beyond")
 
 

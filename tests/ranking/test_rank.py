@@ -199,8 +199,8 @@ def test_a_ranking_stops_when_it_knows(llama, tmp_path, monkeypatch):
 
 
 def test_the_best_teacher_seldom_leaves():
-    """Contributions of six teachers, each drawn anew: two good ones that are the same, four worse. With a level of 5% over
-    all looks the first leaves in few runs, and the worse ones go early."""
+    """Contributions of six teachers, each drawn anew: two good ones that are the same, four worse. The first
+    leaves in few runs, and the worse ones go early."""
     rng, gone, saved, runs = np.random.default_rng(0), 0, [], 200
     worth = {"a": 1.0, "b": 1.0, "c": 1.3, "d": 1.6, "e": 2.0, "f": 3.0}
     for _ in range(runs):
@@ -215,7 +215,7 @@ def test_the_best_teacher_seldom_leaves():
         stayed, size, left = until_clear.race([*worth], until_clear.rounds(512, 10), lambda *_: None, look)
         gone += "a" not in stayed
         saved.append(1 - (sum(row[1] for row in left) + size * len(stayed)) / (6 * 512))
-    assert gone <= 0.05 * runs and np.mean(saved) > 0.5, (gone, np.mean(saved))
+    assert gone <= 0.02 * runs and np.mean(saved) > 0.4, (gone, np.mean(saved))
     assert until_clear.rounds(512, 10) == [32, 64, 128, 256, 512] and until_clear.rounds(20, 10) == [20]
     assert until_clear.rounds(100, 48) == [48, 96, 100]
 
