@@ -73,7 +73,7 @@ def _elsewhere(command: Callable, options: dict, needs: Needs) -> None:
                 future.result()
             return calls[-1][1][-1].read_text("utf-8")
 
-        if command is score and not options["plan"]:
+        if command is score and not options["plan"] and not options["until_clear"]:  # whose rounds depend on each other
             from gracelib.text.responses import read_requests
             from gracelib.text.selection import read_teachers
 
