@@ -63,8 +63,8 @@ book: $(VENV)/.installed-book  ## the notebooks, a page per figure, the claims a
 
 # What a run draws goes to figures/SCALE, where git does not look: a clone stays clean. Published is what a maintainer
 # publishes. For the tables of a scale that takes hours: GRACELIB_FIGURES=$PWD/figures/published make recompute SCALE=lab.
-publish: $(VENV)/.installed  ## for maintainers: draw SCALE into figures/published; mini: refresh the notebooks too
-	GRACELIB_FIGURES=$(CURDIR)/figures/published $(RUN) figures --scale $(SCALE) $(if $(filter mini,$(SCALE)),--save) $(OPTIONS)
+publish: $(VENV)/.installed  ## for maintainers: draw SCALE into figures/published; mini, lab: and refresh their notebooks
+	GRACELIB_FIGURES=$(CURDIR)/figures/published $(RUN) figures --scale $(SCALE) $(if $(filter mini lab,$(SCALE)),--save) $(OPTIONS)
 
 explain: $(VENV)/.installed  ## what a run of SCALE would reuse or make again, and why (OPTIONS=--all: every job)
 	$(RUN) explain --scale $(SCALE) $(if $(PART),--part "$(PART)") $(OPTIONS)

@@ -25,7 +25,7 @@ class Run:
     d: int  # projection rows
     n_folds: int  # C
     lr: float
-    k: int = 16  # samples a problem for Average@k
+    k: int = 16  # samples per problem for Average@k
     epochs: float = 4  # the paper's SFT: 4 epochs, batch 64, cosine, 5% warm-up
     batch_size: int = 64
     warmup: float = 0.05
@@ -97,7 +97,7 @@ class TeacherSpec:
 class Task:
     """Problems of one difficulty, and which students are taught to solve them from teachers at which temperatures.
 
-    `short` stands in the place of GSM8K, `long` (longer chains, the same words) in the place of MATH.
+    `short` stands for GSM8K, `long` (longer chains, the same words) for MATH.
     """
 
     name: str

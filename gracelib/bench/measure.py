@@ -8,7 +8,7 @@ Finished settings are kept in runs/bench: a run that was stopped goes on where i
 with a real vocabulary (`--real`: these alone), whose way is different: its logits and layers are made again.
 
 `--large llama-3.2-1b`: the features of a billion-parameter student on a GPU. The paper's Table 1 gives about
-ten minutes a teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens of the
+ten minutes per teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens of the
 same shape and lengths (neither changes the time), is written to figures/bench/ (published in figures/published/bench): seconds, peak memory, and what
 `memory.plan_memory` had stated before. Other sizes are for tests.
 """

@@ -15,7 +15,7 @@ from gracelib.drawing.saving import json_ready, picture_writers
 from gracelib.drawing.style import DOUBLE, EDGE, entry, frame, styled
 from gracelib.jobs.store import file_hash, versions, write_atomically
 
-#: One row a setting and method. parameters is D, responses n m; seconds: median of `repeats` runs, for all responses
+#: One row per setting and method. parameters is D, responses n m; seconds: median of `repeats` runs, for all responses
 #: (from `responses_run` of them, where extrapolated); peak_mib: main memory beyond the student and the libraries.
 COLUMNS = (
     "panels",
@@ -78,7 +78,7 @@ def with_ratios(rows: list[dict]) -> pd.DataFrame:
 
 
 def bars(table: pd.DataFrame) -> pd.DataFrame:
-    """The bars at d = 512 with about 100 tokens a response, and with 250 of a real vocabulary: D, n m, what, measured,
+    """The bars at d = 512 with about 100 tokens per response, and with 250 of a real vocabulary: D, n m, what, measured,
     bound, held. Settings that no bar is for and methods that were not measured have no row."""
     found = []
     own = table[(table["d"] == 512) & (table["responses"] >= 64) & table["tokens"].between(90, 110)]
@@ -170,7 +170,7 @@ def figure(table: pd.DataFrame) -> Figure:
                 values = sorted(rows[column].unique())
                 ax.set_xticks(values, map(str, values))
             ax.minorticks_off()
-        axes[0].set_ylabel("ms a response")
+        axes[0].set_ylabel("ms per response")
     return fig
 
 

@@ -95,9 +95,9 @@ def figures(
             f"scale {scale!r} is the built-in world; --settings, --student, --task, --teacher, --temperature, "
             "--assume, --confirm and --drop-weights belong to scale paper"
         )
-    if save and (scale != "mini" or fig):
+    if save and (scale not in SAVED or fig):
         raise ValueError(
-            f"--save writes the committed notebooks, all of them, which show scale mini, not {fig or scale!r}"
+            f"--save writes committed notebooks, whole, which show {' or '.join(SAVED)}, not {fig or scale!r}"
         )
     if save and parameter:
         raise ValueError(
@@ -108,8 +108,9 @@ def figures(
     for path in run.figures(scale, recompute, names, dict(parameter_value(text) for text in parameter)):
         print(path)
     if save:
-        notebooks.commit_outputs(scale, recompute is not False)
-        if recompute is not False:
+        trained = scale not in run.REDRAWN if recompute is None else recompute
+        notebooks.commit_outputs(scale, trained)
+        if trained:
             run.publish_bases(scale)
 
 
@@ -202,6 +203,7 @@ def verify(
         raise typer.Exit(1)
 
 
+SAVED = ("mini", "lab")  #: the scales that committed notebooks show
 IN_A_CLONE = (figures, recompute, explain, verify)
 COMMANDS = (*IN_A_CLONE, plan)
 

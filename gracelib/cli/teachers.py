@@ -218,7 +218,7 @@ def evaluate(
     prompts: PromptsOption = None,
     split: Annotated[str, typer.Option(help="of the task: train or test")] = "test",
     n: NOption = None,
-    k: Annotated[int, typer.Option("--k", help="samples a prompt for Average@k and best-of-k")] = 16,
+    k: Annotated[int, typer.Option("--k", help="samples per prompt for Average@k and best-of-k")] = 16,
     temperature: Annotated[float, typer.Option(help="of the samples; greedy comes beside them")] = 1.0,
     top_p: TopPOption = 1.0,
     max_new_tokens: TokensOption = 4096,

@@ -214,7 +214,7 @@ def figure23(
         few = f"; {captions.counted(distinct, 'different subset')}" if distinct < n_sets else ""
         ax.set_title(f"{what} (cells: {sizes}{few})")
         marks.correlation_axis(ax)
-        marks.rows_axis(ax, [SCORES[s].label for s in order], "Score" if ax is axes[0] else "")
+        marks.rows_axis(ax, [SCORES[s].label for s in order])
     return Drawn(
         fig,
         table,
@@ -224,7 +224,7 @@ def figure23(
             f"with all their temperatures (its text). The spread over subsets is no confidence interval: subsets overlap. "
             f"{captions.cells_sentence(scale, rows)}"
         ),
-        alt="Two panels of horizontal violins, one row a score.",
+        alt="Two panels of horizontal violins, one row per score.",
         ours={
             reading: captions.records(own, ("median", "low", "high", "best_share"))
             for reading, own in table.groupby("reading", sort=False)
@@ -290,7 +290,7 @@ def _heat(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _violins(ax: Axes, subsets: pd.DataFrame, found: pd.DataFrame) -> None:
-    """One row a score: a violin of its values over subsets (dots where there are but a few), median, value on all cells."""
+    """One row per score: a violin of its values over subsets (dots where there are but a few), median, value on all cells."""
     known = subsets.dropna(subset=["spearman"])
     many = known.groupby("score")["spearman"].transform(lambda values: values.round(9).nunique()) > 3
     drawn = {"x": "spearman", "y": "score", "order": list(found.index), "color": marks.BAR, "ax": ax}

@@ -83,7 +83,7 @@ def cmi_terms(
             f"no table of it shows. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "
             f"{captions.counted(len(default), 'teacher')}."
         ),
-        alt="Points on a logarithmic axis, one row a teacher, and lines over nu.",
+        alt="Points on a logarithmic axis, one row per teacher, and lines over nu.",
         ours={"ratio_lowest": default.ratio.min(), "ratio_highest": default.ratio.max(), "teachers": len(default)},
         paper={"ratio": {"value": "5-10", "source": "submission, end of appendix B"}},
     )

@@ -92,7 +92,7 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
             f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_BAND} "
             f"{captions.cells_sentence(scale, rows)}"
         ),
-        alt="Two panels of lines over temperature, and two of marks, one row a teacher.",
+        alt="Two panels of lines over temperature, and two of marks, one row per teacher.",
         ours={
             "regret_points": _records(over_teachers(choices, "regret_points")),
             "picked": {f"{r.teacher}, {r.score}": r.picked for r in named.itertuples() if r.score != RANDOM},
@@ -144,7 +144,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, choices: pd.DataFrame, looks: Mapping[
 def _picks(
     ax: Axes, choices: pd.DataFrame, teachers: Sequence[str], looks: Mapping[str, tuple], column: str, name: str
 ) -> None:
-    """A column of `temperature_choices`, one row a teacher, one lane a score; with "picked", the best ones behind."""
+    """A column of `temperature_choices`, one row per teacher, one lane per score; with "picked", the best ones behind."""
     marks.rows_axis(ax, teachers, striped=True)
     wide = choices.pivot(index="teacher", columns="score", values=column).loc[list(teachers)]
     y = np.arange(len(teachers))
@@ -212,11 +212,11 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
             ignore_index=True,
         ),
         caption=(
-            f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark a teacher (so few "
+            f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark per teacher (so few "
             f"temperatures allow few values), a violin where {ENOUGH_FOR_A_VIOLIN} or more are defined, and their mean. Right: "
             f"over all cells of the teachers up to a width; {_BUDGETS}. {captions.cells_sentence(scale, rows)}"
         ),
-        alt="Violins with one mark a teacher, and correlations with intervals for each size budget.",
+        alt="Violins with one mark per teacher, and correlations with intervals for each size budget.",
         ours={"within": _records(within), "budgets": {str(w): _records(b) for w, b in budgets.groupby("budget")}},
         paper=known,
     )
@@ -321,7 +321,7 @@ def figure13(
             f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
             f"{_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
         ),
-        alt="Horizontal bars with intervals, one a score, with a mark for each family.",
+        alt="Horizontal bars with intervals, one per score, with a mark for each family.",
         ours=_records(mean),
         paper=captions.papers(paper),
     )
@@ -355,7 +355,7 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
             f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
             f"temperatures; {_BUDGETS}. {_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
         ),
-        alt="Horizontal bars with intervals, one a score, one panel a size budget.",
+        alt="Horizontal bars with intervals, one per score, one panel per size budget.",
         ours={str(w): _records(own) for w, own in budgets.items()},
         paper=captions.papers(paper),
     )

@@ -19,7 +19,7 @@ from gracelib.drawing.captions import Side
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, SINGLE, frame, styled
 from gracelib.evidence.cells import PAPER_REGRET, PAPER_SETTING, main_table, select
-from gracelib.paper.reported import setting_values
+from gracelib.paper.reported import PaperValue, setting_values
 from gracelib.paper.settings import changes
 from gracelib.scale import PaperScale
 
@@ -49,7 +49,8 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
         [1] * len(sides) + [1.35 if two else 1],
     )
     _bar_panels(axes[:-1], sides, [side.table for side in sides], narrow=two)
-    marks.scatter(axes[-1], short.rows, "grace", short.table.set_index("score").loc["grace"], k=k)
+    row, paper = short.table.set_index("score").loc["grace"], short.reported.get("grace")
+    marks.scatter(axes[-1], short.rows, "grace", row, k=k, paper=paper)
     return Drawn(
         fig,
         pd.concat(
@@ -62,10 +63,10 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
         ),
         (
             f"{'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
-            f"{captions.accuracy_words(k=k)}, {'one panel a task' if two else f'{short.task} task'} (good is positive). Right: "
+            f"{captions.accuracy_words(k=k)}, {'one panel per task' if two else f'{short.task} task'} (good is positive). Right: "
             f"GRACE against the same accuracy on the {short.task} task. {captions.cells_sentence(scale, *rows)}"
         ),
-        "Bars with intervals, one a score, and a scatter plot; open marks are the paper's values.",
+        "Bars with intervals, one per score, and a scatter plot; open marks are the paper's values.",
         *captions.both(sides),
     )
 
@@ -110,7 +111,7 @@ def figure4(
     k: int = 16,
     scores: Sequence[str] | None = None,
 ) -> Drawn:
-    """Figure 4: bars of signed Spearman for every score the cells have, best first; one panel a task, same order.
+    """Figure 4: bars of signed Spearman for every score the cells have, best first; one panel per task, same order.
 
     One column wide for one task, two for two. `scores` None: `all_scores`.
     """
@@ -132,7 +133,7 @@ def figure4(
             f"order of the {sides[0].task} task. A score that is not defined in every cell is starred, or says in how many it "
             f"is. {captions.cells_sentence(scale, *rows)}"
         ),
-        "Horizontal bars with intervals, one a score, best first; open marks are the paper's values.",
+        "Horizontal bars with intervals, one per score, best first; open marks are the paper's values.",
         *captions.both(sides),
     )
 
@@ -154,8 +155,9 @@ def figure5(
     """Figure 5: scores against accuracy at one temperature, the selected teacher and its regret marked."""
     side = Side(cells, student, scores, "figure 5", temperature=temperature)
     ours, known = captions.both([side])
+    regrets = setting_values("figure 5", "regret_points", side.task, student)
     return Drawn(
-        _scatters(side, captions.note(scale, side.rows, extra=f" at T = {temperature:g}"), k, selection=True),
+        _scatters(side, captions.note(scale, side.rows, extra=f" at T = {temperature:g}"), k, regrets),
         side.rows,
         caption=(
             f"{captions.names(scores)} against {captions.accuracy_words(k=k)} at temperature {temperature:g}. Triangles: the "
@@ -164,10 +166,7 @@ def figure5(
         ),
         alt=f"{_panels(scores)}; a triangle marks what each score selects.",
         ours=ours,
-        paper={
-            "spearman": known,
-            "regret_points": captions.papers(setting_values("figure 5", "regret_points", side.task, student)),
-        },
+        paper={"spearman": known, "regret_points": captions.papers(regrets)},
     )
 
 
@@ -181,7 +180,7 @@ def regret_bars(
     k: int = 16,
     scores: Sequence[str] = REGRET,
 ) -> Drawn:
-    """The final version's regret bars: what following each score costs, in points, one panel a task. Two columns wide."""
+    """The final version's regret bars: what following each score costs, in points, one panel per task. Two columns wide."""
     given = student, scores, "final version: regret bars"
     sides = [Side(part, *given, quantity="regret_points") for part in (cells, longer) if part is not None]
     order = sides[0].table.sort_values("regret_points", kind="stable")["score"]
@@ -213,7 +212,7 @@ def regret_bars(
             f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. "
             f"{captions.cells_sentence(scale, *rows)} {_LEFT_OUT}"
         ),
-        "Horizontal bars with intervals, one a score, least regret first; open marks are the paper's values.",
+        "Horizontal bars with intervals, one per score, least regret first; open marks are the paper's values.",
         *captions.both(sides),
     )
 
@@ -306,10 +305,10 @@ def _bar_legend(sides: Sequence[Side]) -> list:
 
 
 @styled()
-def _scatters(side: Side, note: str, k: int, selection: bool = False) -> Figure:
-    """One scatter a row of the table, side by side, with one y axis."""
+def _scatters(side: Side, note: str, k: int, regrets: Mapping[str, PaperValue] | None = None) -> Figure:
+    """One scatter per row of the table, side by side, with one y axis; with the paper's `regrets`, what each selects."""
     legend = marks.cell_handles(side.rows)
-    if selection:
+    if regrets is not None:
         legend.append(
             [
                 *marks.chosen_handles("selected by the score", "best student"),
@@ -318,12 +317,14 @@ def _scatters(side: Side, note: str, k: int, selection: bool = False) -> Figure:
         )
     fig, axes = frame(DOUBLE, 2.25, legend, note, [1] * len(side.table), sharey=True)
     for ax, row in zip(axes, side.table.to_dict("records"), strict=True):
-        marks.scatter(ax, side.rows, row["score"], row, accuracy=side.accuracy, k=k)
-        if selection and row["selected"]:
-            marks.selected_and_regret(ax, side.rows, row["score"], row, accuracy=side.accuracy)
+        paper = side.reported.get(row["score"])
+        marks.scatter(ax, side.rows, row["score"], row, accuracy=side.accuracy, k=k, paper=paper)
+        if regrets is not None and row["selected"]:
+            paper = regrets.get(row["score"])
+            marks.selected_and_regret(ax, side.rows, row["score"], row, accuracy=side.accuracy, paper=paper)
         ax.label_outer()
     return fig
 
 
 def _panels(scores: Sequence[str]) -> str:
-    return f"{len(scores)} scatter plots side by side, one a score, with its correlation printed above"
+    return f"{len(scores)} scatter plots side by side, one per score, with its correlation printed above"

@@ -12,13 +12,11 @@ from gracelib.drawing.saving import Drawn
 
 #: The paper's Table 1 (submission; Llama-3.2-1B on GSM8K, n = 512, m = 4, d = 512, one H100 with 80 GB), in our units.
 PAPER = {
-    "features (s a teacher)": "about 600",
-    "GRACE (s a teacher)": "under 10",
-    "size of features (MB a teacher)": "4.3",
+    "features (s per teacher)": "about 600",
+    "GRACE (s per teacher)": "under 10",
+    "size of features (MB per teacher)": "4.3",
 }
-SOURCE = (
-    "submission, table 1: about 10 minutes a teacher for gradients on one H100, under 10 seconds for the metric, 4.3 MB"
-)
+SOURCE = "submission, table 1: about 10 minutes per teacher for gradients on one H100, under 10 seconds for the metric, 4.3 MB"
 _NEEDED = (
     "task",
     "student",
@@ -32,11 +30,11 @@ _NEEDED = (
     "test_seconds",
     "device",
 )
-_COUNTED = ("size of features (MB a teacher)", "student's parameters (D)")
+_COUNTED = ("size of features (MB per teacher)", "student's parameters (D)")
 
 
 def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell with the quantities of the table as columns; NaN for training where it was not measured.
+    """One row per cell with the quantities of the table as columns; NaN for training where it was not measured.
 
     `cost` as the table `cost`. Features are counted for the n m responses that a score needs; where more were
     kept for the ablations, in proportion to the responses. ValueError for a column that is missing.
@@ -47,10 +45,10 @@ def cell_costs(cost: pd.DataFrame) -> pd.DataFrame:
     features = cost["feature_seconds"] * cost["needed"] / cost["responses"]
     return pd.DataFrame(
         {
-            "features (s a teacher)": features,
+            "features (s per teacher)": features,
             "responses (per second)": cost["responses"] / cost["feature_seconds"],
-            "GRACE (s a teacher)": cost["score_seconds"],
-            "size of features (MB a teacher)": cost["feature_bytes"] / 1e6,
+            "GRACE (s per teacher)": cost["score_seconds"],
+            "size of features (MB per teacher)": cost["feature_bytes"] / 1e6,
             "student's parameters (D)": cost["parameters"],
             "training a student (s)": cost["train_seconds"],
             "testing a student (s)": cost["test_seconds"],

@@ -28,11 +28,12 @@ from gracelib.drawing.style import (
     temperature_area,
     temperature_handles,
 )
-from gracelib.evidence.cells import ACCURACIES
+from gracelib.evidence.cells import ACCURACIES, UNTRAINED
 from gracelib.paper.reported import STUDENT, TASK, PaperValue
 
-BAR, PALE_BAR, PAPER_MARK, SHADE = "#8fa9bf", "#d8e1e8", "#a03000", "#e9e9e9"
+BAR, GRACE_BAR, PALE_BAR, PAPER_MARK, SHADE = "#a9bccb", "#5b8cbd", "#d8e1e8", "#a03000", "#e9e9e9"
 DASHED = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}  #: the line of a default or of a best value
+UNTRAINED_LINE = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (1, 1.5))}
 #: Marker, face and line of the scores or settings that share an axis, in their order.
 LOOKS = (
     ("H", "#222222", "-"),
@@ -154,32 +155,51 @@ def _paper_look(bound: str, upright: bool) -> dict:
 
 
 def scatter(
-    ax: Axes, rows: pd.DataFrame, score: str, row: Mapping, *, accuracy: str = "average_at_k", k: int = 16
+    ax: Axes,
+    rows: pd.DataFrame,
+    score: str,
+    row: Mapping,
+    *,
+    accuracy: str = "average_at_k",
+    k: int = 16,
+    paper: PaperValue | None = None,
 ) -> None:
-    """A score against student accuracy: one marker and colour a family, size for temperature.
+    """A score against student accuracy: one marker and colour per family, a line from a teacher's coldest cell to its
+    hottest (the largest mark), a dashed line at the student before any training where the rows say how good it is.
 
-    `rows` from `cells.select`, `row` the score's row of `cells.score_rows`, printed above the axes. The x
-    axis is logarithmic where positive values span more than a decade. One size is used when all cells have
+    `rows` from `cells.select`, `row` the score's row of `cells.score_rows`, printed above the axes with the paper's value.
+    The x axis is logarithmic where positive values span more than a decade. One size is used when all cells have
     one temperature.
     """
     x, y = score_values(rows, score), 100 * rows[accuracy].to_numpy(float)
     one = rows["temperature"].nunique() == 1
     area = [40.0 if one else temperature_area(t) for t in rows["temperature"]]
+    for _, own in rows.reset_index().groupby("teacher"):
+        ax.plot(x[own.index], y[own.index], color=family(own["manner"].iloc[0]).color, linewidth=0.8, zorder=2)
     family_marks(ax, x, y, rows["manner"], area, alpha=0.9)
+    if UNTRAINED in rows:
+        ax.axhline(100 * rows[UNTRAINED].iloc[0], **UNTRAINED_LINE, zorder=1.5)
     x_axis(ax, x)
     ax.margins(0.07, 0.08)
     if np.ptp(y) == 0:  # one accuracy leaves nothing to scale the axis by
         ax.set_ylim(y[0] - 5, y[0] + 5)
     said = "undefined" if np.isnan(row["spearman"]) else with_interval(row["spearman"], row["low"], row["high"])
+    said += f"\npaper: {paper.text}" if paper else ""
     ax.set(xlabel=score_label(score), ylabel=accuracy_label(accuracy, k), title=f"Spearman {said}")
 
 
 def selected_and_regret(
-    ax: Axes, rows: pd.DataFrame, score: str, row: Mapping, *, accuracy: str = "average_at_k"
+    ax: Axes,
+    rows: pd.DataFrame,
+    score: str,
+    row: Mapping,
+    *,
+    accuracy: str = "average_at_k",
+    paper: PaperValue | None = None,
 ) -> None:
-    """Upon a `scatter`: a triangle around what the score selects, and its distance to the best student.
+    """Upon a `scatter`: a triangle around what the score selects, its name, and its distance to the best student.
 
-    The regret printed is the row's. Tied first places each get a triangle.
+    The regret printed is the row's, the paper's stands behind its correlation. Tied first places each get a triangle.
     """
     x, y = score_values(rows, score), 100 * rows[accuracy].to_numpy(float)
     chosen = np.flatnonzero(x == (np.nanmin(x) if SCORES[score].direction == "lower" else np.nanmax(x)))
@@ -187,7 +207,8 @@ def selected_and_regret(
     ax.vlines(x[chosen], y[chosen], y.max(), color="black", linewidth=1.4, zorder=2)
     chosen_mark(ax, x[chosen], y[chosen], f"selected-{score}", s=190)
     ax.margins(0.1, 0.12)
-    ax.set_title(f"{ax.get_title(loc='left')}\nregret {row['regret_points']:.1f} points")
+    names, said = " and ".join(rows["teacher"].iloc[chosen]), f", regret {paper.text}" if paper else ""
+    ax.set_title(f"{ax.get_title(loc='left')}{said}\n{names}: regret {row['regret_points']:.1f} points")
 
 
 def chosen_mark(ax: Axes, x, y, gid: str, s: float = 110.0) -> None:
@@ -230,11 +251,14 @@ def _bars(ax: Axes, table: pd.DataFrame, columns, text, paper: Mapping, labels: 
         everywhere = row["cells"] == whole
         names.append(row["label"] if everywhere or star else f"{row['label']} ({row['cells']} cells)")
         if row["score"] in paper:
-            paper_mark(ax, paper[row["score"]], y, row["score"])
+            paper_mark(
+                ax, paper[row["score"]], y + 0.31, row["score"]
+            )  # on the bar's edge: the interval stays in sight
         if np.isnan(value):
             say(ax, "undefined", 0.25, y, ax.get_yaxis_transform())
             continue
-        ax.barh(y, value, height=0.62, color=BAR, edgecolor=EDGE, linewidth=0.5, zorder=2)
+        color = GRACE_BAR if row["score"] == "grace" else BAR
+        ax.barh(y, value, height=0.62, color=color, edgecolor=EDGE, linewidth=0.5, zorder=2)
         if not np.isnan(low):
             ax.plot([low, high], [y, y], color=EDGE, linewidth=1.1, marker="|", markersize=5, zorder=3)
         ax.annotate(
@@ -246,15 +270,15 @@ def _bars(ax: Axes, table: pd.DataFrame, columns, text, paper: Mapping, labels: 
             va="center",
             fontsize=SMALL,
         )
-    rows_axis(ax, names if labels else [""] * len(names), "Score" if labels else "")
+    rows_axis(ax, names if labels else [""] * len(names))
 
 
 # --- axes ----------------------------------------------------------------------------------------------------
 
 
-def rows_axis(ax: Axes, names: Sequence[str], label: str = "", striped: bool = False) -> None:
+def rows_axis(ax: Axes, names: Sequence[str], striped: bool = False) -> None:
     """Named rows from top to bottom; `striped` shades every second one, so that marks can be followed to their name."""
-    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), ylabel=label)
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), ylabel="")
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     for y in range(1, len(names), 2) if striped else ():
@@ -305,7 +329,8 @@ def log_ticks(ax: Axes, values: Iterable[float], base: int = 2) -> None:
 def cell_handles(rows: pd.DataFrame) -> list[list]:
     """Legend groups of a scatter: families, and temperatures where there are several."""
     several = rows["temperature"].nunique() > 1
-    return [family_handles(rows["manner"]), temperature_handles(rows["temperature"]) if several else []]
+    line = [entry("untrained student", **UNTRAINED_LINE)] if UNTRAINED in rows else []
+    return [[*family_handles(rows["manner"]), *line], temperature_handles(rows["temperature"]) if several else []]
 
 
 def chosen_handles(what: str, best: str) -> list[Artist]:

@@ -61,6 +61,7 @@ class Family:
     area: float = 1.0
 
 
+# The palette's yellow is left out: on white nobody sees it as a line or a star.
 _HEX = [*sns.color_palette("colorblind").as_hex(), "#222222"]  # ten colours and black: eleven manners
 # No family has the upward triangle: it marks the teacher a score selects (figure 5).
 FAMILIES: dict[str, Family] = {
@@ -72,7 +73,7 @@ FAMILIES: dict[str, Family] = {
     "polish": Family(_HEX[7], "d"),
     "digressing": Family(_HEX[9], "<"),
     "gains_first": Family(_HEX[6], ">"),
-    "reversed": Family(_HEX[8], "*", 1.8),
+    "reversed": Family("#7a4b1e", "*", 1.8),
     "terse": Family(_HEX[3], "X", 1.25),
     "counting": Family(_HEX[10], "p", 1.1),
     # The paper's families: never in one figure with the built-in world's, so the looks are used again.
@@ -80,7 +81,7 @@ FAMILIES: dict[str, Family] = {
     "Qwen": Family(_HEX[1], "s", 0.9),
     "Gemma": Family(_HEX[2], "D", 0.8),
     "OLMo": Family(_HEX[4], "P", 1.25),
-    "Phi": Family(_HEX[8], "*", 1.8),
+    "Phi": Family("#7a4b1e", "*", 1.8),
 }
 
 

@@ -98,7 +98,7 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
             f"difference, against the share of responses that was right. {captions.cells_sentence(scale, pairs)} Standard "
             f"errors count the held-out problems, not the seed of training."
         ),
-        alt="Pairs of points joined by lines, one row a teacher, and a scatter plot of the change.",
+        alt="Pairs of points joined by lines, one row per teacher, and a scatter plot of the change.",
         ours=mean_change(pairs),
         paper={"direction": {"value": "filtered students are worse", "source": "submission, figure 15"}},
     )
@@ -151,7 +151,6 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
             marks.points(right, own["change"], y, own["change_low"], own["change_high"], LOOKS[pairing], **drawn)
     for y in np.flatnonzero(first.isna()):
         marks.say(left, "undefined", 0, y, left.transData)
-    left.set_ylabel("Score")
     reach = table[["change", "change_low", "change_high"]].abs().max(axis=None)
     reach = min(1.05, 1.1 * reach) if reach > 0 else 1.05
     right.axvline(0, color=EDGE, linewidth=0.7, zorder=1)
@@ -166,7 +165,7 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
             f"what somebody who filters would compute. Right: change against unfiltered, on the same resamples (cut at ±1). "
             f"{captions.cells_sentence(scale, rows)}"
         ),
-        alt="Points with intervals, one row a score: correlations on the left, their change on the right.",
+        alt="Points with intervals, one row per score: correlations on the left, their change on the right.",
         ours=captions.records(own, ("pairing", "spearman", "change", "change_low", "change_high")),
         paper={"direction": {"value": "correlations slightly higher when filtered", "source": "submission, figure 16"}},
     )
@@ -192,7 +191,7 @@ def figure17(
     )
     looks = {teacher: family(manner[teacher]) for teacher in teachers.groups}
     legend = [entry(n, color=look.color, marker=look.marker, linestyle="-", linewidth=1.2) for n, look in looks.items()]
-    legend.append(entry(f"the scale's own: {usual:g}", **marks.DASHED))
+    legend.append(entry(f"default: {usual:g}", **marks.DASHED))
     fig, axes = frame(
         DOUBLE,
         1.9,
@@ -220,7 +219,7 @@ def figure17(
             f"strongest and the tersest one, with one standard error over problems. Scale {scale}, {captions.setting(own)}, "
             f"T = {t:g}: {len(own)} runs of {captions.counted(len(looks), 'teacher')}, too few for a correlation."
         ),
-        alt=f"Two panels, one line a teacher with error bars: accuracy against {name.lower()}.",
+        alt=f"Two panels, one line per teacher with error bars: accuracy against {name.lower()}.",
         ours={},
         paper={"direction": {"value": "both accuracies rise, no over-optimisation", "source": f"submission, {item}"}},
     )

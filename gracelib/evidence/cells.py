@@ -35,6 +35,7 @@ MAIN_SCORES = (
 )
 ACCURACIES = {"average_at_k": "Average@{k}", "best_of": "best-of-{k}", "greedy": "greedy accuracy"}
 ACCURACY_SE = {"average_at_k": "average_se"}  #: the column with the standard error of an accuracy, where there is one
+UNTRAINED = "untrained"  #: the column with the accuracy of the student before any training, where it is known
 KEY = ["task", "student", "teacher", "temperature"]  #: of a cell
 _KEYS = ("task", "student", "teacher", "manner", "temperature")
 #: Column of the cells -> column of the table `grid`. Other scores are not in the grid and are dropped at another d.
@@ -103,11 +104,13 @@ def select(
         raise ValueError(
             f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in [0, 1]"
         )
-    return rows.sort_values(["teacher", "temperature"])[[*_KEYS, accuracy, *noise, *scores]].reset_index(drop=True)
+    rows = rows.rename(columns={f"{UNTRAINED}_{accuracy}": UNTRAINED})
+    columns = [*_KEYS, accuracy, *noise, *[UNTRAINED] * (UNTRAINED in rows), *scores]
+    return rows.sort_values(["teacher", "temperature"])[columns].reset_index(drop=True)
 
 
 def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "average_at_k") -> pd.DataFrame:
-    """One row a score: signed Spearman with a 95% interval over teachers, regret with one from the noise of the test
+    """One row per score: signed Spearman with a 95% interval over teachers, regret with one from the noise of the test
     problems (`ranks.regret_interval`), and what the score selects.
 
     `rows` from `select`. Columns: score, label, direction, spearman, low, high, regret_points, regret_low,

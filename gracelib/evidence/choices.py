@@ -28,7 +28,7 @@ from gracelib.evidence.ranks import (
 )
 
 REGRET = ["regret_points", "regret_low", "regret_high"]
-RANDOM = "random"  #: in the place of a score: a candidate drawn at random, its expected regret
+RANDOM = "random"  #: in place of a score: a candidate drawn at random, its expected regret
 #: The paper's budget in whose place a width stands; at the paper's scale the column holds the budgets themselves.
 PAPER_BUDGETS = {40: "3B", 64: "10B", 96: "30B", 3: "3B", 10: "10B", 30: "30B"}
 _ACCURACY = "average_at_k"
@@ -129,7 +129,7 @@ def temperature_choices(rows: pd.DataFrame, scores: Sequence[str]) -> pd.DataFra
 
 
 def over_teachers(choices: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Mean over teachers of a column of `temperature_choices` (NaN left out) with its interval, one row a score.
+    """Mean over teachers of a column of `temperature_choices` (NaN left out) with its interval, one row per score.
 
     Columns: score, label, mean, low, high, teachers (where it is defined), positive (of those, how many are above zero).
     """

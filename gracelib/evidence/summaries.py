@@ -33,7 +33,7 @@ def variant_summary(variants: pd.DataFrame) -> pd.DataFrame:
 def flags(odd: pd.DataFrame, cells_scores: pd.DataFrame) -> pd.DataFrame:
     """For each score and odd teacher, the share of real cells that the score prefers to it (1.0: flagged outright).
 
-    `odd` as the table `pathological_scores`, `cells_scores` the rows of one task of the table `scores`. One row a
+    `odd` as the table `pathological_scores`, `cells_scores` the rows of one task of the table `scores`. One row per
     score, one column an odd teacher; the row "bias share" is GRACE-Bias/GRACE, the final version's sign of a pathological teacher (the share
     of real cells with less of it). Empty (NaN) where the score is undefined for the odd teacher. ValueError for the cells
     of several tasks: texts of different tasks are not to be compared.

@@ -43,7 +43,7 @@ KEPT = "kept.json"
 #: Absurd teachers. Random words have the lengths of a real teacher's responses.
 KINDS = {"self": "the student itself, T = 1", "random": "random words", "repeated": "one response for everything"}
 RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}
-# Words of the world in the place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.
+# Words of the world in place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.
 TEMPLATES = {
     "the paper's": STUDENT_TEMPLATE,
     "an instruction at evaluation only": STUDENT_TEMPLATE.replace(
@@ -125,7 +125,7 @@ def run_filtered(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """The responses of an absurd teacher, `random` or `repeated`, in the place of a real one's."""
+    """The responses of an absurd teacher, `random` or `repeated`, in place of a real one's."""
     rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
     if params["kind"] == "repeated":
         made = repeated_response(rows)

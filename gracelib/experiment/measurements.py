@@ -1,6 +1,6 @@
 """What is measured on the features of a cell, once they are finished, and for which cells.
 
-Why jobs at all: a grid of 160 settings or 30 variants takes seconds a cell, and cells are independent, so they run in
+Why jobs at all: a grid of 160 settings or 30 variants takes seconds per cell, and cells are independent, so they run in
 the worker processes and are kept like any other result. Each writes `rows.json`, a list of records.
 
 Two of these stages measure seconds, and seconds differ between machines and runs: finished jobs keep theirs, so that
@@ -86,7 +86,7 @@ def run_contributions(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 def run_grid(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     features, rows = _features(inputs, {}), {}
-    for block in params["blocks"]:  # blocks overlap (each goes through the default setting): one row a setting
+    for block in params["blocks"]:  # blocks overlap (each goes through the default setting): one row per setting
         for row in score_grid(features, **block):
             rows.setdefault(tuple(row[k] for k in ("n", "m", "d", "n_folds", "nu", "power")), row)
     _write(out, list(rows.values()))

@@ -192,7 +192,7 @@ def run_sample(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_grade(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """One row a prompt: id, question, correct (a list). The texts stay where they are."""
+    """One row per prompt: id, question, correct (a list). The texts stay where they are."""
     from gracelib.text.grading import grade_rows
 
     write_jsonl(

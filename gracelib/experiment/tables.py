@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import compute_scores
+from gracelib.evidence.cells import ACCURACIES, UNTRAINED
 from gracelib.experiment import extras, measurements
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
@@ -406,7 +407,7 @@ TABLES = {
     "neighbours": Table("figures", _ranked, _neighbour_rows, ("student", "temperature")),
     # `score_grid` along the lines the ablations need, `measurements.grid_jobs`; six significant digits.
     "grid": Table("figures", measurements.grid_jobs, _grid_rows),
-    # Terms of `cmi.CmiBound` with eta = sigma = 1 (multiply by eta^2/sigma^2), a row a setting: space ("g", "h"),
+    # Terms of `cmi.CmiBound` with eta = sigma = 1 (multiply by eta^2/sigma^2), a row per setting: space ("g", "h"),
     # preconditioner, nu, n.
     "cmi": Table("figures", measurements.cmi_jobs, _recorded),
     # What each cell took, as measured when its jobs ran: parameters (D of the student), responses (whose gradients were
@@ -561,9 +562,12 @@ def cells(scale: str, task: str | None = None) -> pd.DataFrame:
             "mean_length": "mean_words",
         }
     )
+    untrained = table(scale, "base_students", recompute=False)[["task", "student", "average", "best_of", "greedy"]]
+    untrained.columns = ["task", "student", *(f"{UNTRAINED}_{accuracy}" for accuracy in ACCURACIES)]
     joined = (
         table(scale, "scores", recompute=False)
         .merge(students, on=KEY, validate="1:1")
         .merge(teachers, on=["task", "teacher", "temperature"], validate="m:1")
+        .merge(untrained, on=["task", "student"], validate="m:1")
     )
     return joined[joined["task"] == name].reset_index(drop=True)

@@ -1,6 +1,6 @@
 """Cheaper gradients and cheaper projections: labelled alternatives that are plugged into the paper's path.
 
-Why: all D parameters cost a backward pass and a projection of D numbers a response. Cheaper estimators are in use, and
+Why: all D parameters cost a backward pass and a projection of D numbers per response. Cheaper estimators are in use, and
 each is another quantity under the same name, so they are chosen by name, and `gradients` knows none of them:
 `response_features(..., **estimator(params, projection, seed))`. A table (`estimators`) says how well they rank.
 

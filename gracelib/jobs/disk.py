@@ -28,8 +28,8 @@ _WHAT = {
     errno.EROFS: ("the file system is read-only", f"mount it writable, {_ELSEWHERE}"),
     errno.EACCES: ("this user may not write there", f"change its permissions, {_ELSEWHERE}"),
     errno.EPERM: ("this user may not write there", f"change its permissions or attributes, {_ELSEWHERE}"),
-    errno.EEXIST: ("a file stands in the place of a folder", f"move it away, {_ELSEWHERE}"),
-    errno.ENOTDIR: ("a file stands in the place of a folder", f"move it away, {_ELSEWHERE}"),
+    errno.EEXIST: ("a file stands in place of a folder", f"move it away, {_ELSEWHERE}"),
+    errno.ENOTDIR: ("a file stands in place of a folder", f"move it away, {_ELSEWHERE}"),
 }
 #: These may as well come from reading somebody's input: they are ours only below the folder that is written to.
 _ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -315,12 +315,15 @@ def _joined(outputs: list) -> list:
 
 
 def commit_outputs(scale: str, recompute: bool = True) -> None:
-    """Write the cleaned executed copies of a scale back into notebooks/ (what `make publish` commits).
+    """Write the cleaned executed copies of a scale back into notebooks/ (what `make publish` commits): of those notebooks
+    whose own `scale` it is, or that have none.
 
     ValueError, before any is written, for a notebook that was not executed as it is now.
     """
     cleaned = {}
     for notebook, job in zip(numbered(), planned(scale, recompute), strict=True):
+        if parameters_of(notebook).get("scale", scale) != scale:
+            continue
         if job.fault(paths.runs()):
             raise ValueError(f"{notebook.name} was edited since it was executed: run it again before it is committed")
         cleaned[notebook] = clean(nbformat.read(job.folder(paths.runs()) / notebook.name, as_version=4))

@@ -23,7 +23,7 @@ from gracelib.jobs.arithmetic import PORTABLE
 from gracelib.jobs.disk import ended
 from gracelib.jobs.store import Job, compute
 
-# What spawned workers inherit: one thread each, and no bars of their own (one a checkpoint) between ours.
+# What spawned workers inherit: one thread each, and no bars of their own (one per checkpoint) between ours.
 WORKER_VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

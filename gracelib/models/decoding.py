@@ -53,7 +53,7 @@ def uniforms(keys: np.ndarray, step: int) -> np.ndarray:
 
 
 class KeyedSampler(LogitsProcessor):
-    """Leaves one token a row: the one that the row's keyed uniform number selects, or, in the rows where `greedy`, the
+    """Leaves one token per row: the one that the row's keyed uniform number selects, or, in the rows where `greedy`, the
     most probable one (last in a processor list)."""
 
     def __init__(self, keys: np.ndarray, prompt_length: int, greedy: np.ndarray):

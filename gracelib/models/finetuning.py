@@ -234,7 +234,7 @@ def _token_mean(outputs, labels, num_items_in_batch=None) -> torch.Tensor:
 
 
 class _Bar(TrainerCallback):
-    """Steps, a micro-batch at a time, and the loss beside them instead of a line a step."""
+    """Steps, a micro-batch at a time, and the loss beside them instead of a line per step."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         shown = state.is_world_process_zero

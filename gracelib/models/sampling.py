@@ -82,7 +82,7 @@ def sample(
 
     Returns
     -------
-    `out`. One row a prompt, in the given order: `id`, `question`, `answer` (None if not given), `responses` (m
+    `out`. One row per prompt, in the given order: `id`, `question`, `answer` (None if not given), `responses` (m
     texts without special tokens), `finish_reasons` (m of "stop" and "length", which is a cut), `n_truncated`. The sidecar `.NAME.settings.json` beside it holds settings,
     versions and a checksum.
 

@@ -27,13 +27,13 @@ class Assumptions:
 
     gsm8k_response: float = _known(
         250,
-        "tokens a response, GSM8K",
+        "tokens per response, GSM8K",
         f"{_ESTIMATE}: ten open models' greedy answers have "
         "360 to 710 characters; step-by-step prompts and temperature lengthen them",
     )
-    math_response: float = _known(550, "tokens a response, MATH", _ESTIMATE)
-    gsm8k_prompt: float = _known(70, "tokens a prompt, GSM8K", "its questions have 235 characters; and the template")
-    math_prompt: float = _known(100, "tokens a prompt, MATH", _ESTIMATE)
+    math_response: float = _known(550, "tokens per response, MATH", _ESTIMATE)
+    gsm8k_prompt: float = _known(70, "tokens per prompt, GSM8K", "its questions have 235 characters; and the template")
+    math_prompt: float = _known(100, "tokens per prompt, MATH", _ESTIMATE)
     peak_tflops: float = _known(989, "TFLOP/s of a GPU", "data sheet of an H100 SXM, bfloat16, dense")
     train_use: float = _known(
         0.3, "share of the peak in training", f"{_ESTIMATE}: micro-batches of uneven length, checkpointing"
@@ -113,7 +113,7 @@ def disk_gb(stage: str, scale: PaperScale, task: PaperTask, model: Model, a: Ass
 
 
 def plan(scale: PaperScale, a: Assumptions = Assumptions()) -> pd.DataFrame:
-    """One row a stage and task (and student): task, stage, who, cells, prompts, responses, tokens, gpu_hours,
+    """One row per stage and task (and student): task, stage, who, cells, prompts, responses, tokens, gpu_hours,
     disk_gb.
 
     `cells` counts runs of the stage; `prompts` and `responses` are of one run; tokens, gpu_hours and disk_gb of all.

@@ -70,7 +70,7 @@ FIGURES: dict[str, Item] = {
         _07, "figure 16", "Correlations with students of filtered responses", "drawing.training.figure16"
     ),
     "fig17_epochs": Item(_07, "figure 17", "Accuracy against epochs of training", "drawing.training.figure17"),
-    "fig18_generations": Item(_07, "figure 18", "Accuracy against responses a prompt", "drawing.training.figure17"),
+    "fig18_generations": Item(_07, "figure 18", "Accuracy against responses per prompt", "drawing.training.figure17"),
     "fig19_n_and_d": Item(_07, "figure 19", "GRACE's correlation against n and d", "drawing.ablations.figure19"),
     "fig20_folds": Item(
         _07, "figure 20", "GRACE's correlation against the number of folds", "drawing.ablations.figure20"

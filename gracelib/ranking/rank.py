@@ -68,7 +68,7 @@ HEAVY_SHARE, HEAVY_PROMPTS = 1 / 3, 30
 class Ranking:
     """Teachers in the order of GRACE, lowest (best) first, and what the common prompts can tell."""
 
-    table: pd.DataFrame  #: one row a teacher, columns `COLUMNS`, then those of `beside.beside` for each other score
+    table: pd.DataFrame  #: one row per teacher, columns `COLUMNS`, then those of `beside.beside` for each other score
     neighbours: pd.DataFrame  #: paired differences of consecutive teachers, GRACE(worse) - GRACE(better)
     against_first: pd.DataFrame  #: the same columns, every teacher against the first
     sentences: tuple[str, ...]  #: which prompts, which neighbours are not told apart, who else may be the best

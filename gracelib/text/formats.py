@@ -113,7 +113,7 @@ def read_records(path: Path, fields: Sequence[str], split: str | None = None) ->
         raise ValueError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
     if row is None:
         place = "line" if reader in (_lines, _list) else "row"
-        raise ValueError(f"{path}, {place} 1: the file is empty: no rows in it; expected one row a prompt")
+        raise ValueError(f"{path}, {place} 1: the file is empty: no rows in it; expected one row per prompt")
 
 
 def is_pointer(path: Path) -> bool:

@@ -5,7 +5,7 @@ something else without a word. So what is not clear is refused before a model is
 and remedy.
 
 The form is that of the paper's released code: the fields of the data set with a list `responses` added to each prompt.
-Our own files (`read_jsonl`, `read_responses`) hold one prompt a line under fixed names, and rows come back as they
+Our own files (`read_jsonl`, `read_responses`) hold one prompt per line under fixed names, and rows come back as they
 stand. Other people's (`read_generations`) have one of the shapes in `gracelib.text.shapes`. Rows of one response are
 merged by their question. Every other field is ignored. Two questions are the same if they are the same text.
 """

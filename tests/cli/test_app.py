@@ -310,7 +310,7 @@ def test_make_calls_the_commands(variables, command):
 
 def test_only_the_committed_scale_is_saved():
     for options, shown in ((["--scale", "smoke"], "smoke"), (["--fig", "19"], "19")):
-        assert f"which show scale mini, not '{shown}'" in line(runner.invoke(app, ["figures", "--save", *options]))
+        assert f"which show mini or lab, not '{shown}'" in line(runner.invoke(app, ["figures", "--save", *options]))
     refused = line(runner.invoke(app, ["figures", "--save", "--parameter", "sigma=0.1"]))
     assert "not with sigma=0.1" in refused
 

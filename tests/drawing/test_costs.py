@@ -37,8 +37,8 @@ def made_cost(cells=3):
 
 def test_only_the_responses_a_score_needs_are_counted():
     cells = costs.cell_costs(made_cost())
-    assert cells["features (s a teacher)"][1] == 10.5  # 21 seconds for twice as many responses
-    assert cells["features (s a teacher)"][4] == 21.0
+    assert cells["features (s per teacher)"][1] == 10.5  # 21 seconds for twice as many responses
+    assert cells["features (s per teacher)"][4] == 21.0
     assert cells["responses (per second)"][1] == pytest.approx(200 / 21)
     assert cells["training and testing / features and GRACE"][1] == pytest.approx(34 / 11)
     with pytest.raises(ValueError, match="lacks the column.s. needed"):
@@ -50,7 +50,7 @@ def test_the_table_says_what_another_machine_would_repeat():
     table = drawn.table.set_index(["task", "student", "quantity"])
     assert drawn.fig is None and len(table) == 3 * 8
     counted = table[~table.volatile].reset_index().quantity.unique()
-    assert set(counted) == {"size of features (MB a teacher)", "student's parameters (D)"}
+    assert set(counted) == {"size of features (MB per teacher)", "student's parameters (D)"}
     row = table.loc[("short", "first", "training a student (s)")]
     assert (row["median"], row.lowest, row.highest, row.cells) == (
         31.5,
@@ -58,7 +58,7 @@ def test_the_table_says_what_another_machine_would_repeat():
         32.0,
         2,
     )  # not measured in the first cell
-    assert table.loc[("short", "first", "GRACE (s a teacher)"), "paper"] == "under 10"
+    assert table.loc[("short", "first", "GRACE (s per teacher)"), "paper"] == "under 10"
     assert (drawn.table[8:].paper == "").all()  # the paper's table is about one setting
     pd.testing.assert_frame_equal(costs.table1(made_cost(), "mini").table, drawn.table)
     assert set(drawn.paper) == set(costs.PAPER) and "9 cells of 3 settings" in drawn.caption

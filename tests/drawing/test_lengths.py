@@ -128,7 +128,7 @@ def test_both_figures_are_drawn_at_every_size(scale, teachers, item, task):
     title = drawn.fig.subfigs[0].axes[1].get_title(loc="left")
     assert f"q = {drawn.ours['levels'][0]['exponent']:.2f}" in title and drawn.ours["levels"][0]["flattest"] == 1
     thin = drawn.fig.subfigs[0].axes[0].get_lines()
-    assert len(thin) == 1 + 3 + teachers  # mean, three curves, a line a teacher
+    assert len(thin) == 1 + 3 + teachers  # mean, three curves, a line per teacher
     assert drawn.paper["power"]["value"] == {"figure 21": "1", "figure 22": "2"}[item]
     assert set(drawn.table.panel) == {"left", "right"} and drawn.alt
     if teachers == 1:

@@ -70,7 +70,8 @@ def test_every_axis_is_labelled_with_unit_or_direction(name):
         assert ax.get_xlabel() and "(" in ax.get_xlabel()
         named = any(t.get_text() for t in ax.get_yticklabels())  # a panel without names reads those of the first
         shared = [a for a in fig.axes if a is ax or ax.get_shared_y_axes().joined(a, ax) or not named]
-        assert any(a.get_ylabel() for a in shared)
+        rows = any(any(map(str.isalpha, t.get_text())) for a in shared for t in a.get_yticklabels())  # rows have names
+        assert rows or any(a.get_ylabel() for a in shared)
     assert plots.accuracy_label(k=4) == "Student Average@4 (%)"
     assert plots.score_label("grace") == "GRACE (lower is better)"
     assert plots.score_label("teacher_accuracy") == "Teacher accuracy (%, higher is better)"
@@ -193,7 +194,9 @@ def test_figure_5_marks_the_selected_teacher_and_its_regret():
             [factor * there[score][at], 100 * there.average_at_k[at]]
         )
         points = plain_regret(there[score], there.average_at_k, direction)
-        assert ax.get_title(loc="left").splitlines()[1] == f"regret {points:.1f} points"
+        _, *paper, picked = ax.get_title(loc="left").splitlines()
+        assert picked == f"{there.teacher[at]}: regret {points:.1f} points"
+        assert paper == (["paper: 0.92, regret 0"] if score == "grace" else [])
         assert drawn.ours[score]["selected"] == f"{there.teacher[at]} at T=0.8"
     assert plain_regret(there.g_vendi, there.average_at_k, "higher") > 0  # otherwise the line was not tested
 
@@ -211,7 +214,7 @@ def test_bars_and_the_papers_values_are_separate_marks():
     assert set(marks) == {f"paper-{score}" for score in reported}
     for score, value in reported.items():
         assert set(marks[f"paper-{score}"].get_xdata()) == {value.low, value.high}
-        assert set(marks[f"paper-{score}"].get_ydata()) == {names.index(score)}
+        assert set(marks[f"paper-{score}"].get_ydata()) == {names.index(score) + 0.31}  # on the bar's edge
     assert list(marks["paper-g_norm"].get_xdata()) == [0.53, 0.55]  # a range has two ends, no middle
     labels = [t.get_text() for part in drawn.fig.subfigs for legend in part.legends for t in legend.get_texts()]
     assert "paper, Llama-3.2-1B/GSM8K, |ρ|" in labels and "this run, signed" in labels
@@ -235,7 +238,7 @@ def test_undefined_correlations_say_so():
     drawn = draw("figure1", "nano")
     left, right = drawn.fig.axes
     assert [t.get_text() for t in left.texts] == ["undefined"] * 4 and not left.patches
-    assert right.get_title(loc="left") == "Spearman undefined"
+    assert right.get_title(loc="left") == "Spearman undefined\npaper: 0.86"
     assert (
         drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell(s): at least 3 are needed"
     )

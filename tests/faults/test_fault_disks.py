@@ -149,7 +149,7 @@ def test_score_looks_at_its_folder_before_it_loads_a_student(fresh):
     wrong.write_text("not a folder")
     (fresh.where / "a.jsonl").write_text('{"id": 1, "question": "1 + 1", "responses": ["2", "3"]}\n')
     said = fresh.refused("score", "a.jsonl", "--student", "no-student-here", "--work", str(wrong / "work"))
-    assert "a file stands in the place of a folder" in said and "no-student-here" not in said
+    assert "a file stands in place of a folder" in said and "no-student-here" not in said
 
 
 # --- the words ---

@@ -340,7 +340,7 @@ FIGURES_OPTIONS = options(
     ("parameter_that_is_nan", "a number that is none", ["--parameter", "sigma=nan"], "sigma", "nan"),
     ("device_unknown", "an unknown device", ["--device", "tpu"], "'tpu'", "auto, cpu or cuda"),
     ("dtype_unknown", "an unknown precision", ["--dtype", "float8"], "'float8'", "bfloat16"),
-    ("save_at_another_scale", "committed notebooks at another scale", ["--save"], "--save", "mini"),
+    ("save_at_another_scale", "committed notebooks at another scale", ["--save"], "--save", "mini or lab"),
     ("confirm_without_paper", "an option of another scale", ["--confirm"], "'nano'", "--confirm", "scale paper"),
     ("tables_only", "a scale without figures", ["--scale", "lab-world1"], "lab-world1", "make recompute"),
     ("nothing_to_draw_from", "no result tables", ["--no-recompute"], "nothing to draw from", "make figures SCALE=nano"),

@@ -101,6 +101,10 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
     tables = {
         "scores": scores,
         "students": students,
+        "base_students": [
+            {"task": task, "student": student, "average": 0.08, "best_of": 0.4, "greedy": 0.3}
+            for task, student in dict.fromkeys((s["task"], s["student"]) for s in students)
+        ],
         "teachers": teachers,
         "grid": grid,
         "lengths": lengths,
