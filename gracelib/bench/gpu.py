@@ -106,7 +106,11 @@ def agreement(shape: str, n: int, d: int, device: str) -> dict:
         return grace(recalibrate(f["g"], f["length"]), np.arange(n), n_folds=4).total
 
     seconds, found = _timed(lambda: [[score(t, kind) for t in range(TEACHERS)] for kind in ("float32", "bfloat16")])
-    return {"seconds": seconds, "value": spearman(*found, "higher"), "note": f"{TEACHERS} teachers, {n} responses each, d = {d}"}
+    return {
+        "seconds": seconds,
+        "value": spearman(*found, "higher"),
+        "note": f"{TEACHERS} teachers, {n} responses each, d = {d}",
+    }
 
 
 def main(argv: list[str] | None = None) -> pd.DataFrame:

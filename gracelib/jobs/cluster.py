@@ -13,6 +13,7 @@ some machine is large enough for each job.
 """
 
 import contextlib
+import logging
 import math
 import os
 import pickle
@@ -34,7 +35,7 @@ from filelock import FileLock, Timeout
 from gracelib.jobs.arithmetic import PORTABLE, arithmetic
 from gracelib.jobs.paths import runs
 from gracelib.jobs.store import META, Job, Needs, digest, file_hash, package_files, versions, write_atomically
-from gracelib.jobs.workers import EXECUTOR, WORKER_VARIABLES, Local, compute_job, n_workers, variables
+from gracelib.jobs.workers import BETWEEN_LOOKS, EXECUTOR, WORKER_VARIABLES, Local, compute_job, n_workers, variables
 
 _STORE = ".store"  #: a file at the root of the results with a name that no other root has
 _LAG = 60.0  # seconds that a network's file system may take to show what another machine wrote
@@ -60,9 +61,10 @@ def _installed() -> dict[str, str]:
 
 def traits(root: Path) -> dict[str, str]:
     """What must be the same on every machine: packages, gracelib's code, arithmetic, and the store that it sees."""
-    store = f"{root} is another folder there, or none"
-    with contextlib.suppress(OSError):
-        store = (root / _STORE).read_text("utf-8")
+    try:
+        store = f"{root} ({(root / _STORE).read_text('utf-8')})"
+    except OSError:
+        store = f"not at {root}"
     return {"store": store} | _installed()
 
 
@@ -70,20 +72,19 @@ def difference(here: dict[str, str], there: dict[str, str]) -> str:
     """The first trait in which a machine differs, with what to do; "" if none does."""
     for name, expected in here.items():
         if (found := there.get(name)) != expected:
-            said = found if name == "store" else f"{name} is {found} there and {expected} here"
-            return f"{said}; {_REMEDIES.get(name, f'install {name} {expected} there')}"
+            remedy = _REMEDIES.get(name, f"install {name} {expected} there")
+            return f"{name} is {found} there and {expected} here; {remedy}"
     return ""
 
 
 def probe(root: Path, machine: str) -> dict[str, str]:
     """`traits` as a machine has them; it leaves a file for the others, and looks for a lock that they hold."""
     found = traits(root)
-    with contextlib.suppress(OSError, Timeout):
-        (root / f"{_STORE}-{machine}").write_text(found["store"], "utf-8")
-        with FileLock(root / f"{_STORE}.lock").acquire(timeout=0):
-            found["store"] = (
-                f"a lock in {root} that another machine holds is not seen (NFS: version 4; Lustre: -o flock)"
-            )
+    if (root / _STORE).is_file():
+        with contextlib.suppress(OSError, Timeout):
+            (root / f"{_STORE}-{machine}").touch()
+            with FileLock(root / f"{_STORE}.lock").acquire(timeout=0):
+                found["store"] = f"{root} without the locks of others (NFS: version 4; Lustre: -o flock)"
     return found
 
 
@@ -170,20 +171,23 @@ class Engine:
 
     def __init__(self):
         self.root, self.expected, self.since = Path(), {}, 0.0
+        self.looked, self.seen = -math.inf, ""
 
     def check(self, jobs: Iterable[Job], root: Path) -> None:
         """ValueError naming the machine or the job that cannot work, and what to do."""
         self.check_machines(root.absolute())
-        for job in jobs:
-            self.check_fits(job.needs, job.name)
+        for needs, name in {job.needs: job.name for job in jobs}.items():
+            self.check_fits(needs, name)
 
     def check_machines(self, root: Path) -> None:
         """Make `root` the store. Whether the machines agree is said by each job, where an engine has no list of them."""
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{_STORE}.lock"):
             if not (root / _STORE).is_file():
-                write_atomically(root / _STORE, lambda part: part.write_text(uuid.uuid4().hex, "utf-8"))
-        self.root, self.expected, self.since = root, traits(root), self.since or time.time()
+                write_atomically(root / _STORE, lambda part: part.write_text(uuid.uuid4().hex[:8], "utf-8"))
+            os.utime(root / _STORE)  # now, by the clock of the store
+        self.root, self.expected = root, traits(root)
+        self.since = self.since or (root / _STORE).stat().st_mtime
 
     def check_fits(self, needs: Needs, name: str) -> None:
         """ValueError if no machine is large enough, as far as that can be known."""
@@ -222,8 +226,11 @@ class Engine:
     def state(self, running: Iterable[Job], n_waiting: int, n_failed: int, root: Path) -> str:
         """What has begun is known by its log."""
         logs = [job.log(root) for job in running]
-        begun = sum(log.is_file() and log.stat().st_mtime >= self.since for log in logs)
-        return f", {begun} running, {len(logs) - begun + n_waiting} waiting, {n_failed} failed"
+        if not logs or time.monotonic() > self.looked + BETWEEN_LOOKS:
+            begun = sum(log.is_file() and log.stat().st_mtime >= self.since for log in logs)
+            self.looked = time.monotonic()
+            self.seen = f", {begun} running, {len(logs) - begun + n_waiting} waiting, {n_failed} failed"
+        return self.seen
 
 
 def _in_words(theirs: Future) -> Future:
@@ -338,6 +345,7 @@ class Slurm(Engine):
         super().__init__()
         import submitit
 
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # a site without accounting: a warning for each look
         self.kind = address if address in ("local", "debug") else "slurm"
         if self.kind == "slurm" and not shutil.which("sbatch"):
             raise ValueError("there is no `sbatch` here: run this where Slurm's commands are")

@@ -19,9 +19,7 @@ from gracelib.jobs.arithmetic import PORTABLE, arithmetic
 from gracelib.jobs.disk import check_writable, sweep_folders
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import Job, compute, with_upstream
-from gracelib.jobs.workers import ADDRESS, EXECUTOR, Local, n_workers, variables, worker_pool
-
-_BETWEEN_LOOKS = 5.0  # seconds, at what a patient executor is at
+from gracelib.jobs.workers import ADDRESS, BETWEEN_LOOKS, EXECUTOR, Local, n_workers, variables, worker_pool
 
 
 def executor_name() -> str:
@@ -85,7 +83,7 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool=None, drop: Ite
                     running[future] = todo.pop(job.key)
                 if not running:
                     break  # all is done, or what is left stands on what failed
-                for future in wait(running, _BETWEEN_LOOKS if workers.patient else None, FIRST_COMPLETED).done:
+                for future in wait(running, BETWEEN_LOOKS if workers.patient else None, FIRST_COMPLETED).done:
                     job, error = running[future], future.exception()
                     if isinstance(error, BrokenProcessPool):
                         raise error

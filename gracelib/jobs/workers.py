@@ -33,6 +33,7 @@ WORKER_VARIABLES = {
 }
 #: Where jobs run ("local", "ray", "slurm") and where that engine is, for notebooks and workers too.
 EXECUTOR, ADDRESS = "GRACELIB_EXECUTOR", "GRACELIB_ADDRESS"
+BETWEEN_LOOKS = 5.0  # seconds, at what other machines are at
 
 
 def n_workers() -> int:
@@ -62,7 +63,9 @@ def end_with(pid: int) -> None:
     def watch() -> None:
         while not ended(pid):
             time.sleep(1.0)
-        if os.getpgrp() == os.getpid():  # what it has started, such as a trainer's processes, goes with it
+        if (
+            hasattr(os, "getpgrp") and os.getpgrp() == os.getpid()
+        ):  # what it has started, such as a trainer's processes, goes with it
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
 

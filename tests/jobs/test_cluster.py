@@ -31,7 +31,12 @@ pytestmark = pytest.mark.cluster
 HELPERS, ROOT = Path(__file__).resolve().parents[1] / "helpers", Path(__file__).resolve().parents[2]
 PYTHONPATH = os.pathsep.join([str(HELPERS), str(ROOT)])
 #: Ray's processes yield to all others, and report their use, unless told otherwise.
-RAY = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+RAY = {
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 MACHINE = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False}
 
 
@@ -198,7 +203,7 @@ def test_a_machine_that_is_not_as_the_others_is_refused_by_name(on_ray, tmp_path
     log = tmp_path / "log"
     try:
         with pytest.raises(
-            ValueError, match=rf"machine .*{node.node_id[:8]}\): {hidden} is another folder there, or none; mount"
+            ValueError, match=rf"machine .*{node.node_id[:8]}\): store is not at {hidden} there and .* here; mount"
         ):
             run_jobs([holding(log, 1)], hidden, "refused")
         with pytest.raises(
