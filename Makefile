@@ -72,11 +72,12 @@ explain: $(VENV)/.installed  ## what a run of SCALE would reuse or make again, a
 verify: $(VENV)/.installed  ## make sampled cells of lab (or SCALE) again and compare with the committed tables
 	$(RUN) verify --scale $(if $(filter file default,$(origin SCALE)),lab,$(SCALE)) --seed $(or $(SEED),0) --cells $(or $(CELLS),3) $(OPTIONS)
 
-lint: $(VENV)/.installed-test  ## style, formatting, who imports whom, what is committed of the notebooks
+lint: $(VENV)/.installed-test  ## style, formatting, who imports whom, spelling, what is committed of the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/house/test_committed_notebooks.py -k adds_up
+	$(BIN)/codespell gracelib notebooks $(wildcard *.md) Makefile
+	$(BIN)/python -m pytest -q tests/house/test_prose.py tests/house/test_committed_notebooks.py -k "plain or adds_up"
 
 test: $(VENV)/.installed-test  ## unit tests, the pipeline at smoke scale, the committed notebooks
 	$(BIN)/python -m pytest $(TEST_IN_PARALLEL)
