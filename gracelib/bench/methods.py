@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gracelib.bench.report import BACKWARD, CAREFUL, DATTRI, OURS, PAPER, PASSES, PRODUCT, STACKED
+from gracelib.bench.report import BACKWARD, BARE, CAREFUL, DATTRI, OURS, PAPER, PASSES, PRODUCT, STACKED
 from gracelib.features.gradients import Batch, Example, response_features
 from gracelib.features.per_response import parameter_names
 from gracelib.projection import signs
@@ -203,9 +203,9 @@ def _dattri(work: Work) -> Callable[[int], None]:
     return _by_stacks(work, size, project)
 
 
-def _ours(work: Work) -> Callable[[int], None]:
+def _ours(work: Work, record: bool = True) -> Callable[[int], None]:
     def run(k: int) -> None:
-        response_features(work.model, work.examples[:k], d=work.d, device="cpu", progress=False)
+        response_features(work.model, work.examples[:k], d=work.d, device="cpu", progress=False, record=record)
 
     return run
 
@@ -214,6 +214,7 @@ METHODS = (
     Method(PASSES, lambda work: lambda k: plain_passes(work, k)),
     Method(PRODUCT, _product),
     Method(OURS, _ours),
+    Method(BARE, lambda work: _ours(work, record=False)),
     Method(CAREFUL, lambda work: _careful(work, 1), lambda D, n, d: 4 * D * d, each=1),
     Method(STACKED, lambda work: _careful(work, STACK), lambda D, n, d: 4 * D * (d + min(n, STACK)), each=STACK),
     Method(DATTRI, _dattri, lambda D, n, d: 4 * D * (min(d, 100) + min(n, STACK)), each=STACK),

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def made_table():
     """Times by hand: 1 ms a parameter and thousand, everything else a multiple of the floor."""
     factors = {report.FLOOR: 1.0, "forward + backward": 0.5, report.PAPER: 300.0, report.CAREFUL: 8.0, report.OURS: 1.2}
+    factors[report.BARE] = 1.15
     rows = []
     for panels, size, n, d in (
         ("D", 100_000, 128, 512),
@@ -148,10 +149,12 @@ def test_bars_are_arithmetic_on_the_table():
         (1_000_000, "careful user / ours"),
         (1_000_000, "ours / floor"),
         (100_000, "ours / floor"),
+        *((size, "ours / gradients alone") for size in (100_000, 1_000_000)),
     }
     assert held.measured[1_000_000, "the paper's way / ours"] == pytest.approx(250)
     slow = table.assign(seconds=np.where(table.method == "ours", table.seconds * 1.3, table.seconds))  # 1.56 x floor
     held = report.bars(slow).set_index(["parameters", "what"]).held
+    assert not held[1_000_000, "ours / gradients alone"]
     assert not held[1_000_000, "ours / floor"] and held[100_000, "ours / floor"]
     assert not held[1_000_000, "the paper's way / ours"] and held[1_000_000, "careful user / ours"]
     assert report.bars(table[table.method != "ours"]).empty
