@@ -139,6 +139,14 @@ def upd(f: Mapping) -> Ratio:
     return mean(_means(f, np.maximum(0.0, 1 - entropy / most) / (1 + np.exp(-loss))))
 
 
+def ifd(f: Mapping, of_perplexities: bool = False) -> Ratio:
+    """Instruction-following difficulty: loss with the prompt over loss without it (`alone_loss`, of the tokens after the
+    first), or with `of_perplexities` the ratio of their exponentials. Higher: the prompt helps less. arXiv 2308.12032, whose
+    released code has the former and most others the latter; the mean over responses is ours, one-token ones left out."""
+    loss, alone = check_column("loss", f["loss"], 0.0), np.asarray(f["alone_loss"], float)
+    return mean(np.exp(loss - alone) if of_perplexities else loss / np.maximum(alone, TINY))
+
+
 def bits_per_character(f: Mapping, name: str) -> Ratio:
     """Compressed size, `zlib_bits` or `joint_bits`, per character. No model is needed."""
     return Ratio(check_column(name, f[name], 0.0), check_column("characters", f["characters"], 0.0))

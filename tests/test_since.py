@@ -33,8 +33,10 @@ def teacher(seed=0, n=12, m=3, ugly=False):
         **{name: rng.uniform(0.1, 2, n * m) for name in ("prompt_loss", "content_loss", "act_self", "act_cross")},
         **{name: rng.integers(8, 900, n * m) for name in ("zlib_bits", "joint_bits")},
         "characters": length * 4,
+        "alone_loss": rng.uniform(0.1, 3, n * m),
     }
-    f["content_loss"][length == 1] = np.nan  # nothing but the end token
+    for name in ("content_loss", "alone_loss"):
+        f[name][length == 1] = np.nan  # nothing but the end token
     return f
 
 
@@ -110,6 +112,10 @@ PLAIN = {
     "scas": lambda f, _: plain_scas(f),
     "hes": lambda f, _: plain_hes(f),
     "upd": lambda f, _: plain_upd(f),
+    "ifd": lambda f, _: average([a / b for a, b in zip(f["loss"], f["alone_loss"]) if b == b]),
+    "ifd_perplexity": lambda f, _: average(
+        [math.exp(a) / math.exp(b) for a, b in zip(f["loss"], f["alone_loss"]) if b == b]
+    ),
     "zlib": lambda f, _: sum(f["zlib_bits"]) / sum(f["characters"]),
     "zlib_joint": lambda f, _: sum(f["joint_bits"]) / sum(f["characters"]),
 }
@@ -138,6 +144,8 @@ BETTER = {
     "scas": {"act_self": 0.5},  # more varied
     "hes": {"token_entropy": 2},
     "upd": {"token_entropy": 0.5},  # surer
+    "ifd": {"alone_loss": 0.5},  # the prompt helps less
+    "ifd_perplexity": {"alone_loss": 0.5},
     "zlib": {"zlib_bits": 2},
     "zlib_joint": {"joint_bits": 2},
 }

@@ -16,6 +16,7 @@ from gracelib.intervals import ratio_interval
 from gracelib.since import pooled
 from gracelib.text.selection import Selection
 
+_PASSES = {"characters": "no model", "alone_loss": "one forward more, for both IFD"}
 COSTS = ("score", "better", "agreement", "why_not", "seconds", "passes", "aggregation")
 
 
@@ -63,12 +64,13 @@ def right_ones(names: Iterable[str], selection: Selection) -> dict[str, dict]:
 
 
 def beside(
-    names: Sequence[str], features: Mapping[str, Mapping], grace: Sequence[float], seconds: float, **how
+    names: Sequence[str], features: Mapping[str, Mapping], grace: Sequence[float], seconds: float, alone: float, **how
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Columns of the teachers in the order of `features`, NAME, NAME_low, NAME_high and NAME_rank, and a row for each score
     and GRACE (`COSTS`).
 
-    features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; how: as `compute_scores`.
+    features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; alone: and a pass over responses
+    without their prompts; how: as `compute_scores`.
     low and high are NaN for a score of the paper's, which has no interval here. agreement: Spearman correlation of the
     ranks with GRACE's over teachers, NaN with why_not.
     """
@@ -91,8 +93,9 @@ def beside(
         columns[f"{name}_rank"] = pd.Series(value).rank(method="min", ascending=score.direction == "lower").to_numpy()
         ordered = -np.asarray(grace)  # as an accuracy: higher is better
         agreement, why_not = spearman_known(value, ordered, score.direction)
-        took = time.perf_counter() - began + (shared if any(need.startswith("pool_") for need in score.needs) else 0)
-        passes = "no model" if "characters" in score.needs else "none beyond GRACE's"
+        more = alone if "alone_loss" in score.needs else shared if "pool_loss" in score.needs else 0.0
+        took = time.perf_counter() - began + more
+        passes = next((said for need, said in _PASSES.items() if need in score.needs), "none beyond GRACE's")
         costs.append((score.label, score.direction, agreement, why_not, took, passes, score.aggregation))
     order = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_rank")]
     return pd.DataFrame(columns)[order], pd.DataFrame(costs, columns=COSTS)

@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from gracelib.baselines import compute_scores
+from gracelib.baselines import SCORES, compute_scores
 from gracelib.checks import check_choice
 from gracelib.intervals import DIFFERENCES, grace_influence, grace_interval, ranked_differences
 from gracelib.jobs import paths as places
@@ -266,7 +267,11 @@ def score_teachers(
             name: {**features[name], **text_features(encoded[name], texts[name]), **right[name], "prompt_id": prompt_id}
             for name in ranked
         }
-        others, costs = beside(scores, every, table["grace"], seconds, **folds)
+        began = time.perf_counter()
+        if any("alone_loss" in SCORES[name].needs for name in scores):
+            for name, losses in _alone(model, encoded, labels, work, settings, used, how).items():
+                every[name]["alone_loss"] = losses
+        others, costs = beside(scores, every, table["grace"], seconds, time.perf_counter() - began, **folds)
         table = table.assign(**others)
     smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(encoded[name], policy)]
@@ -375,6 +380,21 @@ def features_of(model, encoded: dict, labels: dict, work: Path, about: dict, use
     used["peak"] = memory.peak_memory(place["device"])
     _say(f"peak memory: {size_of(used['peak'])}, of which {size_of(used['before'])} before the student was loaded")
     return features
+
+
+def _alone(model, encoded: dict, labels: dict, work: Path, about: dict, used: dict, how: dict) -> dict[str, np.ndarray]:
+    """By teacher, the mean loss of each response's tokens after the first, without the prompt; NaN where there are none."""
+    there = {name: [len(e.response_ids) > 1 for e in own] for name, own in encoded.items()}
+    cut = {
+        name: [Encoded(e.response_ids[:1], e.response_ids[1:]) for e in own if len(e.response_ids) > 1]
+        for name, own in encoded.items()
+    }
+    called = {name: list(compress(labels[name], kept)) for name, kept in there.items()}
+    found = features_of(model, cut, called, work, about, used, how | {"d": 1, "params": "last-layer"})
+    losses = {name: np.full(len(kept), np.nan) for name, kept in there.items()}
+    for name, kept in there.items():
+        losses[name][kept] = found[name]["loss"]
+    return losses
 
 
 def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list[Encoded], list[str]]:

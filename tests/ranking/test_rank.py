@@ -124,7 +124,7 @@ def test_the_order_of_the_files_does_not_matter_and_a_second_run_computes_no_gra
     pd.testing.assert_frame_equal(there.table, rank(llama, tmp_path, work).table, check_exact=True)
 
 
-def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients):
+def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, monkeypatch):
     """GRACE first, as without them; each other score with its interval, its own ranks, its agreement and what it took."""
     names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "badge")
     result = rank(llama, THREE, work, scores=names)
@@ -145,6 +145,17 @@ def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients):
     assert row.car == pytest.approx(round(row.car * 16 * (1 + row.student_loss)) / 16 / (1 + row.student_loss))
     about = json.loads(result.save(tmp_path / "r.csv").read_text())
     assert [r["score"] for r in about["costs"]] == ["GRACE", *(SCORES[name].label for name in names)] and len(own) == 16
+    names = ("ifd", "ifd_perplexity")  # the one that takes a pass more, over responses without their prompts
+    monkeypatch.undo()
+    result, (model, tokenizer) = rank(llama, THREE, work, scores=names), checkpoints.load_student(llama)
+    pairs = [(p.question, p.responses[0]) for p in teacher.prompts if p.id in result.settings["prompt_ids"]]
+    ratios = []
+    for x, y in encode_examples(tokenizer, pairs):
+        lp = [model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(1) for ids in ([*x, *y], y)]
+        each = [-v.gather(1, torch.tensor([*x, *y][1:] if k == 0 else y[1:])[:, None])[:, 0] for k, v in enumerate(lp)]
+        ratios.append((each[0][len(x) - 1 :].mean() / each[1].mean()).item())
+    assert result.table.set_index("teacher").loc[teacher.name].ifd == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert set(result.costs.passes[1:]) == {"one forward more, for both IFD"}
     with pytest.raises(ValueError, match="scas looks at mlp.up_proj of the last layer, which GPT2LMHeadModel has not"):
         rank(make_checkpoint(tmp_path / "gpt2", "gpt2", vocab=600, texts=TEXTS), THREE, work, scores=("scas",))
 
