@@ -232,6 +232,8 @@ _SINCE = (
           _MEAN),
     Score("ifd_perplexity", "IFD, ratio of perplexities", "higher", ("loss", "alone_loss"), "arXiv 2308.12032, as in others' code",
           lambda t: since.ifd(t, of_perplexities=True), _MEAN),
+    Score("lalp", "Local naturalness", "higher", ("local_loss",), "arXiv 2510.03988, window 25% of the sentences before",
+          since.lalp, _MEAN),
     Score("zlib", "zlib bits per character", "higher", ("zlib_bits", "characters"), "no model" + _OURS,
           lambda t: since.bits_per_character(t, "zlib_bits"), _OF_MEANS),
     Score("zlib_joint", "zlib bits, all responses together", "higher", ("joint_bits", "characters"), "no model" + _OURS,

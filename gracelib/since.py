@@ -147,6 +147,12 @@ def ifd(f: Mapping, of_perplexities: bool = False) -> Ratio:
     return mean(np.exp(loss - alone) if of_perplexities else loss / np.maximum(alone, TINY))
 
 
+def lalp(f: Mapping) -> Ratio:
+    """Local naturalness: mean over a response's sentences of their mean log-probability, each given the prompt and no more than
+    a share of the sentences before it (`local_loss`). arXiv 2510.03988, whose shares of 5 to 25% ranked best."""
+    return mean(-check_column("local_loss", f["local_loss"], 0.0))
+
+
 def bits_per_character(f: Mapping, name: str) -> Ratio:
     """Compressed size, `zlib_bits` or `joint_bits`, per character. No model is needed."""
     return Ratio(check_column(name, f[name], 0.0), check_column("characters", f["characters"], 0.0))

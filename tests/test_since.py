@@ -34,6 +34,7 @@ def teacher(seed=0, n=12, m=3, ugly=False):
         **{name: rng.integers(8, 900, n * m) for name in ("zlib_bits", "joint_bits")},
         "characters": length * 4,
         "alone_loss": rng.uniform(0.1, 3, n * m),
+        "local_loss": rng.uniform(0.1, 3, n * m),
     }
     for name in ("content_loss", "alone_loss"):
         f[name][length == 1] = np.nan  # nothing but the end token
@@ -116,6 +117,7 @@ PLAIN = {
     "ifd_perplexity": lambda f, _: average(
         [math.exp(a) / math.exp(b) for a, b in zip(f["loss"], f["alone_loss"]) if b == b]
     ),
+    "lalp": lambda f, _: average([-v for v in f["local_loss"]]),
     "zlib": lambda f, _: sum(f["zlib_bits"]) / sum(f["characters"]),
     "zlib_joint": lambda f, _: sum(f["joint_bits"]) / sum(f["characters"]),
 }
@@ -146,6 +148,7 @@ BETTER = {
     "upd": {"token_entropy": 0.5},  # surer
     "ifd": {"alone_loss": 0.5},  # the prompt helps less
     "ifd_perplexity": {"alone_loss": 0.5},
+    "lalp": {"local_loss": 0.5},
     "zlib": {"zlib_bits": 2},
     "zlib_joint": {"joint_bits": 2},
 }

@@ -4,8 +4,10 @@ Why beside and not instead: which score to trust is an open question, and what a
 on these teachers. So each comes with its own ranks, the rank correlation with GRACE, and what it cost beyond GRACE's pass.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -13,10 +15,16 @@ import pandas as pd
 from gracelib.baselines import SCORES, check_score, compute_scores
 from gracelib.evidence.ranks import spearman_known
 from gracelib.intervals import ratio_interval
+from gracelib.models.prompting import Encoded
 from gracelib.since import pooled
 from gracelib.text.selection import Selection
 
-_PASSES = {"characters": "no model", "alone_loss": "one forward more, for both IFD"}
+_PASSES = {
+    "characters": "no model",
+    "alone_loss": "one forward more, for both IFD",
+    "local_loss": "a forward for each sentence",
+}
+WINDOW = 0.25  #: of the sentences before one, for `since.lalp`
 COSTS = ("score", "better", "agreement", "why_not", "seconds", "passes", "aggregation")
 
 
@@ -44,7 +52,7 @@ def check_reader(names: Iterable[str], model, tokenizer) -> None:
             raise ValueError(
                 f"{name} looks at mlp.up_proj of the last layer, which {type(model).__name__} has not; leave {name} out"
             )
-        if "token_step" in SCORES[name].needs and not tokenizer.is_fast:
+        if {"token_step", "local_loss"} & {*SCORES[name].needs} and not tokenizer.is_fast:
             raise ValueError(f"{name} needs a tokenizer that says where its tokens lie in a text; leave {name} out")
 
 
@@ -63,14 +71,37 @@ def right_ones(names: Iterable[str], selection: Selection) -> dict[str, dict]:
     return found
 
 
+def alone(e: Encoded) -> list[Encoded]:
+    """What a further pass is given for a response: its tokens after the first, without the prompt."""
+    return [Encoded(e.response_ids[:1], e.response_ids[1:])] if len(e.response_ids) > 1 else []
+
+
+def by_sentence(e: Encoded) -> list[Encoded]:
+    """And each sentence after the prompt and WINDOW of the sentences before it."""
+    starts = [*np.flatnonzero(e.step == 0), len(e.response_ids)]
+    return [
+        Encoded([*e.prompt_ids, *e.response_ids[starts[s - math.ceil(WINDOW * s)] : begin]], e.response_ids[begin:end])
+        for s, (begin, end) in enumerate(pairwise(starts))
+    ]
+
+
+#: Column -> what a further pass is given for a response; the column is the mean of the losses.
+MORE = {"alone_loss": alone, "local_loss": by_sentence}
+
+
 def beside(
-    names: Sequence[str], features: Mapping[str, Mapping], grace: Sequence[float], seconds: float, alone: float, **how
+    names: Sequence[str],
+    features: Mapping[str, Mapping],
+    grace: Sequence[float],
+    seconds: float,
+    passes: Mapping[str, float],
+    **how,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Columns of the teachers in the order of `features`, NAME, NAME_low, NAME_high and NAME_rank, and a row for each score
     and GRACE (`COSTS`).
 
-    features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; alone: and a pass over responses
-    without their prompts; how: as `compute_scores`.
+    features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; passes: and what the columns of
+    MORE took; how: as `compute_scores`.
     low and high are NaN for a score of the paper's, which has no interval here. agreement: Spearman correlation of the
     ranks with GRACE's over teachers, NaN with why_not.
     """
@@ -93,10 +124,10 @@ def beside(
         columns[f"{name}_rank"] = pd.Series(value).rank(method="min", ascending=score.direction == "lower").to_numpy()
         ordered = -np.asarray(grace)  # as an accuracy: higher is better
         agreement, why_not = spearman_known(value, ordered, score.direction)
-        more = alone if "alone_loss" in score.needs else shared if "pool_loss" in score.needs else 0.0
-        took = time.perf_counter() - began + more
-        passes = next((said for need, said in _PASSES.items() if need in score.needs), "none beyond GRACE's")
-        costs.append((score.label, score.direction, agreement, why_not, took, passes, score.aggregation))
+        took = time.perf_counter() - began + sum(passes.get(need, 0.0) for need in score.needs)
+        took += shared if "pool_loss" in score.needs else 0.0
+        said = next((said for need, said in _PASSES.items() if need in score.needs), "none beyond GRACE's")
+        costs.append((score.label, score.direction, agreement, why_not, took, said, score.aggregation))
     order = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_rank")]
     return pd.DataFrame(columns)[order], pd.DataFrame(costs, columns=COSTS)
 

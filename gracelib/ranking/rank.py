@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ from gracelib.models.checkpoints import (
 )
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes, text_features
 from gracelib.ranking import report
-from gracelib.ranking.beside import COSTS, beside, beside_text, check_reader, check_scores, right_ones
+from gracelib.ranking.beside import COSTS, MORE, beside, beside_text, check_reader, check_scores, right_ones
 from gracelib.ranking.until_clear import LEFT, race, rounds
 from gracelib.scores import recalibrate
 from gracelib.text.responses import read_requests
@@ -267,11 +266,13 @@ def score_teachers(
             name: {**features[name], **text_features(encoded[name], texts[name]), **right[name], "prompt_id": prompt_id}
             for name in ranked
         }
-        began = time.perf_counter()
-        if any("alone_loss" in SCORES[name].needs for name in scores):
-            for name, losses in _alone(model, encoded, labels, work, settings, used, how).items():
-                every[name]["alone_loss"] = losses
-        others, costs = beside(scores, every, table["grace"], seconds, time.perf_counter() - began, **folds)
+        passes = {}
+        for column in {need for name in scores for need in SCORES[name].needs if need in MORE}:
+            began = time.perf_counter()
+            for name, losses in _further(model, MORE[column], encoded, labels, work, settings, used, how).items():
+                every[name][column] = losses
+            passes[column] = time.perf_counter() - began
+        others, costs = beside(scores, every, table["grace"], seconds, passes, **folds)
         table = table.assign(**others)
     smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(encoded[name], policy)]
@@ -382,19 +383,15 @@ def features_of(model, encoded: dict, labels: dict, work: Path, about: dict, use
     return features
 
 
-def _alone(model, encoded: dict, labels: dict, work: Path, about: dict, used: dict, how: dict) -> dict[str, np.ndarray]:
-    """By teacher, the mean loss of each response's tokens after the first, without the prompt; NaN where there are none."""
-    there = {name: [len(e.response_ids) > 1 for e in own] for name, own in encoded.items()}
-    cut = {
-        name: [Encoded(e.response_ids[:1], e.response_ids[1:]) for e in own if len(e.response_ids) > 1]
-        for name, own in encoded.items()
-    }
-    called = {name: list(compress(labels[name], kept)) for name, kept in there.items()}
-    found = features_of(model, cut, called, work, about, used, how | {"d": 1, "params": "last-layer"})
-    losses = {name: np.full(len(kept), np.nan) for name, kept in there.items()}
-    for name, kept in there.items():
-        losses[name][kept] = found[name]["loss"]
-    return losses
+def _further(model, given, encoded: dict, labels: dict, work: Path, about: dict, used: dict, how: dict) -> dict:
+    """By teacher, the mean loss (N,) of what `given` (of `beside.MORE`) makes of each response; NaN where it makes nothing."""
+    made = {name: [given(e) for e in own] for name, own in encoded.items()}
+    owner = {name: np.repeat(np.arange(len(own)), [*map(len, own)]) for name, own in made.items()}
+    called = {name: [labels[name][i] for i in own] for name, own in owner.items()}
+    flat = {name: sum(own, []) for name, own in made.items()}
+    found = features_of(model, flat, called, work, about, used, how | {"d": 1, "params": "last-layer"})
+    return {name: pd.Series(found[name]["loss"]).groupby(own).mean().reindex(range(len(made[name]))).to_numpy()
+            for name, own in owner.items()}  # fmt: skip
 
 
 def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list[Encoded], list[str]]:

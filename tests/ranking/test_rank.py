@@ -26,7 +26,7 @@ from gracelib.cli.app import app
 from gracelib.features import files, gradients
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
-from gracelib.models.prompting import CHAT, Policy, encode_examples
+from gracelib.models.prompting import CHAT, Policy, encode, encode_examples
 from gracelib.ranking import rank as ranking
 from gracelib.ranking import report, until_clear
 from gracelib.ranking.rank import score_teachers
@@ -145,17 +145,26 @@ def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, 
     assert row.car == pytest.approx(round(row.car * 16 * (1 + row.student_loss)) / 16 / (1 + row.student_loss))
     about = json.loads(result.save(tmp_path / "r.csv").read_text())
     assert [r["score"] for r in about["costs"]] == ["GRACE", *(SCORES[name].label for name in names)] and len(own) == 16
-    names = ("ifd", "ifd_perplexity")  # the one that takes a pass more, over responses without their prompts
+    names = ("ifd", "ifd_perplexity", "lalp")  # which take a pass more: without the prompt, by the sentence
     monkeypatch.undo()
     result, (model, tokenizer) = rank(llama, THREE, work, scores=names), checkpoints.load_student(llama)
     pairs = [(p.question, p.responses[0]) for p in teacher.prompts if p.id in result.settings["prompt_ids"]]
-    ratios = []
+    ratios, local = [], []
+    for (x, y), e in zip(encode_examples(tokenizer, pairs), encode(tokenizer, pairs, steps=True)):
+        cuts = [k for k, s in enumerate(e.step) if s == 0] + [len(y)]
+        each = []
+        for s in range(len(cuts) - 1):
+            before, own = x + y[cuts[s - -(-s // 4)] : cuts[s]], y[cuts[s] : cuts[s + 1]]
+            lp = model(input_ids=torch.tensor([before + own])).logits[0, len(before) - 1 : -1].log_softmax(1)
+            each.append(lp.gather(1, torch.tensor(own)[:, None]).mean().item())
+        local.append(np.mean(each))
     for x, y in encode_examples(tokenizer, pairs):
         lp = [model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(1) for ids in ([*x, *y], y)]
         each = [-v.gather(1, torch.tensor([*x, *y][1:] if k == 0 else y[1:])[:, None])[:, 0] for k, v in enumerate(lp)]
         ratios.append((each[0][len(x) - 1 :].mean() / each[1].mean()).item())
     assert result.table.set_index("teacher").loc[teacher.name].ifd == pytest.approx(np.mean(ratios), rel=1e-5)
-    assert set(result.costs.passes[1:]) == {"one forward more, for both IFD"}
+    assert result.table.set_index("teacher").loc[teacher.name].lalp == pytest.approx(np.mean(local), rel=1e-5)
+    assert set(result.costs.passes[1:]) == {"one forward more, for both IFD", "a forward for each sentence"}
     with pytest.raises(ValueError, match="scas looks at mlp.up_proj of the last layer, which GPT2LMHeadModel has not"):
         rank(make_checkpoint(tmp_path / "gpt2", "gpt2", vocab=600, texts=TEXTS), THREE, work, scores=("scas",))
 
