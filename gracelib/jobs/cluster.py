@@ -16,7 +16,6 @@ import contextlib
 import logging
 import math
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -89,9 +88,15 @@ def probe(root: Path, machine: str) -> dict[str, str]:
 
 
 def on_machine(
-    call: bytes, log: Path, root: Path, expected: dict[str, str], changed: dict[str, str], keep: bool
+    function: Callable,
+    arguments: tuple,
+    log: Path,
+    root: Path,
+    expected: dict[str, str],
+    changed: dict[str, str],
+    keep: bool,
 ) -> str:
-    """Do a pickled (function, arguments) in a process of its own that prints into `log`; what went wrong, in words.
+    """Call a function in a process of its own that prints into `log`; what went wrong, in words.
 
     changed: environment variables. keep: the process is kept for the next call and has loaded torch by then.
     """
@@ -102,7 +107,7 @@ def on_machine(
         pool = (_kept.pop() if keep and _kept else None) or Local(1)
         group = pool.submit(_own_group).result()
     try:
-        pool.submit(_call, call, log).result()
+        pool.submit(_call, function, arguments, log).result()
         if keep:
             _kept.append(pool)
         return ""
@@ -128,11 +133,10 @@ def _own_group() -> int:
     return os.getpid()
 
 
-def _call(call: bytes, log: Path) -> None:
+def _call(function: Callable, arguments: tuple, log: Path) -> None:
     with open(log, "ab", buffering=0) as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
-    function, arguments = pickle.loads(call)  # the driver's own
     try:
         function(*arguments)
     except Exception:
@@ -212,8 +216,7 @@ class Engine:
             if not needs.gpus:
                 threads = {variable: n_cpus for variable in WORKER_VARIABLES if variable.endswith("_NUM_THREADS")}
                 changed |= WORKER_VARIABLES | threads | {"CUDA_VISIBLE_DEVICES": ""}
-            call = pickle.dumps((function, arguments))
-            found.append(((call, log, self.root, self.expected, changed, keep), needs, name))
+            found.append(((function, arguments, log, self.root, self.expected, changed, keep), needs, name))
         return [_in_words(future) for future in self.submit(found)]
 
     def hours(self, gpu_hours: float) -> str:
