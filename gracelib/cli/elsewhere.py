@@ -27,6 +27,7 @@ ExecutorOption = Annotated[
 AddressOption = Annotated[
     str, typer.Option(help="of Ray: host:port, auto, nothing (this machine); of Slurm: a partition, local, debug")
 ]
+CpusOption = Annotated[int | None, typer.Option(help="of a task elsewhere; default: 4 for each GPU, else 1", min=1)]
 GpusOption = Annotated[int | None, typer.Option(help="of a task elsewhere; default: as the other options say", min=0)]
 
 
@@ -41,16 +42,18 @@ def set_executor(executor: str, address: str) -> bool:
 def anywhere(command: Callable) -> Callable:
     """The command with options that say where it runs."""
 
-    def added(executor: ExecutorOption = "", address: AddressOption = "", gpus: GpusOption = None):
+    def added(
+        executor: ExecutorOption = "", address: AddressOption = "", cpus: CpusOption = None, gpus: GpusOption = None
+    ):
         """Their declaration."""
 
     @functools.wraps(command)
-    def run(executor="", address="", gpus=None, **options):
+    def run(executor="", address="", cpus=None, gpus=None, **options):
         if not set_executor(executor, address):
             return command(**options)
         usual = 0 if options.get("device") == "cpu" else options.get("tensor_parallel_size", 1)
         n_gpus = usual if gpus is None else gpus
-        return _elsewhere(command, options, Needs(4 * max(1, n_gpus), n_gpus))
+        return _elsewhere(command, options, Needs(cpus or max(1, 4 * n_gpus), n_gpus))
 
     parameters = [one for own in (command, added) for one in inspect.signature(own).parameters.values()]
     run.__signature__ = inspect.Signature(parameters)

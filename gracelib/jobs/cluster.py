@@ -315,7 +315,7 @@ class Ray(Engine):
         raise ValueError(
             f"{name} needs {needs.cpus:g} CPUs, {needs.gpus:g} GPUs and {needs.memory_gb:g} GiB of memory, and no machine has "
             f"them: the largest, {largest}, has {has.get('CPU', 0):g}, {has.get('GPU', 0):g} and "
-            f"{has.get('memory', 0) / _GIB:.0f}; add a larger one, or ask for less ([needs] of --settings)"
+            f"{has.get('memory', 0) / _GIB:.0f}; add a larger one, or ask for less (--cpus, --gpus; [needs] of --settings)"
         )
 
     def submit(self, calls: list[tuple]) -> list[Future]:
