@@ -55,9 +55,9 @@ def of_tokens(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor
     for z, y in zip(logits.split(step), targets[:, None].split(step), strict=True):
         log_p = torch.log_softmax(z, 1)
         own = log_p.gather(1, y).exp().squeeze(1)  # p(y)
-        rank = 1 + (z > z.gather(1, y)).sum(1)
+        rank = 1 + (z > z.gather(1, y)).sum(1, dtype=torch.int32)
         log_p.clamp_(min=-500)  # of a token that is ruled out, -inf: 0 log 0 is 0
-        p = log_p.exp()
+        p = torch.softmax(z, 1)
         top = _largest(p) if p.shape[1] > TOP else p
         mass, inside = top.sum(1), rank <= TOP
         brier = [1 - 2 * own + _dot(p, p), 1 - 2 * own * inside / mass + _dot(top, top) / mass.square()]

@@ -37,7 +37,7 @@ EXPECTED = {
     "prompts": "3cd0cec7f8d3",
     "responses": "c0b2f326bd75",
     "features": "ec256fc7819c",
-    "record": "695aabf0dbe5",
+    "record": "0e9ca230e8cc",
     "distill": "e87f58de80ec",
     "evaluate": "bbf89b9c7f03",
 }
