@@ -76,6 +76,21 @@ The term that the informal lemma keeps is {ratio["ratio_lowest"]:.1f} to {ratio[
 and not negligible. The bound motivates GRACE; nothing below shows that a teacher with a smaller bound makes a better student."""
 
 
+def distilled() -> str:
+    """Of notebook 04, which shows mini: what eight other seeds of its cast say, too."""
+    below, better, seeds = 0, 0, [path / "results" for path in paths.published("").glob("mini-seed*")]
+    for results in seeds:
+        tables = (pd.read_csv(results / f"{name}.csv") for name in ("students", "teachers", "base_students"))
+        students, teachers, base = (table[table.task == "short"] for table in tables)
+        students = students[students.student.eq("first") & students.temperature.eq(0.6)].set_index("teacher").average
+        teachers = teachers[teachers.temperature == 0.6].set_index("teacher").accuracy
+        below += students["terse-64"] < base.set_index("student").average["first"]
+        better += teachers["equations-40"] < 0.5 and students["equations-40"] > students["terse-64"]
+    return f"""\
+In {below} of {len(seeds)} other seeds of this cast, too, the student of `terse-64` ends below the untrained one, and
+in {better} `equations-40`, which is wrong more often than right, makes a better student than `terse-64`."""
+
+
 def under_the_figures() -> list[str]:
     """What notebook 05 says under its figures."""
     rho = {name: {score: f"{row['spearman']:.2f}" for score, row in ours(name).items()} for name in FIGURES}
@@ -114,6 +129,11 @@ HEADS = {
 def test_the_first_paragraph_says_what_the_tables_say(name):
     head = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4).cells[0].source
     assert f"\n\n**In short.** {HEADS[name]()}\n\n" in head
+
+
+def test_notebook_04_says_what_other_seeds_say():
+    head = nbformat.read(paths.NOTEBOOKS / "04_distill_students.ipynb", as_version=4).cells[0].source
+    assert distilled() in head
 
 
 def test_each_figure_of_notebook_05_has_its_finding():
