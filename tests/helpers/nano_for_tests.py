@@ -39,6 +39,8 @@ NOTEBOOKS = {
         [
             "from gracelib.experiment import tables; from gracelib.jobs import paths",
             "table = tables.cells(scale)",
+            # As every figure's does, the file beside it says whose it is: the two may run at once.
+            """_ = (paths.figures(scale) / 'drawn.json').write_text('{"notebook": "05_draws"}')""",
             "table.to_csv(paths.figures(scale) / 'drawn.csv', index=False)",
         ],
     ),
@@ -47,6 +49,8 @@ NOTEBOOKS = {
         [
             "from gracelib.experiment import tables; from gracelib.jobs import paths",
             "table = tables.cells(scale, 'long')",
+            # As every figure's does, the file beside it says whose it is: the two may run at once.
+            """_ = (paths.figures(scale) / 'drawn_too.json').write_text('{"notebook": "06_draws_too"}')""",
             "table.to_csv(paths.figures(scale) / 'drawn_too.csv', index=False)",
         ],
     ),

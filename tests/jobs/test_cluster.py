@@ -60,6 +60,7 @@ def machines():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (RAY | {"PYTHONPATH": PYTHONPATH}).items():
             patch.setenv(name, value)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a stage that ran in this process may have left it
         found = Cluster(initialize_head=True, head_node_args=MACHINE)
         found.add_node(**MACHINE)
         yield found
