@@ -43,7 +43,8 @@ def beside_published(scale: str) -> str:
 
 def over_seeds(scale: str) -> pd.DataFrame:
     """Per score of the main table the least and the greatest signed Spearman and regret (points) over the runs of the
-    scale's cast from other seeds, the published ones where you made none; columns score, "spearman least" and so on. No rows where there are none.
+    scale's cast from other seeds, the published ones where you made none; columns score, "spearman least" and so on. No
+    rows where there are none.
     """
     found = []
     for one in (name for name in SCALES if name.startswith(f"{scale}-seed")):

@@ -391,7 +391,7 @@ def opened(name: str, address: str) -> Iterator[Engine]:
     except ImportError as error:
         raise ValueError(
             f"--executor {name} needs a package that is not installed here ({error}): pip install 'gracelib[{name}]', in "
-            "a clone: .venv/bin/pip install --constraint constraints.txt --editable '.[{name}]'"
+            f"a clone: .venv/bin/pip install --constraint constraints.txt --editable '.[{name}]'"
         ) from error
     try:
         yield engine

@@ -124,9 +124,10 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool=None, drop: Ite
 
 def _drop(job: Job, droppable: set[str], unfinished: Iterable[Job], root: Path) -> None:
     """Remove what `job` was made from where that is droppable and nothing unfinished needs it."""
-    needed = {upstream.key for other in unfinished for upstream in other.inputs.values()}
-    for upstream in job.inputs.values():
-        if upstream.key in droppable - needed:
+    own = [upstream for upstream in job.inputs.values() if upstream.key in droppable]
+    needed = {upstream.key for other in unfinished for upstream in other.inputs.values()} if own else set()
+    for upstream in own:
+        if upstream.key not in needed:
             shutil.rmtree(upstream.folder(root), ignore_errors=True)
 
 

@@ -335,8 +335,8 @@ def loaded(
     read_as = policy_notes(tokenizer, policy)  # first: that there is no chat template is no response's fault
     made = {t.name: _encode(tokenizer, selection.prompts[t.name], policy, config) for t in teachers}
     encoded, labels = ({name: both[i] for name, both in made.items()} for i in (0, 1))
-    shape = without_weights(student, config)
-    check_reader(scores, shape, tokenizer)  # what it will take is said before the weights are read
+    shape = without_weights(student, config)  # what it will take is said before the weights are read
+    check_reader(scores, shape, tokenizer)
     # Of the longest responses: a piece is all that is in memory at once.
     lengths = sorted(map(len, sum(encoded.values(), [])))[-files.piece_size(shape, device.partition(":")[0]) :]
     asked = {name: how[name] for name in ("dtype", "params", "projection")}
