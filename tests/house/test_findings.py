@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from gracelib.jobs import paths
+from lab_for_tests import LONG, SECOND, SHORT, WORDS, main_table, norm_picks_better, settings
 
 LAB = paths.published("lab")
-SHORT, SECOND, LONG = "short task, first student", "short task, second student", "long task, first student"
 
 
 def ours(figure: str):
@@ -17,9 +17,7 @@ def ours(figure: str):
 
 
 def which_teacher() -> str:
-    main = pd.read_csv(LAB / "table_main.csv")
-    without = main[(main.setting == SHORT) & (main.cells_used == "without terse")].set_index("score").spearman
-    main = main[main.cells_used == "all families"].set_index(["setting", "score"])
+    main, without = main_table(), main_table("without terse").spearman[SHORT]
     rho, points = main.spearman.map("{:.2f}".format), main.regret_points.map("{:.1f}".format)
     low, high = (f"{main[end][SHORT, 'grace']:.2f}" for end in ("low", "high"))
     return f"""\
@@ -37,7 +35,7 @@ def design_choices() -> str:
     worst = each.loc[each.regret_points.idxmax()]
     return f"""\
 For a given teacher GRACE picks a better temperature than chance: its pick costs {lost["grace"]} points of accuracy on average, a random one {lost["random"]}.
-The norm's costs {lost["g_norm"]} here, but in three of the five settings of [notebook 05b](05b_why.ipynb) the norm picks better. Within a family GRACE's pick costs {family["grace"]} points, the
+The norm's costs {lost["g_norm"]} here, but in {WORDS[norm_picks_better()]} of the {WORDS[len(settings())]} settings of [notebook 05b](05b_why.ipynb) the norm picks better. Within a family GRACE's pick costs {family["grace"]} points, the
 norm's {family["g_norm"]}, a random one {family["random"]}. One family makes that difference: with {worst.family}, GRACE's pick is {worst.regret_points:.1f} points behind."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from gracelib.claims.rules import FAILS, HOLDS, LACKS, OPEN
 from gracelib.experiment.reference import over_seeds
 from gracelib.jobs import paths
+from lab_for_tests import LONG, SECOND, SHORT, WORDS, main_table, norm_picks_better, settings
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [paths.ROOT / "README.md", *sorted(paths.NOTEBOOKS.glob("*.md"))]
@@ -16,13 +17,9 @@ PAGES = [paths.ROOT / "README.md", *sorted(paths.NOTEBOOKS.glob("*.md"))]
 
 def findings() -> str:
     """What the lab's tables say, as the README says it."""
-    main = pd.read_csv(paths.published("lab") / "table_main.csv")
-    without = main[main.setting.eq("short task, first student") & main.cells_used.eq("without terse")]
-    without = without.set_index("score").spearman
-    main = main[main.cells_used == "all families"].set_index(["setting", "score"])
+    main, without = main_table(), main_table("without terse").spearman[SHORT]
     rho, points = main.spearman.map("{:.2f}".format), main.regret_points.map("{:.1f}".format)
-    first, second, long = "short task, first student", "short task, second student", "long task, first student"
-    low, high = (f"{main[end][first, 'grace']:.2f}" for end in ("low", "high"))
+    low, high = (f"{main[end][SHORT, 'grace']:.2f}" for end in ("low", "high"))
     sidecar = json.loads((paths.published("lab") / "fig06_temperature.json").read_text(encoding="utf-8"))
     lost = {name: f"{row['mean']:.1f}" for name, row in sidecar["ours"]["regret_points"].items()}
     table = pd.read_csv(paths.published("lab") / "claims.csv")
@@ -33,13 +30,13 @@ def findings() -> str:
         for score in ("grace", "g_norm", "student_loss")
     }
     return f"""\
-* GRACE orders the 120 students of 15 teachers at 8 temperatures with a Spearman correlation of {rho[first, "grace"]} ({low} to {high}; the
-  paper: .86). The gradient's norm alone does as well ({rho[first, "g_norm"]}), so does the student's loss ({rho[first, "student_loss"]}); G-Vendi does worse
-  ({rho[first, "g_vendi"]}). The teacher's accuracy is at {rho[first, "teacher_accuracy"]}, but ahead of GRACE without the two terse teachers ({without["teacher_accuracy"]:.2f} to {without["grace"]:.2f}).
-* For a given teacher it picks a better temperature than chance: {lost["grace"]} points lost against {lost["random"]} (the norm: {lost["g_norm"]}; in three of five settings
+* GRACE orders the 120 students of 15 teachers at 8 temperatures with a Spearman correlation of {rho[SHORT, "grace"]} ({low} to {high}; the
+  paper: .86). The gradient's norm alone does as well ({rho[SHORT, "g_norm"]}), so does the student's loss ({rho[SHORT, "student_loss"]}); G-Vendi does worse
+  ({rho[SHORT, "g_vendi"]}). The teacher's accuracy is at {rho[SHORT, "teacher_accuracy"]}, but ahead of GRACE without the two terse teachers ({without["teacher_accuracy"]:.2f} to {without["grace"]:.2f}).
+* For a given teacher it picks a better temperature than chance: {lost["grace"]} points lost against {lost["random"]} (the norm: {lost["g_norm"]}; in {WORDS[norm_picks_better()]} of {WORDS[len(settings())]} settings
   the norm picks better).
-* Its pick among all is {points[first, "grace"]} points behind the best student, the strongest teacher's {points[first, "teacher_accuracy"]}; on the long task {points[long, "grace"]} and {points[long, "teacher_accuracy"]}.
-* The norm stays ahead of it on a second student ({rho[second, "g_norm"]} to {rho[second, "grace"]}) and on a longer task ({rho[long, "g_norm"]} to {rho[long, "grace"]}; the loss: {rho[long, "student_loss"]}).
+* Its pick among all is {points[SHORT, "grace"]} points behind the best student, the strongest teacher's {points[SHORT, "teacher_accuracy"]}; on the long task {points[LONG, "grace"]} and {points[LONG, "teacher_accuracy"]}.
+* The norm stays ahead of it on a second student ({rho[SECOND, "g_norm"]} to {rho[SECOND, "grace"]}) and on a longer task ({rho[LONG, "g_norm"]} to {rho[LONG, "grace"]}; the loss: {rho[LONG, "student_loss"]}).
 * Of {sum(n)} statements of the paper {n[0]} hold here in direction and {n[1]} do not; {n[2]} have too few data, {n[3]} are about what this world lacks.
   Of the {sum(m)} that claim a size {m[0]} hold and {m[1]} do not. That is no verdict on the paper.
 * `mini` says less: over eight seeds GRACE lies at {ends["grace"]}, the norm at {ends["g_norm"]}, the loss at {ends["student_loss"]}.

@@ -4,9 +4,9 @@ import nbformat
 import pandas as pd
 import pytest
 
+import lab_for_tests
 from gracelib.evidence import reasons
 from gracelib.evidence.cells import default_setting
-from gracelib.evidence.choices import choice_cells, temperature_choices
 from gracelib.experiment import tables
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
@@ -14,23 +14,12 @@ from gracelib.jobs import paths
 
 @pytest.fixture
 def sentences(monkeypatch):
-    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.ROOT / "figures" / "published"))
+    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.published("")))
     return said()
 
 
-def temperature_regret(own: pd.DataFrame) -> pd.Series:
-    """What each score's pick among a teacher's temperatures loses, in points: the mean over teachers."""
-    student = own.student.iloc[0]
-    choices = temperature_choices(choice_cells(own, student, ("grace", "g_norm")), ("grace", "g_norm"))
-    return choices.groupby("score").regret_points.mean()
-
-
 def said() -> list[str]:
-    settings = {}
-    for name in ("lab", "lab-world1", "lab-world2"):
-        for task in get_scale(name).tasks:
-            for who, own in tables.cells(name, task.name).groupby("student", sort=False):
-                settings[name, task.name, who] = reasons.with_parts(own)
+    settings = {key: reasons.with_parts(own) for key, own in lab_for_tests.settings().items()}
     split = pd.concat({key: reasons.between_and_within(own) for key, own in settings.items()}, names=["a", "b", "c"])
     split = split.reset_index().set_index(["part", "level", "a", "b", "c"]).sort_index()
     between, within = (split.loc["inflation", level] for level in ("between", "within"))
@@ -40,21 +29,14 @@ def said() -> list[str]:
     assert (between.spearman < 0).all() and (within.spearman > 0).all()
     cost = reasons.folds_cost(first, tables.table("lab", "variants", recompute=False), ["all_matrix", "raw_matrix"])
     every, raw = cost.itertuples()
-    curves = {
-        scale: reasons.by_rows(
-            own[own.student == "first"], tables.table(scale, "grid", recompute=False), default_setting(get_scale(scale))
-        )
-        for scale in ("lab",)
-        for own in [tables.cells(scale, "short")]
-    }
-    at = dict(list(curves["lab"].groupby("rows_over_d")))
+    grid = tables.table("lab", "grid", recompute=False)
+    curve = reasons.by_rows(first, grid, default_setting(get_scale("lab")))
+    at = dict(list(curve.groupby("rows_over_d")))
     span = {x: f"{own.inflation.min():.1f} to {own.inflation.max():.1f}" for x, own in at.items()}
-    worst = [own.spearman.idxmin() == own.spread.idxmax() for curve in curves.values() for _, own in curve.groupby("d")]
-    dips = [own.loc[own.spearman.idxmin()].rows_over_d for curve in curves.values() for _, own in curve.groupby("d")]
-    edge = sum(1.8 in (own.rows_over_d.min(), own.rows_over_d.max()) for _, own in curves["lab"].groupby("d"))
-    regret = {key: temperature_regret(own) for key, own in settings.items()}
-    norm_ahead = sum(lost["g_norm"] < lost["grace"] for lost in regret.values())
-    assert all(lost["grace"] < lost["random"] for lost in regret.values())
+    worst = [own.spearman.idxmin() == own.spread.idxmax() for _, own in curve.groupby("d")]
+    dips = [own.loc[own.spearman.idxmin()].rows_over_d for _, own in curve.groupby("d")]
+    edge = sum(1.8 in (own.rows_over_d.min(), own.rows_over_d.max()) for _, own in curve.groupby("d"))
+    norm_ahead = lab_for_tests.norm_picks_better()
     whole = split.spearman.xs("all", level="level")
     ahead = sum(whole["both"][k] > whole["grace"][k] for k in settings)
     alone = {
