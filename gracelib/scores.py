@@ -29,6 +29,7 @@ from gracelib.moments import assign_folds, canonical_order, factor, moment_rows,
 
 PRECONDITIONERS = ("normalised", "raw", "identity")
 CENTRES = ("none", "global", "fold")
+NU_DECIDES = 0.5  #: of a score's log-derivative: if more than this is nu's, nu decides the score
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,6 @@ def _why_nu_decides(n_rows: int, d: int, n_folds: int, nu_share: float) -> str:
     if outside <= d:
         rank = f"(1 - 1/C) n m = {outside:g} <= d = {d}, Sigma(D_-i) cannot have full rank"
         return f"{rank}; use more prompts or a smaller d"
-    if nu_share > 0.5:
+    if nu_share > NU_DECIDES:
         return f"{nu_share:.0%} of its log-derivative is nu's, as when responses are near-duplicates"
     return ""

@@ -37,6 +37,7 @@ from gracelib.models.checkpoints import (
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes, text_features
 from gracelib.ranking import report
 from gracelib.ranking.beside import COSTS, MORE, beside, beside_text, check_reader, check_scores, right_ones
+from gracelib.ranking.trust import near_copies, notes_on
 from gracelib.ranking.until_clear import LEFT, race, rounds
 from gracelib.scores import recalibrate
 from gracelib.text.responses import read_requests
@@ -44,7 +45,7 @@ from gracelib.text.selection import Generations, Prompt, Selection, read_teacher
 
 PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
-#: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's.
+#: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's. near_copies: `trust.near_copies`.
 #: Responses that did not fit, their tokens; that came cut; that have one token, and so count as zero.
 COLUMNS = (
     "rank",
@@ -55,6 +56,7 @@ COLUMNS = (
     *SCORED,
     "top3_share",
     "nu_share",
+    "near_copies",
     "cut_responses",
     "cut_tokens",
     "cut_before",
@@ -249,6 +251,7 @@ def score_teachers(
                 "grace_high": interval.high,
                 "top3_share": share,
                 "nu_share": scored.grace.nu_share,
+                "near_copies": near_copies(own["g"], m),
                 "cut_responses": sum(e.n_cut > 0 for e in encoded[teacher.name]),
                 "cut_tokens": sum(e.n_cut for e in encoded[teacher.name]),
                 "cut_before": sum(e.cut for e in encoded[teacher.name]),
@@ -274,9 +277,8 @@ def score_teachers(
             passes[column] = time.perf_counter() - began
         others, costs = beside(scores, every, table["grace"], seconds, passes, **folds)
         table = table.assign(**others)
-    smoothed = [name for name in ranked if with_influence[name][0].nu_decides]
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(encoded[name], policy)]
-    notes = notes_on(table, smoothed, n, m, d, n_folds) + of_tokens + heavy + settings["read_as"]
+    notes = notes_on(table, n, m, d, n_folds) + of_tokens + heavy + settings["read_as"]
     neighbours = pd.DataFrame(ranked_differences(ranked, with_influence), columns=DIFFERENCES)
     against_first = pd.DataFrame(ranked_differences(ranked, with_influence, against_first=True), columns=DIFFERENCES)
     settings |= {
@@ -416,40 +418,6 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
                 f"positions; --max-tokens {positions} cuts such texts and says how many"
             )
     return encoded, labels
-
-
-def notes_on(table: pd.DataFrame, smoothed: Sequence[str], n: int, m: int, d: int, n_folds: int):
-    """What to be wary of: smoothing that decides the scores (of the teachers `smoothed`), few gradients per dimension, empty
-    rows, wide intervals."""
-    outside, notes = (1 - 1 / n_folds) * n * m, []
-    if outside <= d:  # for every teacher, so it is said once
-        notes.append(
-            f"nu decides these scores: the {outside:.0f} gradients outside a fold cannot fill d = {d} dimensions; use "
-            "more prompts or responses, or a smaller d (the paper takes d = n with m = 4)"
-        )
-    elif smoothed:
-        notes.append(
-            f"nu decides GRACE of {', '.join(smoothed)}: more than half of its log-derivative is nu's, as "
-            "when responses are near-copies"
-        )
-    if d < outside < 3 * d:
-        notes.append(
-            f"{outside / d:.1f} gradients per dimension outside a fold: near two of them GRACE ordered students worst at "
-            f"every d of the built-in world (notebook 05b); use more prompts or responses, or a smaller d (the paper: 3.6)"
-        )
-    for row in table[table["one_token"] > 0].itertuples():
-        notes.append(
-            f"{row.teacher}: {row.one_token} responses have one token: log|y| = 0, so they count as zero and lower GRACE; "
-            "leave these prompts out, or cut less"
-        )
-    wide = table[table["grace_low"] <= 0]["teacher"]
-    if len(wide):
-        who = ", ".join(wide) if len(wide) <= 3 else f"{len(wide)} teachers"
-        notes.append(
-            f"the intervals of {who} reach below zero, where GRACE cannot be: these prompts are too few for "
-            "this d; use more of them, or a smaller d"
-        )
-    return notes
 
 
 def _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed) -> None:
