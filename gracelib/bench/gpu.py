@@ -11,7 +11,6 @@ made-up teachers alike. `--dry-run`: a tiny student, on a CPU too, so that it is
 import argparse
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from gracelib.evidence.ranks import spearman
 from gracelib.features.gradients import response_features
 from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak
 from gracelib.jobs.paths import ROOT, figures, runs
+from gracelib.jobs.progress import timed
 from gracelib.jobs.store import write_atomically
 from gracelib.projection import MIB
 from gracelib.scores import grace, recalibrate
@@ -45,20 +45,12 @@ TESTS = {
 TEACHERS = 8
 
 
-def _timed(work) -> tuple[float, object]:
-    begin = time.perf_counter()
-    made = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin, made
-
-
 def run_tests(python: Path, which: list[str]) -> dict:
     """Seconds, and pytest's last line."""
     if not python.is_file():
         return {"note": "not run: `make test-vllm` makes its environment"}
     command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *which]
-    seconds, done = _timed(lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
+    seconds, done = timed(lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
     lines = (done.stdout + done.stderr).strip().splitlines()
     return {"seconds": seconds, "failed": done.returncode != 0, "note": lines[-1] if lines else "it said nothing"}
 
@@ -75,21 +67,23 @@ def measure_features(shape: str, n: int, d: int, dtype: str, device: str) -> dic
     work = ways.Work(model, examples, d, max(1, BATCH_TOKENS // max(lengths)))
     with torch.device(device):
         ways.plain_passes(work, work.batch)
-        passes, _ = _timed(lambda: ways.plain_passes(work, n))
+        passes, _ = timed(lambda: ways.plain_passes(work, n))
     reset_peak(device)
     one_backward(model, examples, BATCH_TOKENS)
     backward = peak_memory(device)
     reset_peak(device)
-    seconds, features = _timed(lambda: response_features(model, examples, **how))
+    seconds, features = timed(lambda: response_features(model, examples, **how))
     peak = peak_memory(device)
-    fine = bool(np.isfinite(features["g"]).all() and (features["grad_norm"] > 0).all())
     return {
         "seconds": seconds,
         "times_passes": seconds / passes,
         "peak_mib": peak / MIB,
         "extra_mib": (peak - backward) / MIB,
         "extra_mib_stated": plan.extra / MIB,
-        "failed": not fine or (device == "cuda" and peak - backward > plan.extra),
+        "failed": bool(
+            not (np.isfinite(features["g"]).all() and (features["grad_norm"] > 0).all())
+            or (device == "cuda" and peak - backward > plan.extra)
+        ),
         "note": f"{sum(p.numel() for p in model.parameters()):,} parameters, {n} responses, {sum(lengths):,} tokens, d = {d}"
         + (f"; the paper: {ON_PAPER}" if shape == "llama-3.2-1b" else ""),
     }
@@ -105,7 +99,7 @@ def agreement(shape: str, n: int, d: int, device: str) -> dict:
         f = response_features(model, examples, d=d, device=device, dtype=dtype, progress=False)
         return grace(recalibrate(f["g"], f["length"]), np.arange(n), n_folds=4).total
 
-    seconds, found = _timed(lambda: [[score(t, kind) for t in range(TEACHERS)] for kind in ("float32", "bfloat16")])
+    seconds, found = timed(lambda: [[score(t, kind) for t in range(TEACHERS)] for kind in ("float32", "bfloat16")])
     return {
         "seconds": seconds,
         "value": spearman(*found, "higher"),
@@ -116,21 +110,18 @@ def agreement(shape: str, n: int, d: int, device: str) -> dict:
 def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(prog="python -m gracelib.bench.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="a tiny student, on a CPU too, written to runs/bench")
-    parser.add_argument("--no-tests", action="store_true", help="only measure")
     a = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not a.dry_run:
         parser.error("no CUDA device is present; --dry-run tries all of it with a tiny student")
     shape, n, d, n_each = ("tiny", 16, 16, 8) if a.dry_run else ("llama-3.2-1b", 2048, 512, 64)
-    rows = {} if a.no_tests else {what: run_tests(*which) for what, which in TESTS.items()}
+    rows = {what: run_tests(*which) for what, which in TESTS.items()}
     for dtype in ("float32", "bfloat16"):
         rows[f"features, {dtype}"] = measure_features(shape, n, d, dtype, device)
     rows["order of teachers, bfloat16 with float32"] = agreement(shape, n_each, d, device)
-    name = torch.cuda.get_device_name() if device == "cuda" else device
-    table = pd.DataFrame(
-        [{"what": what, "device": name, "torch": torch.__version__, **row} for what, row in rows.items()]
-    )
-    print(table.drop(columns=["device", "torch"]).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    place = {"device": torch.cuda.get_device_name() if device == "cuda" else device, "torch": torch.__version__}
+    table = pd.DataFrame([{"what": what, **place, **row} for what, row in rows.items()])
+    print(table.drop(columns=place).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
     path = (runs() / "bench" if a.dry_run else figures("bench")) / "gpu.csv"
     write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
     print(f"written to {path.parent.name}/{path.name}")

@@ -9,7 +9,6 @@ left out where these are not installed.
 """
 
 import importlib.util
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from torch import nn
 from gracelib.bench.report import BACKWARD, BARE, CAREFUL, DATTRI, OURS, PAPER, PASSES, PRODUCT, STACKED
 from gracelib.features.gradients import Batch, Example, response_features
 from gracelib.features.per_response import parameter_names
+from gracelib.jobs.progress import timed
 from gracelib.projection import signs
 
 STACK = 32  # gradients that a careful user, and dattri's user, multiplies at once
@@ -135,9 +135,7 @@ def plain_passes(work: Work, k: int) -> dict[str, float]:
         )
         logits = work.model(input_ids=ids, use_cache=False).logits  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
-        begin = time.perf_counter()
-        loss.backward()
-        backward += time.perf_counter() - begin
+        backward += timed(loss.backward)[0]
     work.model.zero_grad(set_to_none=True)
     return {BACKWARD: backward}
 

@@ -13,7 +13,6 @@ key: it moves the last digits only. What makes pieces loads torch, so it is impo
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gracelib.jobs.progress import timed
 from gracelib.jobs.store import DECISIVE, closure, digest, fingerprint, versions, write_atomically
 
 _NEEDED = ("g", "length", "loss", "mean_prob", "grad_norm", "prompt")
@@ -147,17 +147,10 @@ def planned_seconds(
         tokens = sum(len(batch) * max(lengths[i] for i in batch) for group in grouped.groups for batch in group)
         return work(model, grouped.found, len(lengths), tokens, 0), [sum(map(len, group)) for group in grouped.groups]
 
-    def seconds_of(run: Callable[[], object]) -> float:
-        begin = time.perf_counter()
-        run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - begin
-
     both, _ = passes([len(x) + len(y) for x, y in two], False)
     how = {"seed": seed, "engine": engine, "dtype": dtype, "device": device, "progress": False, "special": special}
     rate = (
-        min(seconds_of(lambda: response_features(model, two, d=1, **how)) for _ in range(2)) / both
+        min(timed(lambda: response_features(model, two, d=1, **how))[0] for _ in range(2)) / both
     )  # the first warms up
     projector = PROJECTIONS[projection](d, seed, torch.device(device))
     projector.cache_bytes = 0  # a large student's signs are not kept
@@ -165,7 +158,7 @@ def planned_seconds(
     @cache
     def an_element(rows: int) -> float:
         block, out = torch.randn(rows, min(size, _TIMED), device=device), torch.zeros(d, rows, device=device).T
-        return min(seconds_of(lambda: projector.accumulate(out, "", 0, block)) for _ in range(2)) / block.shape[1]
+        return min(timed(lambda: projector.accumulate(out, "", 0, block))[0] for _ in range(2)) / block.shape[1]
 
     def seconds(lengths: Sequence[int]) -> float:
         total, step = 0.0, piece_size(model, device.partition(":")[0])
@@ -193,12 +186,14 @@ def chunked_features(
     batch_tokens: int | None = None,
     special: Sequence[int] = (),
     done: Callable[[float], None] = lambda n: None,
+    part: tuple[int, int] = (0, 1),
 ) -> dict[str, np.ndarray]:
     """`gradients.response_features` of `examples`, piece by piece; finished pieces are read from the folder `work`.
 
     `student` is `checkpoints.weights_digest(model)` taken once for all calls; `names` say in error messages where a response comes
     from. `done` is called as work goes on (`response_features`), after a piece that was read with all its responses. A piece whose checksum is wrong is named
-    on stderr and computed again. Returns and raises as `response_features`.
+    on stderr and computed again. part (k, n): only the n-th of the pieces from the k-th on, for n processes that share the
+    work. Returns and raises as `response_features`.
     """
     from safetensors.numpy import save_file
 
@@ -218,7 +213,7 @@ def chunked_features(
         "versions": {name: versions()[name] for name in DECISIVE},
     }
     pieces = []
-    for start in range(0, len(examples), size):
+    for start in range(0, len(examples), size)[part[0] :: part[1]]:
         own = examples[start : start + size]
         path = work / f"{digest({**record, 'examples': [[list(x), list(y)] for x, y in own]})}.safetensors"
         found = _read_piece(path, len(own), d) if path.is_file() else None
@@ -232,7 +227,7 @@ def chunked_features(
             about = {"checksum": _checksum(found)}
             write_atomically(path, lambda part: save_file(found, part, metadata=about))
         pieces.append(found)
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in next(iter(pieces), ())}
 
 
 def _read_piece(path: Path, n: int, d: int) -> dict[str, np.ndarray] | None:
