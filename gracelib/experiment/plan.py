@@ -187,7 +187,7 @@ class PaperPlan(Plan):
 
     def _gradients(self, student: str, teacher: str, t: float, label: str) -> Job:
         model, scale = self.students[student], self.scale
-        own = {
+        own = _source(model) | {
             "n_prompts": scale.n_prompts,
             "m": scale.m,
             "d": self.task.d_kept,
@@ -197,7 +197,7 @@ class PaperPlan(Plan):
             "projection_seed": scale.seed + 3,
         }
         inputs = {"responses": self.responses[teacher, t], "correct": self.correct[teacher, t]}
-        return self._job(stages.FEATURES, model, _source(model) | own, inputs, label, self._seconds("score", model))
+        return self._job(stages.SPREAD_FEATURES, model, own, inputs, label, self._seconds("score", model))
 
     def student(self, base: str, responses: Job, label: str, **changes) -> Job:
         model, scale = self.students[base], self.scale

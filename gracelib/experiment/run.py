@@ -20,7 +20,7 @@ from gracelib.experiment.tables import TABLES
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.explain import Verdict, in_words
 from gracelib.jobs.explain import explain as explain_jobs
-from gracelib.jobs.running import executor_name, executor_of_run, run_in_turn, run_jobs
+from gracelib.jobs.running import executor_of_run, run_jobs
 from gracelib.jobs.store import Job, with_upstream
 from gracelib.jobs.workers import n_workers
 from gracelib.paper.cost import Assumptions
@@ -195,14 +195,13 @@ def check_paper(scale: PaperScale) -> None:
     check_access(scale.models())
 
 
-def run_paper(
-    scale: PaperScale, *, drop_weights: bool = False, isolated: bool = True, assumptions: Assumptions = Assumptions()
-) -> list[Path]:
+def run_paper(scale: PaperScale, *, drop_weights: bool = False, assumptions: Assumptions = Assumptions()) -> list[Path]:
     """Finish every cell of the scale, then write its tables; their paths.
 
     Finished work is reused. `drop_weights` removes each trained student once it is measured. A scale restricted to
-    some cells (`settings.only`) writes tables of those cells. Here one cell runs after the other; an executor of several
-    machines (GRACELIB_EXECUTOR) runs as many at once as it has room for.
+    some cells (`settings.only`) writes tables of those cells. Here one cell runs after the other (a machine with more GPUs
+    runs the same command several times, each with other CUDA_VISIBLE_DEVICES and another part of the cells); an executor of
+    several machines (GRACELIB_EXECUTOR) runs as many at once as it has room for.
     """
     check_paper(scale)
     root, plans = paths.runs(), [PaperPlan(scale, task.name, assumptions) for task in scale.tasks]
@@ -211,8 +210,6 @@ def run_paper(
     ]  # first: data that is not there
     drop = [job for plan in plans for job in plan.distilled.values()] if drop_weights else ()
     jobs = [*prompts, *(job for plan in plans for job in plan.jobs())]
-    if executor_name() == "local":
-        run_in_turn(jobs, root, drop, isolated)
-    else:
-        run_jobs(jobs, root, scale.name, drop=drop)
+    with executor_of_run(1, kept=False) as pool:
+        run_jobs(jobs, root, scale.name, pool, drop)
     return [tables.write(scale.name, name, tables.collect(plans, name)) for name in PAPER_TABLES]

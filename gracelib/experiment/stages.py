@@ -5,9 +5,9 @@ and plain parameters and writes plain files; `plan` says which jobs a scale cons
 stages, in the worker processes: a notebook that only reads tables never loads it.
 
 A model is trained here (an input) or somebody's (`params["model"]`, a folder or hub id). Small ones decode and train in
-memory. What takes hours with large ones (SAMPLE, MEASURE, FINE_TUNE) keeps its progress in a folder `KEY.scratch` beside
-the result, so that a killed job goes on where it was instead of at its start; their grading is a stage of its own: a
-better grader must not cost fifteen teachers' responses. Features have one form, so every score and ablation reads them.
+memory. What takes hours with large ones (SAMPLE, MEASURE, FINE_TUNE, their FEATURES) keeps its progress in a folder `KEY.scratch`
+beside the result, so that a killed job goes on where it was instead of at its start; their grading is a stage of its own:
+a better grader must not cost fifteen teachers' responses. Features have one form, so every score and ablation reads them.
 """
 
 import json
@@ -15,9 +15,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import Stage
+from gracelib.jobs.workers import Local
 from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import Policy, encode, encode_examples, encoding_notes, text_features
 from gracelib.scale import ModelSpec, PretrainSpec, TeacherSpec
@@ -89,8 +92,9 @@ def run_evaluate(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     (out / "accuracy.json").write_text(json.dumps(result), encoding="utf-8")
 
 
-def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """Verdicts come from GRADE where that was a stage of its own, else from the built-in world's rule."""
+def run_features(out: Path, params: dict, inputs: dict[str, Path], spread: Callable | None = None) -> None:
+    """Verdicts come from GRADE where that was a stage of its own, else from the built-in world's rule. spread: as
+    `spread_features`, what takes the gradients of somebody's student."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -117,15 +121,12 @@ def run_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     encoded = encode(tokenizer, pairs, policy, cut, steps=True)
     for said in encoding_notes(encoded, policy):
         print(said, file=sys.stderr)
-    features = response_features(
-        model,
-        [(e.prompt_ids, e.response_ids) for e in encoded],
-        seed=params["projection_seed"],
-        names=names,
-        progress="student" not in inputs,
-        special=tokenizer.all_special_ids,
-        **_taken(params, "d", "device", "dtype"),
-    )
+    examples = [(e.prompt_ids, e.response_ids) for e in encoded]
+    how = {"seed": params["projection_seed"], "special": tokenizer.all_special_ids} | _taken(params, "d", "dtype")
+    if spread:
+        features = spread(model, params, examples, names, _scratch(out), how)
+    else:
+        features = response_features(model, examples, names=names, device=params["device"], progress=False, **how)
     features |= text_features(encoded, [response for _, response in pairs])
     features["prompt"] = np.array(prompt)
     if verdicts or all("answer" in row for row in rows):  # GRACE itself needs no verifier
@@ -163,6 +164,38 @@ def _engine(params: dict) -> dict:
     """How a model is sampled from to a file."""
     own = _taken(params, "temperature", "max_new_tokens", "seed", "top_p", "backend")
     return own | {"tensor_parallel_size": params["gpus"]}
+
+
+def run_spread_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Apart from FEATURES: what keeps pieces decides no number of the built-in world."""
+    run_features(out, params, inputs, spread_features)
+    shutil.rmtree(_scratch(out))
+
+
+def spread_features(model, params: dict, *given) -> dict:
+    """`files.chunked_features` of somebody's model: what is finished when a job is killed stays. Of the GPUs that it was given
+    (CUDA_VISIBLE_DEVICES) the first is `model`'s, and each of the others gets a process that loads the model, too: they
+    share the pieces, which are the same for any number of GPUs, to the last digit.
+
+    given: examples, names, folder of the pieces, and options (a dictionary)."""
+    n = len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    with Local(n) as pool:
+        others = [pool.submit(_pieces, (k, n), None, params, *given) for k in range(1, n)]
+        found = _pieces((0, n), model, params, *given)
+        for other in others:
+            other.result()
+    return _pieces((0, 1), model, params, *given) if others else found
+
+
+def _pieces(part: tuple[int, int], model, params: dict, examples: list, names: list, work: Path, how: dict) -> dict:
+    from gracelib.features.files import chunked_features
+
+    if model is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"].split(",")[part[0]]
+        model, _ = load_student(params["model"], params["dtype"], params["device"])
+    with Bar(total=len(examples) / part[1], desc="gradients", unit="response", disable=part[0] > 0) as bar:
+        how = how | {"student": params["content"], "device": model.device.type, "part": part, "done": bar.update}
+        return chunked_features(model, examples, names, work, **how)
 
 
 def run_problems(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -253,6 +286,7 @@ PROMPTS = Stage("prompts", run_prompts)
 RESPONSES = Stage("responses", run_responses)
 EVALUATE = Stage("evaluate", run_evaluate)
 FEATURES = Stage("features", run_features)
+SPREAD_FEATURES = Stage("features", run_spread_features)
 DISTILL = Stage("distill", run_distill)
 PROBLEMS = Stage("problems", run_problems)
 SAMPLE = Stage("sample", run_sample)

@@ -5,7 +5,7 @@ elsewhere what a dead machine was at. Here is the rest. Results go the way they 
 root (the store) that all machines must see, never through the engine: its locks keep two runs apart, and the same command
 resumes. In a task a process of its own computes, with the variables that make the same bits everywhere; it prints into a
 log beside the result. One for small models goes on to the next task and has torch loaded; one with a GPU ends, which
-alone gives its memory back.
+alone gives its memory back, and the next is forked off one that waits with no more than our own imports.
 
 Ray waits for ever, in silence, for a job that fits on no machine, and a machine with other packages makes other results.
 So all is looked at before any work: every machine has the same versions and code, sees the store and its locks, and
@@ -34,7 +34,16 @@ from filelock import FileLock, Timeout
 from gracelib.jobs.arithmetic import PORTABLE, arithmetic
 from gracelib.jobs.paths import runs
 from gracelib.jobs.store import META, Job, Needs, digest, file_hash, package_files, versions, write_atomically
-from gracelib.jobs.workers import BETWEEN_LOOKS, EXECUTOR, WORKER_VARIABLES, Local, compute_job, n_workers, variables
+from gracelib.jobs.workers import (
+    BETWEEN_LOOKS,
+    EXECUTOR,
+    WORKER_VARIABLES,
+    ForkServer,
+    Local,
+    compute_job,
+    n_workers,
+    variables,
+)
 
 _STORE = ".store"  #: a file at the root of the results with a name that no other root has
 _LAG = 60.0  # seconds that a network's file system may take to show what another machine wrote
@@ -94,18 +103,19 @@ def on_machine(
     root: Path,
     expected: dict[str, str],
     changed: dict[str, str],
-    keep: bool,
+    needs: Needs,
 ) -> str:
     """Call a function in a process of its own that prints into `log`; what went wrong, in words.
 
-    changed: environment variables. keep: the process is kept for the next call and has loaded torch by then.
+    changed: environment variables. A process of one CPU is kept for the next call and has loaded torch by then.
     """
     _wait_for(root / _STORE)
     if said := difference(expected, traits(root)):
         return f"machine {socket.gethostname()}: {said}"
+    keep = needs.cpus <= 1 and not needs.gpus
     with variables(changed):
-        pool = (_kept.pop() if keep and _kept else None) or Local(1)
-        group = pool.submit(_own_group).result()
+        pool = _kept.pop() if keep and _kept else Local(1, context=_server() if needs.gpus else None)
+        group = pool.submit(_begin, dict(os.environ)).result()
     try:
         pool.submit(_call, function, arguments, log).result()
         if keep:
@@ -127,9 +137,17 @@ def on_machine(
 _kept: list[Local] = []  #: the process that this one of the engine's has waiting
 
 
-def _own_group() -> int:
-    with contextlib.suppress(PermissionError):  # it leads one already
-        os.setpgrp()
+@cache
+def _server() -> ForkServer:
+    server = ForkServer()
+    server.set_forkserver_preload([__name__, "numpy", "psutil"])
+    return server
+
+
+def _begin(environment: dict[str, str]) -> int:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.setpgrp()
     return os.getpid()
 
 
@@ -171,11 +189,9 @@ class Engine:
     """An executor of other machines: `submit` (an engine's own) hands a call to one of them."""
 
     patient = True
-    at_once = sys.maxsize // 2  #: all that can run is handed out: the engine queues it, and may ask for more machines
-
-    def __init__(self):
-        self.root, self.expected, self.since = Path(), {}, 0.0
-        self.looked, self.seen = -math.inf, ""
+    room = sys.maxsize  #: all that can run is handed out: the engine queues it, and may ask for more machines
+    root, expected = Path(), {}  #: the store, and `traits` that every machine must have
+    since, looked, seen = 0.0, -math.inf, ""  #: when the run began, of `state` when and what
 
     def check(self, jobs: Iterable[Job], root: Path) -> None:
         """ValueError naming the machine or the job that cannot work, and what to do."""
@@ -206,7 +222,7 @@ class Engine:
         found = []
         for function, arguments, needs, name, log in calls:
             log.parent.mkdir(parents=True, exist_ok=True)
-            n_cpus, keep = str(max(1, int(needs.cpus))), needs.cpus <= 1 and not needs.gpus
+            n_cpus = str(max(1, int(needs.cpus)))
             changed = {name: value for name, value in os.environ.items() if name.startswith("GRACELIB_")}
             changed |= {
                 EXECUTOR: "local",
@@ -216,7 +232,7 @@ class Engine:
             if not needs.gpus:
                 threads = {variable: n_cpus for variable in WORKER_VARIABLES if variable.endswith("_NUM_THREADS")}
                 changed |= WORKER_VARIABLES | threads | {"CUDA_VISIBLE_DEVICES": ""}
-            found.append(((function, arguments, log, self.root, self.expected, changed, keep), needs, name))
+            found.append(((function, arguments, log, self.root, self.expected, changed, needs), needs, name))
         return [_in_words(future) for future in self.submit(found)]
 
     def hours(self, gpu_hours: float) -> str:
@@ -256,7 +272,6 @@ class Ray(Engine):
     A task with several GPUs has them in one machine."""
 
     def __init__(self, address: str):
-        super().__init__()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
@@ -345,7 +360,6 @@ class Slurm(Engine):
     such as SBATCH_ACCOUNT and SBATCH_TIMELIMIT (a day, if it is not set)."""
 
     def __init__(self, address: str):
-        super().__init__()
         import submitit
 
         logging.getLogger("submitit").setLevel(logging.ERROR)  # a site without accounting: a warning for each look
@@ -353,7 +367,7 @@ class Slurm(Engine):
         if self.kind == "slurm" and not shutil.which("sbatch"):
             raise ValueError("there is no `sbatch` here: run this where Slurm's commands are")
         self.submitit, self.address, self.handed_out = submitit, address, []
-        self.at_once = Engine.at_once if self.kind == "slurm" else n_workers()
+        self.room = Engine.room if self.kind == "slurm" else n_workers() + 1
         self.waiters = ThreadPoolExecutor(1 if self.kind == "debug" else _MOST_WAITERS)
 
     def submit(self, calls: list[tuple]) -> list[Future]:
@@ -383,17 +397,12 @@ class Slurm(Engine):
         self.waiters.shutdown(wait=False, cancel_futures=True)
 
 
-@contextlib.contextmanager
-def opened(name: str, address: str) -> Iterator[Engine]:
+def opened(name: str, address: str) -> contextlib.AbstractContextManager[Engine]:
     """The executor of that name, "ray" or "slurm". ValueError for one that is not installed, or does not answer."""
     try:
-        engine = {"ray": Ray, "slurm": Slurm}[name](address)
+        return contextlib.closing({"ray": Ray, "slurm": Slurm}[name](address))
     except ImportError as error:
         raise ValueError(
             f"--executor {name} needs a package that is not installed here ({error}): pip install 'gracelib[{name}]', in "
             f"a clone: .venv/bin/pip install --constraint constraints.txt --editable '.[{name}]'"
         ) from error
-    try:
-        yield engine
-    finally:
-        engine.close()

@@ -1,8 +1,8 @@
 """Running jobs in parallel, longest first, as soon as their inputs are there. Or, where one fills the machine, in turn.
 
-Where a job runs is an executor's business, which has few duties: `check` says what cannot work before any work, `start`
-hands jobs out and gives a future for each, `at_once` is how many it takes, `patient` what a failure means. `workers.Local`
-is this machine; `cluster` has those of other engines.
+Where a job runs is an executor's business, which has few duties: `start` hands jobs out and gives a future for each,
+`room` is how many it holds at a time. `workers.Local` is this machine. Those of other engines (`cluster`) are `patient`
+with a job that fails, `check` what cannot work before any work, and tell the `state` of what was handed out.
 """
 
 import functools
@@ -12,14 +12,14 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from gracelib.jobs.arithmetic import PORTABLE, arithmetic
+from gracelib.jobs.arithmetic import arithmetic
 from gracelib.jobs.disk import check_writable, sweep_folders
 from gracelib.jobs.progress import Bar
-from gracelib.jobs.store import Job, compute, with_upstream
-from gracelib.jobs.workers import ADDRESS, BETWEEN_LOOKS, EXECUTOR, Local, n_workers, variables, worker_pool
+from gracelib.jobs.store import Job, with_upstream
+from gracelib.jobs.workers import ADDRESS, BETWEEN_LOOKS, EXECUTOR, n_workers, worker_pool
 
 
 def executor_name() -> str:
@@ -30,22 +30,13 @@ def executor_name() -> str:
     return name
 
 
-@contextmanager
-def executor_of_run(at_once: int):
-    """The executor that GRACELIB_EXECUTOR names; on this machine, of `at_once` processes."""
+def executor_of_run(at_once: int, kept: bool = True) -> AbstractContextManager:
+    """The executor that GRACELIB_EXECUTOR names; on this machine, the `worker_pool` of these."""
     if (name := executor_name()) == "local":
-        with worker_pool(at_once) as pool:
-            yield pool
-    else:
-        from gracelib.jobs import cluster
+        return worker_pool(at_once, kept)
+    from gracelib.jobs import cluster
 
-        with cluster.opened(name, os.environ.get(ADDRESS, "")) as engine:
-            yield engine
-
-
-def _bar(jobs: Iterable[Job], description: str, **how) -> Bar:
-    shown = "{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}"
-    return Bar(total=sum(job.cost for job in jobs), desc=description, bar_format=shown, **how)
+    return cluster.opened(name, os.environ.get(ADDRESS, ""))
 
 
 @functools.cache
@@ -58,7 +49,8 @@ def _say_native() -> None:
 def run_jobs(jobs: list[Job], root: Path, description: str, pool=None, drop: Iterable[Job] = ()) -> None:
     """Finish `jobs` and all they depend on, by an executor of their own or `pool`; finished ones cost a file look-up.
 
-    A job in `drop` is removed from `root` as soon as no unfinished job needs it.
+    A job in `drop` is removed from `root` as soon as no unfinished job needs it. Two runs that want the same job wait for
+    each other.
 
     Raises RuntimeError naming the job that failed (the cause is chained) or, if a worker process died, those that
     were in flight; DiskError, before any work, if `root` cannot be written to. A patient executor tries a job that failed
@@ -71,15 +63,23 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool=None, drop: Ite
     sweep_folders(root)
     _say_native()
     n_jobs, droppable, failed = len(todo), {job.key for job in drop}, {}
-    bar = _bar(todo.values(), description, smoothing=0.05, postfix=f"0/{n_jobs} jobs")
+    bar = Bar(
+        total=sum(job.cost for job in todo.values()),
+        desc=description,
+        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {elapsed} so far, about {remaining} left{postfix}",
+        smoothing=0.05,
+        postfix=f"0/{n_jobs} jobs",
+    )
     with nullcontext(pool) if pool else executor_of_run(min(n_workers(), n_jobs)) as workers, bar:
-        workers.check(todo.values(), root)
+        if workers.patient:
+            workers.check(todo.values(), root)
         running, unfinished = {}, dict(todo)
         try:
             while True:
                 ready = [job for job in todo.values() if not any(up.key in unfinished for up in job.inputs.values())]
-                ready = sorted(ready, key=lambda job: -job.cost)[: workers.at_once + 1 - len(running)]
-                for job, future in workers.start(ready, root):
+                if workers.room > 1:  # else as they were asked for: the first cells can be looked at early
+                    ready.sort(key=lambda job: -job.cost)
+                for job, future in workers.start(ready[: workers.room - len(running)], root):
                     running[future] = todo.pop(job.key)
                 if not running:
                     break  # all is done, or what is left stands on what failed
@@ -97,10 +97,14 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool=None, drop: Ite
                         continue
                     failed.pop(job.key, None)
                     del unfinished[job.key]
-                    _drop(job, droppable, unfinished.values(), root)
+                    own = [upstream for upstream in job.inputs.values() if upstream.key in droppable]
+                    needed = {up.key for other in unfinished.values() for up in other.inputs.values()} if own else ()
+                    for upstream in own:
+                        if upstream.key not in needed:
+                            shutil.rmtree(upstream.folder(root), ignore_errors=True)
                     bar.update(job.cost)
-                said = f"{n_jobs - len(unfinished)}/{n_jobs} jobs"
-                bar.set_postfix_str(said + workers.state(running.values(), len(todo), len(failed), root), refresh=False)
+                said = workers.state(running.values(), len(todo), len(failed), root) if workers.patient else ""
+                bar.set_postfix_str(f"{n_jobs - len(unfinished)}/{n_jobs} jobs{said}", refresh=False)
         except BrokenProcessPool as error:  # noticed when a job is handed out, or when one is waited for
             lost = [job.name for job in running.values() if not job.done(root)]
             raise RuntimeError(
@@ -120,42 +124,3 @@ def run_jobs(jobs: list[Job], root: Path, description: str, pool=None, drop: Ite
                 ]
             )
         )
-
-
-def _drop(job: Job, droppable: set[str], unfinished: Iterable[Job], root: Path) -> None:
-    """Remove what `job` was made from where that is droppable and nothing unfinished needs it."""
-    own = [upstream for upstream in job.inputs.values() if upstream.key in droppable]
-    needed = {upstream.key for other in unfinished for upstream in other.inputs.values()} if own else set()
-    for upstream in own:
-        if upstream.key not in needed:
-            shutil.rmtree(upstream.folder(root), ignore_errors=True)
-
-
-def run_in_turn(jobs: Iterable[Job], root: Path, drop: Iterable[Job] = (), isolated: bool = True) -> None:
-    """Finish the jobs and all they depend on, one at a time, each in a process of its own: what vllm or CUDA took is given
-    back only when a process ends. Finished ones cost a file look-up. A machine with more GPUs runs the same command
-    several times, each with other CUDA_VISIBLE_DEVICES and another part of the jobs; two that want the same job wait
-    for each other.
-
-    A job in `drop` (a trained model) is removed from `root` as soon as no unfinished job needs it. `isolated` False runs
-    them in this process (for tests; one that ran out of memory then takes the caller with it). Raises RuntimeError naming
-    the job that failed; what was finished stays finished, and what it had begun is continued.
-    """
-    todo, droppable = with_upstream(jobs, unfinished_in=root), {job.key for job in drop}
-    with _bar(todo, "jobs", smoothing=0) as bar:
-        for i, job in enumerate(todo):
-            print(f"\n{i + 1} of {len(todo)}: {job.name}", file=sys.stderr)
-            try:
-                if isolated:
-                    with variables(PORTABLE), Local(1) as pool:
-                        pool.submit(compute, job, root).result()
-                else:
-                    compute(job, root)
-            except BrokenProcessPool as error:
-                raise RuntimeError(
-                    f"the process of {job.name} died (out of memory?); run the same command again to go on"
-                ) from error
-            except Exception as error:
-                raise RuntimeError(f"{job.name} failed: {error}") from error
-            _drop(job, droppable, todo[i + 1 :], root)
-            bar.update(job.cost)

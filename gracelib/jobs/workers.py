@@ -12,10 +12,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
@@ -80,13 +81,24 @@ class ScriptlessProcess(SpawnProcess):
         script = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            super().start()
+            BaseProcess.start(self)
         finally:
             sys.modules["__main__"] = script
 
 
+class _ForkedProcess(ForkServerProcess):
+    start = ScriptlessProcess.start
+
+
 class _Context(SpawnContext):
     Process = ScriptlessProcess
+
+
+class ForkServer(ForkServerContext):
+    """Processes that begin in hundredths of a second: forked off one that has imported what `set_forkserver_preload` says
+    (nothing that starts threads or finds a GPU), and hands on the environment of its first day."""
+
+    Process = _ForkedProcess
 
 
 def compute_job(job: Job, root: Path) -> None:
@@ -103,35 +115,34 @@ def _keep_imports() -> None:
 
 
 class Local(ProcessPoolExecutor):
-    """The executor of this machine: spawned processes that end with this one. The first job that fails ends a run."""
+    """The executor of this machine: spawned processes that end with this one. The first job that fails ends a run.
+
+    kept False: each ends with its job, which alone gives back what vllm or CUDA took."""
 
     patient = False
 
-    def __init__(self, at_once: int):
-        super().__init__(at_once, mp_context=_Context(), initializer=prepare_worker)
-        self.at_once = at_once
-
-    def check(self, jobs: Iterable[Job], root: Path) -> None:
-        """Whatever this machine is, it has to do."""
+    def __init__(self, at_once: int, kept: bool = True, context: BaseContext | None = None):
+        most = None if kept else 1
+        super().__init__(at_once, context or _Context(), prepare_worker, max_tasks_per_child=most)
+        self.kept, self.room = kept, at_once + kept  # one more than are at work: no process waits for its next job
 
     def start(self, jobs: list[Job], root: Path) -> Iterator[tuple[Job, Future]]:
         for job in jobs:
+            if not self.kept:  # it takes hours
+                print(f"\n{job.name}", file=sys.stderr)
             yield job, self.submit(compute_job, job, root)
-
-    def state(self, running: Iterable[Job], n_waiting: int, n_failed: int, root: Path) -> str:
-        """More to say of a run than how many jobs are done."""
-        return ""
 
 
 @contextmanager
-def worker_pool(at_once: int):
+def worker_pool(at_once: int, kept: bool = True):
     """Worker processes for several `run_jobs`, started when they are needed, so that each loads torch once.
 
     What is started within has one thread, and no bars of the hub's: with as many threads as cores in each they would wait
-    for each other (a notebook beside another took twice as long), and small matrices gain nothing.
+    for each other (a notebook beside another took twice as long), and small matrices gain nothing. kept False: of large
+    models, which want all threads (`Local`).
     """
-    with variables(WORKER_VARIABLES | PORTABLE):
-        pool = Local(at_once)
+    with variables(PORTABLE | (WORKER_VARIABLES if kept else {})):
+        pool = Local(at_once, kept)
         try:
             yield pool
         finally:

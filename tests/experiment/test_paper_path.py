@@ -18,7 +18,11 @@ from gracelib.drawing import correlations
 from gracelib.experiment import run, tables
 from gracelib.experiment.plan import PaperPlan, compared_at
 from gracelib.experiment.scales import get_scale
+from gracelib.experiment.stages import spread_features
+from gracelib.features import files, gradients
 from gracelib.jobs import paths
+from gracelib.jobs.workers import worker_pool
+from gracelib.models.checkpoints import load_student
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE
 
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
@@ -73,8 +77,11 @@ def ran(tmp_path_factory):
             ("HF_HUB_OFFLINE", "1"),
         ):
             patch.setenv(name, str(value))
+        patch.setattr(
+            run, "executor_of_run", lambda *_, **__: worker_pool(1)
+        )  # torch is loaded once, and not for each cell
         scale = get_scale("paper")
-        written = run.run_paper(scale, isolated=False)
+        written = run.run_paper(scale)
         yield (
             where,
             [*written, *correlations.from_cells_alone(scale, {"short": tables.cells("paper")}, compared_at(scale))],
@@ -150,10 +157,10 @@ def test_the_same_command_again_and_a_part_of_it_compute_nothing(ran, monkeypatc
     tables_of = [path for path in files if path.parent.name == "results"]
     before = {path: path.read_bytes() for path in tables_of}
     stamps = {path: path.stat().st_mtime_ns for path in (where / "runs").rglob("meta.json")}
-    assert run.run_paper(get_scale("paper"), isolated=False) == tables_of
+    assert run.run_paper(get_scale("paper")) == tables_of
     assert before == {path: path.read_bytes() for path in tables_of}
     monkeypatch.setenv(ONLY_VARIABLE, json.dumps({"teacher": ["qwen2.5-1.5b"]}))
-    run.run_paper(get_scale("paper"), isolated=False)
+    run.run_paper(get_scale("paper"))
     assert list(table(where, "scores")["teacher"]) == ["Qwen2.5-1.5B"]
     assert stamps == {path: path.stat().st_mtime_ns for path in (where / "runs").rglob("meta.json")}
 
@@ -163,11 +170,33 @@ def test_a_students_weights_may_go_once_it_is_measured(ran, monkeypatch):
     twice.
     """
     scale = replace(get_scale("paper"), lr=2e-3, teachers=get_scale("paper").teachers[:1])
-    run.run_paper(scale, drop_weights=True, isolated=False)
+    run.run_paper(scale, drop_weights=True)
     plan = PaperPlan(scale)
     (trained,), (measured,) = plan.distilled.values(), plan.student_accuracy.values()
     assert not trained.folder(paths.runs()).exists() and measured.done(paths.runs())
     kept = PaperPlan(get_scale("paper"))
     assert all(job.done(paths.runs()) for job in kept.distilled.values())
-    run.run_paper(scale, drop_weights=True, isolated=False)
+    run.run_paper(scale, drop_weights=True)
     assert not trained.folder(paths.runs()).exists()
+
+
+def test_features_of_several_gpus_are_those_of_one(ran, tmp_path, monkeypatch, one_thread):
+    """GPUs that are nothing but numbers, and a second process that takes the second of three pieces."""
+    rows, student = [], str(ran[0] / "student")
+    params = {"model": student, "content": "its weights", "device": "cpu", "dtype": "float32"}
+    examples = [([3 + i % 5, 4], [5 + i % 7, 6 + i % 3, 1][i % 2 :]) for i in range(2 * files.MOST + 6)]
+    given = [load_student(student, device="cpu")[0], params, examples, [*map(str, range(len(examples)))]]
+    how = {"seed": 0, "special": [], "d": 8, "dtype": "float32"}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a stage that ran in this process may have left it
+    one = spread_features(*given, tmp_path / "one", how)
+    computed = gradients.response_features
+    monkeypatch.setattr(
+        gradients, "response_features", lambda m, own, **how: rows.append(len(own)) or computed(m, own, **how)
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    two = spread_features(*given, tmp_path / "two", how)
+    assert rows == [files.MOST, 6] and len(one["g"]) == len(examples)
+    assert one.keys() == two.keys() and all(one[name].tobytes() == two[name].tobytes() for name in one)
+    pieces = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert len(pieces[0]) == 3 and pieces[0] == pieces[1]

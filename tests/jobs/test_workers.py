@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gracelib.jobs.running import run_in_turn, run_jobs
+from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import Job
 from gracelib.jobs.workers import n_workers, worker_pool
 from nano_for_tests import wait_until
@@ -72,37 +72,38 @@ def test_an_error_names_the_job_and_keeps_what_was_done(tmp_path, monkeypatch):
     assert value(d, tmp_path / "runs") == 452 and sorted(ran(log)) == [1, 20, 30, 400, 400]
 
 
-@pytest.mark.parametrize("way", ["exit", "kill"])
-def test_a_worker_that_dies_is_reported_and_the_run_resumes(tmp_path, monkeypatch, way):
-    monkeypatch.setenv("GRACELIB_WORKERS", "2")
+@pytest.mark.parametrize("way, kept", [("exit", True), ("kill", True), ("kill", False)])
+def test_a_worker_that_dies_is_reported_and_the_run_resumes(tmp_path, way, kept):
     log, fault = tmp_path / "log", tmp_path / "fault"
     a = job(log, 1)
     b = job(log, 20, {"a": a}, fault=str(fault))
     fault.write_text(way)
-    with pytest.raises(
-        RuntimeError,
-        match=r"a worker process died \(out of memory\?\) while computing \['add job 20'\]; "
-        "finished work is kept, run the same command again",
-    ):
-        run_jobs([b], tmp_path / "runs", "adding")
+    said = r"a worker process died \(out of memory\?\) while computing \['add job 20'\]; finished work is kept, run the same "
+    with pytest.raises(RuntimeError, match=said + "command again"):
+        with worker_pool(1 + kept, kept) as pool:
+            run_jobs([b], tmp_path / "runs", "adding", pool)
     assert a.done(tmp_path / "runs") and not b.done(tmp_path / "runs")
     fault.unlink()
     run_jobs([b], tmp_path / "runs", "adding")
     assert value(b, tmp_path / "runs") == 21 and ran(log) == [1, 20, 20]
 
 
-def test_in_turn_each_has_a_process_of_its_own_and_what_is_needed_no_more_is_dropped(tmp_path):
+def test_in_turn_each_has_a_process_of_its_own_and_what_is_needed_no_more_is_dropped(tmp_path, capfd):
+    """In the order asked for, whatever they cost; nothing is begun beside the one that fails, and nothing after it."""
     log, fault, root = tmp_path / "log", tmp_path / "fault", tmp_path / "runs"
     a = job(log, 1)
-    b = job(log, 20, {"a": a}, fault=str(fault))
-    fault.write_text("kill")
-    with pytest.raises(RuntimeError, match=r"the process of add job 20 died \(out of memory\?\); run the same command"):
-        run_in_turn([b], root, drop=[a])
-    assert a.done(root)
-    fault.unlink()
-    run_in_turn([b], root, drop=[a])
-    assert value(b, root) == 21 and not a.folder(root).exists()
-    assert len({line.split()[1] for line in log.read_text().splitlines()} - {str(os.getpid())}) == 3
+    b, c = job(log, 20, {"a": a}, fault=str(fault)), job(log, 30)
+    with worker_pool(1, kept=False) as pool:
+        fault.write_text("raise")
+        with pytest.raises(RuntimeError, match="^add job 20 failed: the arithmetic went on strike$"):
+            run_jobs([b, c], root, "in turn", pool, drop=[a])
+        assert a.done(root) and ran(log) == [1, 20]
+        fault.unlink()
+        run_jobs([b, c], root, "in turn", pool, drop=[a])
+    assert value(b, root) == 21 and not a.folder(root).exists() and ran(log) == [1, 20, 20, 30]
+    assert len({line.split()[1] for line in log.read_text().splitlines()} - {str(os.getpid())}) == 4
+    said = capfd.readouterr().err
+    assert said.index("\nadd job 1\n") < said.index("\nadd job 20\n") < said.index("\nadd job 30\n")
 
 
 def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
@@ -146,33 +147,20 @@ def test_the_number_of_workers_can_be_set(monkeypatch):
     assert n_workers() == 3
 
 
-def test_two_runs_can_share_their_workers(tmp_path, monkeypatch):
-    """What loads torch once: the second run finds the processes of the first, and they end with the pool."""
-    monkeypatch.setenv("GRACELIB_WORKERS", "1")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    pids = []
-    with worker_pool(1) as pool:
-        for number in (1, 2):
-            run_jobs([job(tmp_path / "log", number)], tmp_path / "runs", "adding", pool)
-            pids += [list(pool._processes)]
-            assert alive(pids[0][0])
-    assert pids[0] == pids[1] and len(pids[0]) == 1 and ran(tmp_path / "log") == [1, 2]
-    assert "OMP_NUM_THREADS" not in os.environ
-    wait_until(lambda: not alive(pids[0][0]))
-
-
-def test_shared_workers_go_on_after_a_failure(tmp_path, monkeypatch):
-    """The next run of the same pool finishes, and of the one that failed at most what was handed out already is done."""
-    monkeypatch.setenv("GRACELIB_WORKERS", "1")
+def test_two_runs_share_their_workers_also_after_a_failure(tmp_path):
+    """What loads torch once: the next run of a pool finds its processes, which end with the pool; and of a run that failed at
+    most what was handed out already is done."""
     log, root, fault = tmp_path / "log", tmp_path / "runs", tmp_path / "fault"
     fault.write_text("raise")
     last = job(log, 77)
     with worker_pool(1) as pool:
         with pytest.raises(RuntimeError, match="add job 900 failed"):
             run_jobs([job(log, 900, fault=str(fault)), *(job(log, i) for i in range(2, 8))], root, "failing", pool)
+        (pid,) = pool._processes
         run_jobs([last], root, "going on", pool)
-        assert value(last, root) == 77
+        assert value(last, root) == 77 and list(pool._processes) == [pid] and alive(pid)
     assert ran(log)[0] == 900 and ran(log)[-1] == 77 and len(ran(log)) <= 3
+    wait_until(lambda: not alive(pid))
 
 
 def test_what_is_started_has_one_thread_and_what_was_set_comes_back(monkeypatch):
