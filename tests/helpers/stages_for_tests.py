@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from gracelib.jobs.store import Job, Stage
+from nano_for_tests import wait_until
 
 
 def note(path: str, text: str) -> None:
@@ -42,10 +43,12 @@ def add(out: Path, params: dict, inputs: dict) -> None:
 
 
 def hold(out: Path, params: dict, inputs: dict) -> None:
-    """Sleep where it was put. Notes in params["log"] what it held: value, machine (of a Ray on one host), GPUs, begin, end;
-    beside it, in .begun, value, machine, and whether its result was there already."""
+    """Sleep where it was put, once params["at_once"] have begun and the file params["go"] is there. Notes in params["log"] what
+    it held: value, machine (of a Ray on one host), GPUs, begin, end; beside it, in .begun, value, machine, process, and
+    whether its result was there already."""
     begin, machine = time.time(), os.environ.get("RAY_RAYLET_PID")
-    note(f"{params['log']}.begun", f"{params['value']} {machine} {out.with_suffix('').exists()}")
+    note(f"{params['log']}.begun", f"{params['value']} {machine} {os.getpid()} {out.with_suffix('').exists()}")
+    wait_until(lambda: len(begun(params["log"])) >= params.get("at_once", 0) and Path(params.get("go", "/")).exists())
     time.sleep(params["sleep"])
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "-"
     note(params["log"], f"{params['value']} {machine} {gpus} {begin} {time.time()}")
@@ -55,6 +58,12 @@ def hold(out: Path, params: dict, inputs: dict) -> None:
 ADD = Stage("add", add)
 HOLD = Stage("hold", hold)
 OTHER = Stage("other", add)
+
+
+def begun(log) -> list[list[str]]:
+    """What HOLD notes of every cell, in the order in which they began."""
+    path = Path(f"{log}.begun")
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def ran(log) -> list[int]:

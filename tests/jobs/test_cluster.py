@@ -1,7 +1,8 @@
 """Jobs on other machines: the same bytes as here, whatever dies; what cannot work is refused by name before any work.
 
-The machines are two of Ray's on this one, with four CPUs and four GPUs each that are nothing but numbers, and submitit's
-executors that need no Slurm.
+The machines are two of Ray's on this one, with two CPUs and two GPUs each that are nothing but numbers, and submitit's
+executors that need no Slurm. What takes time is starting Ray's processes, a second or two each: so few machines are
+started, few cells run at once, and the second machine is the one that dies.
 """
 
 import json
@@ -21,34 +22,31 @@ from gracelib.cli import elsewhere
 from gracelib.cli.app import app, one_line_errors
 from gracelib.cli.elsewhere import anywhere
 from gracelib.jobs import cluster
+from gracelib.jobs.disk import ended
 from gracelib.jobs.running import executor_of_run, run_jobs
 from gracelib.jobs.store import Job, Needs
 from gracelib.jobs.workers import ADDRESS, EXECUTOR
 from nano_for_tests import wait_until
-from stages_for_tests import HOLD, greet, job, ran
+from stages_for_tests import HOLD, begun, greet, job, ran
 
 pytestmark = pytest.mark.cluster
 HELPERS, ROOT = Path(__file__).resolve().parents[1] / "helpers", Path(__file__).resolve().parents[2]
 PYTHONPATH = os.pathsep.join([str(HELPERS), str(ROOT)])
-#: Ray's processes yield to all others, and report their use, unless told otherwise.
+#: Ray's processes yield to all others, and report their use, unless told otherwise; a dead machine is noticed sooner.
 RAY = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_health_check_period_ms": "500",
 }
-MACHINE = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False}
+MACHINE = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
-def begun(log) -> list[list[str]]:
-    """Value, machine, and whether the result was there already, of every cell in the order in which they began."""
-    path = Path(f"{log}.begun")
-    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def holding(log, value, sleep=1.0, gpus=1, **how) -> Job:
-    params = {"value": value, "log": str(log), "sleep": sleep}
-    return Job(HOLD, params, {}, f"cell {value}", needs=Needs(1, gpus, **how))
+def holding(log, value, gpus=1, memory_gb=0, **params) -> Job:
+    params = {"value": value, "log": str(log), "sleep": 0} | params
+    return Job(HOLD, params, {}, f"cell {value}", needs=Needs(1, gpus, memory_gb))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,6 @@ def machines():
             patch.setenv(name, value)
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a stage that ran in this process may have left it
         found = Cluster(initialize_head=True, head_node_args=MACHINE)
-        found.add_node(**MACHINE)
         yield found
         import ray
 
@@ -72,36 +69,39 @@ def machines():
 
 @pytest.fixture
 def on_ray(machines, monkeypatch):
+    if not machines.worker_nodes:
+        machines.add_node(**MACHINE)
     monkeypatch.setenv(EXECUTOR, "ray")
     monkeypatch.setenv(ADDRESS, machines.address)
     return machines
 
 
 def test_two_cells_never_share_a_gpu_and_all_gpus_are_at_work(on_ray, tmp_path, capsys):
+    """The first four wait for each other."""
     log = tmp_path / "log"
-    run_jobs([holding(log, i, 0.5) for i in range(32)], tmp_path / "runs", "holding")
+    run_jobs([holding(log, i, at_once=4, sleep=0.1) for i in range(12)], tmp_path / "runs", "holding")
     held = [line.split() for line in log.read_text().splitlines()]
-    assert sorted(int(value) for value, *_ in held) == [*range(32)]
+    assert sorted(int(value) for value, *_ in held) == [*range(12)]
     by_gpu = {}
     for _, machine, gpu, begin, end in held:
         by_gpu.setdefault((machine, gpu), []).append((float(begin), float(end)))
-    assert len(by_gpu) == 8 and {gpu for _, gpu in by_gpu} == {"0", "1", "2", "3"}
+    assert len(by_gpu) == 4 and {gpu for _, gpu in by_gpu} == {"0", "1"}
     for spans in map(sorted, by_gpu.values()):
         assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
-    assert "32/32 jobs, 0 running, 0 waiting, 0 failed" in capsys.readouterr().err
+    assert "12/12 jobs, 0 running, 0 waiting, 0 failed" in capsys.readouterr().err
 
 
 def test_several_gpus_are_those_of_one_machine_and_what_fits_nowhere_is_refused(on_ray, tmp_path):
     log = tmp_path / "log"
     with pytest.raises(
-        ValueError, match=r"^hold cell 2 needs 1 CPUs, 5 GPUs and 0 GiB .* the largest, .*, has 4, 4 and"
+        ValueError, match=r"^hold cell 2 needs 1 CPUs, 3 GPUs and 0 GiB .* the largest, .*, has 2, 2 and"
     ):
-        run_jobs([holding(log, 1), holding(log, 2, gpus=5)], tmp_path, "refused")
+        run_jobs([holding(log, 1), holding(log, 2, gpus=3)], tmp_path, "refused")
     with pytest.raises(ValueError, match="hold cell 3 needs 1 CPUs, 0 GPUs and 4000 GiB"):
         run_jobs([holding(log, 3, gpus=0, memory_gb=4000)], tmp_path, "refused")
     assert not log.exists()
-    run_jobs([holding(log, 4, 0, gpus=3), holding(log, 5, 0, gpus=0)], tmp_path, "wide")
-    assert sorted(line.split()[2].count(",") for line in log.read_text().splitlines()) == [0, 2]
+    run_jobs([holding(log, 4, gpus=2), holding(log, 5, gpus=0)], tmp_path, "wide")
+    assert {line.split()[0]: line.split()[2] for line in log.read_text().splitlines()} == {"4": "0,1", "5": "-"}
 
 
 def test_a_cell_that_fails_is_tried_again_and_reported_when_the_others_are_done(on_ray, tmp_path):
@@ -125,67 +125,48 @@ def test_a_cell_that_fails_is_tried_again_and_reported_when_the_others_are_done(
     assert (after.folder(root) / "value.txt").read_text() == "16"
 
 
-def test_a_nano_run_has_the_bytes_of_one_on_this_machine(on_ray, undisturbed, tmp_path, monkeypatch):
+def test_a_nano_run_has_the_bytes_of_one_on_this_machine(on_ray, tmp_path, monkeypatch):
     from gracelib.experiment.plan import plans_of
     from gracelib.experiment.scales import NANO
 
     groups = ("teacher_accuracy", "base_accuracy", "features", "student_accuracy")
     jobs = [job for plan in plans_of(NANO) for name in groups for job in getattr(plan, name).values()]
-    run_jobs(jobs, tmp_path, "nano")
-    expected = {name: files for name, files in undisturbed.results().items() if (tmp_path / name).exists()}
-    found = {
-        name: {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "meta.json"}
-        for name in expected
-    }
-    assert len(found) > 20 and all(job.done(tmp_path) for job in jobs) and found == expected
-
-
-def test_a_machine_that_dies_loses_no_cell(on_ray, tmp_path):
-    log, root = tmp_path / "log", tmp_path / "runs"
-    jobs = [holding(log, i, 2) for i in range(16)]
-    third = on_ray.add_node(**MACHINE, env_vars={"PYTHONPATH": PYTHONPATH})
-    dying = str(third.all_processes["raylet"][0].process.pid)
-    with executor_of_run(1) as engine:
-        engine.check(jobs, root)
-        futures = [future for _, future in engine.start(jobs, root)]
-        wait_until(lambda: dying in {machine for _, machine, _ in begun(log)})
-        on_ray.remove_node(third, allow_graceful=False)
-        assert [future.result(timeout=120) for future in futures] == [None] * 16
-    lost = {value for value, machine, _ in begun(log) if machine == dying}
-    values = [value for value, _, _ in begun(log)]
-    assert lost and {value: values.count(value) for value in values} == {
-        str(i): 1 + (str(i) in lost) for i in range(16)
-    }
-    assert all(job.done(root) for job in jobs) and not any(stored == "True" for _, _, stored in begun(log))
+    found = {}
+    for where in ("ray", "local"):
+        monkeypatch.setenv(EXECUTOR, where)
+        run_jobs(jobs, tmp_path / where, "nano")
+        files = [path for path in (tmp_path / where).glob("*/*/*") if path.name != "meta.json"]
+        found[where] = {str(path.relative_to(tmp_path / where)): path.read_bytes() for path in files}
+    assert len(found["ray"]) > 30 and found["ray"] == found["local"]
 
 
 def test_a_driver_that_dies_and_two_at_once_do_nothing_twice(on_ray, tmp_path):
-    log, root, script = tmp_path / "log", tmp_path / "runs", tmp_path / "driver.py"
+    """A cell takes a machine. A driver dies in its second two cells; another one and this process do the rest."""
+    log, root, go, script = tmp_path / "log", tmp_path / "runs", tmp_path / "go", tmp_path / "driver.py"
+    cells = [holding(log, i, 2, sleep=0.2, go=str(go if i > 1 else tmp_path)) for i in range(6)]
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom gracelib.jobs.store import Job, Needs\n"
+        "import json, sys\nfrom pathlib import Path\nfrom gracelib.jobs.store import Job, Needs\n"
         "from gracelib.jobs.running import run_jobs\nfrom stages_for_tests import HOLD\n"
-        "cells = [Job(HOLD, {'value': i, 'log': sys.argv[1], 'sleep': 0.5}, needs=Needs(1, 1)) for i in range(16)]\n"
+        "cells = [Job(HOLD, params, needs=Needs(1, 2)) for params in json.loads(sys.argv[1])]\n"
         "run_jobs(cells, Path(sys.argv[2]), 'holding')\n"
     )
-
-    def start(name: str) -> subprocess.Popen:
-        with open(tmp_path / name, "w") as err:
-            return subprocess.Popen([sys.executable, str(script), str(log), str(root)], stderr=err)
-
-    first = start("first")
-    wait_until(lambda: len(list(root.glob("hold/*/value.txt"))) > 4)
+    command = [sys.executable, str(script), json.dumps([cell.params for cell in cells]), str(root)]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(begun(log)) == 4)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    finished = {
-        (path.parent / "value.txt").read_text() for path in root.glob("hold/*/meta.json") if path.parent.suffix == ""
-    }
-    assert finished and len(finished) < 16
-    both = [start("second"), start("third")]
-    ends = [one.wait(timeout=120) for one in both]
-    assert ends == [0, 0], (tmp_path / "second").read_text() + (tmp_path / "third").read_text()
-    values = [value for value, _, _ in begun(log)]
-    assert set(values) == {str(i) for i in range(16)} and all(values.count(value) == 1 for value in finished)
-    assert max(map(values.count, values)) <= 2 and not any(stored == "True" for _, _, stored in begun(log))
+    wait_until(lambda: all(ended(int(pid)) for *_, pid, _ in begun(log)[2:]))
+    finished = {cell.params["value"] for cell in cells if cell.done(root)}
+    assert finished == {0, 1}
+    go.touch()
+    with open(tmp_path / "second", "w") as err:
+        second = subprocess.Popen(command, stderr=err)
+    wait_until(lambda: len(begun(log)) > 4)
+    run_jobs(cells, root, "holding")
+    assert second.wait(timeout=120) == 0, (tmp_path / "second").read_text()
+    values = [int(value) for value, *_ in begun(log)]
+    assert set(values) == {*range(6)} and [values.count(i) for i in finished] == [1, 1]
+    assert max(map(values.count, values)) == 2 and not any(stored == "True" for *_, stored in begun(log))
 
 
 def test_a_machine_that_is_not_as_the_others_is_refused_by_name(on_ray, tmp_path):
@@ -214,6 +195,26 @@ def test_a_machine_that_is_not_as_the_others_is_refused_by_name(on_ray, tmp_path
     finally:
         on_ray.remove_node(node)
     assert not log.exists()
+
+
+def test_a_machine_that_dies_loses_no_cell(on_ray, tmp_path):
+    """The cells end when it is dead."""
+    log, root, go = tmp_path / "log", tmp_path / "runs", tmp_path / "go"
+    jobs = [holding(log, i, go=str(go)) for i in range(8)]
+    (second,) = on_ray.worker_nodes
+    dying = str(second.all_processes["raylet"][0].process.pid)
+    with executor_of_run(1) as engine:
+        engine.check(jobs, root)
+        futures = [future for _, future in engine.start(jobs, root)]
+        wait_until(lambda: dying in {machine for _, machine, _, _ in begun(log)})
+        on_ray.remove_node(second, allow_graceful=False)
+        wait_until(lambda: all(ended(int(pid)) for _, machine, pid, _ in begun(log) if machine == dying))
+        go.touch()
+        assert [future.result(timeout=120) for future in futures] == [None] * 8
+    lost = {value for value, machine, _, _ in begun(log) if machine == dying}
+    values = [value for value, *_ in begun(log)]
+    assert lost and {value: values.count(value) for value in values} == {str(i): 1 + (str(i) in lost) for i in range(8)}
+    assert all(job.done(root) for job in jobs) and not any(stored == "True" for *_, stored in begun(log))
 
 
 @pytest.mark.parametrize("kind", ["local", "debug"])
