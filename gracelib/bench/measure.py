@@ -11,6 +11,7 @@ with a real vocabulary (`--real`: these alone), whose way is different: its logi
 import argparse
 import json
 import statistics
+import time
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -22,7 +23,7 @@ from gracelib.bench import report
 from gracelib.features.batches import give_back
 from gracelib.features.memory import peak_memory, reset_peak
 from gracelib.jobs.paths import figures, runs
-from gracelib.jobs.progress import Bar, timed
+from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
 from gracelib.projection import MIB
 
@@ -88,7 +89,7 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
     ways.plain_passes(work, tried)  # kernels are chosen, threads started
     trials = {}
     for work.batch in sorted({min(b, setting.n, most) for b in FLOOR_BATCHES}):
-        trials[work.batch] = timed(lambda: ways.plain_passes(work, tried))[0]
+        trials[work.batch] = _timed(lambda: ways.plain_passes(work, tried))[0]
     work.batch = common["batch"] = min(trials, key=trials.get)
     in_turns, alone = ([m for m in ways.METHODS if bool(m.each) is each] for each in (False, True))
     rows = _in_turns(in_turns, work, repeats, advance)
@@ -109,7 +110,7 @@ def _in_turns(methods, work: ways.Work, repeats: int, advance) -> list[dict]:
     ready, times = [(m.name, m.prepare(work)) for m in methods], {}
     for _ in range(repeats):
         for name, run in ready:
-            seconds, parts = timed(lambda: run(n))
+            seconds, parts = _timed(lambda: run(n))
             for what, value in {name: seconds, **(parts or {})}.items():
                 times.setdefault(what, []).append(value)
     times[report.FLOOR] = [sum(pair) for pair in zip(times[report.PASSES], times[report.PRODUCT], strict=True)]
@@ -130,7 +131,7 @@ def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
     k = min(n, max(1, int(PEER_SECONDS / repeats / once)) * least)
     repeats = max(1, min(repeats, int(PEER_SECONDS / (once * k / least))))
     run = method.prepare(work)
-    times = [timed(lambda: run(k))[0] * n / k for _ in range(repeats)]
+    times = [_timed(lambda: run(k))[0] * n / k for _ in range(repeats)]
     return _summary(times) | {
         "peak_mib": peak,
         "responses_run": k,
@@ -145,8 +146,14 @@ def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, 
     give_back()
     before, known = psutil.Process().memory_info().rss, reset_peak()
     run = method.prepare(work)
-    seconds, _ = timed(lambda: run(k))
+    seconds, _ = _timed(lambda: run(k))
     return max(0.0, peak_memory() - before) / MIB if known else None, seconds
+
+
+def _timed(work) -> tuple[float, dict | None]:
+    begin = time.perf_counter()
+    parts = work()
+    return time.perf_counter() - begin, parts
 
 
 def _summary(seconds: list[float]) -> dict:
