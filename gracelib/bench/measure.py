@@ -91,7 +91,9 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
     for work.batch in sorted({min(b, setting.n, most) for b in FLOOR_BATCHES}):
         trials[work.batch] = _timed(lambda: ways.plain_passes(work, tried))[0]
     work.batch = common["batch"] = min(trials, key=trials.get)
-    in_turns, alone = ([m for m in ways.METHODS if bool(m.each) is each] for each in (False, True))
+    # What the recorder costs is told by the smaller students; here a run takes minutes.
+    methods = [m for m in ways.METHODS if not (setting.gemma and m.name == report.BARE)]
+    in_turns, alone = ([m for m in methods if bool(m.each) is each] for each in (False, True))
     rows = _in_turns(in_turns, work, repeats, advance)
     for method in alone:
         advance(method.name)
@@ -101,18 +103,21 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
 
 def _in_turns(methods, work: ways.Work, repeats: int, advance) -> list[dict]:
     """All methods once for their memory, then round after round; the floor is the sum of two of them, round by round."""
-    n, peaks, first = len(work.examples), {}, 0.0
+    n, peaks, times = len(work.examples), {}, {}
     for method in methods:
         advance(method.name)
-        peaks[method.name], seconds = _first(method, work, n)
-        first += seconds
-    repeats = max(r for r in (1, 3, repeats) if r == 1 or r <= repeats and r * first <= ROUNDS_SECONDS)
-    ready, times = [(m.name, m.prepare(work)) for m in methods], {}
-    for _ in range(repeats):
-        for name, run in ready:
-            seconds, parts = _timed(lambda: run(n))
-            for what, value in {name: seconds, **(parts or {})}.items():
-                times.setdefault(what, []).append(value)
+        peaks[method.name], seconds, parts = _first(method, work, n)
+        times |= {what: [value] for what, value in {method.name: seconds, **parts}.items()}
+    first = sum(times[method.name][0] for method in methods)
+    # A run of many minutes needs no warming: where a second round would take too long, the first one is the measure.
+    if first <= ROUNDS_SECONDS:
+        repeats = max(r for r in (1, 3, repeats) if r == 1 or r <= repeats and r * first <= ROUNDS_SECONDS)
+        ready, times = [(m.name, m.prepare(work)) for m in methods], {}
+        for _ in range(repeats):
+            for name, run in ready:
+                seconds, parts = _timed(lambda: run(n))
+                for what, value in {name: seconds, **parts}.items():
+                    times.setdefault(what, []).append(value)
     times[report.FLOOR] = [sum(pair) for pair in zip(times[report.PASSES], times[report.PRODUCT], strict=True)]
     return [{"method": what, **_summary(values), "peak_mib": peaks.get(what)} for what, values in times.items()]
 
@@ -127,7 +132,7 @@ def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
     if method.name in ways.PEERS and (takes := D * work.d * SECONDS_A_DRAW) > ONE_RUN:
         return nothing | {"note": f"left out: one run takes about {takes:.0f} s"}
     least = min(method.each, n)
-    peak, once = _first(method, work, least)
+    peak, once, _ = _first(method, work, least)
     k = min(n, max(1, int(PEER_SECONDS / repeats / once)) * least)
     repeats = max(1, min(repeats, int(PEER_SECONDS / (once * k / least))))
     run = method.prepare(work)
@@ -140,20 +145,20 @@ def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
     }
 
 
-def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, float]:
-    """Peak memory (MiB beyond what there was before; None where the system does not tell) and seconds of one run,
-    preparation included in the former only."""
+def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, float, dict]:
+    """Peak memory (MiB beyond what there was before; None where the system does not tell), seconds of one run and of
+    its parts; preparation is included in the memory only."""
     give_back()
     before, known = psutil.Process().memory_info().rss, reset_peak()
     run = method.prepare(work)
-    seconds, _ = _timed(lambda: run(k))
-    return max(0.0, peak_memory() - before) / MIB if known else None, seconds
+    seconds, parts = _timed(lambda: run(k))
+    return max(0.0, peak_memory() - before) / MIB if known else None, seconds, parts
 
 
-def _timed(work) -> tuple[float, dict | None]:
+def _timed(work) -> tuple[float, dict]:
     begin = time.perf_counter()
     parts = work()
-    return time.perf_counter() - begin, parts
+    return time.perf_counter() - begin, parts or {}
 
 
 def _summary(seconds: list[float]) -> dict:
