@@ -17,6 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 # How far the layer-by-layer gradient may be from plain autograd's before it is not trusted: rounding only.
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-4, "bfloat16": 0.2}
 _PROBE_ROWS = 8
+_WORD_ROWS = 32  # making the signs of few rows costs as much as making these
+_exact = WeakKeyDictionary()  # model -> the dtypes in which `LayerByLayer` was found exact for it
 
 
 def sign_projection(d: int, seed: int, device: torch.device) -> SignProjection:
@@ -118,7 +121,7 @@ def response_features(
     _check_arguments(d, batch_tokens, dtype)
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    model = _placed(model, device, _DTYPES[dtype])
+    given, model = model, _placed(model, device, _DTYPES[dtype])
     n = len(examples)
     wide = torch.float64 if dtype == "float64" else torch.float32
     result = {
@@ -137,6 +140,8 @@ def response_features(
         waits = engine in (None, LayerByLayer) and device.type == "cpu"
         grouped = batch_groups(model, lengths, batch_tokens, waits)
         groups = grouped.groups
+        if dtype in _exact.get(given, ()) and engine is None:
+            engine = LayerByLayer
         pair = _pair(model, lengths) if engine is None else []
 
         def cost(group: list[list[int]], d: int) -> float:
@@ -145,12 +150,15 @@ def response_features(
 
         bar = Bar(total=n, desc="gradients", unit="response", disable=not progress)
         steps = _Steps(n, lambda share: (bar.update(share), done(share)))
-        check = 2 * cost([pair], _PROBE_ROWS) if pair else 0.0
+        check = 3 * cost([pair], _WORD_ROWS) if pair else 0.0
         steps.total = check + sum(cost(group, d) for group in groups)
         if engine is not OneAtATime:
             engine = partial(engine or LayerByLayer, found=grouped.found)
         if pair:
             engine = _engine(model, [examples[i] for i in pair], device, dtype, engine, steps.add)
+            # Where long texts are computed otherwise than short ones, every call has its own pair to show.
+            if engine is not OneAtATime and not (hasattr(model, "config") and rope_switch(model.config)):
+                _exact.setdefault(given, set()).add(dtype)
             steps.reach(check)
         if engine is OneAtATime:
             groups = [[batch] for batch in length_batches(lengths, 1, 1)]
@@ -314,12 +322,12 @@ def _probe(model, engine, batches, device, done) -> dict[str, torch.Tensor]:
         gradients.done = done
         for rows in batches:
             batch = Batch(rows, device)
-            part = slice(first, first + len(rows))
-            gradients.run(
-                batch.input_ids,
-                batch.loss,
-                lambda name, start, block: projection.accumulate(seen[name][part], name, start, block),
-            )
+
+            def sink(name, start, block, part=slice(first, first + len(rows))):
+                projection.accumulate(seen[name][part], name, start, block)
+                done(block.shape[1] * _WORD_ROWS * (len(block) + SIGN_WORK))
+
+            gradients.run(batch.input_ids, batch.loss, sink)
             first += len(rows)
     return seen
 

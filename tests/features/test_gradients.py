@@ -316,3 +316,13 @@ def test_cuda_agrees_with_cpu(kind):
     there, here = (features(model, texts(), device=device, dtype="float64") for device in ("cuda", "cpu"))
     agree(there, here, rtol=1e-5)
     assert next(model.parameters()).device.type == "cpu"
+
+
+def test_a_student_is_checked_against_plain_autograd_once(monkeypatch):
+    """A ranking asks for the features of one teacher after another: the student is the same."""
+    model, calls, plain_run = build(), [], OneAtATime.run
+    monkeypatch.setattr(OneAtATime, "run", lambda *a, **k: (calls.append(1), plain_run(*a, **k))[1])
+    first, again = (response_features(model, texts(), d=8, progress=False, device="cpu") for _ in range(2))
+    assert len(calls) == 2 and np.array_equal(first["g"], again["g"])
+    response_features(model, texts(), d=8, progress=False, device="cpu", dtype="float64")
+    assert len(calls) == 4
