@@ -123,7 +123,7 @@ def claims(scale: str) -> Drawn:
         None,
         table,
         (
-            f"The paper's claims and what this world shows. In direction, of {len(table)}, {in_words(counts['direction'])}. In "
+            f"In direction, of the paper's {len(table)} claims, {in_words(counts['direction'])}. In "
             f"size, of {sum(counts['size'].values())} that claim one, {in_words(counts['size'])}. Scale {world.scale}, "
             f"{len(world.frame())} cells of {len(world.teachers)} teacher(s) for the first student; 95% intervals come from a "
             f"bootstrap over teachers where nothing else is said, and from {FEW_CLUSTERS} teachers or fewer they are too narrow. "

@@ -21,7 +21,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch, Rectangle
 
 from gracelib.baselines import SCORES
-from gracelib.drawing import captions, marks
+from gracelib.drawing import captions, findings, marks
 from gracelib.drawing.correlations import all_scores
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, SINGLE, SMALL, entry, frame, styled
@@ -74,6 +74,7 @@ def figure19(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
         fig,
         table,
         caption=(
+            f"{findings.over_settings(table, 'n and d')}{findings.dip(table)} "
             f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against d, all n = {base['n']} prompts. "
             f"Middle: against n at d = {base['d']}. Right: every n and d (frame: n = d/2, where the paper finds the best; "
             f"line: the best n of a d). Hollow or hatched: the smoothing ν decides the score. The paper's values are those of "
@@ -113,6 +114,12 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
     ax.axvline(base["n_folds"], **marks.DASHED, zorder=1.5)
     for i, (task, look) in enumerate(looks.items()):
         _curve(ax, table[table["task"] == task], "n_folds", look, shift=0.18 * (i - (len(cells) - 1) / 2))
+    flat = [
+        findings.over_settings(
+            table[table["task"].eq(task) & table["n_folds"].ge(FLAT_FROM)], f"C ≥ {FLAT_FROM}", f" ({task} task)"
+        )
+        for task in cells
+    ]
     ax.set(
         xlim=(1, top + 1),
         xticks=[c for c in (2, 4, 6, 8, 10, 12, 16, 20) if c <= top],
@@ -123,7 +130,7 @@ def figure20(cells: Mapping[str, pd.DataFrame], grid: pd.DataFrame, config: Scal
         fig,
         table,
         caption=(
-            f"Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
+            f"{' '.join(flat)} Signed Spearman correlation of GRACE with the students' accuracy against the number of folds C, all else "
             f"at the scale's setting. The paper finds it flat from C = {FLAT_FROM} on, for both of its tasks. "
             f"{captions.cells_sentence(config.name, *parts)}"
         ),
@@ -162,6 +169,7 @@ def settings(cells: pd.DataFrame, grid: pd.DataFrame, config: Scale) -> Drawn:
         fig,
         pd.concat([smoothed.assign(panel="left"), by_m.assign(panel="right")], ignore_index=True),
         caption=(
+            f"{findings.over_settings(smoothed, 'the smoothing and the power of the length')} {findings.over_settings(by_m, 'm')} "
             f"Signed Spearman correlation of GRACE with the students' accuracy. Left: against the smoothing ν, for three powers "
             f"of the length factor. Right: against the responses per prompt that GRACE reads. "
             f"{captions.cells_sentence(config.name, rows)}"
@@ -219,7 +227,7 @@ def figure23(
         fig,
         table,
         caption=(
-            f"Signed Spearman correlation of {len(order)} scores with the students' accuracy over {n_sets} random subsets drawn "
+            f"{findings.subsets(table)} Signed Spearman correlation of {len(order)} scores with the students' accuracy over {n_sets} random subsets drawn "
             f"without replacement: {share:.0%} of the cells (the caption of the paper's figure) and {share:.0%} of the teachers "
             f"with all their temperatures (its text). The spread over subsets is no confidence interval: subsets overlap. "
             f"{captions.cells_sentence(scale, rows)}"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
-from gracelib.drawing import captions, marks
+from gracelib.drawing import captions, findings, marks
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, styled
 from gracelib.evidence.summaries import cmi_at
@@ -77,7 +77,7 @@ def cmi_terms(
         fig,
         pd.concat([default.assign(panel="left"), swept.assign(panel="right")], ignore_index=True),
         caption=(
-            f"The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
+            f"{findings.bound(default.ratio, CLAIMED)} The terms of lemma B.1 for one step of the projected model, gradients h, n = {n} prompts left out one at a "
             f"time. Left: each teacher at T = {temperature:g} (cross terms below {SMALLEST:g} of the gradient term at "
             f"that edge). Right: gradient term over stability term as nu varies; the band is the paper's claim, which "
             f"no table of it shows. Scale {scale}, {f'task {task}, ' if task else ''}student {student}, "

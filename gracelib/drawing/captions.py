@@ -1,8 +1,7 @@
 """What figures say of themselves in the same words: which cells they show, what of the paper stands beside them.
 
-A caption is a fixed text with the setting filled in (scale, task, student, temperature, k, n, d). What came out stands in
-the picture and in the table beside it, never in a caption: a sentence about a finding would have to be another one at
-every scale. `Side` is one setting in a figure; a figure of two tasks has two, and all that belongs to one stays together.
+A caption begins with what came out (`findings`); the rest is a fixed text with the setting filled in (scale, task, student,
+temperature, k, n, d). `Side` is one setting in a figure; a figure of two tasks has two, and all that belongs to one stays together.
 """
 
 from collections.abc import Mapping, Sequence

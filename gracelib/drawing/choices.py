@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from gracelib.drawing import captions, marks
+from gracelib.drawing import captions, findings, marks
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, FAMILIES, entry, family, family_handles, frame, styled
 from gracelib.evidence.choices import (
@@ -85,7 +85,7 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
         fig,
         pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True),
         caption=(
-            f"Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
+            f"{findings.picks(over_teachers(choices, 'regret_points'), 'mean', ' of a temperature for a given teacher')} Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
             f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
             f"relative, and the most accurate of its family (where no family has two, the least and the most accurate). "
             f"Triangles: the temperature a score picks; dashed: the best one. Bottom: the pick for every teacher and what it "
@@ -212,7 +212,7 @@ def figure7(cells: pd.DataFrame, student: str, scale: str, *, scores: Sequence[s
             ignore_index=True,
         ),
         caption=(
-            f"Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark per teacher (so few "
+            f"{findings.within(within)} Left: signed Spearman of score and accuracy over one teacher's temperatures, a mark per teacher (so few "
             f"temperatures allow few values), a violin where {ENOUGH_FOR_A_VIOLIN} or more are defined, and their mean. Right: "
             f"over all cells of the teachers up to a width; {_BUDGETS}. {captions.cells_sentence(scale, rows)}"
         ),
@@ -316,7 +316,7 @@ def figure13(
         fig,
         table,
         caption=(
-            f"Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
+            f"{findings.picks(mean, where=' within a family, on average,')} Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
             f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
             f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
             f"{_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
@@ -352,6 +352,7 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
         fig,
         table,
         caption=(
+            f"{findings.picks(budgets[min(budgets)], where=' under the smallest budget')} "
             f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
             f"temperatures; {_BUDGETS}. {_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
         ),

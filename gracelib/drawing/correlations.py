@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gracelib.baselines import SCORES
-from gracelib.drawing import captions, marks
+from gracelib.drawing import captions, findings, marks
 from gracelib.drawing.captions import Side
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, SINGLE, frame, styled
@@ -62,7 +62,7 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
             ignore_index=True,
         ),
         (
-            f"{'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
+            f"{_orders(sides)} {'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
             f"{captions.accuracy_words(k=k)}, {'one panel per task' if two else f'{short.task} task'} (good is positive). Right: "
             f"GRACE against the same accuracy on the {short.task} task. {captions.cells_sentence(scale, *rows)}"
         ),
@@ -93,7 +93,7 @@ def figure2(
         _scatters(side, captions.note(scale, side.rows), k),
         side.rows,
         (
-            f"{captions.names(scores)} against {captions.accuracy_words(accuracy, k)}; each point is a student taught by one "
+            f"{_orders([side])} {captions.names(scores)} against {captions.accuracy_words(accuracy, k)}; each point is a student taught by one "
             f"teacher at one temperature. {extra + ' ' * bool(extra)}{captions.cells_sentence(scale, side.rows)}"
         ),
         _panels(scores),
@@ -129,7 +129,7 @@ def figure4(
             ignore_index=True,
         ),
         (
-            f"Signed Spearman correlation of {len(order)} scores with {captions.accuracy_words(k=k)} (good is positive), in the "
+            f"{_orders(sides)} Signed Spearman correlation of {len(order)} scores with {captions.accuracy_words(k=k)}, in the "
             f"order of the {sides[0].task} task. A score that is not defined in every cell is starred, or says in how many it "
             f"is. {captions.cells_sentence(scale, *rows)}"
         ),
@@ -160,7 +160,7 @@ def figure5(
         _scatters(side, captions.note(scale, side.rows, extra=f" at T = {temperature:g}"), k, regrets),
         side.rows,
         caption=(
-            f"{captions.names(scores)} against {captions.accuracy_words(k=k)} at temperature {temperature:g}. Triangles: the "
+            f"{findings.picks(side.table)} {captions.names(scores)} against {captions.accuracy_words(k=k)} at temperature {temperature:g}. Triangles: the "
             f"teacher each score selects; the vertical line is its regret, the distance to the best student. "
             f"{captions.cells_sentence(scale, side.rows)}"
         ),
@@ -208,7 +208,7 @@ def regret_bars(
             ignore_index=True,
         ),
         (
-            f"Regret of {len(order)} scores: points of {captions.accuracy_words(k=k)} lost by following the score instead of "
+            f"{' '.join(findings.picks(s.table, where=_task(s, sides)) for s in sides)} Regret of {len(order)} scores: points of {captions.accuracy_words(k=k)} lost by following the score instead of "
             f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. "
             f"{captions.cells_sentence(scale, *rows)} {_LEFT_OUT}"
         ),
@@ -246,6 +246,7 @@ def table_main(
         None,
         pd.concat(blocks, names=["setting", "cells_used"]).reset_index([0, 1]).reset_index(drop=True),
         caption=(
+            f"{findings.order(next(iter(blocks.values())), setting_values('main table', 'spearman_abs', cells['task'].iloc[0], student))} "
             f"Signed Spearman correlation with {captions.accuracy_words(k=k)} and regret in points of each score; the paper's "
             f"numbers are those of the setting in the column '{PAPER_SETTING}'. {captions.cells_sentence(scale, *whole)} "
             f"{_LEFT_OUT}"
@@ -324,6 +325,14 @@ def _scatters(side: Side, note: str, k: int, regrets: Mapping[str, PaperValue] |
             marks.selected_and_regret(ax, side.rows, row["score"], row, accuracy=side.accuracy, paper=paper)
         ax.label_outer()
     return fig
+
+
+def _orders(sides: Sequence[Side]) -> str:
+    return " ".join(findings.order(side.table, side.reported, _task(side, sides)) for side in sides)
+
+
+def _task(side: Side, sides: Sequence[Side]) -> str:
+    return f" on the {side.task} task" * (len(sides) > 1)
 
 
 def _panels(scores: Sequence[str]) -> str:

@@ -72,10 +72,12 @@ def table1(cost: pd.DataFrame, scale: str) -> Drawn:
     first = (table["task"] == table["task"][0]) & (table["student"] == table["student"][0])
     table["volatile"] = ~table["quantity"].isin(_COUNTED)
     table["paper"] = table["quantity"].map(PAPER).where(first).fillna("")
+    ratio = table.loc[first & table["quantity"].str.contains(" / "), "median"]
     return Drawn(
         None,
         table,
         caption=(
+            f"Training and testing a student takes {ratio.iloc[0]:.1f} times as long as features and GRACE of its teacher. "
             f"What one teacher at one temperature costs: gradients of {cost['needed'].iloc[0]} responses, GRACE from them, and "
             f"for comparison training and testing the student that GRACE is meant to spare. Seconds are those of each job in "
             f"its worker process on this run's machine ({', '.join(sorted(set(cost['device'])))}), with what else ran at the "

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from gracelib.drawing import captions, marks
+from gracelib.drawing import captions, findings, marks
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import DOUBLE, EDGE, entry, family_handles, frame, styled
 from gracelib.evidence.lengths import LEAST, POWERS, curves, length_relation, pooled, profiles, teacher_bins
@@ -77,7 +77,7 @@ def figure21(
         fig,
         table,
         caption=(
-            f"Norm of the unprojected gradient of single responses against their length |y| in tokens (EOS counted), in "
+            f"{findings.length(within)} Norm of the unprojected gradient of single responses against their length |y| in tokens (EOS counted), in "
             f"bins of fixed width. Left: thin, each teacher, all temperatures together (bins with at least {LEAST:.0%} of "
             f"its responses); bold, all responses, with a 95% band from resampling teachers; curves fitted to the bold "
             f"line. Right: the norm times (log|y|)^p against length, both over the teacher's own means, averaged over "

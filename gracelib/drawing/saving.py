@@ -41,17 +41,14 @@ class Drawn:
     ours: dict = field(default_factory=dict)
     paper: dict = field(default_factory=dict)
 
-    def line(self, *columns: str) -> str:
-        """Those columns of the table in one line of rounded numbers: what a notebook prints above a picture, so that a
-        comparison of its outputs compares something. ValueError for a column that is not there."""
-        parts = []
-        for name in columns:
-            if name not in self.table:
-                raise ValueError(f"column {name!r} is not in the table drawn: it has {', '.join(self.table)}")
-            values = self.table[name].dropna()
-            numbers = f"{values.min():.3g} to {values.max():.3g}, mean {values.mean():.3g}" if len(values) else "none"
-            parts.append(f"{name} ({len(values)}): {numbers}")
-        return "drawn: " + "; ".join(parts)
+    def show(self, scale: str, name: str, **about) -> None:
+        """Save it (`about`: see `save`), then show in a notebook the picture, the caption and the command that draws it."""
+        from IPython.display import Markdown, display
+
+        self.save(scale, name, **about)
+        if self.fig is not None:
+            display(self.fig)
+        display(Markdown(f"{self.caption}\n\nDraw it again: `make figures SCALE={scale} FIG={name}`"))
 
     def save(self, scale: str, name: str, *, inputs: Iterable[str], parameters: Mapping, seed: int) -> list[Path]:
         """Write `figures/<scale>/<name>.svg`, `.png`, `.csv` and last the `.json` sidecar; the paths, in that order. A table

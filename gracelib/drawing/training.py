@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.drawing import captions, marks
+from gracelib.drawing import captions, findings, marks
 from gracelib.drawing.correlations import all_scores
 from gracelib.drawing.saving import Drawn
 from gracelib.drawing.style import (
@@ -63,13 +63,13 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     y = pairs["teacher"].map(order.index) + 0.8 / len(temperatures) * lane
     area, colors = 0.6 * pairs["temperature"].map(temperature_area), [family(m).color for m in manner]
     before, after, kept = (100 * pairs[c] for c in ("unfiltered", "filtered", "kept_share"))
-    change, noise = pairs["change_points"], pairs["change_se"]
+    moved, noise = pairs["change_points"], pairs["change_se"]
     marks.rows_axis(left, order, striped=True)
     left.hlines(y, before, after, colors=colors, linewidth=1.1, zorder=2)
     marks.family_marks(left, before, y, manner, area, c="white")
     marks.family_marks(left, after, y, manner, area)
-    right.vlines(kept, change - noise, change + noise, colors=colors, linewidth=0.8, zorder=2)
-    marks.family_marks(right, kept, change, manner, area)
+    right.vlines(kept, moved - noise, moved + noise, colors=colors, linewidth=0.8, zorder=2)
+    marks.family_marks(right, kept, moved, manner, area)
     right.axhline(0, color=EDGE, linewidth=0.7)
     for i in np.flatnonzero(pairs["filtered"].isna()):
         left.annotate(
@@ -89,17 +89,18 @@ def figure15(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, k: int 
     right.set(
         xlabel="Right responses of the teacher (%)", ylabel=f"Change{' by filtering' * (len(order) > 4)} (points)"
     )
+    change = mean_change(pairs)
     return Drawn(
         fig,
         pairs,
         caption=(
-            f"Left: {captions.accuracy_words(k=k)} when taught all responses of a teacher (open) and only its right ones, "
+            f"{findings.filtering(change, len(pairs))} Left: {captions.accuracy_words(k=k)} when taught all responses of a teacher (open) and only its right ones, "
             f"resampled with replacement to the same number (filled). Right: the change, with one standard error of the "
             f"difference, against the share of responses that was right. {captions.cells_sentence(scale, pairs)} Standard "
             f"errors count the held-out problems, not the seed of training."
         ),
         alt="Pairs of points joined by lines, one row per teacher, and a scatter plot of the change.",
-        ours=mean_change(pairs),
+        ours=change,
         paper={"direction": {"value": "filtered students are worse", "source": "submission, figure 15"}},
     )
 
@@ -160,7 +161,7 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
         fig,
         table,
         caption=(
-            f"Signed Spearman correlation of {len(first)} scores with the students of the cells of figure 15: unfiltered ones, "
+            f"{findings.when_filtered(table)} Signed Spearman correlation of {len(first)} scores with the students of the cells of figure 15: unfiltered ones, "
             f"filtered ones (same scores), and filtered ones against the scores of the filtered responses themselves, which are "
             f"what somebody who filters would compute. Right: change against unfiltered, on the same resamples (cut at ±1). "
             f"{captions.cells_sentence(scale, rows)}"
@@ -215,7 +216,7 @@ def figure17(
         fig,
         own,
         caption=(
-            f"Accuracy of students against {name.lower()}, all else as in the grid, for the teacher built to be the "
+            f"{findings.from_to(own, name.lower())} Accuracy of students against {name.lower()}, all else as in the grid, for the teacher built to be the "
             f"strongest and the tersest one, with one standard error over problems. Scale {scale}, {captions.setting(own)}, "
             f"T = {t:g}: {len(own)} runs of {captions.counted(len(looks), 'teacher')}, too few for a correlation."
         ),

@@ -205,7 +205,10 @@ def test_every_claim_is_judged_at_every_scale(scale):
 def test_the_caption_counts_the_verdicts(lab):
     drawn = verdicts.claims("lab")
     counts = drawn.table.direction.value_counts()
-    assert f"In direction, of {len(CLAIMS)}, {counts[HOLDS]} hold, {counts.get(FAILS, 0)} do not" in drawn.caption
+    assert (
+        f"In direction, of the paper's {len(CLAIMS)} claims, {counts[HOLDS]} hold, {counts.get(FAILS, 0)} do not"
+        in drawn.caption
+    )
     assert "about 1 could be decided wrongly by chance" in drawn.caption
     assert drawn.ours["verdicts"]["direction"][HOLDS] == counts[HOLDS] and drawn.fig is None
 

@@ -131,11 +131,15 @@ def test_the_committed_figures_are_complete_and_belong_to_their_tables(scale, mo
     assert check_sidecars(scale) == []
 
 
-def test_the_line_of_numbers_is_rounded_and_names_its_columns():
-    drawn = Drawn(None, pd.DataFrame({"x": [1 / 3, np.nan, 2.0], "empty": [np.nan] * 3}), "c", "")
-    assert drawn.line("x", "empty") == "drawn: x (2): 0.333 to 2, mean 1.17; empty (0): none"
-    with pytest.raises(ValueError, match="column 'y' is not in the table drawn: it has x, empty"):
-        drawn.line("y")
+def test_a_notebook_shows_the_picture_the_finding_and_the_command(folder, monkeypatch):
+    shown, drawn = [], drawn_once("fig02_scatter")
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    drawn.show("mini", "fig02_scatter", **SAVE)
+    picture, said = shown
+    assert picture is drawn.fig and said.data.startswith("GRACE orders the students with a correlation of ")
+    assert (
+        said.data.endswith("`make figures SCALE=mini FIG=fig02_scatter`") and (folder / "fig02_scatter.json").is_file()
+    )
 
 
 def test_drawing_again_gives_the_same_bytes(folder):

@@ -16,6 +16,15 @@ def ours(figure: str):
     return json.loads((LAB / f"{figure}.json").read_text(encoding="utf-8"))["ours"]
 
 
+def teacher_data() -> str:
+    teachers = pd.read_csv(paths.published("mini") / "results" / "teachers.csv").query("task == 'short'")
+    right = teachers.pivot(index="teacher", columns="temperature", values="accuracy")
+    assert (right[1.0] < right[0.4]).all() and len(right) == 6
+    return f"""\
+Six teachers solve little arithmetic stories in six manners. At $T=0.6$ they are right between {right[0.6].min():.0%} and {right[0.6].max():.0%} of the time on short stories. Remember `terse-64`: it is right {right.loc["terse-64", 0.6]:.0%} of the time,
+writes bare totals, and will make one of the worst students. Sampling hotter costs every teacher accuracy."""
+
+
 def which_teacher() -> str:
     main, without = main_table(), main_table("without terse").spearman[SHORT]
     rho, points = main.spearman.map("{:.2f}".format), main.regret_points.map("{:.1f}".format)
@@ -113,8 +122,25 @@ def under_the_figures() -> list[str]:
     ]
 
 
+def ends_of_the_range() -> str:
+    picks = pd.read_csv(LAB / "fig06_temperature.csv").query("panel == 'bottom'").set_index("score")
+    coldest, hottest = (
+        picks.loc[score, end].astype(bool).sum() for score, end in (("g_norm", "coldest"), ("g_vendi", "hottest"))
+    )
+    return f"Here they do: of {picks.teacher.nunique()} teachers the norm picks the coldest temperature for {coldest}, G-Vendi the hottest for {hottest}."
+
+
+def subsets() -> str:
+    grace = pd.read_csv(LAB / "fig23_subsets.csv").query("score == 'grace'").set_index("reading")
+    cells, teachers = (f"{row.low:.2f} to {row.high:.2f}" for row in (grace.loc["cells"], grace.loc["teachers"]))
+    return f"The violins on the right are wider: 95% of GRACE's correlations lie between {cells} over subsets of cells, and between {teachers} over subsets of teachers.".replace(
+        " to ", " and "
+    )
+
+
 FIGURES = ("fig02_scatter", "fig03_second_student", "fig08_long_task", "fig11_greedy", "fig12_best_of_k")
 HEADS = {
+    "01_teacher_data": teacher_data,
     "05_which_teacher": which_teacher,
     "06_design_choices": design_choices,
     "07_ablations": ablations,
@@ -138,3 +164,9 @@ def test_each_figure_of_notebook_05_has_its_finding():
     book = nbformat.read(paths.NOTEBOOKS / "05_which_teacher.ipynb", as_version=4)
     prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     assert [sentence for sentence in under_the_figures() if f"**We see.** {sentence}\n" not in prose] == []
+
+
+@pytest.mark.parametrize(("name", "said"), [("06_design_choices", ends_of_the_range), ("07_ablations", subsets)])
+def test_what_is_said_of_a_figure_is_what_its_table_says(name, said):
+    book = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    assert said() in "\n".join(cell.source.replace("\n", " ") for cell in book.cells if cell.cell_type == "markdown")
