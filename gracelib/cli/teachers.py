@@ -280,6 +280,19 @@ def distill(
         str, typer.Option(help="of the student, holds {question}; chat: its own chat template. Default: the paper's")
     ] = "",
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with BOS, as in gradients and evaluation")] = False,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="sequence: from the text alone, the paper's; from --teacher-model's distributions: gkd, on-policy (reverse KL on "
+            "samples of the student), skew, skew-reverse (DistiLLM), taid"
+        ),
+    ] = "sequence",
+    beta: Annotated[
+        float | None, typer.Option(help="of gkd (0.5) and on-policy (1): 0 is forward KL, 1 reverse KL")
+    ] = None,
+    teacher_model: Annotated[
+        str, typer.Option(help="the teacher itself, folder or hub id; its tokenizer must be the student's")
+    ] = "",
     precision: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32 or bfloat16")] = "auto",
     gradient_checkpointing: Annotated[bool, typer.Option(help="less memory for a third more compute")] = True,
     save_every: Annotated[
@@ -317,6 +330,9 @@ def distill(
         warmup=warmup,
         seed=seed,
         policy=_policy(template, bos, max_tokens or None),
+        objective=objective,
+        beta=beta,
+        teacher=teacher_model or None,
         precision=precision,
         gradient_checkpointing=gradient_checkpointing,
         save_every=save_every,

@@ -8,6 +8,7 @@ however it is cut into micro-batches and devices, so a response weighs as |y|. W
 computes: updates of 1e-5 would vanish in bfloat16 weights.
 """
 
+import functools
 import json
 import math
 import os
@@ -17,17 +18,17 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch.nn.functional import cross_entropy
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_callback import TrainerCallback
 
 from gracelib.checks import rope_switch
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
+from gracelib.models.objectives import SEQUENCE, FromTeacher, TokenMean, find_objective, load_teacher
 from gracelib.models.prompting import CHAT, Policy, encode, encoding_notes, end_token, policy_notes
 from gracelib.models.sampled_file import GO_ON, check_same_settings
-from gracelib.models.training import IGNORED, collate, first_responses, trainer_arguments
+from gracelib.models.training import collate, first_responses, trainer_arguments
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -46,7 +47,11 @@ def fine_tune(
     warmup: float = 0.05,
     seed: int = 0,
     policy: Policy = Policy(),
+    objective: str = SEQUENCE,
+    beta: float | None = None,
+    teacher: str | Path | None = None,
     precision: str = "auto",
+    device: str = "auto",
     gradient_checkpointing: bool = True,
     save_every: int = 500,
     progress: bool = True,
@@ -65,7 +70,11 @@ def fine_tune(
     epochs, lr, batch_size, warmup : the paper's, with AdamW (0.9, 0.999), cosine, no weight decay, gradient norm at
         most 1. `batch_size` is global: micro_batch x devices x accumulation steps.
     policy : template, BOS and the longest example; the same as for gradients and evaluation.
+    objective, beta, teacher : "sequence" is the paper's: from the responses alone. Another of `objectives.OBJECTIVES` (with
+        a beta where it has one) learns from the distributions of a teacher (folder or hub id, of the student's
+        vocabulary) on the responses, or on samples of the student.
     precision : of the computation; "auto" is bfloat16 on CUDA and float32 elsewhere.
+    device : "auto" is CUDA where there is one; "cpu" trains the same student everywhere.
 
     Returns
     -------
@@ -76,13 +85,23 @@ def fine_tune(
     ------
     ValueError
         before training: no rows, fewer than M responses, a batch that devices and micro-batches do not divide,
-        several GPUs in one process, checkpoints made with other settings; during it: a loss that is not finite.
+        several GPUs in one process, checkpoints made with other settings, a teacher of another vocabulary; during it: a
+        loss that is not finite.
     """
     if not rows:
         raise ValueError("no rows to train on; the responses file may be empty")
     pairs = first_responses(rows, M)
     devices, main = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
-    _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices)
+    cuda = device == "auto" and torch.cuda.is_available()
+    _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices, cuda)
+    aim = find_objective(objective, beta)
+    if bool(aim) != bool(teacher):
+        raise ValueError(
+            f"objective {objective} learns from {'distributions' if aim else 'text alone'}: "
+            f"{'give the teacher model (--teacher-model)' if aim else 'leave out the teacher model, or choose another objective'}"
+        )
+    if aim and aim.on_policy and devices > 1:
+        raise ValueError(f"objective {objective} samples from the student, on one device: start it on one GPU")
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
     model, tokenizer = load_student(student, dtype="float32")
@@ -105,16 +124,22 @@ def fine_tune(
         "batch_size": batch_size,
         "warmup": warmup,
         "seed": seed,
-        "bf16": torch.cuda.is_available() if precision == "auto" else precision == "bfloat16",
+        "bf16": cuda if precision == "auto" else precision == "bfloat16",
         "micro_batch": micro_batch,
         "devices": devices,
         "student": str(student),
         "examples": digest([[e["input_ids"], e["n_masked"]] for e in data]),
     }
+    kind = TokenMean
+    if aim:
+        own = {"objective": aim, "tokenizer": tokenizer, "stop": end_token(tokenizer, policy), "seed": seed}
+        own["teacher"] = load_teacher(teacher, tokenizer, "bfloat16" if settings["bf16"] else "float32")
+        kind = functools.partial(FromTeacher, **own)
+        settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher)}
     resume = _resumable(scratch, settings, main)
     if gradient_checkpointing:
         _checkpoint_activations(model)
-    trainer = _trainer(model, data, scratch, settings, save_every, progress, callbacks or [])
+    trainer = _trainer(kind, model, data, scratch, settings, cuda, save_every, progress, callbacks or [])
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(out))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -136,7 +161,7 @@ def fine_tune(
     return about
 
 
-def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices) -> None:
+def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices, cuda) -> None:
     for name, value, fits, said in (
         ("epochs", epochs, 0 < epochs < math.inf, "must be a finite number above 0"),
         ("lr", lr, 0 < lr < math.inf, "must be a finite number above 0"),
@@ -153,14 +178,16 @@ def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size,
             f"batch_size={batch_size} is not a multiple of micro_batch={micro_batch} x {devices} device(s); "
             "choose a micro-batch that divides it"
         )
-    if torch.cuda.is_available() and devices == 1 and torch.cuda.device_count() > 1:
+    if cuda and devices == 1 and torch.cuda.device_count() > 1:
         raise ValueError(
             f"{torch.cuda.device_count()} GPUs are visible to one process; start it with `accelerate launch "
             "--num_processes N -m gracelib.cli distill ...` to use them, or set CUDA_VISIBLE_DEVICES=0"
         )
 
 
-def _trainer(model, data: list[dict], scratch: Path, settings: dict, save_every: int, progress: bool, callbacks):
+def _trainer(
+    kind, model, data: list[dict], scratch: Path, settings: dict, cuda: bool, save_every: int, progress: bool, callbacks
+):
     """A Trainer whose checkpoints lie in `scratch`: a step is `batch_size` examples, however they are spread."""
     micro_batch, devices = settings["micro_batch"], settings["devices"]
     args = trainer_arguments(
@@ -170,7 +197,7 @@ def _trainer(model, data: list[dict], scratch: Path, settings: dict, save_every:
         micro_batch,
         settings["warmup"],
         settings["seed"],
-        torch.cuda.is_available(),
+        cuda,
         gradient_accumulation_steps=settings["batch_size"] // (micro_batch * devices),
         bf16=settings["bf16"],
         save_strategy="steps",
@@ -180,13 +207,8 @@ def _trainer(model, data: list[dict], scratch: Path, settings: dict, save_every:
         disable_tqdm=not progress,
         average_tokens_across_devices=True,
     )
-    trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=data,
-        data_collator=collate,
-        compute_loss_func=_token_mean,
-        callbacks=[_StopAtNonsense(), *callbacks],
+    trainer = kind(
+        model=model, args=args, train_dataset=data, data_collator=collate, callbacks=[_StopAtNonsense(), *callbacks]
     )
     trainer.remove_callback(PrinterCallback)  # no log lines on stdout, which is for results
     trainer.remove_callback(ProgressCallback)
@@ -219,18 +241,6 @@ def _checkpoint_activations(model) -> None:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keys)
     except ValueError as error:  # some architectures cannot; it saves memory, and nothing else
         print(f"activations are kept, which takes more memory: {error}", file=sys.stderr)
-
-
-def _token_mean(outputs, labels, num_items_in_batch=None) -> torch.Tensor:
-    """The micro-batch's share of the mean over all supervised tokens of the global batch (`num_items_in_batch` of
-    them).
-
-    logits (B, T, V) and labels (B, T); position t predicts token t + 1.
-    """
-    logits = outputs["logits"][:, :-1]
-    wanted = labels[:, 1:] != IGNORED  # (B, T - 1)
-    # Only supervised positions are copied to float32: with a vocabulary of 128,000 the others would be gigabytes.
-    return cross_entropy(logits[wanted].float(), labels[:, 1:][wanted], reduction="sum") / num_items_in_batch
 
 
 class _Bar(TrainerCallback):

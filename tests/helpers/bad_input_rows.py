@@ -293,6 +293,17 @@ DISTILL_OPTIONS = options(
     ("lr_is_zero", "a learning rate of 0", ["--lr", "0"], "lr=0", "above 0"),
     ("warmup_is_two", "a warm-up longer than the training", ["--warmup", "2"], "warmup=2", "[0, 1)"),
     ("warmup_is_nan", "a warm-up that is NaN", ["--warmup", "nan"], "warmup=nan", "[0, 1)"),
+    (
+        "objective_unknown",
+        "an unknown objective",
+        ["--objective", "minillm"],
+        "'minillm'",
+        "choose one of sequence, gkd",
+    ),
+    ("objective_without_teacher", "no teacher to compare with", ["--objective", "gkd"], "gkd", "--teacher-model"),
+    ("teacher_without_objective", "a teacher nobody asks", ["--teacher-model", "student"], "sequence", "leave out"),
+    ("beta_is_two", "a beta beyond reverse KL", ["--objective", "gkd", "--beta", "2"], "beta=2", "from 0"),
+    ("beta_of_the_paper", "a beta without divergence", ["--beta", "0.5"], "beta=0.5", "gkd and on-policy"),
     ("batch_size_is_zero", "batches of nothing", ["--batch-size", "0"], "batch_size=0"),
     (
         "batch_size_is_odd",

@@ -42,6 +42,16 @@ def whole(student, tmp_path_factory):
     return out, fine_tune(student, ROWS, out, micro_batch=8, gradient_checkpointing=False, **QUICK)
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Of the student's vocabulary, and larger: its embedding is padded to more rows, as relatives' are."""
+    folder = make_checkpoint(tmp_path_factory.mktemp("teacher"), "llama", hidden=48, seed=1)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(416)
+    model.save_pretrained(folder)
+    return folder
+
+
 def furthest(a, b):
     a, b = (load_file(folder / "model.safetensors") for folder in (a, b))
     assert a.keys() == b.keys()
@@ -66,6 +76,14 @@ def test_micro_batches_and_recomputed_activations_change_rounding_only(student, 
     assert furthest(whole[0], tmp_path / "out") < 1e-5
 
 
+def test_a_students_divergence_is_averaged_over_the_whole_batch_too(student, whole, teacher, tmp_path):
+    how = QUICK | {"objective": "gkd", "beta": 0.5, "teacher": teacher}
+    for name, micro_batch in (("large", 8), ("small", 2)):
+        fine_tune(student, ROWS, tmp_path / name, micro_batch=micro_batch, **how)
+    assert furthest(tmp_path / "large", tmp_path / "small") < 1e-5
+    assert furthest(tmp_path / "large", whole[0]) > 1e-4
+
+
 def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
     """Computed apart, from the definition: one step over everything, and what it reports is the loss before the
     step.
@@ -86,8 +104,10 @@ def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
     assert math.isclose(about["loss"], total / count, rel_tol=1e-4)
 
 
-def test_a_killed_run_ends_with_the_same_bytes(student, tmp_path):
-    options = QUICK | {"micro_batch": 4, "save_every": 1}
+@pytest.mark.parametrize("objective", ["sequence", "taid", "on-policy"])
+def test_a_killed_run_ends_with_the_same_bytes(student, teacher, objective, tmp_path):
+    options = QUICK | {"micro_batch": 4, "save_every": 1, "objective": objective}
+    options["teacher"] = teacher if objective != "sequence" else None
     fine_tune(student, ROWS, tmp_path / "a", **options)
     kill = TrainerCallback()
     kill.on_step_end = Mock(side_effect=[None, None, None, KeyboardInterrupt])  # at the fourth of its steps
