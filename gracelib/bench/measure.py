@@ -11,7 +11,6 @@ with a real vocabulary (`--real`: these alone), whose way is different: its logi
 import argparse
 import json
 import statistics
-import time
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -23,7 +22,7 @@ from gracelib.bench import report
 from gracelib.features.batches import give_back
 from gracelib.features.memory import peak_memory, reset_peak
 from gracelib.jobs.paths import figures, runs
-from gracelib.jobs.progress import Bar
+from gracelib.jobs.progress import Bar, timed
 from gracelib.jobs.store import closure, digest, fingerprint, versions, write_atomically
 from gracelib.projection import MIB
 
@@ -89,7 +88,7 @@ def measure(setting: Setting, repeats: int = 5, advance=lambda what: None) -> li
     ways.plain_passes(work, tried)  # kernels are chosen, threads started
     trials = {}
     for work.batch in sorted({min(b, setting.n, most) for b in FLOOR_BATCHES}):
-        trials[work.batch] = _timed(lambda: ways.plain_passes(work, tried))[0]
+        trials[work.batch] = timed(lambda: ways.plain_passes(work, tried))[0]
     work.batch = common["batch"] = min(trials, key=trials.get)
     # What the recorder costs is told by the smaller students; here a run takes minutes.
     methods = [m for m in ways.METHODS if not (setting.gemma and m.name == report.BARE)]
@@ -107,7 +106,7 @@ def _in_turns(methods, work: ways.Work, repeats: int, advance) -> list[dict]:
     for method in methods:
         advance(method.name)
         peaks[method.name], seconds, parts = _first(method, work, n)
-        times |= {what: [value] for what, value in {method.name: seconds, **parts}.items()}
+        times |= {what: [value] for what, value in {method.name: seconds, **(parts or {})}.items()}
     first = sum(times[method.name][0] for method in methods)
     # A run of many minutes needs no warming: where a second round would take too long, the first one is the measure.
     if first <= ROUNDS_SECONDS:
@@ -115,8 +114,8 @@ def _in_turns(methods, work: ways.Work, repeats: int, advance) -> list[dict]:
         ready, times = [(m.name, m.prepare(work)) for m in methods], {}
         for _ in range(repeats):
             for name, run in ready:
-                seconds, parts = _timed(lambda: run(n))
-                for what, value in {name: seconds, **parts}.items():
+                seconds, parts = timed(lambda: run(n))
+                for what, value in {name: seconds, **(parts or {})}.items():
                     times.setdefault(what, []).append(value)
     times[report.FLOOR] = [sum(pair) for pair in zip(times[report.PASSES], times[report.PRODUCT], strict=True)]
     return [{"method": what, **_summary(values), "peak_mib": peaks.get(what)} for what, values in times.items()]
@@ -136,7 +135,7 @@ def _alone(method: ways.Method, work: ways.Work, repeats: int) -> dict:
     k = min(n, max(1, int(PEER_SECONDS / repeats / once)) * least)
     repeats = max(1, min(repeats, int(PEER_SECONDS / (once * k / least))))
     run = method.prepare(work)
-    times = [_timed(lambda: run(k))[0] * n / k for _ in range(repeats)]
+    times = [timed(lambda: run(k))[0] * n / k for _ in range(repeats)]
     return _summary(times) | {
         "peak_mib": peak,
         "responses_run": k,
@@ -151,14 +150,8 @@ def _first(method: ways.Method, work: ways.Work, k: int) -> tuple[float | None, 
     give_back()
     before, known = psutil.Process().memory_info().rss, reset_peak()
     run = method.prepare(work)
-    seconds, parts = _timed(lambda: run(k))
+    seconds, parts = timed(lambda: run(k))
     return max(0.0, peak_memory() - before) / MIB if known else None, seconds, parts
-
-
-def _timed(work) -> tuple[float, dict]:
-    begin = time.perf_counter()
-    parts = work()
-    return time.perf_counter() - begin, parts or {}
 
 
 def _summary(seconds: list[float]) -> dict:

@@ -17,6 +17,7 @@ from gracelib.bench import gpu, measure, methods, report
 from gracelib.bench.methods import gradient_of, gsm8k_examples, random_examples, random_student, student_of
 from gracelib.features.gradients import response_features
 from gracelib.features.per_response import parameter_names
+from gracelib.jobs import progress
 from gracelib.jobs.paths import ROOT
 from gracelib.jobs.store import file_hash
 from gracelib.projection import signs
@@ -135,7 +136,7 @@ def test_a_slow_way_is_scaled_from_few_responses(monkeypatch):
     work = methods.Work(student_of(12_000), [([1], [2])] * 10, 4)
     bench_clock = iter([0.0, 9.0, 9.0, 18.0])  # 9 s for 3 responses: no time for another repeat, nor for more
     with monkeypatch.context() as patch:  # pytest reads the clock, too
-        patch.setattr(measure.time, "perf_counter", lambda: next(bench_clock))
+        patch.setattr(progress.time, "perf_counter", lambda: next(bench_clock))
         row = measure._alone(way, work, 5)
     assert calls == [3, 3] and row["seconds"] == pytest.approx(30.0) and row["repeats"] == 1
     assert row["extrapolated"] and row["note"] == "scaled from 3 of 10 responses"
