@@ -110,15 +110,22 @@ def write(name: str, lines: list[str]) -> None:
     (GENERATED / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+#: What a page needs for somebody who hears it or has no mouse: levels of the contents' headings, code that can be scrolled by
+#: keys, and folded cells that are called what is written on them.
+ALOUD = {
+    'role="heading"': 'role="heading" aria-level="2"',
+    "<pre>": '<pre tabindex="0">',
+    ' aria-label="Toggle hidden content"': "",
+}
+
+
 def setup(app) -> None:
-    """Sphinx marks captions of the contents as headings and gives them no level, which readers of the page aloud need."""
+    def mend(app, page, template, context, doctree) -> None:
+        for part in {"furo_navigation_tree", "body"} & set(context):
+            for old, new in ALOUD.items():
+                context[part] = context[part].replace(old, new)
 
-    def give_levels(app, page, template, context, doctree) -> None:
-        for part in ("furo_navigation_tree", "body"):
-            if part in context:
-                context[part] = context[part].replace('role="heading"', 'role="heading" aria-level="2"')
-
-    app.connect("html-page-context", give_levels, priority=900)
+    app.connect("html-page-context", mend, priority=900)
 
 
 gallery()
