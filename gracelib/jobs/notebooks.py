@@ -266,17 +266,24 @@ def run(
 
 # --- what is committed ---
 
+#: Tag of a cell that is shown folded -> what of it.
+FOLDED = {"hide-input": ["source_hidden"], "hide-cell": ["source_hidden", "outputs_hidden"]}
+
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """A notebook fit for committing: outputs and execution counts stay, everything volatile goes.
 
     Dropped: papermill's metadata and its injected cell, timings, stderr (progress bars), kernel details beyond the
-    kernel's name. Cells are numbered as a fresh run from top to bottom would number them. Added: `made_by` these cells.
+    kernel's name. Cells are numbered as a fresh run from top to bottom would number them. Added: `made_by` these cells, and
+    which cells are folded.
     """
     cells, count = [], 0
     for index, cell in enumerate(c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])):
-        tags = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-        cell = nbformat.from_dict({**cell, "id": f"cell-{index:02d}", "metadata": tags})
+        tags = cell.metadata.get("tags", [])
+        kept = {"tags": tags} if tags else {}
+        if folded := [part for tag, parts in FOLDED.items() if tag in tags for part in parts]:
+            kept["jupyter"] = dict.fromkeys(folded, True)  # the book goes by the tag, JupyterLab by this
+        cell = nbformat.from_dict({**cell, "id": f"cell-{index:02d}", "metadata": kept})
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from gracelib.jobs import notebooks, paths
-from gracelib.jobs.notebooks import KERNEL, made_by
+from gracelib.jobs.notebooks import FOLDED, KERNEL, made_by
 
 COMMITTED = notebooks.numbered(paths.ROOT / "notebooks")
 REMEDY = "run `make publish` (05 to 09: `make publish SCALE=lab`; OPTIONS=--no-recompute: from the committed tables)"
@@ -28,7 +28,7 @@ _VOLATILE = {
     "a point in time": re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d"),
 }
 _NOTEBOOK_METADATA = {"kernelspec", "language_info", "gracelib"}
-_CELL_METADATA = {"tags"}
+_CELL_METADATA = {"tags", "jupyter"}
 
 
 def check(*notebooks: Path) -> list[str]:
@@ -52,6 +52,9 @@ def _problems(path: Path) -> list[str]:
     for cell in book.cells:
         if extra := sorted(set(cell.metadata) - _CELL_METADATA):
             found.append(f", cell {cell.get('id', '?')}: volatile metadata {', '.join(extra)}")
+        folded = {part for tag in cell.metadata.get("tags", []) for part in FOLDED.get(tag, [])}
+        if set(cell.metadata.get("jupyter", {})) != folded:
+            found.append(f", cell {cell.get('id', '?')}: folded otherwise than its tags say")
         if "injected-parameters" in cell.metadata.get("tags", []):
             found.append(f", cell {cell.get('id', '?')}: parameters that papermill added to a run")
     return found
@@ -169,6 +172,10 @@ FAULTS = {
     "times of a cell": (
         lambda b: code(b)[0].metadata.update(execution={"iopub.status.busy": "2026"}),
         "volatile metadata execution",
+    ),
+    "folded": (
+        lambda b: code(b)[0].metadata.update(jupyter={"source_hidden": True}),
+        ": folded otherwise than its tags say",
     ),
     "widget state": (lambda b: b.metadata.update(widgets={}), ": volatile metadata widgets"),
     "a widget": (
