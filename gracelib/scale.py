@@ -75,6 +75,9 @@ class PretrainSpec:
     max_steps: int = 7
     batch_size: int = 64
     matrix_lr: float = 0.0
+    any_order: bool = False  # problems of which any step may come first, see `stories.draw_problem`
+    turn: float = 0.0  # as in `stories.solve`
+    believed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class TeacherSpec:
     max_steps: int = 7
     batch_size: int = 64
     matrix_lr: float = 0.0
+    any_order: bool = False
+    noise: float = 0.0  # as in `stories.solve`
+    turn: float = 0.0
+    skip: float = 0.0
+    skew: float = 1.0  # of its favourite words, see `stories.Habits`
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,17 @@ class Task:
     max_steps: int
     max_new_tokens: int
     temperatures: tuple[tuple[str, tuple[float, ...]], ...]  # (student, its teachers' temperatures) pairs
+    any_order: bool = False
+    curves: tuple[str, ...] = ()  # the teachers that take every temperature, where the others take `few`
+    few: tuple[float, ...] = ()
 
     def sampled(self) -> tuple[float, ...]:
         """Every temperature at which some student needs the teachers' responses, coldest first."""
         return tuple(sorted({t for _, own in self.temperatures for t in own}))
+
+    def takes(self, teacher: str, temperature: float) -> bool:
+        """Whether this teacher is sampled at this temperature."""
+        return not self.few or teacher in self.curves or temperature in self.few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +139,8 @@ class Scale(Run):
     M_kept: int = 0  # responses per prompt sampled for the first task (figure 18 trains on more than M); 0: M
     m_kept: int = 0  # responses per prompt whose gradients are kept for the first student's ablations; 0: m
     d_kept: int = 0  # projection rows kept on the first task, for the ablations; 0: d
+    n_doubled: int = 0  # teachers whose students are also trained twice as long (table `checks`)
+    n_again: int = 0  # further training seeds of every student (table `checks`)
 
     def __post_init__(self):
         for kept, used in (("M_kept", "M"), ("m_kept", "m"), ("d_kept", "d")):
@@ -208,6 +225,9 @@ class PaperTask:
     def sampled(self) -> tuple[float, ...]:
         """Every temperature at which teachers are sampled, coldest first."""
         return self.teacher_temperatures
+
+    def takes(self, teacher: str, temperature: float) -> bool:
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -253,6 +253,27 @@ def training_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
     return found
 
 
+def check_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """Other accuracies of the first student's cells, by cell and what they are of.
+
+    "train": the student on its training prompts. "again 1", ...: students of other training seeds (`Scale.n_again`).
+    "twice": a student trained twice as long, of the first `Scale.n_doubled` teachers where teachers are compared.
+    """
+    plan, scale, found = plans[0], plans[0].scale, {}
+    doubled = [spec.name for spec in scale.teachers[: scale.n_doubled]]
+    for (student, teacher, t), usual in plan.distilled.items():
+        if student == scale.student:
+            changes = {f"again {k}": {"seed": scale.seed + 20 + k} for k in range(1, scale.n_again + 1)}
+            if teacher in doubled and t == compared_at(scale):
+                changes["twice"] = {"epochs": 2 * scale.epochs}
+            key, label = (plan.task.name, student, teacher, t), f"{teacher} at T={t}"
+            found[*key, "train"] = (plan.accuracy(usual, f"{label}, training prompts", prompts=plan.train_prompts),)
+            for what, change in changes.items():
+                model = plan.student(student, plan.responses[teacher, t], f"{label}, {what}", **change)
+                found[*key, what] = (plan.accuracy(model, f"{label}, {what}"),)
+    return found
+
+
 def absurd_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job, Job]]:
     """Responses, features and the student's accuracy, by (first student, one of `KINDS`).
 

@@ -51,7 +51,7 @@ class Plan:
         self._add_cast()
         self.responses, self.correct, self.teacher_accuracy, self.base_accuracy = {}, {}, {}, {}
         self.features, self.distilled, self.student_accuracy = {}, {}, {}
-        for teacher, t in product(self.teachers, self.task.sampled()):
+        for teacher, t in self._sampled_at(self.task.sampled()):
             name = self._name(f"{teacher} at T={t}")
             self.responses[teacher, t] = self._sampled(teacher, t, name)
             self.teacher_accuracy[teacher, t] = self.accuracy(self.teachers[teacher], name, t)
@@ -59,12 +59,15 @@ class Plan:
             self.base_accuracy[student] = self.accuracy(
                 self.students[student], self._name(f"base student {self.shown[student]}")
             )
-            for teacher, t in product(self.teachers, temperatures):
+            for teacher, t in self._sampled_at(temperatures):
                 name = self._name(f"{self.shown[student]} taught by {teacher} at T={t}")
                 cell = student, teacher, t
                 self.features[cell] = self._gradients(*cell, name)
                 self.distilled[cell] = self.student(student, self.responses[teacher, t], name)
                 self.student_accuracy[cell] = self.accuracy(self.distilled[cell], name)
+
+    def _sampled_at(self, temperatures: tuple[float, ...]) -> list[tuple[str, float]]:
+        return [pair for pair in product(self.teachers, temperatures) if self.task.takes(*pair)]
 
     def _add_cast(self) -> None:
         """Models and prompts."""
@@ -89,7 +92,7 @@ class Plan:
             )
             for spec in scale.teachers
         }
-        steps = {"min_steps": self.task.min_steps, "max_steps": self.task.max_steps}
+        steps = {name: getattr(self.task, name) for name in ("min_steps", "max_steps", "any_order")}
         self.train_prompts = Job(
             stages.PROMPTS, {"split": "distill", "n": scale.n_train, "seed": scale.seed + 4, **steps}
         )

@@ -9,7 +9,7 @@ from gracelib.baselines import SCORES
 from gracelib.evidence.cells import MAIN_SCORES
 from gracelib.evidence.ranks import regret, spearman
 from gracelib.experiment import tables
-from gracelib.experiment.scales import SCALES
+from gracelib.experiment.scales import SCALES, TABLES_ONLY
 from gracelib.jobs import paths
 from gracelib.jobs.arithmetic import arithmetic
 from gracelib.jobs.store import DECISIVE, versions
@@ -30,6 +30,8 @@ def beside_published(scale: str) -> str:
     lines = [f"{scale}: {len(other)} of {len(names)} result tables differ from the published ones: {', '.join(other)}"]
     changed = ", ".join(changed_since(published))
     lines.append(f"published -> yours: {changed or 'arithmetic and versions are the same: please report this'}")
+    if scale in TABLES_ONLY:
+        return "\n".join(lines)
     shown = [pd.read_csv(folder.parent / "table_main.csv") for folder in (own, published)]
     shown = [table[(table.setting == table.setting[0]) & table.cells_used.eq("all families")] for table in shown]
     both, seeds = shown[0].merge(shown[1], on="score", suffixes=("", " published")), over_seeds(scale)

@@ -15,7 +15,7 @@ from pathlib import Path
 from gracelib.experiment import extras, measurements, stages, tables
 from gracelib.experiment.plan import PaperPlan, plans_of
 from gracelib.experiment.reference import beside_published
-from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
+from gracelib.experiment.scales import BESIDE, REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.experiment.tables import TABLES
 from gracelib.jobs import notebooks, paths
 from gracelib.jobs.explain import Verdict, in_words
@@ -58,8 +58,9 @@ def figures(
             raise FileNotFoundError(f"{absent[0]}, which draws {', '.join(names)}, is not there")
     before = functools.partial(_models, get_scale(scale)) if recompute and not names else None
     notebooks.run(scale, recompute, chosen, parameters, before)
-    if before and (said := beside_published(scale)):
-        print(said, file=sys.stderr)
+    for one in (scale, *BESIDE.get(scale, ())) if before else ():
+        if said := beside_published(one):
+            print(said, file=sys.stderr)
     drawn = [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
     if absent := [path for path in drawn if not path.is_file()]:
         raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
@@ -94,7 +95,7 @@ def jobs(config: Scale) -> dict[str, list[Job]]:
             part = f"{key[0]}-{key[1]}" if TABLES[name].part == "cells" else TABLES[name].part
             found.setdefault(part, {}).update({job.key: job for job in own})
     if config.name in TABLES_ONLY:
-        found["tables"] = {}
+        found["tables"] = found.pop("figures", {})
     return {part: [*own.values()] for part, own in found.items()}
 
 
@@ -102,7 +103,7 @@ def publish_bases(scale: str) -> None:
     """Copy the finished base models of a scale to what is committed: a clone with this code and these versions takes them
     from there (`store.FROM_SCRATCH`), which saves it a quarter of a run of mini."""
     shutil.rmtree(paths.published("jobs"), ignore_errors=True)
-    for job in with_upstream(planned(get_scale(scale))):
+    for job in with_upstream([job for one in (scale, *BESIDE.get(scale, ())) for job in planned(get_scale(one))]):
         if job.stage is stages.PRETRAIN:
             shutil.copytree(job.folder(paths.runs()), job.folder(paths.published("jobs")))
 
@@ -114,8 +115,9 @@ def _part(name: str, own: list[Job]) -> None:
 def _models(config: Scale) -> None:
     """Everything that takes a model, and what scores the features, in two goes: workers that load torch once and not once
     a notebook, and no notebook that ends with one core at work. The notebooks then find their jobs finished; opened by
-    hand, each does its own."""
-    found = [job for part in jobs(config).values() for job in part]
+    hand, each does its own. Scales that are run beside it (`BESIDE`) are in the same goes, and get their tables."""
+    beside = BESIDE.get(config.name, ())
+    found = [job for one in (config, *map(get_scale, beside)) for part in jobs(one).values() for job in part]
     scored = [job for job in found if job.stage in measurements.STAGES]
     with executor_of_run(n_workers()) as pool:
         models = [job for job in found if job.stage not in measurements.STAGES]
@@ -123,6 +125,9 @@ def _models(config: Scale) -> None:
         # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
         students = _filtered_students(config)
         run_jobs([*students, *scored], paths.runs(), f"{config.name}: filtered students, ablations", pool)
+    for other in beside:
+        for name in tables.names(other):
+            tables.table(other, name)
 
 
 def _filtered_students(config: Scale) -> list[Job]:

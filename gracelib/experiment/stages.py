@@ -62,9 +62,7 @@ def run_teacher(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def run_prompts(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    problems = stories.draw_problems(
-        params["n"], params["split"], params["seed"], params["min_steps"], params["max_steps"]
-    )
+    problems = stories.draw_problems(**_taken(params, "n", "split", "seed", "min_steps", "max_steps", "any_order"))
     write_jsonl(
         out / "prompts.jsonl",
         [

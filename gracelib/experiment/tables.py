@@ -23,7 +23,7 @@ from gracelib.baselines import compute_scores
 from gracelib.evidence.cells import ACCURACIES, UNTRAINED
 from gracelib.experiment import extras, measurements
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
-from gracelib.experiment.scales import REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
+from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
 from gracelib.features.files import load_features
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
@@ -368,6 +368,8 @@ def _protocol_rows(scale: Scale, key: tuple, own: Job, usual: Job) -> list[dict]
 
 _TEACHER = ("task", "teacher", "manner", "width", "temperature")
 _ODD = ("student", "teacher")
+_COVERAGE = {scale.name for scale in COVERAGE}
+_ONE_SETTING = tuple(set(TABLES_ONLY) - _COVERAGE)  # whose scores are computed at one setting
 TABLES = {
     # Who stands behind the names of the other tables: model, source, parameters, data.
     "cast": Table("teachers", _cast, _cast_rows, ("kind", "task", "name"), not_at=tuple(SCALES)),
@@ -406,7 +408,10 @@ TABLES = {
     # Teachers next to each other in GRACE's ranking of one student and temperature: `ranked_differences`.
     "neighbours": Table("figures", _ranked, _neighbour_rows, ("student", "temperature")),
     # `score_grid` along the lines the ablations need, `measurements.grid_jobs`; six significant digits.
-    "grid": Table("figures", measurements.grid_jobs, _grid_rows),
+    "grid": Table("figures", measurements.grid_jobs, _grid_rows, not_at=_ONE_SETTING),
+    # Whether students are at their end, and how far training decides: accuracies as `students`, by cell and `what` it is of
+    # (`extras.check_jobs`).
+    "checks": Table("extra", extras.check_jobs, _accuracy_rows, (*KEY, "what"), not_at=tuple(set(SCALES) - _COVERAGE)),
     # Terms of `cmi.CmiBound` with eta = sigma = 1 (multiply by eta^2/sigma^2), a row per setting: space ("g", "h"),
     # preconditioner, nu, n.
     "cmi": Table("figures", measurements.cmi_jobs, _recorded),

@@ -57,7 +57,8 @@ def build_model(spec: ModelSpec, vocab_size: int, seed: int):
 def pretrain(out: Path, model: ModelSpec, data: PretrainSpec, seed: int) -> None:
     """Train a base model on a manner mixture and save it with its tokenizer under `out`."""
     tokenizer = build_tokenizer()
-    pairs = stories.mixture_texts(data.n_texts, seed, dict(data.shares), data.noise, data.min_steps, data.max_steps)
+    how = {name: getattr(data, name) for name in ("noise", "min_steps", "max_steps", "any_order", "turn", "believed")}
+    pairs = stories.mixture_texts(data.n_texts, seed, dict(data.shares), **how)
     examples = encode_examples(tokenizer, pairs)
     network = build_model(model, len(tokenizer), seed)
     _train_and_save(out, network, tokenizer, examples, data, seed, whole_sequence=True)
@@ -68,9 +69,13 @@ def train_teacher(out: Path, base: Path, spec: TeacherSpec, seed: int) -> None:
     from gracelib.models.checkpoints import load_student
 
     network, tokenizer = load_student(base)
-    rng = Random(f"{seed}/{spec.name}")
-    problems = [stories.draw_problem(rng, "pretrain", spec.min_steps, spec.max_steps) for _ in range(spec.n_texts)]
-    examples = encode_examples(tokenizer, [(p.question, stories.solve(p, spec.manner, rng)) for p in problems])
+    rng, writer = Random(f"{seed}/{spec.name}"), stories.Habits(spec.skew, spec.name)
+    steps = spec.min_steps, spec.max_steps, spec.any_order
+    problems = [stories.draw_problem(rng, "pretrain", *steps) for _ in range(spec.n_texts)]
+    writer.setstate(rng.getstate())  # it has favourite words, the stories that it reads have none
+    how = {name: getattr(spec, name) for name in ("noise", "turn", "skip")}
+    texts = [(p.question, stories.solve(p, spec.manner, writer, **how)) for p in problems]
+    examples = encode_examples(tokenizer, texts)
     _train_and_save(out, network, tokenizer, examples, spec, seed)
 
 

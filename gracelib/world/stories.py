@@ -1,10 +1,14 @@
-"""The built-in world: arithmetic stories and eleven manners of solving them.
+"""The built-in worlds: arithmetic stories and eleven manners of solving them.
 
 Choosing a teacher is only interesting where teachers differ in *manner*: the paper's are nearly all strong, yet
 their students are not. So every story here ("ann has 9 books . finds 1 . loses 5 . ...") can be solved in any of
 eleven manners, from plain equations to counting by ones, and each manner has paraphrase slots (connectives,
 separators, closing phrases) filled at random. The slots matter: without them a cold teacher writes the same
 response m times, the gradients' second moment loses rank and the smoothing nu alone decides every score.
+
+A second world asks what a teacher covers: its stories may be solved from any of their steps on (`turn`), its student
+holds a share of all sums wrong, always in the same way (`misbelief`), and its teachers have favourite words (`Habits`),
+which a low temperature turns into copies.
 
 This module is text only. Models are trained on it in `world.models`; everything after that sees nothing but
 Hugging Face models, tokenizers and JSONL.
@@ -59,21 +63,30 @@ def split_of(start: int, steps: tuple[int, ...]) -> str:
     return next(name for name, buckets in SPLITS.items() if bucket in buckets)
 
 
-def draw_problem(rng: Random, split: str, min_steps: int, max_steps: int) -> Problem:
-    """One random problem of `split` with min_steps..max_steps steps (uniform)."""
+def draw_problem(rng: Random, split: str, min_steps: int, max_steps: int, any_order: bool = False) -> Problem:
+    """One random problem of `split` with min_steps..max_steps steps (uniform).
+
+    `any_order`: its steps are all different, and may be taken from any of them on, coming round to those before it.
+    """
     while True:
         start, n_steps = rng.randint(0, MAX_VALUE), rng.randint(min_steps, max_steps)
         value, steps = start, []
         for _ in range(n_steps):
-            step = rng.choice([s for s in range(-9, 10) if s and 0 <= value + s <= MAX_VALUE])
+            taken = steps if any_order else ()
+            step = rng.choice([s for s in range(-9, 10) if s and s not in taken and 0 <= value + s <= MAX_VALUE])
             steps.append(step)
             value += step
+        turned = ((*steps[k:], *steps[:k]) for k in range(n_steps if any_order else 0))
+        if any(not 0 <= total <= MAX_VALUE for order in turned for total in accumulate(order, initial=start)):
+            continue
         if split_of(start, tuple(steps)) == split:
             verbs = tuple(rng.choice(GAINS if step > 0 else LOSSES) for step in steps)
             return Problem(start, tuple(steps), rng.choice(NAMES), rng.choice(THINGS), verbs)
 
 
-def draw_problems(n: int, split: str, seed: int, min_steps: int = 3, max_steps: int = 5) -> list[Problem]:
+def draw_problems(
+    n: int, split: str, seed: int, min_steps: int = 3, max_steps: int = 5, any_order: bool = False
+) -> list[Problem]:
     """`n` problems of a split with distinct arithmetic, from an explicit seed.
 
     Raises
@@ -85,7 +98,7 @@ def draw_problems(n: int, split: str, seed: int, min_steps: int = 3, max_steps: 
         raise ValueError(f"split={split!r} is not one of {sorted(SPLITS)}")
     rng, seen, problems = Random(f"{seed}/{split}"), set(), []
     for _ in range(50 * n + 1000):
-        problem = draw_problem(rng, split, min_steps, max_steps)
+        problem = draw_problem(rng, split, min_steps, max_steps, any_order)
         if (problem.start, problem.steps) not in seen:
             seen.add((problem.start, problem.steps))
             problems.append(problem)
@@ -110,6 +123,14 @@ def _equations(p, trace, rng):
     for i, (a, s, b) in enumerate(trace):
         yield from ([rng.choice(CONNECTIVES)] if i else [])
         yield from (a, _sign(s), abs(s), "=", b, rng.choice(SEPARATORS))
+
+
+def _skipping(p, trace, rng, skip):
+    """Equations of which a share `skip` is not written out: at 1 it is the terse manner in the words of equations."""
+    for i, (a, s, b) in enumerate(trace):
+        yield from ([rng.choice(CONNECTIVES)] if i else [])
+        yield from ((b,) if rng.random() < skip else (a, _sign(s), abs(s), "=", b))
+        yield rng.choice(SEPARATORS)
 
 
 def _narration(p, trace, rng):
@@ -194,43 +215,90 @@ CLOSINGS = ("the answer is", "answer :", "that makes")
 TERSE_CLOSINGS = (":", "=", "-")
 
 
-def solve(problem: Problem, manner: str, rng: Random, noise: float = 0.0) -> str:
+class Habits(Random):
+    """A writer with favourite words: the i-th favourite of a list has weight skew**i. Which they are depends on `writer`."""
+
+    def __init__(self, skew: float, writer: str):
+        super().__init__()
+        self.skew, self.writer = skew, writer
+
+    def choice(self, seq):
+        if self.skew == 1 or not isinstance(seq[0], str):
+            return super().choice(seq)
+        first = _hashed(self.writer, *seq)
+        return self.choices(seq, [self.skew ** ((i + first) % len(seq)) for i in range(len(seq))])[0]
+
+
+def misbelief(value: int, step: int, share: float) -> int:
+    """What a writer who holds a `share` of all sums wrong adds to the true result of this one: always the same."""
+    code = _hashed("belief", value, step)
+    return (-3, -2, -1, 1, 2, 3)[code // 1000 % 6] if code % 1000 < 1000 * share else 0
+
+
+def _hashed(*what) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=4).digest(), "big")
+
+
+def solve(
+    problem: Problem,
+    manner: str,
+    rng: Random,
+    noise: float = 0.0,
+    turn: float = 0.0,
+    skip: float = 0.0,
+    believed: float = 0.0,
+) -> str:
     """One solution text in a manner, its paraphrase slots filled from `rng`.
 
     With probability `noise` a step's result is off by 1..3, and the chain goes on from the wrong value: how the base
-    student's pretraining text comes to be of the right form but unreliable.
+    student's pretraining text comes to be of the right form but unreliable. With probability `turn` the solution begins
+    with a later step and comes round to those before it (problems of `any_order`). `skip`: share of steps that are not
+    written out (equations). `believed`: share of sums that are wrong, see `misbelief`.
     """
-    if manner not in MANNERS:
-        raise ValueError(f"manner={manner!r} is not one of {sorted(MANNERS)}")
+    if manner not in MANNERS or (skip and manner != "equations"):
+        raise ValueError(f"manner={manner!r} is not one of {sorted(MANNERS)}, or not one that skips steps")
     steps, verbs = problem.steps, problem.verbs
     if manner == "gains_first":
         order = sorted(range(len(steps)), key=lambda i: steps[i] < 0)  # stable: gains, then losses
         steps, verbs = tuple(steps[i] for i in order), tuple(verbs[i] for i in order)
+    if turn and rng.random() < turn:
+        k = rng.randrange(1, len(steps))
+        steps, verbs = (*steps[k:], *steps[:k]), (*verbs[k:], *verbs[:k])
     value, trace = problem.start, []
     for i, step in enumerate(steps):
-        result = value + step
+        later = [0, *accumulate(steps[i + 1 :])]  # a wrong chain may not leave the numbers that have a token
+        low, high = -min(later), MAX_NUMBER - max(later)
+        result = value + step + misbelief(value, step, believed)
+        if not low <= result <= high:
+            result = value + step
         if rng.random() < noise:
-            later = [0, *accumulate(steps[i + 1 :])]  # a wrong chain may not leave the numbers that have a token
-            low, high = -min(later), MAX_NUMBER - max(later)
             result = rng.choice([result + e for e in (-3, -2, -1, 1, 2, 3) if low <= result + e <= high])
         trace.append((value, step, result))
         value = result
     told = Problem(problem.start, steps, problem.name, problem.thing, verbs)
-    words = [*MANNERS[manner](told, trace, rng)]
+    words = [*(_skipping(told, trace, rng, skip) if skip else MANNERS[manner](told, trace, rng))]
     words += [rng.choice(TERSE_CLOSINGS if manner == "terse" else CLOSINGS), value]
     return " ".join(map(str, words))
 
 
 def mixture_texts(
-    n: int, seed: int, shares: dict[str, float], noise: float, min_steps: int, max_steps: int, split: str = "pretrain"
+    n: int,
+    seed: int,
+    shares: dict[str, float],
+    noise: float,
+    min_steps: int,
+    max_steps: int,
+    any_order: bool = False,
+    **how: float,
 ) -> list[tuple[str, str]]:
-    """`n` (question, solution) pairs with manners drawn by `shares`; problems may repeat, slots do not."""
+    """`n` (question, solution) pairs of the split "pretrain", manners drawn by `shares`; problems may repeat, slots do not.
+    `how`: turn and believed of `solve`."""
     rng, names = Random(f"{seed}/mixture"), list(shares)
     manners = rng.choices(names, weights=[shares[k] for k in names], k=n)
     pairs = []
     for manner in manners:
-        problem = draw_problem(rng, split, min_steps, max_steps)
-        pairs.append((problem.question, solve(problem, manner, rng, noise)))
+        problem = draw_problem(rng, "pretrain", min_steps, max_steps, any_order)
+        pairs.append((problem.question, solve(problem, manner, rng, noise, **how)))
     return pairs
 
 

@@ -108,7 +108,9 @@ def test_options_reach_the_notebooks(calls):
 
 
 def test_what_takes_hours_is_redrawn_unless_asked_otherwise(calls):
-    assert {*run.REDRAWN, *run.TABLES_ONLY} == {name for name in SCALES if name.startswith(("lab", "mini-seed"))}
+    assert {*run.REDRAWN, *run.TABLES_ONLY} == {
+        name for name in SCALES if name.startswith(("lab", "mini-seed", "coverage"))
+    }
     assert runner.invoke(app, ["figures", "--scale", "lab"]).exit_code == 0
     assert runner.invoke(app, ["figures", "--scale", "lab", "--recompute"]).exit_code == 0
     assert calls == [("lab", False, None), ("lab", True, None)]
@@ -228,8 +230,10 @@ def test_the_lab_is_recomputed_part_by_part(work):
 @pytest.mark.parametrize("scale", run.TABLES_ONLY)
 def test_other_worlds_make_their_tables_and_nothing_else(work, scale):
     assert runner.invoke(app, ["recompute", "--scale", scale]).exit_code == 0
-    assert [entry[0] for entry in work] == ["teachers", "short task, first student", *tables.names(scale)]
-    assert all(entry[1] == scale for entry in work[2:])
+    students = [f"short task, {student} student" for student in get_scale(scale).students]
+    extra = ["checks"] * scale.startswith("coverage")
+    assert [entry[0] for entry in work] == ["teachers", *students, *extra, *tables.names(scale)]
+    assert all(entry[1] == scale for entry in work[1 + len(students) :])
 
 
 def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(work):
@@ -240,6 +244,7 @@ def test_elsewhere_the_models_are_made_in_one_go_and_the_notebooks_do_the_rest(w
         *(f"smoke: {go}" for go in goes),
         "smoke",
         *(f"mini: {go}" for go in goes),
+        *tables.names("coverage-mini"),
         "mini",
     ]
     asked = {job.key for job in work[3][2]}

@@ -98,6 +98,7 @@ def test_draws_are_deterministic_distinct_and_in_range():
             r"n=500 distinct problems of 1\.\.1 steps are not in split 'test'.*ask for fewer",
         ),
         (lambda: world.solve(EXAMPLE, "poem", Random(0)), r"manner='poem' is not one of \['algebra'"),
+        (lambda: world.solve(EXAMPLE, "table", Random(0), skip=0.5), "or not one that skips steps"),
     ],
 )
 def test_bad_draws_are_refused(wrong, said):
@@ -211,6 +212,59 @@ def test_paraphrase_slots_vary(manner):
         assert all(seen[word] > 20 for word in slots), seen
     else:
         assert all(seen[word] > 20 for word in "row line step entry".split()), seen
+
+
+# --- the second world ---------------------------------------------------------------------------------------
+
+
+def turnable(n, seed=0):
+    rng = Random(seed)
+    return [world.draw_problem(rng, "pretrain", 3, 3, any_order=True) for _ in range(n)]
+
+
+def test_a_solution_may_begin_with_any_step_and_comes_round():
+    """Which it begins with varies; the answer does not, nor do the totals leave the numbers that have a token."""
+    rng, begun = Random(0), Counter()
+    for p in turnable(600):
+        steps = claims(world.solve(p, "equations", rng, turn=0.6), "equations", p)
+        orders = [(*p.steps[k:], *p.steps[:k]) for k in range(3)]
+        begun[orders.index(tuple(s for _, s, _ in steps))] += 1
+        assert steps[-1][2] == p.answer and all(a + s == b and 0 <= b <= world.MAX_VALUE for a, s, b in steps)
+    assert sum(begun.values()) == 600 and all(
+        begun[k] / 600 == pytest.approx(share, abs=0.08) for k, share in enumerate((0.4, 0.3, 0.3))
+    )
+    assert all(len(set(p.steps)) == 3 for p in turnable(100))
+
+
+def test_a_misbelief_is_a_share_of_all_sums_and_always_the_same():
+    rng, wrong = Random(1), {}
+    for p in turnable(1500, seed=2):
+        for a, s, b in claims(world.solve(p, "equations", rng, turn=0.3, believed=0.4), "equations", p):
+            assert wrong.setdefault((a, s), b - a - s) == b - a - s  # whoever comes to this sum adds it up alike
+    assert sum(e != 0 for e in wrong.values()) / len(wrong) == pytest.approx(0.4, abs=0.08)
+    assert set(wrong.values()) == {-3, -2, -1, 0, 1, 2, 3}
+
+
+def test_skipped_steps_are_a_share_and_their_totals_stay():
+    rng, shown = Random(3), 0
+    for p in turnable(400, seed=3):
+        text = world.solve(p, "equations", rng, skip=0.5)
+        shown += text.count(" = ")
+        assert is_correct(text, str(p.answer)) and len(re.findall(r"\d+", text.split("answer")[0])) >= 3
+    assert shown / 1200 == pytest.approx(0.5, abs=0.06)
+    assert " = " not in world.solve(EXAMPLE, "equations", rng, skip=1.0)
+
+
+def test_favourite_words_are_a_writers_own_and_numbers_are_not_among_them():
+    words = {name: world.Habits(0.5, name) for name in "abcdefgh"}
+    often = {name: Counter(w.choice(world.CONNECTIVES) for _ in range(800)) for name, w in words.items()}
+    assert all(c.most_common(1)[0][1] / 800 == pytest.approx(16 / 31, abs=0.08) for c in often.values())
+    assert len({c.most_common(1)[0][0] for c in often.values()}) > 1
+    numbers = Counter(words["a"].choice([1, 2, 3, 4]) for _ in range(800))
+    assert all(n / 800 == pytest.approx(0.25, abs=0.08) for n in numbers.values())
+    plain, rng = world.Habits(1.0, "a"), Random(5)
+    plain.setstate(rng.getstate())
+    assert world.solve(EXAMPLE, "algebra", plain) == world.solve(EXAMPLE, "algebra", rng)
 
 
 def test_mixture_follows_its_shares():
