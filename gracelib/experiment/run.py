@@ -103,7 +103,7 @@ def publish_bases(scale: str) -> None:
     """Copy the finished base models of a scale to what is committed: a clone with this code and these versions takes them
     from there (`store.FROM_SCRATCH`), which saves it a quarter of a run of mini."""
     shutil.rmtree(paths.published("jobs"), ignore_errors=True)
-    for job in with_upstream([job for one in (scale, *BESIDE.get(scale, ())) for job in planned(get_scale(one))]):
+    for job in with_upstream(planned(get_scale(scale))):
         if job.stage is stages.PRETRAIN:
             shutil.copytree(job.folder(paths.runs()), job.folder(paths.published("jobs")))
 
@@ -116,8 +116,7 @@ def _models(config: Scale) -> None:
     """Everything that takes a model, and what scores the features, in two goes: workers that load torch once and not once
     a notebook, and no notebook that ends with one core at work. The notebooks then find their jobs finished; opened by
     hand, each does its own. Scales that are run beside it (`BESIDE`) are in the same goes, and get their tables."""
-    beside = BESIDE.get(config.name, ())
-    found = [job for one in (config, *map(get_scale, beside)) for part in jobs(one).values() for job in part]
+    found = planned(config)
     scored = [job for job in found if job.stage in measurements.STAGES]
     with executor_of_run(n_workers()) as pool:
         models = [job for job in found if job.stage not in measurements.STAGES]
@@ -125,7 +124,7 @@ def _models(config: Scale) -> None:
         # Which filtered students there can be is known only now; the scores of the ablations fill the cores beside them.
         students = _filtered_students(config)
         run_jobs([*students, *scored], paths.runs(), f"{config.name}: filtered students, ablations", pool)
-    for other in beside:
+    for other in BESIDE.get(config.name, ()):
         for name in tables.names(other):
             tables.table(other, name)
 
@@ -156,12 +155,13 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
 
 
 def planned(config: Scale, parts: Sequence[str] = ()) -> list[Job]:
-    """The jobs that a scale, or some `parts` of it, asks for. ValueError for an unknown part."""
+    """The jobs that a scale and those run beside it ask for, or some `parts` of it. ValueError for an unknown part."""
     found = jobs(config)
     for part in parts:
         if part not in found:
             raise ValueError(f"part {part!r} is not one of scale {config.name!r}'s: choose among {', '.join(found)}")
-    return [job for name, own in found.items() if not parts or name in parts for job in own]
+    beside = [job for name in BESIDE.get(config.name, ()) for job in planned(get_scale(name))]
+    return [job for name, own in found.items() if not parts or name in parts for job in own] + beside * (not parts)
 
 
 def explain(scale: str, parts: Sequence[str] = (), recompute: bool = True) -> list[Verdict]:

@@ -241,12 +241,12 @@ COVERAGE_MINI = Scale(
     teachers=(
         _covering("equations-64-turning", 2000, 0.2),
         _covering("equations-64-told", 2000),
-        _covering("equations-64-skipping", 2000, skip=0.5),
+        _covering("equations-64-skipping", 8000, skip=0.5),
         _covering("algebra-64-turning", 4000, 0.4),
         _covering("table-64-told", 2000),
         _covering("polish-64-turning", 1000, 0.2),
-        _covering("reversed-64-told", 2000),
-        _covering("terse-64-told", 4000),
+        _covering("reversed-64-told", 8000),
+        _covering("terse-64-told", 8000),
     ),
     tasks=(
         Task(
@@ -298,8 +298,8 @@ COVERAGE_LAB = replace(
             for width, texts in _WIDTHS.items()
             for turn in (0, 2, 4)
         ),
-        *(_covering(f"{manner}-{width}-told", 4000) for manner in ("reversed", "terse") for width in ("64", "96")),
-        *(_covering(f"equations-64-skip{skip}", 2000, 0.2, skip=skip / 100) for skip in (25, 50, 75, 100)),
+        *(_covering(f"{manner}-{width}-told", 8000) for manner in ("reversed", "terse") for width in ("64", "96")),
+        *(_covering(f"equations-64-skip{skip}", 8000, 0.2, skip=skip / 100) for skip in (25, 50, 75, 100)),
         *(_covering(f"equations-64-wrong{noise}", 2000, 0.2, noise=noise / 100) for noise in (10, 25)),
     ),
     tasks=(

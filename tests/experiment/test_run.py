@@ -24,4 +24,4 @@ def test_the_bases_of_mini_are_published_for_this_code():
     assert {job.folder(published) for job in bases if job.done(published)} == {*published.glob("pretrain/*")}, (
         "make publish"
     )
-    assert len(bases) == len([*published.glob("pretrain/*")]) == 4
+    assert len(bases) == len([*published.glob("pretrain/*")]) == 6
