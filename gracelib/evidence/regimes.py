@@ -10,6 +10,18 @@ import pandas as pd
 from gracelib.evidence.cells import KEY
 
 MET, MISSED, OPEN = "met", "not met", "cannot be judged"
+COPY = 0.95  #: cosine between the gradients of two responses to a prompt, from which on they are near-copies
+
+
+def near_copies(g: np.ndarray, m: int) -> float:
+    """The share of responses that have a near-copy among the other responses to their prompt (`COPY`).
+
+    g (n m, d): gradients, the m responses of a prompt in a row. A gradient that is zero is no copy.
+    """
+    norm = np.linalg.norm(g, axis=1, keepdims=True)
+    unit = np.divide(g, norm, out=np.zeros(g.shape), where=norm > 0).reshape(-1, m, g.shape[1])
+    cosine = unit @ unit.transpose(0, 2, 1) - 2 * np.eye(m)  # (n, m, m)
+    return float((cosine.max(2) >= COPY).mean())
 
 
 def demands(cells: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:

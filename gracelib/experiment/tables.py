@@ -21,6 +21,7 @@ import pandas as pd
 
 from gracelib.baselines import compute_scores
 from gracelib.evidence.cells import ACCURACIES, UNTRAINED
+from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
@@ -157,7 +158,9 @@ def _loaded(scale: Scale, features: Job) -> dict:
 
 
 def _feature_rows(scale: Scale, key: tuple, features: Job) -> list[dict]:
-    return [feature_means(scale, _loaded(scale, features))]
+    f = _loaded(scale, features)
+    copies = {"near_copies": near_copies(f["g"], scale.m)} if scale.name in _COVERAGE else {}
+    return [feature_means(scale, f) | copies]
 
 
 def feature_means(scale: Scale, f: dict) -> dict[str, float]:
@@ -379,7 +382,7 @@ TABLES = {
     "base_students": Table("teachers", _base_students, _accuracy_rows, ("task", "student"), not_at=()),
     # One question of each task and each teacher's first response to it, at the coldest and the hottest temperature.
     "examples": Table("teachers", _examples, _example_rows, ("task", "teacher", "temperature")),
-    # What needs no score, `feature_means`.
+    # What needs no score, `feature_means`; for the second world also near_copies (`regimes.near_copies`).
     "features": Table("cells", _features, _feature_rows, not_at=()),
     # Every score of every cell, `cell_scores`.
     "scores": Table("cells", _features, _score_rows, not_at=()),

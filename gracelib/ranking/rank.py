@@ -20,6 +20,7 @@ import pandas as pd
 
 from gracelib.baselines import SCORES, compute_scores
 from gracelib.checks import check_choice
+from gracelib.evidence.regimes import near_copies
 from gracelib.intervals import DIFFERENCES, grace_influence, grace_interval, ranked_differences
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, size_of, sweep
@@ -37,7 +38,7 @@ from gracelib.models.checkpoints import (
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, policy_notes, text_features
 from gracelib.ranking import report
 from gracelib.ranking.beside import COSTS, MORE, beside, beside_text, check_reader, check_scores, right_ones
-from gracelib.ranking.trust import near_copies, notes_on
+from gracelib.ranking.trust import notes_on
 from gracelib.ranking.until_clear import LEFT, race, rounds
 from gracelib.scores import recalibrate
 from gracelib.text.responses import read_requests
@@ -45,7 +46,7 @@ from gracelib.text.selection import Generations, Prompt, Selection, read_teacher
 
 PARAMS, PROJECTIONS = ("all", "last-layer", "lora-b"), ("signs", "sjlt")  # as in features.estimators, which needs torch
 SCORED = ("g_norm", "g_vendi", "mean_length", "student_loss")
-#: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's. near_copies: `trust.near_copies`.
+#: top3_share: part of GRACE that its three largest prompts carry. nu_share: part of its log-derivative that is nu's. near_copies: `regimes.near_copies`.
 #: Responses that did not fit, their tokens; that came cut; that have one token, and so count as zero.
 COLUMNS = (
     "rank",

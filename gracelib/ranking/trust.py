@@ -1,7 +1,7 @@
 """What to look at before a ranking is believed: a few numbers of the user's own data, each with what to do about it.
 
 One list, `SIGNS`. The limits say where a score stops to mean what it should (nu above one half, fewer gradients than
-dimensions), or where it failed in the built-in world (notebook 05b); none was fitted to a ranking's success.
+dimensions), or where it failed in the built-in worlds (notebooks 05b and 12); none was fitted to a ranking's success.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from gracelib.evidence.regimes import COPY
 from gracelib.scores import NU_DECIDES
-
-COPY = 0.95  #: cosine between the gradients of two responses to a prompt, from which on they are near-copies
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,6 @@ SIGNS = (
         "these prompts are too few for this d: use more of them, or a smaller d",
     ),
 )
-
-
-def near_copies(g: np.ndarray, m: int) -> float:
-    """The share of responses that have a near-copy among the other responses to their prompt (`COPY`).
-
-    g (n m, d): gradients, the m responses of a prompt in a row. A gradient that is zero is no copy.
-    """
-    norm = np.linalg.norm(g, axis=1, keepdims=True)
-    unit = np.divide(g, norm, out=np.zeros(g.shape), where=norm > 0).reshape(-1, m, g.shape[1])
-    cosine = unit @ unit.transpose(0, 2, 1) - 2 * np.eye(m)  # (n, m, m)
-    return float((cosine.max(2) >= COPY).mean())
 
 
 def notes_on(table: pd.DataFrame, n: int, m: int, d: int, n_folds: int) -> list[str]:

@@ -1,10 +1,11 @@
 """What the second world must have, on planted tables: each demand is met by what was planted for it and missed without."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from gracelib.evidence.cells import KEY
-from gracelib.evidence.regimes import MET, MISSED, OPEN, demands
+from gracelib.evidence.regimes import MET, MISSED, OPEN, demands, near_copies
 
 
 def planted(teachers=12, again=1, u=0.2, gap=0.3, twice=0.0, distinct=0.6, spread=0.05):
@@ -43,3 +44,14 @@ ORDER = ["saturation", "a gap", "near-copies", "an inverted U", "strong teachers
 def test_each_demand_is_judged_by_what_was_planted(changes, verdicts):
     table = demands(*planted(**changes))
     assert dict(zip(table.demand, table.verdict, strict=True)) == dict(zip(ORDER, verdicts, strict=True))
+
+
+def test_near_copies_are_counted_as_they_were_planted():
+    """Of 40 prompts with 4 responses: two of a response and its copies (at a cosine of .97) in a quarter of them."""
+    rng = np.random.default_rng(0)
+    g = rng.standard_normal((40, 4, 64))
+    g[:10, 1] = 3 * g[:10, 0] + 0.7 * rng.standard_normal((10, 64))
+    g[10, 2:] = 0  # without direction: no copies of each other
+    assert near_copies(g.reshape(160, 64), 4) == 20 / 160
+    assert near_copies(g[:, :1].reshape(40, 64), 1) == 0
+    assert near_copies(np.repeat(g[:, :1], 4, 1).reshape(160, 64), 4) == 1

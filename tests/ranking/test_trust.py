@@ -1,6 +1,5 @@
 """The signs of a ranking that is not to be believed: a planted case for each, and the page that lists them."""
 
-import numpy as np
 import pandas as pd
 
 from gracelib.jobs.paths import NOTEBOOKS
@@ -31,17 +30,6 @@ def test_each_sign_of_a_ranking_that_is_not_to_be_believed_is_said_with_its_numb
         (said,) = trust.notes_on(pd.DataFrame([fine | {"teacher": "a"}]), *setting)
         assert f"outside a fold{' (near' * (shown == '2.4')}" in said and f": {shown}; use more prompts" in said
     assert told | {"rows_over_d"} == {sign.column for sign in trust.SIGNS}
-
-
-def test_near_copies_are_counted_as_they_were_planted():
-    """Of 40 prompts with 4 responses: two of a response and its copies (at a cosine of .97) in a quarter of them."""
-    rng = np.random.default_rng(0)
-    g = rng.standard_normal((40, 4, 64))
-    g[:10, 1] = 3 * g[:10, 0] + 0.7 * rng.standard_normal((10, 64))
-    g[10, 2:] = 0  # without direction: no copies of each other
-    assert trust.near_copies(g.reshape(160, 64), 4) == 20 / 160
-    assert trust.near_copies(g[:, :1].reshape(40, 64), 1) == 0
-    assert trust.near_copies(np.repeat(g[:, :1], 4, 1).reshape(160, 64), 4) == 1
 
 
 def test_the_page_lists_every_sign_as_it_is_defined():

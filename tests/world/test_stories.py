@@ -237,11 +237,14 @@ def test_a_solution_may_begin_with_any_step_and_comes_round():
 
 
 def test_a_misbelief_is_a_share_of_all_sums_and_always_the_same():
-    rng, wrong = Random(1), {}
+    """Unless the chain would then leave the numbers that have a token: that sum is right for once."""
+    rng, wrong, spared = Random(1), {}, 0
     for p in turnable(1500, seed=2):
         for a, s, b in claims(world.solve(p, "equations", rng, turn=0.3, believed=0.4), "equations", p):
-            assert wrong.setdefault((a, s), b - a - s) == b - a - s  # whoever comes to this sum adds it up alike
-    assert sum(e != 0 for e in wrong.values()) / len(wrong) == pytest.approx(0.4, abs=0.08)
+            believed = wrong.setdefault((a, s), world.misbelief(a, s, 0.4))
+            assert b - a - s in (believed, 0)
+            spared += b - a - s != believed
+    assert sum(e != 0 for e in wrong.values()) / len(wrong) == pytest.approx(0.4, abs=0.08) and spared < 0.05 * 4500
     assert set(wrong.values()) == {-3, -2, -1, 0, 1, 2, 3}
 
 
