@@ -23,10 +23,10 @@ runner = CliRunner()
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Folders of its own, with the tables of mini and lab that every figure is drawn from."""
+    """Folders of its own, with the tables that every figure is drawn from."""
     monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path / "figures"))
-    for scale in ("mini", "lab"):
+    for scale in ("mini", "lab", "coverage-mini"):
         paths.results(scale).mkdir(parents=True)
         for name in tables.names(scale):
             shutil.copy(paths.published(scale) / "results" / f"{name}.csv", paths.results(scale))
