@@ -8,10 +8,11 @@ or a ratio of means. So prompts are resampled in one way for all, and which of t
 `length` tokens each. Scores that compare a response with the other teachers' need the columns that `pooled` adds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from gracelib.checks import UndefinedScore, check_column
 
@@ -176,3 +177,18 @@ def pooled(teachers: Mapping[str, Mapping]) -> dict[str, dict]:
         name: {**f, **{column: values[end - len(f["prompt_id"]) : end] for column, values in columns.items()}}
         for (name, f), end in zip(teachers.items(), ends, strict=True)
     }
+
+
+# --- which response to train on --------------------------------------------------------------------------------
+
+#: name -> what a response costs (N,), from a teacher's features: the least is taken
+COSTS = {"grape": lambda f: -grape(f).above, "rsr": lambda f: rsr(f).above / rsr(f).below}
+
+
+def assigned(cost: np.ndarray, shares: Sequence[float] | None = None) -> np.ndarray:
+    """The teacher (n,) of each prompt with the least sum of cost (n, teachers), under `shares` of the prompts for each."""
+    if shares is None:
+        return cost.argmin(axis=1)
+    ends = np.round(np.cumsum(shares) * len(cost)).astype(int)
+    places = np.repeat(np.arange(len(shares)), np.diff(ends, prepend=0))  # one for each prompt
+    return places[linear_sum_assignment(cost[:, places])[1]]

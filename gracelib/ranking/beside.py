@@ -4,10 +4,8 @@ Why beside and not instead: which score to trust is an open question, and what a
 on these teachers. So each comes with its own ranks, the rank correlation with GRACE, and what it cost beyond GRACE's pass.
 """
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +13,6 @@ import pandas as pd
 from gracelib.baselines import SCORES, check_score, compute_scores
 from gracelib.evidence.ranks import spearman_known
 from gracelib.intervals import ratio_interval
-from gracelib.models.prompting import Encoded
 from gracelib.since import pooled
 from gracelib.text.selection import Selection
 
@@ -24,7 +21,6 @@ _PASSES = {
     "alone_loss": "one forward more, for both IFD",
     "local_loss": "a forward for each sentence",
 }
-WINDOW = 0.25  #: of the sentences before one, for `since.lalp`
 COSTS = ("score", "better", "agreement", "why_not", "seconds", "passes", "aggregation")
 
 
@@ -71,24 +67,6 @@ def right_ones(names: Iterable[str], selection: Selection) -> dict[str, dict]:
     return found
 
 
-def alone(e: Encoded) -> list[Encoded]:
-    """What a further pass is given for a response: its tokens after the first, without the prompt."""
-    return [Encoded(e.response_ids[:1], e.response_ids[1:])] if len(e.response_ids) > 1 else []
-
-
-def by_sentence(e: Encoded) -> list[Encoded]:
-    """And each sentence after the prompt and WINDOW of the sentences before it."""
-    starts = [*np.flatnonzero(e.step == 0), len(e.response_ids)]
-    return [
-        Encoded([*e.prompt_ids, *e.response_ids[starts[s - math.ceil(WINDOW * s)] : begin]], e.response_ids[begin:end])
-        for s, (begin, end) in enumerate(pairwise(starts))
-    ]
-
-
-#: Column -> what a further pass is given for a response; the column is the mean of the losses.
-MORE = {"alone_loss": alone, "local_loss": by_sentence}
-
-
 def beside(
     names: Sequence[str],
     features: Mapping[str, Mapping],
@@ -101,7 +79,7 @@ def beside(
     and GRACE (`COSTS`).
 
     features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; passes: and what the columns of
-    MORE took; how: as `compute_scores`.
+    `further.MORE` took; how: as `compute_scores`.
     low and high are NaN for a score of the paper's, which has no interval here. agreement: Spearman correlation of the
     ranks with GRACE's over teachers, NaN with why_not.
     """

@@ -11,20 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from gracelib.checks import check_choice
-from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable
 from gracelib.jobs.store import write_atomically
 from gracelib.models.prompting import Policy
-from gracelib.ranking.rank import features_of, loaded
-from gracelib.since import grape, rsr
+from gracelib.ranking.reading import loaded, selected
+from gracelib.since import COSTS, assigned
 from gracelib.text.responses import write_jsonl
-from gracelib.text.selection import read_teachers, select_common
-
-#: name -> what a response costs (N,), from a teacher's features: the least is taken
-COSTS = {"grape": lambda f: -grape(f).above, "rsr": lambda f: rsr(f).above / rsr(f).below}
 
 
 def mix(
@@ -53,21 +47,16 @@ def mix(
     """
     check_choice("by", by, tuple(COSTS))
     check_choice("the ending of out", out.suffix, (".jsonl",))
-    policy, work = policy or Policy(), Path(work or places.runs() / "score")
-    for folder in (work, out.absolute().parent):
-        check_writable(folder)
-    teachers = read_teachers(paths, thinking=thinking)
-    teachers.sort(key=lambda t: t.name)
-    names = [t.name for t in teachers]
+    check_writable(out.absolute().parent)
+    selection, _, work = selected(paths, work, device, n, m, seed, thinking=thinking)
+    names = [*selection.prompts]
     if shares is not None and (
         {*shares} != {*names} or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6
     ):
         given = ", ".join(f"{name}={share:g}" for name, share in shares.items())
         raise ValueError(f"shares {given}: give each of {', '.join(names)} one of at least 0, adding up to 1")
-    selection = select_common(teachers, n, m, seed)
     how = dict(d=1, seed=seed, params="last-layer", projection="signs", dtype=dtype, batch_tokens=batch_tokens)
-    model, encoded, labels, about, used = loaded(student, teachers, selection, policy, device, how, ())
-    features = features_of(model, encoded, labels, work, about, used, how)
+    features = loaded(student, selection, work, m, policy or Policy(), device, how).features()
     cost = np.stack([COSTS[by](features[name]).reshape(-1, m) for name in names], 1)  # (n, teachers, m)
     chosen = assigned(cost.min(axis=2), None if shares is None else [shares[name] for name in names])
     rows = []
@@ -80,12 +69,3 @@ def mix(
         )
     write_atomically(out, lambda part: write_jsonl(part, rows))
     return dict(Counter(names[k] for k in chosen).most_common())
-
-
-def assigned(cost: np.ndarray, shares: list[float] | None) -> np.ndarray:
-    """The teacher (n,) of each prompt with the least sum of cost (n, teachers), under `shares` of the prompts for each."""
-    if shares is None:
-        return cost.argmin(axis=1)
-    ends = np.round(np.cumsum(shares) * len(cost)).astype(int)
-    places = np.repeat(np.arange(len(shares)), np.diff(ends, prepend=0))  # one for each prompt
-    return places[linear_sum_assignment(cost[:, places])[1]]

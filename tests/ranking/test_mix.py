@@ -13,7 +13,8 @@ from checkpoints_for_tests import make_checkpoint
 from gracelib.cli.app import app
 from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import encode_examples
-from gracelib.ranking.mix import assigned, mix
+from gracelib.ranking.mix import mix
+from gracelib.since import assigned
 from gracelib.text.responses import read_generations, read_jsonl
 from gracelib.text.selection import read_teachers
 

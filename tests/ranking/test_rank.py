@@ -23,12 +23,13 @@ from typer.testing import CliRunner
 from checkpoints_for_tests import KINDS, make_checkpoint
 from gracelib.baselines import SCORES
 from gracelib.cli.app import app
+from gracelib.evidence import until_clear
 from gracelib.features import files, gradients
 from gracelib.features.gradients import response_features
 from gracelib.models import checkpoints
 from gracelib.models.prompting import CHAT, Policy, encode, encode_examples
 from gracelib.ranking import rank as ranking
-from gracelib.ranking import report, until_clear
+from gracelib.ranking import reading, report
 from gracelib.ranking.rank import score_teachers
 from gracelib.scores import Grace
 from gracelib.text.responses import write_jsonl
@@ -178,7 +179,7 @@ def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, 
     ],
 )
 def test_a_score_that_cannot_be_is_refused_before_a_model_is_loaded(names, message, llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranking, "check_student", lambda *_: pytest.fail("a student was looked at"))
+    monkeypatch.setattr(reading, "check_student", lambda *_: pytest.fail("a student was looked at"))
     for path in THREE:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         write_jsonl(tmp_path / path.name, [{k: v for k, v in row.items() if k != "answer"} for row in rows])
@@ -477,7 +478,7 @@ def test_generations_as_people_have_them_are_the_same_generations(scored, llama,
 
 def test_a_response_that_the_student_cannot_read_is_named_before_a_model_is_loaded(llama, tmp_path, monkeypatch):
     """One of too many tokens, and one whose prompt leaves no room; what else is refused is in tests/bad_inputs."""
-    monkeypatch.setattr(ranking, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(reading, "load_student", lambda *_, **__: pytest.fail("a model was loaded"))
     student = shutil.copytree(llama, tmp_path / "student")
     config = json.loads((student / "config.json").read_text())
     (student / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 100}))
