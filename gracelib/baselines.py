@@ -174,8 +174,8 @@ def _graded(kind: str) -> Callable[[_Teacher], PerPrompt]:
     return lambda t: graded_prob(t["mean_prob"], t["prompt_id"], t["correct"], kind)
 
 
-def _mean(name: str, low: float, high: float = np.inf) -> Callable[[_Teacher], float]:
-    return lambda t: float(check_column(name, t[name], low, high).mean())
+def _mean(name: str, low: float, high: float = np.inf) -> Callable[[_Teacher], since.Ratio]:
+    return lambda t: since.mean(check_column(name, t[name], low, high))
 
 
 # fmt: off
@@ -260,7 +260,7 @@ class Scored:
     skipped: dict[str, int]  #: prompts left out, for the scores that are means over prompts
     undefined: dict[str, str]  #: scores that no prompt of this teacher allows, with the reason
     grace: Grace | None  #: GRACE with its per-prompt contributions, when a part of it was asked for
-    ratios: dict[str, since.Ratio] = field(default_factory=dict)  #: of the scores published since, for intervals
+    ratios: dict[str, since.Ratio] = field(default_factory=dict)  #: of means over responses and ratios of these
 
 
 def compute_scores(

@@ -28,6 +28,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.stats import rankdata
 
 from gracelib.checks import check_nu, check_prompt_ids, check_prompted_rows, check_resampling
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows
@@ -111,13 +112,37 @@ def grace_difference(
     return PairedDifference(_interval(point, difference, level), p_lower, len(common), left_out)
 
 
-def ratio_interval(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Percentile interval of a score published since over resamples of prompts, the same ones as `grace_interval`'s."""
+def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> np.ndarray:
+    """A ratio (n_boot,) over resamples of prompts, the same ones as `grace_interval`'s; NaN where nothing is below."""
     _, code = check_prompt_ids(prompt_id, len(ratio.above))
     above, below = (np.bincount(code, weights=part) for part in (ratio.above, ratio.below))  # (n,)
     times = np.concatenate([*_resamples(len(above), n_boot, seed, level)])  # (n_boot, n)
     drawn = times @ below
-    return _interval(ratio.value, (times @ above)[drawn > 0] / drawn[drawn > 0], level)
+    return np.divide(times @ above, drawn, out=np.full(n_boot, np.nan), where=drawn > 0)
+
+
+def ratio_interval(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Percentile interval of a mean or a ratio of means over responses, from `ratio_draws`."""
+    draws = ratio_draws(ratio, prompt_id, n_boot, seed, level)
+    return _interval(ratio.value, draws[np.isfinite(draws)], level)
+
+
+def agreement_interval(
+    ratios: Sequence[Ratio], prompt_id, scored: Sequence[tuple[Grace, np.ndarray]], direction: str, n_boot: int = 2000
+) -> tuple[float, float]:
+    """95% interval of the rank correlation over teachers of a score with GRACE, both resampled on the same prompts.
+
+    ratios: the score of each teacher, over responses to prompts `prompt_id` (N,), the same for all; scored: GRACE and its
+    influence; direction: the score's better end (GRACE's is lower). NaN, NaN where it is undefined in every resample."""
+    draws = np.stack([ratio_draws(ratio, prompt_id, n_boot) for ratio in ratios])  # (teachers, n_boot)
+    total = np.array([[result.total] for result, _ in scored])
+    grace = total + _resampled_shifts(np.stack([moved for _, moved in scored]), n_boot, 0, 0.95)
+    x, y = (rankdata(column, axis=0) - (len(total) + 1) / 2 for column in (draws, grace))
+    with np.errstate(invalid="ignore"):
+        rho = (x * y).sum(0) / np.sqrt((x * x).sum(0) * (y * y).sum(0)) * (1 if direction == "lower" else -1)
+    if not np.isfinite(rho).any():
+        return np.nan, np.nan
+    return tuple(np.quantile(rho[np.isfinite(rho)], [0.025, 0.975]))
 
 
 #: Keys of `ranked_differences`.

@@ -151,7 +151,7 @@ def ifd(f: Mapping, of_perplexities: bool = False) -> Ratio:
 def lalp(f: Mapping) -> Ratio:
     """Local naturalness: mean over a response's sentences of their mean log-probability, each given the prompt and no more than
     a share of the sentences before it (`local_loss`). arXiv 2510.03988, whose shares of 5 to 25% ranked best."""
-    return mean(-check_column("local_loss", f["local_loss"], 0.0))
+    return mean(-np.asarray(f["local_loss"], float))
 
 
 def bits_per_character(f: Mapping, name: str) -> Ratio:

@@ -10,9 +10,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gracelib.intervals import grace_difference, grace_influence, grace_interval, grace_without
+from gracelib.intervals import agreement_interval, grace_difference, grace_influence, grace_interval, grace_without
 from gracelib.moments import assign_folds
-from gracelib.scores import grace
+from gracelib.scores import Grace, grace
+from gracelib.since import Ratio
 
 
 def near_copies(seed=0, n=40, m=3, d=24):
@@ -216,3 +217,22 @@ def test_same_teacher_twice_differs_by_nothing():
     a = grace(*near_copies(), 5)
     same = grace_difference(a, a)
     assert (same.difference.low, same.difference.high, same.p_a_lower) == (0.0, 0.0, 0.5)
+
+
+def test_agreement_is_resampled_with_the_same_prompts():
+    """A score that is GRACE, prompt by prompt, agrees in every resample, whatever the order of its responses; turned round, it
+    disagrees in every one; noise may do either."""
+    rng = np.random.default_rng(0)
+    ids = np.array([f"p{i}" for i in rng.permutation(40)])
+    worth, nan = rng.gamma(4, size=(5, 40)) + 0.1 * np.arange(5)[:, None], float("nan")
+    at = np.argsort(ids)
+    scored = [
+        (Grace(v.mean(), nan, nan, nan, nan, ids[at], v[at], np.ones(40), ids, 0), (v[at] - v.mean()) / 40)
+        for v in worth
+    ]
+    same = [Ratio(v, np.ones(40)) for v in worth]
+    assert agreement_interval(same, ids, scored, "lower") == (1, 1)
+    assert agreement_interval(same, ids, scored, "higher") == (-1, -1)
+    low, high = agreement_interval([Ratio(v, np.ones(40)) for v in rng.gamma(4, size=(5, 40))], ids, scored, "lower")
+    assert low < 0 < high
+    assert np.isnan(agreement_interval([Ratio(np.ones(40), np.ones(40))] * 5, ids, scored, "lower")).all()

@@ -16,6 +16,9 @@ Absurd: three teachers that nobody should choose, made on purpose: does a score 
 through the same features, scores and training as everybody else, but stay out of the table of cells that correlations
 are computed on: three planted outliers would make any score look good or bad.
 
+Mixtures: of each prompt the responses of the teacher that suits the student best. Smoke test: the comparator that is no score,
+a short distillation of every teacher.
+
 Protocol: what the released scripts do differently in training and evaluation. It changes a student's accuracy and no
 score: the training settings (3 epochs of batch 256 with 6% warm-up against the paper's 4 epochs of batch 64 with 5%),
 an instruction that stands before the question at evaluation only, and a BOS token that is there at evaluation only.
@@ -25,12 +28,16 @@ import json
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 from gracelib.experiment import stages
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
-from gracelib.models.prompting import STUDENT_TEMPLATE
+from gracelib.models.checkpoints import load_student
+from gracelib.models.prompting import STUDENT_TEMPLATE, encode_examples
 from gracelib.scale import Scale
+from gracelib.since import COSTS, assigned
 from gracelib.text.answers import grade
 from gracelib.text.responses import read_responses, write_jsonl
 from gracelib.world import stories
@@ -42,6 +49,12 @@ TRAIN_K = 4  #: samples a training prompt: there are several times as many as he
 KEPT = "kept.json"
 #: Absurd teachers. Random words have the lengths of a real teacher's responses.
 KINDS = {"self": "the student itself, T = 1", "random": "random words", "repeated": "one response for everything"}
+#: Mixtures of all teachers at the temperature at which they are compared (`gracelib mix`).
+MIXTURES = {
+    "GRAPE": {"by": "grape", "shared": False},
+    "RSR": {"by": "rsr", "shared": False},
+    "GRAPE, equal shares": {"by": "grape", "shared": True},
+}
 RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}
 # Words of the world in place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.
 TEMPLATES = {
@@ -134,8 +147,31 @@ def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     write_jsonl(out / "responses.jsonl", grade(made))
 
 
+def run_mixed(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """Of each prompt the M responses of the teacher (each of `inputs` but the student) that cost the student least on average
+    (`since.COSTS`), under equal shares of the prompts if `shared`; each row says whose they are."""
+    from gracelib.features.estimators import estimator
+    from gracelib.features.gradients import response_features
+    from gracelib.models.training import first_responses
+
+    model, tokenizer = load_student(inputs["student"])
+    teachers, M = sorted(inputs.keys() - {"student"}), params["M"]
+    rows = {name: read_responses(inputs[name] / "responses.jsonl", None, M, allow_empty=True) for name in teachers}
+    cost = []
+    for name in teachers:
+        examples = encode_examples(tokenizer, first_responses(rows[name], M))
+        f = response_features(model, examples, d=1, device="cpu", progress=False, **estimator("last-layer"))
+        cost.append(COSTS[params["by"]](f).reshape(-1, M).mean(1))
+    shares = [1 / len(teachers)] * len(teachers) if params["shared"] else None
+    chosen = assigned(np.stack(cost, 1), shares)
+    write_jsonl(
+        out / "responses.jsonl", [rows[teachers[k]][i] | {"teacher": teachers[k]} for i, k in enumerate(chosen)]
+    )
+
+
 FILTERED = Stage("filtered_responses", run_filtered)
 MADE = Stage("made_responses", run_made)
+MIXED = Stage("mixed_responses", run_mixed)
 
 
 # --- which teachers -----------------------------------------------------------------------------------------
@@ -322,3 +358,29 @@ def protocol_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
         }
         found |= {(student, teacher, t, setting): (job, made["the paper's"]) for setting, job in made.items()}
     return found
+
+
+def mixed_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+    """The responses of each of MIXTURES and the accuracy of its student, by task, student, temperature and mixture."""
+    plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
+    inputs = {name: plan.responses[name, t] for name in plan.teachers} | {"student": plan.students[scale.student]}
+    for mixture, how in MIXTURES.items():
+        mixed = Job(MIXED, {"M": scale.M, **how}, inputs, mixture, scale.n_train / 50)
+        found[plan.task.name, scale.student, t, mixture] = (
+            mixed,
+            plan.accuracy(plan.student(scale.student, mixed, mixture), mixture),
+        )
+    return found
+
+
+def smoke_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """Accuracy of every teacher's student after a part of the epochs and after all, by cell and epochs: a "smoke test"."""
+    plan, scale, t = plans[0], plans[0].scale, compared_at(plans[0].scale)
+    return {
+        (plan.task.name, scale.student, teacher, t, epochs): (
+            plan.accuracy(plan.student(scale.student, plan.responses[teacher, t], label, epochs=epochs), label),
+        )
+        for teacher in plan.teachers
+        for epochs in training_axes(scale)["epochs"]
+        if epochs <= scale.epochs and (label := f"{teacher}, {epochs} epochs")
+    }

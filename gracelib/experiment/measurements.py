@@ -21,19 +21,21 @@ import pandas as pd
 
 from gracelib.checks import check_prompt_ids
 from gracelib.cmi import cmi_bound
+from gracelib.evidence.until_clear import race, rounds
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.features.files import load_features
 from gracelib.grid import score_grid
 from gracelib.intervals import grace_influence
 from gracelib.jobs.store import Job, Stage
 from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import encode_examples
+from gracelib.models.further import MORE, mean_losses
+from gracelib.models.prompting import encode, encode_examples
 from gracelib.scale import Scale
 from gracelib.scores import grace, recalibrate
 from gracelib.text.responses import read_responses
 from gracelib.variants import few_prompts, variant_values
 
-ROWS = "rows.json"
+ROWS, LOSSES = "rows.json", "losses.safetensors"
 BINS_AN_OCTAVE = 4  #: bin k holds the lengths in [2^(k/4), 2^((k+1)/4)): 19% wide, whatever the scale
 #: name -> the choice of `features.estimators`; the first is the paper's and the pipeline's
 ESTIMATORS = {
@@ -42,6 +44,7 @@ ESTIMATORS = {
     "lora-b": {"params": "lora-b"},
     "sjlt": {"projection": "sjlt"},
 }
+DRAWS = 8  #: orders of the prompts that a race is run in
 _TIMES = 3  #: GRACE is timed this often a cell; the median counts
 
 
@@ -154,6 +157,52 @@ def run_estimator(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     )
 
 
+def run_further(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """The losses of further passes (`further.MORE`) over the first response to each prompt, in LOSSES (NaN of the others), and
+    the seconds of these and of a pass without gradients (but those of the output projection to one number, as `gracelib mix`
+    takes them)."""
+    from safetensors.numpy import save_file
+
+    from gracelib.features.estimators import estimator
+    from gracelib.features.gradients import response_features
+
+    model, tokenizer = load_student(inputs["student"])
+    rows = read_responses(inputs["responses"] / "responses.jsonl", params["n_prompts"], params["m"], allow_empty=True)
+    encoded = encode(tokenizer, [(row["question"], text) for row in rows for text in row["responses"]], steps=True)
+    how = {"d": 1, "device": params["device"], "dtype": params["dtype"], "progress": False} | estimator("last-layer")
+    losses, row = {}, {"responses": len(rows), "device": params["device"], "volatile": True}
+    for name, given in {"forward": lambda e: [e], **MORE}.items():
+        made = [[] if i % params["m"] else given(e) for i, e in enumerate(encoded)]
+        examples, started = [(e.prompt_ids, e.response_ids) for own in made for e in own], time.perf_counter()
+        losses[name] = mean_losses(response_features(model, examples, **how)["loss"], made)
+        row[f"{name}_seconds"] = round(time.perf_counter() - started, 3)
+    save_file(losses, out / LOSSES)
+    _write(out, [row])
+
+
+def run_race(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """`until_clear.race` of the teachers in `inputs`, in `params["draws"]` orders of the prompts, a row each: first (on all prompts),
+    stayed (did it?), prompts (when it ended), left (how many left early), saved (share of the gradients)."""
+    features, rows = {name: _features({"features": folder}, params) for name, folder in inputs.items()}, []
+    n, folds = params["n_prompts"], _settings(params)
+
+    def look(name: str, stop: int):
+        f, kept = features[name], np.isin(features[name]["prompt"], order[:stop])
+        h = recalibrate(f["g"][kept, : min(params["d"], stop)], f["length"][kept])
+        return [one(h, f["prompt_id"][kept], **folds) for one in (grace, grace_influence)]
+
+    order = np.arange(n)
+    total = {name: look(name, n)[0].total for name in features}
+    first = min(total, key=total.get)
+    for draw in range(params["draws"]):
+        order = np.random.default_rng(draw).permutation(n)
+        stayed, taken, left = race([*features], rounds(n, folds["n_folds"]), lambda *_: None, look)
+        spent = sum(row[1] for row in left) + taken * len(stayed)
+        rows.append({"first": first, "stayed": first in stayed, "prompts": taken, "left": len(left),
+                     "saved": 1 - spent / (n * len(features))})  # fmt: skip
+    _write(out, rows)
+
+
 VARIANTS = Stage("variants", run_variants)
 FEW_PROMPTS = Stage("few_prompts", run_few_prompts)
 CONTRIBUTIONS = Stage("contributions", run_contributions)
@@ -161,7 +210,9 @@ GRID = Stage("grid", run_grid)
 CMI = Stage("cmi", run_cmi)
 TIMING = Stage("timing", run_timing)
 ESTIMATOR = Stage("estimator", run_estimator)
-STAGES = (VARIANTS, FEW_PROMPTS, CONTRIBUTIONS, GRID, CMI, TIMING, ESTIMATOR)
+FURTHER = Stage("further", run_further)
+RACE = Stage("race", run_race)
+STAGES = (VARIANTS, FEW_PROMPTS, CONTRIBUTIONS, GRID, CMI, TIMING, ESTIMATOR, FURTHER, RACE)
 
 
 # --- which cells: jobs by `KEY` ---------------------------------------------------------------------------------
@@ -207,13 +258,13 @@ def _grid_blocks(scale: Scale, key: tuple) -> dict:
         return {"blocks": [folds]}
     if key[1] != scale.student:
         return {"blocks": [full, full | {"d": [scale.d_kept]}]}
-    sizes = full | {"n": [n for n in _halves(scale.n_prompts, 4) if n >= scale.n_folds], "d": _halves(scale.d_kept, 4)}
-    responses = full | {"m": _halves(scale.m_kept, 4)}
+    sizes = full | {"n": [n for n in halves(scale.n_prompts, 4) if n >= scale.n_folds], "d": halves(scale.d_kept, 4)}
+    responses = full | {"m": halves(scale.m_kept, 4)}
     smoothing = full | {"nu": sorted({1e-4, scale.nu, 1e-2, 1e-1}), "power": [0.0, 1.0, 2.0]}
     return {"blocks": [sizes, folds, responses, smoothing]}
 
 
-def _halves(size: int, n: int) -> list[int]:
+def halves(size: int, n: int) -> list[int]:
     """`size` and what halving it n - 1 times gives, smallest first (whole numbers of at least 1)."""
     return sorted({max(1, size >> k) for k in range(n)})
 
@@ -249,6 +300,35 @@ def estimator_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
                 job = Job(ESTIMATOR, params, features.inputs, label, features.cost)
                 found[plan.task.name, student, teacher, t, name] = (job,)
     return found
+
+
+def further_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """Further passes over the responses of every cell of the first task and student."""
+    plan, scale, found = plans[0], plans[0].scale, {}
+    for cell, features in plan.features.items():
+        if cell[0] == scale.student:
+            params = {k: features.params[k] for k in ("n_prompts", "device", "dtype")} | {"m": scale.m}
+            found[plan.task.name, *cell] = (Job(FURTHER, params, features.inputs, features.label, features.cost),)
+    return found
+
+
+def race_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """A race of all teachers of the first task and student, by task, student and temperature."""
+    plan, scale = plans[0], plans[0].scale
+    params = {
+        "n_prompts": scale.n_prompts,
+        "m": scale.m,
+        "d": scale.d,
+        "n_folds": scale.n_folds,
+        "nu": scale.nu,
+        "draws": DRAWS,
+    }
+    return {
+        (plan.task.name, scale.student, t): (
+            Job(RACE, params, {name: plan.features[scale.student, name, t] for name in plan.teachers}, f"T={t}", 10.0),
+        )
+        for t in scale.temperatures
+    }
 
 
 # --- read off them ------------------------------------------------------------------------------------------

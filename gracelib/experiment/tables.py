@@ -12,6 +12,7 @@ a column of words, so that a figure shows something else or fails far from the f
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gracelib.baselines import compute_scores
+from gracelib.baselines import SINCE, compute_scores
 from gracelib.evidence.cells import ACCURACIES, UNTRAINED
 from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
-from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, TABLES_ONLY, command_for, get_scale
-from gracelib.features.files import load_features
+from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, command_for, get_scale
+from gracelib.features.files import load_features, rows_of
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
 from gracelib.jobs.arithmetic import arithmetic
@@ -33,6 +34,7 @@ from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import META, Job, versions, write_atomically
 from gracelib.scale import PaperScale, Scale
 from gracelib.scores import Grace, recalibrate
+from gracelib.since import pooled
 from gracelib.text.responses import read_jsonl, read_responses
 
 Jobs = dict[tuple, tuple[Job, ...]]
@@ -278,6 +280,39 @@ def _neighbour_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
     return ranked_differences(sorted(scored, key=lambda name: scored[name][0].total), scored)
 
 
+# --- scores published since ---
+
+
+def _since(plans: list[Plan]) -> Jobs:
+    """Features and further passes of every cell of the first task and student, one after the other."""
+    jobs = ()
+    for key, own in measurements.further_jobs(plans).items():
+        jobs += (plans[0].features[key[1:]], *own)
+    return {key[:2]: jobs}
+
+
+def _since_rows(scale: Scale, key: tuple, *jobs: Job) -> Iterable[dict]:
+    from safetensors.numpy import load_file
+
+    cells, features = [(spec.name, t) for spec in scale.teachers for t in scale.temperatures], {}
+    for cell, own, further in zip(cells, jobs[::2], jobs[1::2], strict=True):
+        features[cell] = _loaded(scale, own) | load_file(further.folder(paths.runs()) / measurements.LOSSES)
+    for n in (n for n in measurements.halves(scale.n_prompts, 4) if n >= scale.n_folds):
+        few = {cell: rows_of(f, f["prompt"] < n) for cell, f in features.items()}
+        for (teacher, t), f in pooled(few).items():  # the pool: all that a user would choose from
+            f["g"] = f["g"][:, : min(scale.d, n)]
+            found = compute_scores(f, ("grace", "g_norm", "g_vendi", *SINCE), n_folds=scale.n_folds, nu=scale.nu)
+            values = found.values | dict.fromkeys(found.undefined, np.nan)
+            yield from _six_digits([{"teacher": teacher, "temperature": t, "n": n, **values}])
+
+
+def _mixture_rows(scale: Scale, key: tuple, mixed: Job, accuracy: Job) -> list[dict]:
+    rows = _responses(mixed)
+    ((most, count),) = Counter(row["teacher"] for row in rows).most_common(1)
+    right = np.mean([c for row in rows for c in row["correct"][: scale.M]])
+    return [{"most": most, "most_share": count / len(rows), "correct": right, **accuracy_of(accuracy, paths.runs())}]
+
+
 # --- what it takes ------------------------------------------------------------------------------------------
 
 
@@ -373,6 +408,8 @@ _TEACHER = ("task", "teacher", "manner", "width", "temperature")
 _ODD = ("student", "teacher")
 _COVERAGE = {scale.name for scale in COVERAGE}
 _ONE_SETTING = tuple(set(TABLES_ONLY) - _COVERAGE)  # whose scores are computed at one setting
+#: Scales that were made before features held what the scores published since are made of.
+_NO_RECORD = (*REDRAWN, *(set(TABLES_ONLY) - {scale.name for scale in SEEDS}))
 TABLES = {
     # Who stands behind the names of the other tables: model, source, parameters, data.
     "cast": Table("teachers", _cast, _cast_rows, ("kind", "task", "name"), not_at=tuple(SCALES)),
@@ -438,6 +475,24 @@ TABLES = {
     "protocol": Table(
         "figures", extras.protocol_jobs, _protocol_rows, ("student", "teacher", "temperature", "setting")
     ),
+    # The scores published since, and what they are compared with, of every cell of the first task and student, from its first n
+    # prompts and in min(d, n) dimensions; teachers at all temperatures are the pool. Six significant digits.
+    "since": Table("cells", _since, _since_rows, KEY[:2], not_at=_NO_RECORD),
+    # What else these scores read, in seconds a cell: forward_seconds (of the pass that GRACE takes gradients in, without them),
+    # alone_loss_seconds, local_loss_seconds; responses, device, volatile.
+    "passes": Table("figures", measurements.further_jobs, _recorded, not_at=(*REDRAWN, *TABLES_ONLY)),
+    # `until_clear.race` on each temperature's teachers, a row an order of the prompts, see `measurements.run_race`.
+    "races": Table("cells", measurements.race_jobs, _recorded, ("task", "student", "temperature"), not_at=_NO_RECORD),
+    # Students of mixtures: most (the teacher of most prompts), most_share, correct (share of the responses), accuracies.
+    "mixtures": Table(
+        "extra",
+        extras.mixed_jobs,
+        _mixture_rows,
+        ("task", "student", "temperature", "mixture"),
+        not_at=(*REDRAWN, *TABLES_ONLY),
+    ),
+    # Accuracy of each teacher's student after a part of the epochs, columns as `students`.
+    "smoke_test": Table("extra", extras.smoke_jobs, _accuracy_rows, (*KEY, "epochs"), not_at=(*REDRAWN, *TABLES_ONLY)),
 }
 #: Columns that everything drawn from a table needs, by its name; all but _WORDS must be numbers in every row.
 NEEDED = {

@@ -31,11 +31,7 @@ def by_sentence(e: Encoded) -> list[Encoded]:
 MORE = {"alone_loss": alone, "local_loss": by_sentence}
 
 
-def mean_losses(losses: np.ndarray, owner: np.ndarray, n: int) -> np.ndarray:
-    """Of each of n responses the mean (n,) of the losses of what was made of it, `owner`; NaN where nothing was."""
-    return pd.Series(losses).groupby(owner).mean().reindex(range(n)).to_numpy()
-
-
-def owners(made: Sequence[list[Encoded]]) -> np.ndarray:
-    """Whose each of the flat list of `made` is."""
-    return np.repeat(np.arange(len(made)), [*map(len, made)])
+def mean_losses(losses: np.ndarray, made: Sequence[list[Encoded]]) -> np.ndarray:
+    """Of each response the mean (N,) of the losses of what was made of it; NaN where nothing was. losses: of all, flat."""
+    owner = np.repeat(np.arange(len(made)), [*map(len, made)])
+    return pd.Series(losses).groupby(owner).mean().reindex(range(len(made))).to_numpy()

@@ -12,7 +12,8 @@ import pandas as pd
 
 from gracelib.baselines import SCORES, check_score, compute_scores
 from gracelib.evidence.ranks import spearman_known
-from gracelib.intervals import ratio_interval
+from gracelib.intervals import agreement_interval, ratio_interval
+from gracelib.scores import Grace
 from gracelib.since import pooled
 from gracelib.text.selection import Selection
 
@@ -21,7 +22,7 @@ _PASSES = {
     "alone_loss": "one forward more, for both IFD",
     "local_loss": "a forward for each sentence",
 }
-COSTS = ("score", "better", "agreement", "why_not", "seconds", "passes", "aggregation")
+COSTS = ("score", "better", "agreement", "low", "high", "why_not", "seconds", "passes", "aggregation")
 
 
 def check_scores(names: Sequence[str], selection: Selection) -> None:
@@ -70,7 +71,7 @@ def right_ones(names: Iterable[str], selection: Selection) -> dict[str, dict]:
 def beside(
     names: Sequence[str],
     features: Mapping[str, Mapping],
-    grace: Sequence[float],
+    scored: Sequence[tuple[Grace, np.ndarray]],
     seconds: float,
     passes: Mapping[str, float],
     **how,
@@ -78,34 +79,39 @@ def beside(
     """Columns of the teachers in the order of `features`, NAME, NAME_low, NAME_high and NAME_rank, and a row for each score
     and GRACE (`COSTS`).
 
-    features: by teacher, as `compute_scores` takes them; grace: theirs; seconds: what GRACE took; passes: and what the columns of
-    `further.MORE` took; how: as `compute_scores`.
-    low and high are NaN for a score of the paper's, which has no interval here. agreement: Spearman correlation of the
-    ranks with GRACE's over teachers, NaN with why_not.
+    features: by teacher, as `compute_scores` takes them; scored: their GRACE and its influence; seconds: what GRACE took;
+    passes: and what the columns of `further.MORE` took; how: as `compute_scores`.
+    Intervals (NAME_low and NAME_high; low and high of the agreement) resample prompts. Only means over responses and ratios
+    of these have them, else NaN. agreement: Spearman correlation of the ranks with GRACE's over teachers, NaN with why_not.
     """
     columns = {}
-    costs = [("GRACE", SCORES["grace"].direction, np.nan, "", seconds, "forward and backward", "mean over responses")]
+    nan = np.nan, np.nan
+    costs = [
+        ("GRACE", SCORES["grace"].direction, np.nan, *nan, "", seconds, "forward and backward", "mean over responses")
+    ]
     began = time.perf_counter()
     features = pooled(features)
     shared = time.perf_counter() - began
     for name in names:
-        score, began, rows = SCORES[name], time.perf_counter(), []
+        score, began, rows, ratios = SCORES[name], time.perf_counter(), [], []
         for own in features.values():
-            found = compute_scores(own, [name], **how)
-            bounds = np.nan, np.nan
+            found, bounds = compute_scores(own, [name], **how), nan
             if name in found.values and name in found.ratios:
-                interval = ratio_interval(found.ratios[name], own["prompt_id"])
+                ratios.append(found.ratios[name])
+                interval = ratio_interval(ratios[-1], own["prompt_id"])
                 bounds = interval.low, interval.high
             rows.append((found.values.get(name, np.nan), *bounds))
         value, columns[f"{name}_low"], columns[f"{name}_high"] = map(np.array, zip(*rows, strict=True))
         columns[name] = value
         columns[f"{name}_rank"] = pd.Series(value).rank(method="min", ascending=score.direction == "lower").to_numpy()
-        ordered = -np.asarray(grace)  # as an accuracy: higher is better
+        ordered = [-grace.total for grace, _ in scored]  # as an accuracy: higher is better
         agreement, why_not = spearman_known(value, ordered, score.direction)
+        known = len(ratios) == len(rows) and np.isfinite(agreement)
+        ends = agreement_interval(ratios, own["prompt_id"], scored, score.direction) if known else nan
         took = time.perf_counter() - began + sum(passes.get(need, 0.0) for need in score.needs)
         took += shared if "pool_loss" in score.needs else 0.0
         said = next((said for need, said in _PASSES.items() if need in score.needs), "none beyond GRACE's")
-        costs.append((score.label, score.direction, agreement, why_not, took, said, score.aggregation))
+        costs.append((score.label, score.direction, agreement, *ends, why_not, took, said, score.aggregation))
     order = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_rank")]
     return pd.DataFrame(columns)[order], pd.DataFrame(costs, columns=COSTS)
 
@@ -125,12 +131,14 @@ def beside_text(table: pd.DataFrame, names: Sequence[str], costs: pd.DataFrame) 
     )
     how = costs.assign(
         agreement=[
-            f"{a:.2f}" if a == a else why or "-" for a, why in zip(costs["agreement"], costs["why_not"], strict=True)
+            (f"{a:.2f}" if a == a else why or "-") + (f" ({low:.2f} to {high:.2f})" if low == low else "")
+            for a, low, high, why in costs[["agreement", "low", "high", "why_not"]].itertuples(index=False)
         ],
         seconds=costs["seconds"].map("{:,.2f}".format),
-    ).drop(columns="why_not")
+    ).drop(columns=["low", "high", "why_not"])
     return (
         "Beside GRACE, by its rank; 95% intervals over prompts, and the score's own rank:\n"
         f"{shown.to_string(index=False)}\n\n"
-        f"agreement: Spearman correlation with GRACE's ranks over {len(table)} teachers.\n{how.to_string(index=False)}"
+        f"agreement: Spearman correlation with GRACE's ranks over {len(table)} teachers, and its "
+        f"interval over prompts.\n{how.to_string(index=False)}"
     )

@@ -194,7 +194,7 @@ def score_teachers(
     ranked, costs, seconds = list(table["teacher"]), pd.DataFrame(columns=COSTS), time.perf_counter() - began
     if scores:
         others, costs = _beside(
-            scores, {name: features[name] for name in ranked}, reading, right, table, seconds, folds
+            scores, {name: features[name] for name in ranked}, reading, right, seconds, with_influence, folds
         )
         table = table.assign(**others)
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(reading.encoded[name], policy)]
@@ -275,7 +275,7 @@ def _row(name: str, features: dict, scored, influence: np.ndarray, reading: Read
     return row, next(p for p in reading.selection.prompts[name] if p.id == heaviest)
 
 
-def _beside(scores, features: dict, reading: Reading, right: dict, table: pd.DataFrame, seconds: float, folds: dict):
+def _beside(scores, features: dict, reading: Reading, right: dict, seconds: float, scored: dict, folds: dict):
     """`beside.beside` with what these scores need more: the texts, which are right, further passes."""
     passes = {}
     for name, own in features.items():
@@ -286,7 +286,7 @@ def _beside(scores, features: dict, reading: Reading, right: dict, table: pd.Dat
         for name, losses in reading.further(MORE[column]).items():
             features[name][column] = losses
         passes[column] = time.perf_counter() - began
-    return beside(scores, features, table["grace"], seconds, passes, **folds)
+    return beside(scores, features, [scored[name] for name in features], seconds, passes, **folds)
 
 
 def _scored(teacher: str, own: dict, names: Sequence[str], **how):

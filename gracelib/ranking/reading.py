@@ -23,7 +23,7 @@ from gracelib.models.checkpoints import (
     weights_digest,
     without_weights,
 )
-from gracelib.models.further import mean_losses, owners
+from gracelib.models.further import mean_losses
 from gracelib.models.prompting import Encoded, Policy, encode, policy_notes
 from gracelib.ranking.beside import check_reader
 from gracelib.text.selection import Prompt, Selection, read_teachers, reasoning_sentence, select_common
@@ -79,11 +79,13 @@ class Reading:
     def further(self, given: Callable[[Encoded], list[Encoded]]) -> dict[str, np.ndarray]:
         """By teacher, the mean loss (N,) of what `given` (of `further.MORE`) makes of each response."""
         made = {name: [given(e) for e in own] for name, own in self.encoded.items()}
-        owner = {name: owners(own) for name, own in made.items()}
-        labels = {name: [self.labels[name][i] for i in own] for name, own in owner.items()}
         flat = {name: sum(own, []) for name, own in made.items()}
+        labels = {
+            name: [label for label, parts in zip(self.labels[name], own, strict=True) for _ in parts]
+            for name, own in made.items()
+        }
         found = self._made(flat, labels, self.how | {"d": 1, "params": "last-layer"})
-        return {name: mean_losses(found[name]["loss"], own, len(made[name])) for name, own in owner.items()}
+        return {name: mean_losses(found[name]["loss"], own) for name, own in made.items()}
 
     def _made(self, encoded: dict, labels: dict, how: dict) -> dict[str, dict]:
         from gracelib.features import files, memory

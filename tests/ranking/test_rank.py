@@ -127,7 +127,7 @@ def test_the_order_of_the_files_does_not_matter_and_a_second_run_computes_no_gra
 
 def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, monkeypatch):
     """GRACE first, as without them; each other score with its interval, its own ranks, its agreement and what it took."""
-    names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "badge")
+    names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "student_loss", "badge")
     result = rank(llama, THREE, work, scores=names)
     pd.testing.assert_frame_equal(result.table[list(ranking.COLUMNS)], scored.table, check_exact=True)
     for name in names:
@@ -138,6 +138,7 @@ def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, 
         row = result.costs.set_index("score").loc[SCORES[name].label]
         mine = place.to_numpy()
         assert row.agreement == pytest.approx(1 - 6 * ((mine - [1, 2, 3]) ** 2).sum() / 24) and row.seconds < 60
+        assert (-1 <= row.low <= row.agreement <= row.high <= 1) == (name != "badge"), name
         assert row.passes == ("no model" if name == "zlib_joint" else "none beyond GRACE's")
     (teacher,) = read_teachers([THREE[0]])
     own = [p.responses[0] for p in teacher.prompts if p.id in result.settings["prompt_ids"]]
