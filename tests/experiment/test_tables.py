@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gracelib.baselines import SINCE
 from gracelib.experiment import extras, measurements, tables
 from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
@@ -28,7 +29,7 @@ from nano_for_tests import Nano
 ROOT = Path(__file__).resolve().parents[2]
 NANO = get_scale("nano")
 NAMES = tables.names("nano")
-VOLATILE = ("cost.csv", "estimators.csv")  # seconds
+VOLATILE = ("cost.csv", "estimators.csv", "passes.csv")  # seconds
 DRAWN = sorted({path.parent.name for path in (ROOT / "figures/published").glob("*/results")} - set(TABLES_ONLY))
 SCRIPT = f"""
 from gracelib.experiment import run, tables
@@ -225,6 +226,26 @@ def test_the_tables_agree_with_each_other_and_with_the_scores(here):
     cmi = committed("cmi")
     assert set(cmi.preconditioner) == {"smoothed", "identity"} and set(cmi.space) == {"g", "h"}
     assert (cmi.stability[cmi.preconditioner == "identity"] == 0).all()
+
+
+@pytest.mark.slow
+def test_the_scores_since_are_of_the_same_cells_and_so_are_their_comparators(here):
+    since, scores = committed("since"), committed("scores").query("task == 'short' and student == 'first'")
+    full = since[since.n == NANO.n_prompts]
+    assert set(since.n) == {4, 8, 16} and set(SINCE) < set(since) and len(full) == len(scores)
+    np.testing.assert_allclose(full[["grace", "g_norm"]], scores[["grace", "g_norm"]], rtol=1e-5)
+    np.testing.assert_allclose(full.grape, -scores.student_loss, rtol=1e-5)
+    assert (full[["ifd", "rsr"]] > 0).all(axis=None) and (full.lalp < 0).all()
+    passes, races = committed("passes"), committed("races")
+    assert passes.volatile.all() and (passes.filter(like="_seconds") > 0).all(axis=None)
+    assert (passes.responses == NANO.n_prompts).all()
+    assert races.stayed.all() and len(races) == measurements.DRAWS and (races.left == 0).all()  # of one teacher
+    students = committed("students").query("task == 'short' and student == 'first'").average.tolist()
+    assert committed("smoke_test").query("epochs == epochs.max()").average.tolist() == students
+    mixtures = committed("mixtures")
+    assert (
+        list(mixtures.mixture) == list(extras.MIXTURES) and (mixtures.average == students).all()
+    )  # of one teacher, too
 
 
 @pytest.mark.slow
