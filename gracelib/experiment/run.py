@@ -71,26 +71,35 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
     """The pieces of a full run in the order in which they are run, by name.
 
     "teachers" trains the cast and samples every task; one piece a task and student then takes gradients and distils;
-    "extra" adds the students of the ablations; "figures" runs the notebooks, which score, collect the tables and draw.
-    A scale of `TABLES_ONLY` ends with "tables" instead of the last two.
+    "extra" adds the students of the ablations, "objectives" those of other objectives (at lab only where it is named);
+    "figures" runs the notebooks, which score, collect the tables and draw. A scale of `TABLES_ONLY` ends with "tables"
+    instead of the last three.
     """
-    # Which filtered students there can be is known only once the filter has run: "extra" goes through the tables.
-    extra = [name for name in tables.names(scale) if TABLES[name].part == "extra"]
+
+    def tabulate(part: str) -> None:
+        # Which filtered students there can be is known only once the filter has run: "extra" goes through the tables.
+        for name in tables.names(scale, asked=True):
+            if TABLES[name].part == part:
+                tables.table(scale, name)
+
     last = {
-        "extra": lambda: [tables.table(scale, name) for name in extra],
+        "extra": lambda: tabulate("extra"),
+        "objectives": lambda: tabulate("objectives"),
         "figures": lambda: figures(scale, recompute=True),
         "tables": lambda: [tables.table(scale, name) for name in tables.names(scale)],
     }
-    return {name: last.get(name, functools.partial(_part, name, own)) for name, own in jobs(get_scale(scale)).items()}
+    found = jobs(get_scale(scale), asked=True)
+    return {name: last.get(name, functools.partial(_part, name, own)) for name, own in found.items()}
 
 
-def jobs(config: Scale) -> dict[str, list[Job]]:
+def jobs(config: Scale, asked: bool = False) -> dict[str, list[Job]]:
     """Every job that the tables of a scale ask for, by `parts`: none that an unfinished one merely needs on the way.
+    With `asked` also those of tables that are made only where their part is named.
 
     Of the filtered students only the filters are in it: which students there can be is known once these have run.
     """
     plans, found = plans_of(config), {}
-    for name in tables.names(config.name):
+    for name in tables.names(config.name, asked):
         for key, own in TABLES[name].jobs(plans).items():
             part = f"{key[0]}-{key[1]}" if TABLES[name].part == "cells" else TABLES[name].part
             found.setdefault(part, {}).update({job.key: job for job in own})
@@ -144,7 +153,7 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
     planned(get_scale(scale), only)  # an unknown part is refused
     chosen = [name for name in found if name in only]
     if not only:
-        chosen = list(found) if scale in (*REDRAWN, *TABLES_ONLY) else ["figures"]
+        chosen = list(jobs(get_scale(scale))) if scale in (*REDRAWN, *TABLES_ONLY) else ["figures"]
     started = time.perf_counter()
     for i, name in enumerate(chosen, 1):
         before = time.perf_counter()
@@ -156,7 +165,7 @@ def recompute(scale: str, only: Sequence[str] = ()) -> float:
 
 def planned(config: Scale, parts: Sequence[str] = ()) -> list[Job]:
     """The jobs that a scale and those run beside it ask for, or some `parts` of it. ValueError for an unknown part."""
-    found = jobs(config)
+    found = jobs(config, asked=bool(parts))
     for part in parts:
         if part not in found:
             raise ValueError(f"part {part!r} is not one of scale {config.name!r}'s: choose among {', '.join(found)}")

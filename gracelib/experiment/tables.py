@@ -24,6 +24,7 @@ from gracelib.baselines import SINCE, compute_scores
 from gracelib.evidence.cells import ACCURACIES, UNTRAINED
 from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
+from gracelib.experiment.objectives import objective_jobs
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, command_for, get_scale
 from gracelib.features.files import load_features, rows_of
@@ -56,6 +57,7 @@ class Table:
     key: Sequence[str] = tuple(KEY)
     then: Callable[[list[Plan]], Jobs] | None = None
     not_at: Sequence[str] = TABLES_ONLY  #: scales that do not have it
+    asked_at: Sequence[str] = ()  #: scales that make it only where its part is named
 
 
 # --- teachers and students ----------------------------------------------------------------------------------
@@ -471,6 +473,9 @@ TABLES = {
     "pathological_scores": Table("figures", _absurd_scores, _absurd_rows, _ODD),
     # The same with the accuracy of the students that these teachers make.
     "pathological": Table("figures", extras.absurd_jobs, _absurd_rows, _ODD),
+    # Students by other objectives than the paper's (`objectives.OBJECTIVES`), a row a seed of training; columns as
+    # `base_students`. At lab it takes an hour and a half.
+    "objectives": Table("objectives", objective_jobs, _accuracy_rows, (*KEY, "objective", "seed"), asked_at=REDRAWN),
     # The released scripts' settings: average (Average@k), average_se, points (difference from the paper's setting).
     "protocol": Table(
         "figures", extras.protocol_jobs, _protocol_rows, ("student", "teacher", "temperature", "setting")
@@ -507,9 +512,11 @@ _WORDS = ("task", "student", "teacher", "manner")
 MAY_BE_EMPTY = {"neighbours": ("student", "temperature", *DIFFERENCES)}
 
 
-def names(scale: str) -> list[str]:
-    """The tables that a scale has, in the order in which they are made."""
-    return [name for name, table in TABLES.items() if scale not in table.not_at]
+def names(scale: str, asked: bool = False) -> list[str]:
+    """The tables that a scale has, in the order in which they are made; with `asked` those that it makes on request, too."""
+    return [
+        name for name, table in TABLES.items() if scale not in table.not_at and (asked or scale not in table.asked_at)
+    ]
 
 
 def table(scale: str, name: str, recompute: bool = True) -> pd.DataFrame:
@@ -518,7 +525,7 @@ def table(scale: str, name: str, recompute: bool = True) -> pd.DataFrame:
     Recomputing, its jobs are finished in worker processes first. FileNotFoundError, naming the command that makes it,
     for a table that is not there to be read; ValueError for one that the scale does not have.
     """
-    if name not in names(scale):
+    if name not in names(scale, asked=True):
         raise ValueError(f"scale {scale!r} has no table {name!r}: choose among {', '.join(names(scale))}")
     if recompute:
         path = write(scale, name, collect(plans_of(get_scale(scale)), name))

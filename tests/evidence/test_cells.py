@@ -12,6 +12,7 @@ from gracelib.baselines import SCORES
 from gracelib.drawing.correlations import table_main
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
+from gracelib.evidence.objectives import by_objective
 from gracelib.experiment.scales import get_scale
 from synthetic import synthetic_cells
 
@@ -177,3 +178,24 @@ def test_a_single_teacher_is_kept_and_an_unknown_student_refused():
     assert rest.equals(cells) and said == "terse-64 is the only teacher: nothing was left out."
     with pytest.raises(ValueError, match="no cell of student 'third': choose one of first"):
         tables.most_familiar(cells, "third")
+
+
+def test_another_objective_is_compared_with_the_first_on_the_same_teachers():
+    """Turned round, the students of another objective change a correlation to its opposite; seeds are averaged."""
+    names = [("A", "equations"), ("B", "algebra"), ("C", "terse"), ("D", "table"), ("E", "check")]
+    cells = synthetic_cells(names, (0.6,)).assign(grace=[5.0, 1, 2, 3, 4], average_at_k=[0.1, 0.4, 0.5, 0.3, 0.2])
+    rows = tables.select(cells, "first", ["grace"])
+    students = pd.DataFrame(
+        [
+            {"objective": name, "teacher": teacher, "seed": seed, "average": value + 0.1 * seed, "average_se": 0.01}
+            for name, sign in (("sequence", 1), ("other", -1))
+            for teacher, value in zip(rows.teacher, 0.5 + sign * (rows.average_at_k - 0.3), strict=True)
+            for seed in (-1, 1)
+        ]
+    )
+    first, other = by_objective(rows, students, ["grace"]).to_dict("records")
+    assert (first["objective"], first["change"], first["agreement"]) == ("sequence", 0, 1)
+    assert first["spearman"] == tables.score_rows(rows, ["grace"]).spearman.item() == 0.9 == -other["spearman"]
+    assert other["agreement"] == -1 and other["change"] == pytest.approx(-1.8)
+    assert other["change_low"] <= other["change"] <= other["change_high"] and first["change_high"] == 0
+    assert first["regret_points"] == pytest.approx(10) and other["regret_points"] == pytest.approx(30)

@@ -14,6 +14,7 @@ import pytest
 from checkpoints_for_tests import make_checkpoint
 from gracelib.experiment import extras
 from gracelib.experiment.extras import filtered_cells, filtered_responses, strongest, tersest, training_axes, weakest
+from gracelib.experiment.objectives import OBJECTIVES, TAUGHT, objective_jobs
 from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.features.gradients import response_features
@@ -47,6 +48,25 @@ def test_what_is_not_changed_is_the_cells_own_student(name):
         assert distil.params == default | {changed: value}
         assert train.inputs["model"].key == distil.key
         assert train.inputs["prompts"].key == plan.train_prompts.key != plan.test_prompts.key
+
+
+@pytest.mark.parametrize("name", ["nano", "mini", "lab"])
+def test_students_of_another_objective_differ_in_the_loss_and_the_seed_only(name):
+    plan = plans_of(get_scale(name))[0]
+    found = objective_jobs([plan])
+    seeds = {key[-1] for key in found}
+    assert len(found) == len(plan.teachers) * len(OBJECTIVES) * len(seeds) and (len(seeds) == 3) == (name == "lab")
+    for (_, *cell, objective, seed), (test,) in found.items():
+        distil, usual = test.inputs["model"], plan.distilled[tuple(cell)]
+        own = {"seed": usual.params["seed"] + 1000 * seed} | OBJECTIVES[objective]
+        shorter = {} if name == "lab" else {k: distil.params[k] for k in ("M", "epochs", "batch_size")}
+        assert distil.params == usual.params | own | shorter
+        inputs = {name: job.key for name, job in distil.inputs.items()}
+        teacher = {"teacher": plan.teachers[cell[1]].key} if objective != "sequence" else {}
+        assert distil.stage is (TAUGHT if teacher else usual.stage)
+        assert inputs == {name: job.key for name, job in usual.inputs.items()} | teacher
+        if name == "lab" and objective == "sequence" and not seed:
+            assert test.key == plan.student_accuracy[tuple(cell)].key
 
 
 @pytest.mark.parametrize("name", ["nano", "smoke", "mini", "lab"])

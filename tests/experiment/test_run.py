@@ -25,3 +25,14 @@ def test_the_bases_of_mini_are_published_for_this_code():
         "make publish"
     )
     assert len(bases) == len([*published.glob("pretrain/*")]) == 6
+
+
+def test_what_takes_hours_more_is_made_where_its_part_is_named_only(monkeypatch):
+    """The students of other objectives: at mini with the rest, at lab on request, and there never asked for else."""
+    lab, mini = get_scale("lab"), get_scale("mini")
+    assert "objectives" in run.jobs(mini) and "objectives" not in run.jobs(lab) and "objectives" in run.parts("lab")
+    assert len(run.planned(lab, ["objectives"])) == 15 * 8 * 3
+    made = []
+    monkeypatch.setattr(run.tables, "table", lambda scale, name: made.append((scale, name)))
+    run.parts("lab")["objectives"]()
+    assert made == [("lab", "objectives")]

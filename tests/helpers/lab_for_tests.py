@@ -11,7 +11,7 @@ from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 
 SHORT, SECOND, LONG = "short task, first student", "short task, second student", "long task, first student"
-WORDS = ("none", "one", "two", "three", "four", "five")
+WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 def main_table(cells_used: str = "all families") -> pd.DataFrame:

@@ -1,0 +1,61 @@
+"""Students of the first task and student taught by each teacher with other objectives (`models.objectives`), at the
+temperature where teachers are compared: the same responses, order of them, steps and schedule, another loss.
+"""
+
+from pathlib import Path
+
+from gracelib.experiment.extras import SMALL_CAST
+from gracelib.experiment.plan import Plan, compared_at
+from gracelib.jobs.store import Job, Stage
+from gracelib.text.responses import read_responses
+
+#: As the table `objectives` names them, with the parameters of their students' jobs; the first is the paper's.
+OBJECTIVES = {
+    "sequence": {},
+    "forward KL": {"objective": "gkd", "beta": 0.0},
+    "JSD": {"objective": "gkd", "beta": 0.5},
+    "reverse KL": {"objective": "gkd", "beta": 1.0},
+    "on-policy reverse KL": {"objective": "on-policy", "beta": None},
+    "skew KL": {"objective": "skew", "beta": None},
+    "skew reverse KL": {"objective": "skew-reverse", "beta": None},
+    "TAID": {"objective": "taid", "beta": None},
+}
+#: Seeds of training, where there is time for them. A laptop's cast sees half of the responses once, in small batches: as many
+#: steps as the scale's own students. Samples of the student are what takes time, so there are fewer of those.
+SEEDS = 3
+SHORT, SHORT_ON_POLICY, SHORT_K = {"M": 2, "epochs": 1, "batch_size": 8}, {"batch_size": 32}, 4
+
+
+def run_taught(out: Path, params: dict, inputs: dict[str, Path]) -> None:
+    """A student as `stages.run_distill` makes one, but from its teacher's distributions."""
+    from gracelib.models.finetuning import fine_tune
+
+    rows = read_responses(inputs["responses"] / "responses.jsonl", allow_empty=True)
+    how = {"scratch": out.with_suffix(".scratch"), "teacher": inputs["teacher"], "micro_batch": params["batch_size"]}
+    how |= {"device": "cpu", "gradient_checkpointing": False, "progress": False}
+    fine_tune(inputs["student"], rows, out, **how, **params)
+    (out / "training.json").unlink()  # it names folders of this machine
+
+
+TAUGHT = Stage("taught", run_taught)
+
+
+def objective_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """Accuracy of each student, by cell, objective and seed (counted from 0)."""
+    plan, scale, found = plans[0], plans[0].scale, {}
+    t, short = compared_at(scale), len(scale.teachers) <= SMALL_CAST
+    for teacher, job in plan.teachers.items():
+        for name, own in OBJECTIVES.items():
+            for seed in range(1 if short else SEEDS):
+                label, changes = f"{teacher}, {name}, seed {seed}", {"seed": scale.seed + 9 + 1000 * seed}
+                if short:
+                    changes |= SHORT | (SHORT_ON_POLICY if own.get("objective") == "on-policy" else {})
+                usual = plan.student(scale.student, plan.responses[teacher, t], label, **changes)
+                taught = Job(TAUGHT, usual.params | own, usual.inputs | {"teacher": job}, label, 1.5 * usual.cost)
+                test = plan.accuracy(taught if own else usual, label)
+                if short:
+                    test = Job(
+                        test.stage, test.params | {"k": min(SHORT_K, scale.k)}, test.inputs, label, test.cost / 2
+                    )
+                found[plan.task.name, scale.student, teacher, t, name, seed] = (test,)
+    return found
