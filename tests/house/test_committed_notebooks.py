@@ -185,7 +185,7 @@ FAULTS = {
         "shows the state of a widget",
     ),
     "injected": (
-        lambda b: code(b)[-1].metadata.update(tags=["injected-parameters"]),
+        lambda b: code(b)[-2].metadata.update(tags=["injected-parameters"]),
         "parameters that papermill added",
     ),
     "kernel": (lambda b: b.metadata.kernelspec.update(display_name="my env"), ": kernel 'python3' ('my env')"),
