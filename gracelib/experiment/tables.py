@@ -482,12 +482,12 @@ TABLES = {
     ),
     # The scores published since, and what they are compared with, of every cell of the first task and student, from its first n
     # prompts and in min(d, n) dimensions; teachers at all temperatures are the pool. Six significant digits.
-    "since": Table("cells", _since, _since_rows, KEY[:2], not_at=_NO_RECORD),
+    "since": Table("figures", _since, _since_rows, KEY[:2], not_at=_NO_RECORD),
     # What else these scores read, in seconds per cell: forward_seconds (of the pass that GRACE takes gradients in, without them),
     # alone_loss_seconds, local_loss_seconds; responses, device, volatile.
     "passes": Table("figures", measurements.further_jobs, _recorded, not_at=(*REDRAWN, *TABLES_ONLY)),
     # `until_clear.race` on each temperature's teachers, a row an order of the prompts, see `measurements.run_race`.
-    "races": Table("cells", measurements.race_jobs, _recorded, ("task", "student", "temperature"), not_at=_NO_RECORD),
+    "races": Table("figures", measurements.race_jobs, _recorded, ("task", "student", "temperature"), not_at=_NO_RECORD),
     # Students of mixtures: most (the teacher of most prompts), most_share, correct (share of the responses), accuracies.
     "mixtures": Table(
         "extra",

@@ -31,11 +31,15 @@ STANDS_ON = {
     "responses": _TAUGHT - {"responses"},
     "made_responses": _TAUGHT,
     "filtered_responses": _TAUGHT,
+    "mixed_responses": _TAUGHT,
     "features": _TAUGHT | {"made_responses"},
-    "distill": _TAUGHT | {"made_responses"},
-    "evaluate": _TAUGHT | {"made_responses", "distill"},
-    "estimator": _TAUGHT,
-    **dict.fromkeys(("variants", "few_prompts", "contributions", "grid", "cmi", "timing"), _TAUGHT | {"features"}),
+    "distill": _TAUGHT | {"made_responses", "mixed_responses"},
+    "taught": _TAUGHT,
+    "evaluate": _TAUGHT | {"made_responses", "mixed_responses", "distill", "taught"},
+    **dict.fromkeys(("estimator", "further"), _TAUGHT),
+    **dict.fromkeys(
+        ("variants", "few_prompts", "contributions", "grid", "cmi", "timing", "race"), _TAUGHT | {"features"}
+    ),
 }
 
 
@@ -115,14 +119,14 @@ KNOBS = {
     "teachers": (tuple(replace(t, n_texts=99) for t in NANO.teachers), {"teacher"}),
     "tasks": (tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks), {"responses", "evaluate"}),
     "n_train": (20, {"prompts", "filtered_responses"}),
-    "M": (1, {"distill", "filtered_responses", "responses"}),
+    "M": (1, {"distill", "filtered_responses", "mixed_responses", "responses"}),
     "n_prompts": (
         12,
-        {"features", "grid", "cmi", "estimator"},
+        {"features", "grid", "cmi", "estimator", "further", "race"},
     ),  # nano filters as many prompts for both uses: a job more
-    "m": (1, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
-    "d": (8, {"features", "variants", "few_prompts", "contributions", "grid", "cmi", "timing", "estimator"}),
-    "n_folds": (2, {"variants", "contributions", "grid", "timing", "estimator"}),
+    "m": (1, {*"features variants few_prompts contributions grid cmi timing estimator further race".split()}),
+    "d": (8, {*"features variants few_prompts contributions grid cmi timing estimator race".split()}),
+    "n_folds": (2, {"variants", "contributions", "grid", "timing", "estimator", "race"}),
     "n_test": (9, {"prompts"}),
     "M_kept": (4, {"responses"}),
     "m_kept": (2, set()),
@@ -130,9 +134,11 @@ KNOBS = {
     "k": (3, {"evaluate"}),
     "epochs": (4, {"distill"}),
     "batch_size": (32, {"distill"}),
-    "warmup": (0.1, {"distill"}),
-    "lr": (1e-3, {"distill"}),
-    "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing", "estimator"}),
+    "warmup": (0.1, {"distill", "taught"}),
+    "lr": (1e-3, {"distill", "taught"}),
+    "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing", "estimator", "race"}),
+    "n_again": (1, set()),  # of the second world
+    "n_doubled": (1, set()),
     "seed": (
         50,
         {
@@ -144,6 +150,7 @@ KNOBS = {
             "filtered_responses",
             "features",
             "distill",
+            "taught",
             "evaluate",
             "estimator",
         },
