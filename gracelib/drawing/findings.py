@@ -5,6 +5,7 @@ says a number, what it is compared with, and its interval where it has one.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -15,30 +16,29 @@ from gracelib.paper.reported import PaperValue
 MANY = 4  #: scores that a sentence still lists one by one
 
 
-def order(table: pd.DataFrame, known: Mapping[str, PaperValue] = {}, where: str = "") -> str:  # noqa: B006
+def order(table: pd.DataFrame, known: Mapping[str, PaperValue] = MappingProxyType({}), where: str = "") -> str:
     """How well the scores order the students. `table`: rows of `cells.score_rows`; `known`: the paper's numbers by score."""
-    rho = table.set_index("score")["spearman"].dropna()
-    if "grace" not in rho:
+    rows = table.dropna(subset=["spearman"]).set_index("score")
+    if "grace" not in rows.index:
         return f"GRACE's correlation is undefined{where}."
-    row = table.set_index("score").loc["grace"]
+    grace, others = rows.loc["grace"], rows.drop("grace").sort_values("spearman", ascending=False, kind="stable")
     paper = f"; the paper: {known['grace']}" if "grace" in known else ""
-    said = f"GRACE orders the students{where} with a correlation of {_between(row['spearman'], row['low'], row['high'], paper)}"
-    others = rho.drop("grace").sort_values(ascending=False, kind="stable")
-    name = table.set_index("score")["label"]
-    if len(rho) > MANY:
-        place = 1 + int((others > rho["grace"]).sum())
-        return f"{said}, place {place} of {len(rho)}; {name[others.index[0]]} reaches {others.iloc[0]:.2f}."
-    return said + "".join(f"{', '}{name[score]} {value:.2f}" for score, value in others.items()) + "."
+    rho = _between(grace["spearman"], grace["low"], grace["high"], paper)
+    said = f"GRACE orders the students{where} with a correlation of {rho}"
+    if len(rows) > MANY:
+        place, best = 1 + (others["spearman"] > grace["spearman"]).sum(), others.iloc[0]
+        return f"{said}, place {place} of {len(rows)}; {best['label']} reaches {best['spearman']:.2f}."
+    return ", ".join([said, *(f"{r.label} {r.spearman:.2f}" for r in others.itertuples())]) + "."
 
 
 def picks(table: pd.DataFrame, column: str = "regret_points", where: str = "") -> str:
     """What following each score costs, in points. `table`: one row per score, random choice among them or not."""
-    lost = table.set_index("score")[column].dropna()
-    if "grace" not in lost:
+    rows = table.dropna(subset=[column]).set_index("score")
+    if "grace" not in rows.index:
         return f"GRACE picks nothing{where}: it is undefined."
-    name, others = table.set_index("score")["label"], lost.drop("grace").sort_values(kind="stable")
-    listed = [f"{'a random one' if s == RANDOM else name[s]} {points:.1f}" for s, points in others.items()]
-    return f"GRACE's pick{where} loses {lost['grace']:.1f} points against the best; {', '.join(listed)}."
+    others = rows.drop("grace").sort_values(column, kind="stable")
+    listed = [f"{'a random one' if r.name == RANDOM else r['label']} {r[column]:.1f}" for _, r in others.iterrows()]
+    return f"GRACE's pick{where} loses {rows.loc['grace', column]:.1f} points against the best; {', '.join(listed)}."
 
 
 def within(means: pd.DataFrame) -> str:

@@ -46,22 +46,20 @@ def demands(cells: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
     able = cells[cells.teacher_accuracy >= 0.95]
     spread, strong = 100 * np.ptp(able.average_at_k) if len(able) else 0.0, able.teacher.nunique()
     inner, repeated = sum(x >= 3 for x in above.values()), len(curves) >= 4 and own.n.min() > 1
+    up = ", ".join(f"{name}: {value:+.1f} SE" for name, value in above.items())
+    # demand, what is needed, what was found, its value, whether it can be judged, whether it is met
     rows = [
-        (
-            "saturation",
-            "8 against 4 epochs within 2 SE in all of at least 10 cells",
-            f"{still.sum()} of {len(still)} cells",
-        )
-        + (still.mean(), len(still) >= 10, still.all()),
-        ("a gap", "training minus test accuracy at least 15 points on average", f"{gap:.1f} points")
-        + (gap, True, gap >= 15),
-        ("near-copies", "share of different responses below .7 for every curve's coldest temperature", f"{cold:.2f}")
-        + (cold, True, cold < 0.7),
-        ("an inverted U", "best temperature inside, by 3 SE or more, for 2 of 4 curves")
-        + (", ".join(f"{name}: {value:+.1f} SE" for name, value in above.items()), inner, repeated, inner >= 2),
-        ("strong teachers differ", "at least 10 teachers at .95 or more, students over 20 points")
-        + (f"{strong} teachers, {spread:.0f} points", spread, strong >= 10, spread >= 20),
-    ]
+        ("saturation", "8 against 4 epochs within 2 SE in all of at least 10 cells",
+         f"{still.sum()} of {len(still)} cells", still.mean(), len(still) >= 10, still.all()),
+        ("a gap", "training minus test accuracy at least 15 points on average",
+         f"{gap:.1f} points", gap, True, gap >= 15),
+        ("near-copies", "share of different responses below .7 for every curve's coldest temperature",
+         f"{cold:.2f}", cold, True, cold < 0.7),
+        ("an inverted U", "best temperature inside, by 3 SE or more, for 2 of 4 curves",
+         up, inner, repeated, inner >= 2),
+        ("strong teachers differ", "at least 10 teachers at .95 or more, students over 20 points",
+         f"{strong} teachers, {spread:.0f} points", spread, strong >= 10, spread >= 20),
+    ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["demand", "needed", "found", "value", "judged", "met"])
     verdict = np.where(table.pop("judged"), np.where(table.pop("met"), MET, MISSED), OPEN)
     return table.assign(verdict=verdict)
