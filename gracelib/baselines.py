@@ -40,6 +40,13 @@ class PerPrompt:
     value: float
     used: int  #: prompts in the mean
     skipped: int  #: prompts without what the score needs (two responses, a correct one, ...)
+    influence: np.ndarray  #: (n,) what a prompt's weight adds to the value, to first order; sums to zero
+
+    @classmethod
+    def of(cls, values: np.ndarray, has: np.ndarray) -> "PerPrompt":
+        """The mean of `values` (n,) over the prompts that have one, `has` (n,) bool."""
+        value, used = float(values[has].mean()), int(has.sum())
+        return cls(value, used, int((~has).sum()), np.where(has, values - value, 0.0) / used)
 
 
 def determinant(h: np.ndarray, nu: float = 1e-3, zero_rows: str = "refuse") -> float:
@@ -83,18 +90,17 @@ def inner_product(h: np.ndarray, prompt_id, normalised: bool = True, zero_rows: 
     has = count >= 2
     if not has.any():
         raise UndefinedScore(f"no pair: each of the {n} prompts has fewer than two responses with a direction")
-    values = pairs[has] / (count[has] * (count[has] - 1))
-    return PerPrompt(float(values.mean()), int(has.sum()), int((~has).sum()))
+    return PerPrompt.of(np.divide(pairs, count * (count - 1), out=np.zeros(n), where=has), has)
 
 
-def best_prob(mean_prob: np.ndarray, prompt_id) -> float:
+def best_prob(mean_prob: np.ndarray, prompt_id) -> PerPrompt:
     """Mean over prompts of the largest mean token probability among the prompt's responses. Higher is
     better."""
     mean_prob = check_column("mean_prob", mean_prob, 0.0, 1.0)
     prompt_ids, code = check_prompt_ids(prompt_id, len(mean_prob))
     best = np.full(len(prompt_ids), -np.inf)
     np.maximum.at(best, code, mean_prob)
-    return float(best.mean())
+    return PerPrompt.of(best, np.full(len(best), True))
 
 
 def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str) -> PerPrompt:
@@ -122,7 +128,20 @@ def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str
         what = "both a correct and an incorrect" if kind == "difference" else f"a{'n' * (kind[0] == 'i')} {kind}"
         raise UndefinedScore(f"none of the {n} prompts has {what} response: the score is undefined")
     values = means["correct"] - means["incorrect"] if kind == "difference" else means[kind]
-    return PerPrompt(float(values[used].mean()), int(used.sum()), int((~used).sum()))
+    return PerPrompt.of(values, used)
+
+
+def spectral_influence(h: np.ndarray, derivative: Callable[[np.ndarray], np.ndarray], zero_rows: str) -> np.ndarray:
+    """What a row's weight adds to a sum over the eigenvalues of the normalised second moment of `h` (N, d), to first order (N,).
+
+    derivative: of the summand, at eigenvalues that are not zero. Rows without direction have none."""
+    no_direction = find_zero_rows(h, zero_rows)
+    unit = moment_rows(h, no_direction, "normalised")  # (k, d)
+    lam, v = np.linalg.eigh(unit.T @ unit / len(unit))  # (d,), (d, d)
+    there = lam > lam[-1] * 1e-12  # no row has a part along the others
+    moved, influence = np.square(unit @ v[:, there]) @ derivative(lam[there]), np.zeros(len(h))
+    influence[~no_direction] = (moved - moved.mean()) / len(unit)
+    return influence
 
 
 class _Teacher:
@@ -147,6 +166,15 @@ class _Teacher:
             )
         return h
 
+    def by_size(self, h: np.ndarray) -> np.ndarray:
+        """What a row's weight adds to the mean |h|^2 (N,)."""
+        squared = np.einsum("rd,rd->r", h, h)
+        return (squared - squared.mean()) / len(h)
+
+    def by_volume(self) -> np.ndarray:
+        """What it adds to the log-determinant (N,)."""
+        return spectral_influence(self.h, lambda lam: 1 / (lam + self.nu / self.h.shape[1]), "keep")
+
     @cached_property
     def grace(self) -> Grace:
         return grace(self.h, self["prompt_id"], **self._grace_args)
@@ -163,6 +191,9 @@ class Score:
     source: str  #: where the definition and the direction come from
     function: Callable[[_Teacher], float | PerPrompt | since.Ratio] | None  #: None: measured elsewhere, joined by name
     aggregation: str = ""  #: of one published since: how responses become a teacher's number
+    influence: Callable[[_Teacher], np.ndarray] | None = (
+        None  #: what a response's weight adds to it (N,), to first order
+    )
 
 
 _H = ("g", "length", "prompt_id")
@@ -184,14 +215,17 @@ _LIST = (
     Score("grace_variance", "GRACE-Variance", "lower", _H, "final version; the submission's GRACE",
           lambda t: t.grace.variance),
     Score("grace_bias", "GRACE-Bias", "lower", _H, "final version, fold-weighted", lambda t: t.grace.bias),
-    Score("g_norm", "G-Norm", "lower", _H, "sec. 3, final version", lambda t: g_norm(t.h, "keep")),
-    Score("g_var", "G-Var", "lower", _H, "submission, eq. 3", lambda t: g_var(t.h, "keep")),
-    Score("g_vendi", "G-Vendi", "higher", _H, "Jung et al. 2025; in nats", lambda t: g_vendi(t.h, "keep")),
+    Score("g_norm", "G-Norm", "lower", _H, "sec. 3, final version", lambda t: g_norm(t.h, "keep"),
+          influence=lambda t: t.by_size(t.h)),
+    Score("g_var", "G-Var", "lower", _H, "submission, eq. 3", lambda t: g_var(t.h, "keep"),
+          influence=lambda t: t.by_size(t.h - t.h.mean(axis=0))),
+    Score("g_vendi", "G-Vendi", "higher", _H, "Jung et al. 2025; in nats", lambda t: g_vendi(t.h, "keep"),
+          influence=lambda t: spectral_influence(t.h, lambda lam: -np.log(lam), "keep")),
     Score("student_loss", "Student loss", "lower", ("loss",), "C.1 (1)", _mean("loss", 0.0)),
     Score("determinant", "Determinant", "higher", _H, "C.1 (4), formula ours" + _OURS,
-          lambda t: determinant(t.h, t.nu, "keep")),
+          lambda t: determinant(t.h, t.nu, "keep"), influence=lambda t: t.by_volume()),
     Score("badge", "Determinant with norm", "higher", _H, "C.1 (5), BADGE-style, formula ours" + _OURS,
-          lambda t: badge(t.h, t.nu, "keep")),
+          lambda t: badge(t.h, t.nu, "keep"), influence=lambda t: t.by_volume() + t.by_size(t.h) / g_norm(t.h, "keep")),
     Score("inner_product", "Inner product, normalised", "lower", _H, "C.1 (6)" + _OURS + ": less redundant",
           lambda t: inner_product(t.h, t["prompt_id"], True, "keep")),
     Score("inner_product_raw", "Inner product, raw", "lower", _H, "C.1 (7)" + _OURS + ": less redundant",
@@ -261,6 +295,7 @@ class Scored:
     undefined: dict[str, str]  #: scores that no prompt of this teacher allows, with the reason
     grace: Grace | None  #: GRACE with its per-prompt contributions, when a part of it was asked for
     ratios: dict[str, since.Ratio] = field(default_factory=dict)  #: of means over responses and ratios of these
+    influence: dict[str, np.ndarray] = field(default_factory=dict)  #: of the others but GRACE: of each prompt (n,)
 
 
 def compute_scores(
@@ -270,12 +305,14 @@ def compute_scores(
     nu: float = 1e-3,
     power: float = 1.0,
     seed: int = 0,
+    with_influence: bool = False,
 ) -> Scored:
     """All scores of `SCORES` (or `names`) that these features allow.
 
     With `names` None the paper's; scores whose columns are missing (no grades) and those measured elsewhere are left out;
     naming one that cannot be computed is an error. A teacher that is never wrong has no probability of
     incorrect responses: such scores are listed in `undefined` with the reason instead of appearing as NaN.
+    with_influence: of the prompts on scores of gradients as well, for intervals.
     The other arguments are those of `grace` and `recalibrate`.
     """
     asked = None if names is None else list(names)
@@ -289,7 +326,7 @@ def compute_scores(
     if asked is None:
         asked = [s.name for s in _LIST if s.function is not None and all(c in features for c in s.needs)]
     teacher = _Teacher(features, n_folds, nu, power, seed)
-    values, skipped, undefined, ratios = {}, {}, {}, {}
+    values, skipped, undefined, ratios, influence = {}, {}, {}, {}, {}
     for name in asked:
         try:
             value = SCORES[name].function(teacher)
@@ -299,7 +336,10 @@ def compute_scores(
             undefined[name] = str(error)
             continue
         if isinstance(value, PerPrompt):
-            skipped[name] = value.skipped
+            skipped[name], influence[name] = value.skipped, value.influence
             value = value.value
+        elif with_influence and (by_response := SCORES[name].influence):
+            _, code = check_prompt_ids(features["prompt_id"], len(features["prompt_id"]))
+            influence[name] = np.bincount(code, weights=by_response(teacher))
         values[name] = value
-    return Scored(values, skipped, undefined, teacher.__dict__.get("grace"), ratios)
+    return Scored(values, skipped, undefined, teacher.__dict__.get("grace"), ratios, influence)

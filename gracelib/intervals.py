@@ -36,6 +36,7 @@ from gracelib.scores import Grace
 from gracelib.since import Ratio
 
 CHUNK = 256  #: resamples at a time: (256, n) weights stay small however many prompts there are
+N_BOOT = 2000  #: resamples, unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PairedDifference:
 
 
 def grace_interval(
-    result: Grace, n_boot: int = 2000, seed: int = 0, level: float = 0.95, influence: np.ndarray | None = None
+    result: Grace, n_boot: int = N_BOOT, seed: int = 0, level: float = 0.95, influence: np.ndarray | None = None
 ) -> Interval:
     """Percentile interval of `result.total` over resamples of prompts.
 
@@ -81,7 +82,7 @@ def grace_interval(
 def grace_difference(
     a: Grace,
     b: Grace,
-    n_boot: int = 2000,
+    n_boot: int = N_BOOT,
     seed: int = 0,
     level: float = 0.95,
     influence: tuple[np.ndarray, np.ndarray] | None = None,
@@ -112,7 +113,7 @@ def grace_difference(
     return PairedDifference(_interval(point, difference, level), p_lower, len(common), left_out)
 
 
-def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> np.ndarray:
+def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = N_BOOT, seed: int = 0, level: float = 0.95) -> np.ndarray:
     """A ratio (n_boot,) over resamples of prompts, the same ones as `grace_interval`'s; NaN where nothing is below."""
     _, code = check_prompt_ids(prompt_id, len(ratio.above))
     above, below = (np.bincount(code, weights=part) for part in (ratio.above, ratio.below))  # (n,)
@@ -121,28 +122,33 @@ def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, leve
     return np.divide(times @ above, drawn, out=np.full(n_boot, np.nan), where=drawn > 0)
 
 
-def ratio_interval(ratio: Ratio, prompt_id, n_boot: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Percentile interval of a mean or a ratio of means over responses, from `ratio_draws`."""
-    draws = ratio_draws(ratio, prompt_id, n_boot, seed, level)
-    return _interval(ratio.value, draws[np.isfinite(draws)], level)
+def influence_draws(
+    value: float, influence: np.ndarray, n_boot: int = N_BOOT, seed: int = 0, level: float = 0.95
+) -> np.ndarray:
+    """Any smooth score (n_boot,) over the same resamples, to first order: value + sum (w_p - 1) influence_p, influence (n,) of
+    the prompts. For what is no ratio of sums: a prompt drawn twice would pass for two that are alike, and lower an entropy."""
+    return value + _resampled_shifts(influence[None], n_boot, seed, level)[0]
 
 
 def agreement_interval(
-    ratios: Sequence[Ratio], prompt_id, scored: Sequence[tuple[Grace, np.ndarray]], direction: str, n_boot: int = 2000
+    draws: np.ndarray, scored: Sequence[tuple[Grace, np.ndarray]], direction: str
 ) -> tuple[float, float]:
     """95% interval of the rank correlation over teachers of a score with GRACE, both resampled on the same prompts.
 
-    ratios: the score of each teacher, over responses to prompts `prompt_id` (N,), the same for all; scored: GRACE and its
-    influence; direction: the score's better end (GRACE's is lower). NaN, NaN where it is undefined in every resample."""
-    draws = np.stack([ratio_draws(ratio, prompt_id, n_boot) for ratio in ratios])  # (teachers, n_boot)
+    draws: the score (teachers, n_boot) by `ratio_draws` or `influence_draws`, of responses to the same prompts; scored: GRACE
+    and its influence; direction: the score's better end (GRACE's is lower). NaN, NaN where no resample defines it."""
     total = np.array([[result.total] for result, _ in scored])
-    grace = total + _resampled_shifts(np.stack([moved for _, moved in scored]), n_boot, 0, 0.95)
+    grace = total + _resampled_shifts(np.stack([moved for _, moved in scored]), draws.shape[1], 0, 0.95)
     x, y = (rankdata(column, axis=0) - (len(total) + 1) / 2 for column in (draws, grace))
     with np.errstate(invalid="ignore"):
         rho = (x * y).sum(0) / np.sqrt((x * x).sum(0) * (y * y).sum(0)) * (1 if direction == "lower" else -1)
-    if not np.isfinite(rho).any():
-        return np.nan, np.nan
-    return tuple(np.quantile(rho[np.isfinite(rho)], [0.025, 0.975]))
+    return percentiles(rho)
+
+
+def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Ends of the percentile interval of the draws that are finite; NaN, NaN where none is."""
+    finite = draws[np.isfinite(draws)]
+    return tuple(np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])) if finite.size else (np.nan, np.nan)
 
 
 #: Keys of `ranked_differences`.
@@ -203,7 +209,7 @@ def _checked(influence: np.ndarray, result: Grace) -> np.ndarray:
 
 
 def _interval(value: float, draws: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = percentiles(draws, level)
     return Interval(float(value), float(low), float(high), level, len(draws))
 
 

@@ -76,7 +76,7 @@ def test_determinant_and_badge():
 
 
 def test_best_probability_per_prompt():
-    assert best_prob([0.1, 0.9, 0.4], ["a", "a", "b"]) == pytest.approx((0.9 + 0.4) / 2)
+    assert best_prob([0.1, 0.9, 0.4], ["a", "a", "b"]).value == pytest.approx((0.9 + 0.4) / 2)
 
 
 def test_graded_probabilities_average_per_prompt_first():

@@ -10,7 +10,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gracelib.intervals import agreement_interval, grace_difference, grace_influence, grace_interval, grace_without
+from gracelib.baselines import compute_scores
+from gracelib.intervals import (
+    agreement_interval,
+    grace_difference,
+    grace_influence,
+    grace_interval,
+    grace_without,
+    influence_draws,
+    ratio_draws,
+)
 from gracelib.moments import assign_folds
 from gracelib.scores import Grace, grace
 from gracelib.since import Ratio
@@ -230,9 +239,45 @@ def test_agreement_is_resampled_with_the_same_prompts():
         (Grace(v.mean(), nan, nan, nan, nan, ids[at], v[at], np.ones(40), ids, 0), (v[at] - v.mean()) / 40)
         for v in worth
     ]
-    same = [Ratio(v, np.ones(40)) for v in worth]
-    assert agreement_interval(same, ids, scored, "lower") == (1, 1)
-    assert agreement_interval(same, ids, scored, "higher") == (-1, -1)
-    low, high = agreement_interval([Ratio(v, np.ones(40)) for v in rng.gamma(4, size=(5, 40))], ids, scored, "lower")
-    assert low < 0 < high
-    assert np.isnan(agreement_interval([Ratio(np.ones(40), np.ones(40))] * 5, ids, scored, "lower")).all()
+    for drawn in (
+        lambda v: ratio_draws(Ratio(v, np.ones(40)), ids),
+        lambda v: influence_draws(v.mean(), (v[at] - v.mean()) / 40),
+    ):
+        same = np.stack([drawn(v) for v in worth])
+        assert agreement_interval(same, scored, "lower") == (1, 1)
+        assert agreement_interval(same, scored, "higher") == (-1, -1)
+        low, high = agreement_interval(np.stack([drawn(v) for v in rng.gamma(4, size=(5, 40))]), scored, "lower")
+        assert low < 0 < high
+        assert np.isnan(agreement_interval(np.stack([drawn(np.ones(40))] * 5), scored, "lower")).all()
+
+
+OF_GRADIENTS = ("g_norm", "g_var", "g_vendi", "determinant", "badge", "inner_product", "inner_product_raw")
+
+
+@pytest.mark.parametrize("name", [*OF_GRADIENTS, "best_prob", "correct_prob", "difference_prob"])
+def test_a_score_that_is_no_ratio_has_the_interval_that_fresh_prompts_show(name):
+    """A prompt's influence is what leaving it out says, and the draws spread as the score does from one data set to the next,
+    not as it does when prompts are drawn twice, which would lower an entropy every time."""
+    rng, n, values, widths = np.random.default_rng(1), 60, [], []
+    ids = rng.permutation(np.repeat(np.arange(n), 3))
+    for seed in range(60):
+        shared = rng.standard_normal((n, 8))[ids]
+        g = (shared + 0.7 * rng.standard_normal((len(ids), 8))) * np.arange(1, 9) ** -0.5
+        prob = rng.uniform(0, 1, len(ids))
+        f = dict(
+            g=g, length=rng.integers(2, 30, len(ids)), prompt_id=ids, mean_prob=prob, correct=rng.random(len(ids)) < 0.5
+        )
+        found = compute_scores(f, [name], with_influence=True)
+        moved, value = found.influence[name], found.values[name]
+        if seed == 0:
+            rest = [compute_scores({k: v[ids != p] for k, v in f.items()}, [name]).values[name] for p in range(n)]
+            by_leaving = np.mean(rest) - rest
+            assert np.corrcoef(moved, by_leaving)[0, 1] > 0.97 and moved.std() == pytest.approx(
+                by_leaving.std(), rel=0.15
+            )
+            assert moved.sum() == pytest.approx(0, abs=1e-9 * abs(moved).sum())
+        draws = influence_draws(value, moved)
+        assert abs(draws.mean() - value) < 0.2 * draws.std()
+        values.append(value)
+        widths.append(draws.std())
+    assert np.mean(widths) == pytest.approx(np.std(values), rel=0.3)

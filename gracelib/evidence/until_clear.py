@@ -41,8 +41,10 @@ def clearly_worse(scored: Mapping[str, tuple[Grace, np.ndarray]], n_tests: int) 
     return found
 
 
-def race(names: list[str], sizes: list[int], take: Callable, look: Callable) -> tuple[list[str], int, list[tuple]]:
-    """Who stayed, after how many prompts it ended, and a row (`LEFT`) for each that left.
+def race(
+    names: list[str], sizes: list[int], take: Callable, look: Callable
+) -> tuple[list[str], int, list[tuple], float]:
+    """Who stayed, after how many prompts it ended, a row (`LEFT`) for each that left, and the share of gradients not taken.
 
     take(names, start, stop): makes the gradients of these prompts. look(name, stop): GRACE and its influence on all up to
     stop."""
@@ -56,4 +58,5 @@ def race(names: list[str], sizes: list[int], take: Callable, look: Callable) -> 
         stayed, start = [name for name in stayed if name not in {name for name, *_ in out}], size
         if len(stayed) == 1:
             break
-    return stayed, size, left
+    taken = sum(after for _, after, *_ in left) + size * len(stayed)
+    return stayed, size, left, 1 - taken / (sizes[-1] * len(names))

@@ -196,10 +196,8 @@ def run_race(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     first = min(total, key=total.get)
     for draw in range(params["draws"]):
         order = np.random.default_rng(draw).permutation(n)
-        stayed, taken, left = race([*features], rounds(n, folds["n_folds"]), lambda *_: None, look)
-        spent = sum(row[1] for row in left) + taken * len(stayed)
-        rows.append({"first": first, "stayed": first in stayed, "prompts": taken, "left": len(left),
-                     "saved": 1 - spent / (n * len(features))})  # fmt: skip
+        stayed, taken, left, saved = race([*features], rounds(n, folds["n_folds"]), lambda *_: None, look)
+        rows.append({"first": first, "stayed": first in stayed, "prompts": taken, "left": len(left), "saved": saved})
     _write(out, rows)
 
 

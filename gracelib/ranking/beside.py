@@ -12,7 +12,8 @@ import pandas as pd
 
 from gracelib.baselines import SCORES, check_score, compute_scores
 from gracelib.evidence.ranks import spearman_known
-from gracelib.intervals import agreement_interval, ratio_interval
+from gracelib.intervals import N_BOOT, agreement_interval, influence_draws, percentiles, ratio_draws
+from gracelib.jobs.progress import Bar
 from gracelib.scores import Grace
 from gracelib.since import pooled
 from gracelib.text.selection import Selection
@@ -81,8 +82,9 @@ def beside(
 
     features: by teacher, as `compute_scores` takes them; scored: their GRACE and its influence; seconds: what GRACE took;
     passes: and what the columns of `further.MORE` took; how: as `compute_scores`.
-    Intervals (NAME_low and NAME_high; low and high of the agreement) resample prompts. Only means over responses and ratios
-    of these have them, else NaN. agreement: Spearman correlation of the ranks with GRACE's over teachers, NaN with why_not.
+    Intervals (NAME_low and NAME_high; low and high of the agreement) resample prompts: means and ratios of sums as they are,
+    other scores to first order, by leaving each prompt out; NaN for GRACE's parts (`_draws`). agreement: Spearman correlation
+    of the ranks with GRACE's over teachers, NaN with why_not.
     """
     columns = {}
     nan = np.nan, np.nan
@@ -92,26 +94,32 @@ def beside(
     began = time.perf_counter()
     features = pooled(features)
     shared = time.perf_counter() - began
+    bar = Bar(desc="scores beside GRACE", unit="score", total=len(names) * len(features))
     for name in names:
-        score, began, rows, ratios = SCORES[name], time.perf_counter(), [], []
+        score, began, values, draws = SCORES[name], time.perf_counter(), [], []
         for own in features.values():
-            found, bounds = compute_scores(own, [name], **how), nan
-            if name in found.values and name in found.ratios:
-                ratios.append(found.ratios[name])
-                interval = ratio_interval(ratios[-1], own["prompt_id"])
-                bounds = interval.low, interval.high
-            rows.append((found.values.get(name, np.nan), *bounds))
-        value, columns[f"{name}_low"], columns[f"{name}_high"] = map(np.array, zip(*rows, strict=True))
+            found = compute_scores(own, [name], **how, with_influence=True)
+            values.append(found.values.get(name, np.nan))
+            if name in found.ratios:
+                draws.append(ratio_draws(found.ratios[name], own["prompt_id"]))
+            elif name in found.influence:
+                draws.append(influence_draws(values[-1], found.influence[name]))
+            else:  # undefined, or GRACE and its parts: the table has GRACE's own interval
+                draws.append(np.full(N_BOOT, np.nan))
+            bar.update()
+        value, draws = np.array(values), np.stack(draws)
         columns[name] = value
+        columns[f"{name}_low"], columns[f"{name}_high"] = np.transpose([percentiles(drawn) for drawn in draws])
         columns[f"{name}_rank"] = pd.Series(value).rank(method="min", ascending=score.direction == "lower").to_numpy()
         ordered = [-grace.total for grace, _ in scored]  # as an accuracy: higher is better
         agreement, why_not = spearman_known(value, ordered, score.direction)
-        known = len(ratios) == len(rows) and np.isfinite(agreement)
-        ends = agreement_interval(ratios, own["prompt_id"], scored, score.direction) if known else nan
+        known = np.isfinite(draws).any(1).all() and np.isfinite(agreement)
+        ends = agreement_interval(draws, scored, score.direction) if known else nan
         took = time.perf_counter() - began + sum(passes.get(need, 0.0) for need in score.needs)
         took += shared if "pool_loss" in score.needs else 0.0
         said = next((said for need, said in _PASSES.items() if need in score.needs), "none beyond GRACE's")
         costs.append((score.label, score.direction, agreement, *ends, why_not, took, said, score.aggregation))
+    bar.close()
     order = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_rank")]
     return pd.DataFrame(columns)[order], pd.DataFrame(costs, columns=COSTS)
 

@@ -172,10 +172,10 @@ def score_teachers(
         return None
 
     began, folds = time.perf_counter(), dict(n_folds=n_folds, nu=nu, seed=seed)
-    features, taken, left = _raced(reading, until_clear, folds)
+    features, taken, left, saved = _raced(reading, until_clear, folds)
     whole, reading, ended = len(selection.prompts), reading.of(features, stop=taken), ""
     if until_clear:
-        d, saved = min(d, taken), 1 - (left["left_after"].sum() + taken * len(features)) / (n * whole)
+        d = min(d, taken)
         ended = (
             f"{taken} of {n} prompts were taken, d = {d}; {len(left)} of {whole} teachers left early: "
             f"{saved:.0%} of the gradients were saved."
@@ -232,8 +232,9 @@ def score_teachers(
     return Ranking(table, neighbours, against_first, *said, settings, reading.used, costs, left)
 
 
-def _raced(reading: Reading, until_clear: bool, folds: dict) -> tuple[dict[str, dict], int, pd.DataFrame]:
-    """Features of the teachers that stayed, how many prompts were taken, and a row (`LEFT`) for each that left."""
+def _raced(reading: Reading, until_clear: bool, folds: dict) -> tuple[dict[str, dict], int, pd.DataFrame, float]:
+    """Features of the teachers that stayed, how many prompts were taken, a row (`LEFT`) for each that left, and the share of
+    gradients that was saved."""
     n, d, features = len(reading.selection.ids), reading.how["d"], {}
     prompt_id = np.repeat(np.array(reading.selection.ids), reading.m)
 
@@ -250,8 +251,8 @@ def _raced(reading: Reading, until_clear: bool, folds: dict) -> tuple[dict[str, 
         return _scored(name, up_to(name, stop), ("grace",), **folds)[1]
 
     sizes = rounds(n, folds["n_folds"]) if until_clear else [n]
-    stayed, taken, gone = race([*reading.encoded], sizes, take, look)
-    return {name: up_to(name, taken) for name in stayed}, taken, pd.DataFrame(gone, columns=LEFT)
+    stayed, taken, gone, saved = race([*reading.encoded], sizes, take, look)
+    return {name: up_to(name, taken) for name in stayed}, taken, pd.DataFrame(gone, columns=LEFT), saved
 
 
 def _row(name: str, features: dict, scored, influence: np.ndarray, reading: Reading) -> tuple[dict, Prompt]:

@@ -127,18 +127,18 @@ def test_the_order_of_the_files_does_not_matter_and_a_second_run_computes_no_gra
 
 def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, monkeypatch):
     """GRACE first, as without them; each other score with its interval, its own ranks, its agreement and what it took."""
-    names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "student_loss", "badge")
+    names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "student_loss", "badge", "grace_bias")
     result = rank(llama, THREE, work, scores=names)
     pd.testing.assert_frame_equal(result.table[list(ranking.COLUMNS)], scored.table, check_exact=True)
     for name in names:
         value, low, high, place = (result.table[name + part] for part in ("", "_low", "_high", "_rank"))
-        assert np.isfinite(value).all() and ((low < value) & (value < high)).all() == (name != "badge"), name
+        assert np.isfinite(value).all() and ((low < value) & (value < high)).all() == (name != "grace_bias"), name
         best = value.min() if SCORES[name].direction == "lower" else value.max()
         assert value[place == 1].tolist() == [best] and sorted(place) == [1, 2, 3]
         row = result.costs.set_index("score").loc[SCORES[name].label]
         mine = place.to_numpy()
         assert row.agreement == pytest.approx(1 - 6 * ((mine - [1, 2, 3]) ** 2).sum() / 24) and row.seconds < 60
-        assert (-1 <= row.low <= row.agreement <= row.high <= 1) == (name != "badge"), name
+        assert (-1 <= row.low <= row.agreement <= row.high <= 1) == (name != "grace_bias"), name
         assert row.passes == ("no model" if name == "zlib_joint" else "none beyond GRACE's")
     (teacher,) = read_teachers([THREE[0]])
     own = [p.responses[0] for p in teacher.prompts if p.id in result.settings["prompt_ids"]]
@@ -234,9 +234,9 @@ def test_the_best_teacher_seldom_leaves():
             moved = (own - own.mean()) / np.sqrt(stop * (stop - 1))
             return Grace(own.mean(), nan, nan, nan, nan, ids, own, np.ones(stop), ids, 0), moved
 
-        stayed, size, left = until_clear.race([*worth], until_clear.rounds(512, 10), lambda *_: None, look)
+        stayed, _, _, share = until_clear.race([*worth], until_clear.rounds(512, 10), lambda *_: None, look)
         gone += "a" not in stayed
-        saved.append(1 - (sum(row[1] for row in left) + size * len(stayed)) / (6 * 512))
+        saved.append(share)
     assert gone <= 0.02 * runs and np.mean(saved) > 0.4, (gone, np.mean(saved))
     assert until_clear.rounds(512, 10) == [32, 64, 128, 256, 512] and until_clear.rounds(20, 10) == [20]
     assert until_clear.rounds(100, 48) == [48, 96, 100]
