@@ -26,6 +26,7 @@ from gracelib.evidence.cells import (
     rescored,
     select,
     selected,
+    training_sd,
 )
 from gracelib.evidence.choices import RANDOM, choice_cells, over_teachers, scatter, temperature_choices
 from gracelib.evidence.lengths import length_relation, teacher_bins
@@ -126,9 +127,12 @@ class World:
         return np.sqrt(frame[accuracy] * (1 - frame[accuracy]) / self.config.n_test)
 
     def noise(self, frame: pd.DataFrame, where: str = "first", accuracy: str = "average_at_k") -> np.ndarray:
-        """Standard error of each accuracy of a frame from the test problems and from training. Training seeds were never
-        repeated, so the scatter of students about a parabola in temperature stands for both where it is the larger."""
-        return np.maximum(self.error(frame, accuracy).to_numpy(), scatter(self.frame(where), accuracy))
+        """Standard error of each accuracy of a frame from the test problems and from training. Where training seeds were not
+        repeated, the scatter of students about a parabola in temperature stands for both where it is the larger."""
+        error, again = self.error(frame, accuracy).to_numpy(), pipeline.repeats(self.scale)
+        if again is None:
+            return np.maximum(error, scatter(self.frame(where), accuracy))
+        return np.hypot(error, training_sd(self.frame(), again, accuracy))
 
     def counts(self, teacher: Sequence) -> np.ndarray:
         """How often each cell (`teacher` (cells,)) is in each resample (1 + n_boot, cells); row 0: the data as they are."""

@@ -9,16 +9,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from gracelib.baselines import SCORES
-from gracelib.evidence.cells import ACCURACIES, PAPER_SPEARMAN, score_rows, select
+from gracelib.evidence.cells import ACCURACIES, PAPER_SPEARMAN, TRAINING_SD, score_rows, select
 from gracelib.evidence.ranks import FEW_CLUSTERS
 from gracelib.paper.reported import PaperValue, setting_name, setting_values
 
-#: What the interval of a regret is, see `ranks.regret_interval`.
-REGRET_ENDS = (
-    "The 95% interval of a regret is another one: how far the noise of the test problems moves it, among these teachers; the "
-    "noise of the students' training is not in it, and nothing is said of other teachers (a resample of teachers cannot see "
-    "beyond the best of them, so that such intervals are far too narrow)."
-)
 #: What a sidecar holds of a score's row in `cells.score_rows`.
 _RECORD = (
     "spearman",
@@ -33,6 +27,22 @@ _RECORD = (
     "teachers",
     "note",
 )
+
+
+def regret_ends(rows: pd.DataFrame) -> str:
+    """What the interval of a regret is, see `ranks.regret_interval`."""
+    known = TRAINING_SD in rows
+    training = "" if known else "the noise of the students' training is not in it, and "
+    return (
+        f"The 95% interval of a regret is another one: how far the noise of {noise(rows)} moves it, among these teachers; "
+        f"{training}nothing is said of other teachers (a resample of teachers cannot see beyond the best of them, so that such "
+        "intervals are far too narrow)."
+    )
+
+
+def noise(rows: pd.DataFrame) -> str:
+    """What the standard errors of accuracies hold."""
+    return "the test problems" + " and of training (other seeds of it)" * (TRAINING_SD in rows)
 
 
 class Side:

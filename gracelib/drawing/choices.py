@@ -39,7 +39,6 @@ _BUDGETS = (
     "the paper's budgets in parentheses are those in whose place they stand (its last leaves out its 70B teacher, "
     "ours leaves out none)"
 )
-_BAND = "Grey: one standard error of the difference of two students, from the test problems alone."
 
 
 @styled()
@@ -89,7 +88,7 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
             f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
             f"relative, and the most accurate of its family (where no family has two, the least and the most accurate). "
             f"Triangles: the temperature a score picks; dashed: the best one. Bottom: the pick for every teacher and what it "
-            f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_BAND} "
+            f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_band_words(rows)} "
             f"{captions.cells_sentence(scale, rows)}"
         ),
         alt="Two panels of lines over temperature, and two of marks, one row per teacher.",
@@ -319,7 +318,7 @@ def figure13(
             f"{findings.picks(mean, where=' within a family, on average,')} Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
             f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
             f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
-            f"{_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
+            f"{_band_words(rows)} {captions.regret_ends(rows)} {captions.cells_sentence(scale, rows)}"
         ),
         alt="Horizontal bars with intervals, one per score, with a mark for each family.",
         ours=_records(mean),
@@ -354,7 +353,7 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
         caption=(
             f"{findings.picks(budgets[min(budgets)], where=' under the smallest budget')} "
             f"Regret of each score, in points of {captions.accuracy_words(k=k)}, among the teachers up to a width at all "
-            f"temperatures; {_BUDGETS}. {_BAND} {captions.REGRET_ENDS} {captions.cells_sentence(scale, rows)}"
+            f"temperatures; {_BUDGETS}. {_band_words(rows)} {captions.regret_ends(rows)} {captions.cells_sentence(scale, rows)}"
         ),
         alt="Horizontal bars with intervals, one per score, one panel per size budget.",
         ours={str(w): _records(own) for w, own in budgets.items()},
@@ -366,9 +365,13 @@ def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scor
 
 
 def _band(ax: Axes, noise: float) -> None:
-    """The grey band of regrets that the test problems alone can make."""
+    """The grey band of regrets that noise alone can make."""
     if np.isfinite(noise):
         ax.axvspan(0, noise, color=marks.SHADE, zorder=0)
+
+
+def _band_words(rows: pd.DataFrame) -> str:
+    return f"Grey: one standard error of the difference of two students, from {captions.noise(rows)} alone."
 
 
 def _band_handle() -> Artist:

@@ -29,7 +29,7 @@ REGRET = ("grace", "grace_variance", "g_norm", "g_var", "g_vendi", "student_loss
 #: What figure 2 is called in the paper where it is drawn for another accuracy.
 ITEMS = {"average_at_k": "figure 2", "greedy": "figure 11", "best_of": "figure 12"}
 _LEFT_OUT = (
-    f"{captions.REGRET_ENDS} regret_se_points: the standard error of the accuracy difference between the selected cell and "
+    "regret_se_points: the standard error of the accuracy difference between the selected cell and "
     "the best other one, as if they were tested on different problems (conservative: they answer the same ones)."
 )
 
@@ -210,7 +210,7 @@ def regret_bars(
         (
             f"{' '.join(findings.picks(s.table, where=_task(s, sides)) for s in sides)} Regret of {len(order)} scores: points of {captions.accuracy_words(k=k)} lost by following the score instead of "
             f"taking the best cell of all teachers and temperatures; 0 is a perfect choice. "
-            f"{captions.cells_sentence(scale, *rows)} {_LEFT_OUT}"
+            f"{captions.cells_sentence(scale, *rows)} {captions.regret_ends(rows[0])} {_LEFT_OUT}"
         ),
         "Horizontal bars with intervals, one per score, least regret first; open marks are the paper's values.",
         *captions.both(sides),
@@ -249,7 +249,7 @@ def table_main(
             f"{findings.order(next(iter(blocks.values())), setting_values('main table', 'spearman_abs', cells['task'].iloc[0], student))} "
             f"Signed Spearman correlation with {captions.accuracy_words(k=k)} and regret in points of each score; the paper's "
             f"numbers are those of the setting in the column '{PAPER_SETTING}'. {captions.cells_sentence(scale, *whole)} "
-            f"{_LEFT_OUT}"
+            f"{captions.regret_ends(whole[0])} {_LEFT_OUT}"
         ),
         alt="",
         ours={f"{name}, {used}": captions.records(block) for (name, used), block in blocks.items()},

@@ -35,6 +35,7 @@ MAIN_SCORES = (
 )
 ACCURACIES = {"average_at_k": "Average@{k}", "best_of": "best-of-{k}", "greedy": "greedy accuracy"}
 ACCURACY_SE = {"average_at_k": "average_se"}  #: the column with the standard error of an accuracy, where there is one
+TRAINING_SD = "training_sd"  #: the column with the sd of Average@k over training seeds, where these were repeated
 UNTRAINED = "untrained"  #: the column with the accuracy of the student before any training, where it is known
 KEY = ["task", "student", "teacher", "temperature"]  #: of a cell
 _KEYS = ("task", "student", "teacher", "manner", "temperature")
@@ -62,7 +63,7 @@ def select(
     accuracy: str = "average_at_k",
 ) -> pd.DataFrame:
     """The cells of one student on one task, checked and sorted by teacher and temperature, with the columns that
-    are needed.
+    are needed. Where training was repeated, its noise is in the standard error of the accuracies.
 
     `cells` as `tables.cells` gives it; `temperature` keeps one; `leave_out` drops a family (one
     that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
@@ -105,7 +106,9 @@ def select(
             f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in [0, 1]"
         )
     rows = rows.rename(columns={f"{UNTRAINED}_{accuracy}": UNTRAINED})
-    columns = [*_KEYS, accuracy, *noise, *[UNTRAINED] * (UNTRAINED in rows), *scores]
+    if TRAINING_SD in rows:
+        rows = rows.assign(**{column: np.hypot(rows[column], rows[TRAINING_SD]) for column in noise})
+    columns = [*_KEYS, accuracy, *noise, *(c for c in (UNTRAINED, TRAINING_SD) if c in rows), *scores]
     return rows.sort_values(["teacher", "temperature"])[columns].reset_index(drop=True)
 
 
@@ -173,6 +176,14 @@ def selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:
     """The cells that a score ranks first: all that tie, none where it is never defined."""
     best = rows[score].min() if SCORES[score].direction == "lower" else rows[score].max()
     return rows[rows[score] == best]
+
+
+def training_sd(cells: pd.DataFrame, again: pd.DataFrame, accuracy: str = "average_at_k") -> float:
+    """Standard deviation of an accuracy over seeds of training, pooled over the cells that were trained `again` (a row a
+    cell and seed; `cells` holds one seed of each). The noise of sampling answers is in it, that of which problems are asked
+    is not: they are the same for all seeds."""
+    both = pd.concat([cells.merge(again[KEY].drop_duplicates(), on=KEY), again])
+    return float(np.sqrt(both.groupby(KEY)[accuracy].var().mean()))
 
 
 def regret_se(rows: pd.DataFrame, selected: pd.DataFrame, accuracy: str = "average_at_k") -> float:

@@ -1,32 +1,57 @@
-"""Whether the choice of a teacher survives another objective: the scores beside the students of each."""
+"""Whether the choice of a teacher survives other training, or a smaller sample: the scores beside the students of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from gracelib.evidence.cells import difference, score_rows
+from gracelib.evidence.cells import KEY, difference, score_rows
 from gracelib.evidence.ranks import spearman_known
 
 
-def by_objective(rows: pd.DataFrame, students: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
-    """`score_rows` for the students of each objective, and what changes against the first objective.
+def by_objective(
+    rows: pd.DataFrame, students: pd.DataFrame, scores: Sequence[str], by: str = "objective"
+) -> pd.DataFrame:
+    """`score_rows` for the students of each objective (or of other values of the column `by`, such as epochs), and what changes
+    against the first.
 
-    `rows` from `cells.select`, one temperature; `students` the table `objectives`: accuracies are means over seeds, standard
-    errors those of one seed. Columns, beside those of `score_rows`: objective; change, change_low, change_high (Spearman minus
-    the first objective's, on the same resamples of teachers); agreement (Spearman of the two orders of students).
+    `rows` from `cells.select`, one temperature, of which those with a student are kept; `students` the table `objectives` (or
+    `epochs`): accuracies are means over seeds, standard errors those of one seed. Columns, beside those of `score_rows`: `by`;
+    change, change_low, change_high (Spearman minus the first one's, on the same resamples of teachers); agreement (Spearman
+    of the two orders of students).
     """
-    means = students.groupby(["objective", "teacher"])[["average", "average_se"]].mean()
+    means = students.groupby([by, "teacher"])[["average", "average_se"]].mean()
     columns = {"average_at_k": "average", "average_se": "average_se"}
+    rows = rows[rows["teacher"].isin(students["teacher"])].reset_index(drop=True)
     of = {
         name: rows.assign(**{to: rows["teacher"].map(means.loc[name][column]) for to, column in columns.items()})
-        for name in students["objective"].unique()
+        for name in students[by].unique()
     }
+    made, first = compared(of, scores, by), next(iter(of.values()))
+    agreement = {
+        name: spearman_known(first["average_at_k"], own["average_at_k"], "higher")[0] for name, own in of.items()
+    }
+    return made.assign(agreement=made[by].map(agreement))
+
+
+def by_sample(cells: pd.DataFrame, sample: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
+    """`score_rows` from the first n prompts of many more, against the students of all, and what changes against the most.
+
+    `cells` of one student (for what needs no gradient), `sample` the table `small_sample`. Columns, beside those of
+    `score_rows`: n, share (of the training responses, that a score reads), change, change_low, change_high.
+    """
+    own = sample.rename(columns={"average": "average_at_k"}).merge(cells[[*KEY, "teacher_accuracy"]], on=KEY)
+    of = {n: own[own["n"] == n].reset_index(drop=True) for n in sorted(own["n"].unique(), reverse=True)}
+    made = compared(of, scores, "n")
+    return made.assign(share=made["n"].map(own.groupby("n")["share"].first()))
+
+
+def compared(of: Mapping[object, pd.DataFrame], scores: Sequence[str], by: str) -> pd.DataFrame:
+    """`score_rows` of each, under its name in the column `by`, and Spearman minus that of the first."""
     first, made = next(iter(of.values())), []
     for name, own in of.items():
-        agreement, _ = spearman_known(first["average_at_k"], own["average_at_k"], "higher")
         for row in score_rows(own, scores).to_dict("records"):
-            pair = [(rows[row["score"]], each["average_at_k"], row["direction"]) for each in (first, own)]
-            change = difference(*pair, rows["teacher"])
+            pair = [(each[row["score"]], each["average_at_k"], row["direction"]) for each in (first, own)]
+            change = difference(*pair, own["teacher"])
             moved = {"change": change["spearman"], "change_low": change["low"], "change_high": change["high"]}
-            made.append({"objective": name, **row, **moved, "agreement": agreement})
+            made.append({by: name, **row, **moved})
     return pd.DataFrame(made)

@@ -38,7 +38,10 @@ def demands(cells: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
     own = seeds.groupby(["teacher", "temperature"]).agg(
         average=("average", "mean"), se=("average_se", "mean"), sd=("average", "std"), n=("average", "size")
     )
-    own["se"] = np.hypot(own.se, (own.sd / np.sqrt(own.n)).fillna(0))  # the problems are the same for every seed
+    sd = (
+        np.sqrt(own.sd.pow(2).mean()) if own.n.max() > 1 else 0.0
+    )  # of all cells: two seeds of one tell next to nothing
+    own["se"] = np.hypot(own.se, sd / np.sqrt(own.n))  # the problems are the same for every seed
     counts = cells.groupby("teacher").temperature.nunique()
     curves = list(counts[counts > counts.min()].index) or list(counts.index)
     above = {teacher: _interior(own.loc[teacher].sort_index()) for teacher in curves}

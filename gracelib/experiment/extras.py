@@ -19,12 +19,17 @@ are computed on: three planted outliers would make any score look good or bad.
 Mixtures: of each prompt the responses of the teacher that suits the student best. Smoke test: the comparator that is no score,
 a short distillation of every teacher.
 
+Completing: what the grid alone leaves open. Students that are trained to their end, several times the usual epochs: does a score
+foretell how fast a student learns, or what it knows in the end? Students of many more prompts than a score reads. Other seeds
+of training: how far is a student from another of the same cell?
+
 Protocol: what the released scripts do differently in training and evaluation. It changes a student's accuracy and no
 score: the training settings (3 epochs of batch 256 with 6% warm-up against the paper's 4 epochs of batch 64 with 5%),
 an instruction that stands before the question at evaluation only, and a BOS token that is there at evaluation only.
 """
 
 import json
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -55,6 +60,9 @@ MIXTURES = {
     "RSR": {"by": "rsr", "shared": False},
     "GRAPE, equal shares": {"by": "grape", "shared": True},
 }
+#: Completing: the first so many teachers where teachers are compared; epochs from the usual to what changes little; how many times
+#: the usual prompts; and further seeds.
+COMPLETED, TO_THE_END, MORE_PROMPTS, SEEDS = 15, (1, 2, 4, 8), 8, 2
 RELEASED_TRAINING = {"epochs": 3, "batch_size": 256, "warmup": 0.06}
 # Words of the world in place of "Please reason step by step"; its tokenizer has no BOS, so EOS stands in for it.
 TEMPLATES = {
@@ -289,6 +297,11 @@ def training_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
     return found
 
 
+def _again(scale: Scale, n: int) -> dict[str, dict]:
+    """Further seeds of training, by name, as changes of a student."""
+    return {f"again {k}": {"seed": scale.seed + 20 + k} for k in range(1, n + 1)}
+
+
 def check_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
     """Other accuracies of the first student's cells, by cell and what they are of.
 
@@ -299,7 +312,7 @@ def check_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
     doubled = [spec.name for spec in scale.teachers[: scale.n_doubled]]
     for (student, teacher, t), usual in plan.distilled.items():
         if student == scale.student:
-            changes = {f"again {k}": {"seed": scale.seed + 20 + k} for k in range(1, scale.n_again + 1)}
+            changes = _again(scale, scale.n_again)
             if teacher in doubled and t == compared_at(scale):
                 changes["twice"] = {"epochs": 2 * scale.epochs}
             key, label = (plan.task.name, student, teacher, t), f"{teacher} at T={t}"
@@ -373,14 +386,53 @@ def mixed_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
     return found
 
 
+def epoch_jobs(plans: list[Plan], epochs: Sequence[int]) -> dict[tuple, tuple[Job]]:
+    """Accuracy of the students of the teachers that are looked at further, after each number of epochs, by cell and epochs."""
+    return _changed(plans, {n: {"epochs": n} for n in epochs}, "{} epochs")
+
+
 def smoke_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    """Accuracy of every teacher's student after a part of the epochs and after all, by cell and epochs: a "smoke test"."""
-    plan, scale, t = plans[0], plans[0].scale, compared_at(plans[0].scale)
-    return {
-        (plan.task.name, scale.student, teacher, t, epochs): (
-            plan.accuracy(plan.student(scale.student, plan.responses[teacher, t], label, epochs=epochs), label),
+    """`epoch_jobs` for a part of the usual epochs, and all: a "smoke test"."""
+    usual = plans[0].scale.epochs
+    return epoch_jobs(plans, [n for n in training_axes(plans[0].scale)["epochs"] if n <= usual])
+
+
+def to_the_end_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """`epoch_jobs` for the usual epochs and several times as many."""
+    return epoch_jobs(plans, [factor * plans[0].scale.epochs for factor in TO_THE_END])
+
+
+def repeat_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
+    """Accuracy of students of other training seeds, by cell and "again 1", ..., as in `check_jobs`."""
+    return _changed(plans, _again(plans[0].scale, SEEDS), "{}")
+
+
+def _changed(plans: list[Plan], changes: Mapping[Hashable, dict], said: str) -> dict[tuple, tuple[Job]]:
+    """Accuracy of the first students of the first `COMPLETED` teachers, where teachers are compared, with each of `changes` in
+    their training, by cell and the change's name."""
+    plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
+    for teacher in [*plan.teachers][:COMPLETED]:
+        for name, change in changes.items():
+            label = f"{teacher}, {said.format(name)}"
+            model = plan.student(scale.student, plan.responses[teacher, t], label, **change)
+            found[plan.task.name, scale.student, teacher, t, name] = (plan.accuracy(model, label),)
+    return found
+
+
+def more_prompts_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+    """Accuracy of a student of `MORE_PROMPTS` times the usual prompts, and features of the first n of them, by cell."""
+    plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
+    n_train = MORE_PROMPTS * scale.n_train
+    prompts = Job(stages.PROMPTS, plan.train_prompts.params | {"n": n_train})
+    for teacher in [*plan.teachers][:COMPLETED]:
+        cell, label = (scale.student, teacher, t), f"{teacher}, {n_train} prompts"
+        like, usual, read = plan.responses[teacher, t], plan.distilled[cell], plan.features[cell]
+        responses = Job(
+            like.stage, like.params | {"m": scale.M}, like.inputs | {"prompts": prompts}, label, n_train * scale.M / 400
         )
-        for teacher in plan.teachers
-        for epochs in training_axes(scale)["epochs"]
-        if epochs <= scale.epochs and (label := f"{teacher}, {epochs} epochs")
-    }
+        inputs = {"student": usual.inputs["student"], "responses": responses}
+        student = Job(usual.stage, usual.params, inputs, label, MORE_PROMPTS * usual.cost)
+        params = read.params | {"m": scale.m, "d": scale.d}
+        features = Job(read.stage, params, inputs, label, scale.n_prompts * scale.m / 300)
+        found[plan.task.name, *cell] = plan.accuracy(student, label), features
+    return found

@@ -71,9 +71,9 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
     """The pieces of a full run in the order in which they are run, by name.
 
     "teachers" trains the cast and samples every task; one piece a task and student then takes gradients and distils;
-    "extra" adds the students of the ablations, "objectives" those of other objectives (at lab only where it is named);
-    "figures" runs the notebooks, which score, collect the tables and draw. A scale of `TABLES_ONLY` ends with "tables"
-    instead of the last three.
+    "extra" adds the students of the ablations. Those of other objectives, of more epochs, of more prompts and of other seeds
+    ("objectives", "epochs", "small_sample", "repeats") are made at lab only where they are named. "figures" runs the
+    notebooks, which score, collect the tables and draw; a scale of `TABLES_ONLY` has "tables" in its place.
     """
 
     def tabulate(part: str) -> None:
@@ -82,9 +82,9 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
             if TABLES[name].part == part:
                 tables.table(scale, name)
 
+    asked = {table.part for table in TABLES.values() if table.asked_at}
     last = {
-        "extra": lambda: tabulate("extra"),
-        "objectives": lambda: tabulate("objectives"),
+        **{part: functools.partial(tabulate, part) for part in ("extra", *asked)},
         "figures": lambda: figures(scale, recompute=True),
         "tables": lambda: [tables.table(scale, name) for name in tables.names(scale)],
     }

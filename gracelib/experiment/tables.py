@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SINCE, compute_scores
-from gracelib.evidence.cells import ACCURACIES, UNTRAINED
+from gracelib.evidence.cells import ACCURACIES, TRAINING_SD, UNTRAINED, training_sd
 from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
 from gracelib.experiment.objectives import objective_jobs
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
-from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, command_for, get_scale
+from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, WORLDS, command_for, get_scale
 from gracelib.features.files import load_features, rows_of
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
@@ -398,6 +398,15 @@ def _absurd_rows(scale: Scale, key: tuple, responses: Job, features: Job, *accur
     return [row]
 
 
+def _sample_rows(scale: Scale, key: tuple, accuracy: Job, features: Job) -> Iterable[dict]:
+    f, known = _loaded(scale, features), accuracy_of(accuracy, paths.runs())
+    responses = extras.MORE_PROMPTS * scale.n_train * scale.M
+    for n in (n for n in measurements.halves(scale.n_prompts, 5) if n >= scale.n_folds):
+        few = rows_of(f, f["prompt"] < n)
+        few["g"] = few["g"][:, : min(scale.d, n)]
+        yield {"n": n, "share": n * scale.m / responses, **cell_scores(few, scale.n_folds, scale.nu), **known}
+
+
 def _protocol_rows(scale: Scale, key: tuple, own: Job, usual: Job) -> list[dict]:
     found, base = (accuracy_of(job, paths.runs()) for job in (own, usual))
     points = 100 * (found["average"] - base["average"])
@@ -412,6 +421,8 @@ _COVERAGE = {scale.name for scale in COVERAGE}
 _ONE_SETTING = tuple(set(TABLES_ONLY) - _COVERAGE)  # whose scores are computed at one setting
 #: Scales that were made before features held what the scores published since are made of.
 _NO_RECORD = (*REDRAWN, *(set(TABLES_ONLY) - {scale.name for scale in SEEDS}))
+_LABS = (*REDRAWN, *(scale.name for scale in WORLDS))
+_NOT_LAB, _NO_REPEATS = tuple(SCALES.keys() - {*REDRAWN}), tuple(SCALES.keys() - {*_LABS})
 TABLES = {
     # Who stands behind the names of the other tables: model, source, parameters, data.
     "cast": Table("teachers", _cast, _cast_rows, ("kind", "task", "name"), not_at=tuple(SCALES)),
@@ -496,8 +507,16 @@ TABLES = {
         ("task", "student", "temperature", "mixture"),
         not_at=(*REDRAWN, *TABLES_ONLY),
     ),
-    # Accuracy of each teacher's student after a part of the epochs, columns as `students`.
+    # Accuracy of each teacher's student after a part of the epochs, columns as `students`; after several times as many; and of
+    # students of other training seeds.
     "smoke_test": Table("extra", extras.smoke_jobs, _accuracy_rows, (*KEY, "epochs"), not_at=(*REDRAWN, *TABLES_ONLY)),
+    "epochs": Table(
+        "epochs", extras.to_the_end_jobs, _accuracy_rows, (*KEY, "epochs"), not_at=_NOT_LAB, asked_at=REDRAWN
+    ),
+    "repeats": Table("repeats", extras.repeat_jobs, _accuracy_rows, (*KEY, "what"), not_at=_NO_REPEATS, asked_at=_LABS),
+    # Scores from the first n of many more training prompts, a row an n, beside the accuracy of the student of all of them: n,
+    # share (of the training responses, that the score reads), scores in min(d, n) dimensions, accuracies.
+    "small_sample": Table("small_sample", extras.more_prompts_jobs, _sample_rows, not_at=_NOT_LAB, asked_at=REDRAWN),
 }
 #: Columns that everything drawn from a table needs, by its name; all but _WORDS must be numbers in every row.
 NEEDED = {
@@ -616,6 +635,17 @@ def read_table(path: Path, command: str) -> pd.DataFrame:
     return found
 
 
+def repeats(scale: str) -> pd.DataFrame | None:
+    """A row a cell of the first student that was trained again and seed, accuracies as in `cells`; None if none was."""
+    for name in ("repeats", "checks"):
+        if name in names(scale, asked=True) and (paths.tables(scale) / f"{name}.csv").is_file():
+            again = table(scale, name, recompute=False).rename(columns={"average": "average_at_k"})
+            again = again[again["what"].str.startswith("again")]
+            if len(again):
+                return again
+    return None
+
+
 def cells(scale: str, task: str | None = None) -> pd.DataFrame:
     """The table figures are drawn from: scores, student and teacher accuracies of every cell of a task (None: the first).
 
@@ -640,4 +670,6 @@ def cells(scale: str, task: str | None = None) -> pd.DataFrame:
         .merge(teachers, on=["task", "teacher", "temperature"], validate="m:1")
         .merge(untrained, on=["task", "student"], validate="m:1")
     )
+    if (again := repeats(scale)) is not None:  # of the first task's first student, and taken for all
+        joined[TRAINING_SD] = training_sd(joined, again)
     return joined[joined["task"] == name].reset_index(drop=True)

@@ -12,7 +12,7 @@ from gracelib.baselines import SCORES
 from gracelib.drawing.correlations import table_main
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
-from gracelib.evidence.objectives import by_objective
+from gracelib.evidence.objectives import by_objective, by_sample
 from gracelib.experiment.scales import get_scale
 from synthetic import synthetic_cells
 
@@ -199,3 +199,22 @@ def test_another_objective_is_compared_with_the_first_on_the_same_teachers():
     assert other["agreement"] == -1 and other["change"] == pytest.approx(-1.8)
     assert other["change_low"] <= other["change"] <= other["change_high"] and first["change_high"] == 0
     assert first["regret_points"] == pytest.approx(10) and other["regret_points"] == pytest.approx(30)
+
+
+def test_a_smaller_sample_is_compared_with_the_largest_beside_the_same_students():
+    """Planted: 512 prompts order five teachers rightly, 32 the other way round."""
+    names = [("A", "equations"), ("B", "algebra"), ("C", "terse"), ("D", "table"), ("E", "check")]
+    cells = synthetic_cells(names, (0.6, 1.0))
+    own = cells[cells.temperature == 0.6].sort_values("teacher")[tables.KEY]
+    sizes = [
+        own.assign(n=n, share=n / 4096, grace=order, average=[0.5, 0.4, 0.3, 0.2, 0.1], average_se=0.01)
+        for n, order in ((32, [5, 4, 3, 2, 1]), (512, [1, 2, 3, 4, 5]))
+    ]
+    most, few = (
+        by_sample(cells, pd.concat(sizes), ["grace", "teacher_accuracy"]).query("score == 'grace'").to_dict("records")
+    )
+    assert [(row["n"], row["share"], row["spearman"], row["change"]) for row in (most, few)] == [
+        (512, 1 / 8, 1, 0),
+        (32, 1 / 128, -1, -2),
+    ]
+    assert (most["regret_points"], few["regret_points"]) == (0, pytest.approx(40))

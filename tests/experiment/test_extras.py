@@ -69,6 +69,37 @@ def test_students_of_another_objective_differ_in_the_loss_and_the_seed_only(name
             assert test.key == plan.student_accuracy[tuple(cell)].key
 
 
+@pytest.mark.parametrize("name", ["nano", "lab", "lab-world1"])
+def test_further_students_change_one_thing_each(name):
+    """More epochs, another seed, more prompts; the usual epochs are the cell's own student."""
+    plan = plans_of(get_scale(name))[0]
+    scale = plan.scale
+    changes = {
+        extras.to_the_end_jobs: {n: {"epochs": n} for n in (scale.epochs * k for k in (1, 2, 4, 8))},
+        extras.repeat_jobs: {f"again {k}": {"seed": scale.seed + 20 + k} for k in (1, 2)},
+        extras.more_prompts_jobs: None,
+    }
+    for jobs, expected in changes.items():
+        found = jobs([plan])
+        assert {key[2] for key in found} == {*[*plan.teachers][:15]}
+        for key, (test, *features) in found.items():
+            cell, distil = key[1:4], test.inputs["model"]
+            usual, like = plan.distilled[cell], plan.features[cell]
+            assert test.params == plan.student_accuracy[cell].params
+            assert test.inputs["prompts"].key == plan.test_prompts.key
+            assert distil.inputs["student"].key == usual.inputs["student"].key
+            if expected:
+                assert len(found) == len({key[2] for key in found}) * len(expected)
+                assert distil.params == usual.params | expected[key[-1]]
+                assert distil.inputs["responses"].key == plan.responses[cell[1:]].key
+                assert (test.key == plan.student_accuracy[cell].key) == (distil.params == usual.params)
+            else:
+                responses, (features,) = distil.inputs["responses"], features
+                assert responses.key == features.inputs["responses"].key and distil.params == usual.params
+                assert responses.inputs["prompts"].params == plan.train_prompts.params | {"n": 8 * scale.n_train}
+                assert features.params == like.params | {"m": scale.m, "d": scale.d}
+
+
 @pytest.mark.parametrize("name", ["nano", "smoke", "mini", "lab"])
 def test_filtered_students_differ_from_the_cells_in_their_responses_only(name):
     plans = plans_of(get_scale(name))

@@ -31,8 +31,11 @@ def test_what_takes_hours_more_is_made_where_its_part_is_named_only(monkeypatch)
     """The students of other objectives: at mini with the rest, at lab on request, and there never asked for else."""
     lab, mini = get_scale("lab"), get_scale("mini")
     assert "objectives" in run.jobs(mini) and "objectives" not in run.jobs(lab) and "objectives" in run.parts("lab")
-    assert len(run.planned(lab, ["objectives"])) == 15 * 8 * 3
+    sizes = {"objectives": 15 * 8 * 3, "epochs": 15 * 4, "repeats": 15 * 2, "small_sample": 15 * 2}
+    assert {part: len(run.planned(lab, [part])) for part in sizes} == sizes
     made = []
     monkeypatch.setattr(run.tables, "table", lambda scale, name: made.append((scale, name)))
-    run.parts("lab")["objectives"]()
-    assert made == [("lab", "objectives")]
+    for part in sizes:
+        run.parts("lab")[part]()
+    run.parts("lab-world1")["repeats"]()
+    assert made == [*(("lab", part) for part in sizes), ("lab-world1", "repeats")]

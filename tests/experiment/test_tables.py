@@ -16,13 +16,17 @@ import pandas as pd
 import pytest
 
 from gracelib.baselines import SINCE
+from gracelib.claims.measured import World
+from gracelib.drawing.captions import regret_ends
+from gracelib.evidence.cells import score_rows, select
 from gracelib.experiment import extras, measurements, tables
 from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
+from gracelib.features.files import load_features
 from gracelib.jobs import notebooks, paths, running
 from gracelib.jobs.store import META, with_upstream
 from gracelib.ranking.rank import PARAMS, PROJECTIONS
-from gracelib.scores import grace
+from gracelib.scores import grace, recalibrate
 from gracelib.variants import VARIANTS
 from nano_for_tests import Nano
 
@@ -139,6 +143,45 @@ def test_lost_results_are_made_again_with_the_same_bytes(undisturbed, tmp_path):
         for path in job.folder(root).iterdir():
             if path.name != META:
                 assert path.read_bytes() == (job.folder(undisturbed / "runs") / path.name).read_bytes(), path.name
+
+
+@pytest.mark.slow
+def test_a_small_sample_is_the_first_prompts_of_many(here):
+    """All the prompts that are read, and half of them: what the scores of these features say."""
+    found, plan = tables.collect(plans_of(NANO), "small_sample"), Plan(NANO)
+    assert list(found.n) == [4, 8, 16] and list(found.share) == [2 * n / (8 * 16 * 2) for n in (4, 8, 16)]
+    ((_, features),) = extras.more_prompts_jobs([plan]).values()
+    f = load_features(features.folder(paths.runs()), NANO.m, 8)
+    few = recalibrate(f["g"], f["length"])[f["prompt"] < 8]
+    assert found.grace[1] == grace(few, f["prompt_id"][f["prompt"] < 8], n_folds=4, nu=NANO.nu, zero_rows="keep").total
+
+
+def test_training_that_was_repeated_is_in_the_noise_of_cells_and_claims(monkeypatch, tmp_path):
+    """Planted seeds: four cells whose two further students are three points above and below the first."""
+    shutil.copytree(paths.published("lab"), tmp_path / "lab")
+    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
+    assert tables.repeats("lab") is None and "training_sd" not in tables.cells("lab")
+    before, world = tables.cells("lab"), World("lab")
+    noise = world.noise(world.frame())
+    first = before[before.student == "first"].head(4).rename(columns={"average_at_k": "average"})
+    seeds = [first.assign(average=first.average + s, greedy=first.greedy + s / 3) for s in (-0.03, 0.03)]
+    again = pd.concat([own.assign(what=f"again {k}") for k, own in enumerate(seeds)])
+    again[[*KEY, "what", "average", "average_se", "best_of", "greedy", "truncated"]].to_csv(
+        tmp_path / "lab/results/repeats.csv", index=False
+    )
+    cells, long = tables.cells("lab"), tables.cells("lab", "long")
+    assert np.allclose(cells.training_sd, 0.03) and np.allclose(long.training_sd, 0.03)
+    rows, plain = (select(own, "second", ["grace"]) for own in (cells, before))
+    assert (
+        np.allclose(rows.average_se, np.hypot(plain.average_se, 0.03)) and (cells.average_se == before.average_se).all()
+    )
+    assert score_rows(rows, ["grace"]).regret_high[0] > score_rows(plain, ["grace"]).regret_high[0]
+    assert "of training" in regret_ends(rows) and "training is not in it" in regret_ends(plain)
+    world = World("lab")
+    frame = world.frame()
+    assert np.allclose(world.noise(frame), np.hypot(frame.average_se, 0.03)) and (world.noise(frame) > noise).all()
+    greedy = np.hypot(world.error(frame, "greedy"), 0.01)
+    assert np.allclose(world.noise(frame, accuracy="greedy"), greedy)
 
 
 @pytest.mark.parametrize("name", NAMES)
