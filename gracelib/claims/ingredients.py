@@ -57,9 +57,9 @@ def _coldest(w: World, where: str) -> float:
 
 
 def _still_rising(w: World, where: str) -> float:
-    runs = w.table("training_runs").query("axis == 'epochs'")
-    last = runs.loc[runs.groupby("teacher").value.idxmax()].set_index("teacher").test
-    return float((100 * (last - runs[runs.usual].set_index("teacher").test)).max())
+    test = w.longer("epochs").pivot(index="teacher", columns="value", values="test")
+    most = test.columns.max()
+    return 100 * float((test[most] - test[most / 2]).max())
 
 
 def _several_lengths(w: World, where: str) -> float:
@@ -79,7 +79,7 @@ INGREDIENTS = {
     "copies": Ingredient("cold text that repeats itself", "share of different responses at the coldest temperature", _coldest, most=.9),
     "wrong": Ingredient("wrong responses to leave out", "mean share of wrong responses",
                         lambda w, where: 1 - w.table("filtered").kept_share.mean(), least=.05),
-    "ended": Ingredient("training that has come to its end", "points that the most epochs add to the usual ones, at most,", _still_rising, most=3),
+    "ended": Ingredient("training that has come to its end", "points that the last doubling of the epochs adds, at most,", _still_rising, most=3),
     "rows": Ingredient("more gradients than dimensions", "gradients in a second moment over d",
                        lambda w, where: (1 - 1 / w.config.n_folds) * w.config.n_prompts * w.config.m / w.config.d, least=1),
     "lengths": Ingredient("lengths that vary within a teacher", "share of teachers with two length bins or more", _several_lengths, least=.5),

@@ -127,12 +127,24 @@ class World:
         return np.sqrt(frame[accuracy] * (1 - frame[accuracy]) / self.config.n_test)
 
     def noise(self, frame: pd.DataFrame, where: str = "first", accuracy: str = "average_at_k") -> np.ndarray:
-        """Standard error of each accuracy of a frame from the test problems and from training. Where training seeds were not
-        repeated, the scatter of students about a parabola in temperature stands for both where it is the larger."""
-        error, again = self.error(frame, accuracy).to_numpy(), pipeline.repeats(self.scale)
-        if again is None:
+        """Standard error of each accuracy of a frame from the test problems and from training."""
+        return self.trained(self.error(frame, accuracy).to_numpy(), where, accuracy)
+
+    def trained(self, error: np.ndarray, where: str = "first", accuracy: str = "average_at_k") -> np.ndarray:
+        """Standard errors from the test problems with the noise of training. Where seeds of it were not repeated, the scatter of
+        students about a parabola in temperature stands for both where it is the larger."""
+        if (again := pipeline.repeats(self.scale)) is None:
             return np.maximum(error, scatter(self.frame(where), accuracy))
         return np.hypot(error, training_sd(self.frame(), again, accuracy))
+
+    def longer(self, axis: str) -> pd.DataFrame:
+        """Students by epochs or by responses per prompt ("generations"), as the table `training_runs` has them: teacher, value,
+        usual, test, test_se. Epochs from the table of that name, which goes further, where it is there."""
+        if axis == "epochs" and pipeline.made(self.scale, "epochs"):
+            columns = {"epochs": "value", "average": "test", "average_se": "test_se"}
+            return self.table("epochs").rename(columns=columns).assign(usual=lambda t: t.value == self.config.epochs)
+        runs = self.table("training_runs")
+        return runs[runs.axis == axis]
 
     def counts(self, teacher: Sequence) -> np.ndarray:
         """How often each cell (`teacher` (cells,)) is in each resample (1 + n_boot, cells); row 0: the data as they are."""
@@ -383,15 +395,13 @@ def subsets(w: World) -> Measured:
 def longer_training(w: World, axis: str) -> Measured:
     """Test accuracy at the largest number of epochs (responses per prompt) minus that at the usual (a single one): the
     teacher whose student gains least (figures 17 and 18)."""
-    runs = w.table("training_runs")
-    rows = runs[runs.axis == axis]
+    rows = w.longer(axis)
     last = rows.loc[rows.groupby("teacher").value.idxmax()].set_index("teacher")
     first = rows[rows.usual] if axis == "epochs" else rows.loc[rows.groupby("teacher").value.idxmin()]
     first = first.set_index("teacher").reindex(last.index)
     if last.empty or (last.value == first.value).all():
         raise NotHere(f"this scale trains with one number of {UNITS[axis]} only")
-    noise = scatter(w.frame(), "average_at_k")  # of training, too: one seed
-    se = 196 * np.hypot(np.maximum(last.test_se, noise), np.maximum(first.test_se, noise))
+    se = 196 * np.hypot(*(w.trained(own.test_se) for own in (last, first)))
     change = 100 * (last.test - first.test)
     least = change.idxmin()
     what = f"{last.value.iloc[0]:g} minus {first.value.iloc[0]:g} {UNITS[axis]}, the smallest of {len(change)} teacher"

@@ -2,9 +2,9 @@
 
 Why a table of verdicts and not a text: a text is written once and drifts; a verdict that a rule draws from the tables
 stays true at every scale, and nobody can soften it. The list and its rules are in `claims.statements`; here they are applied.
-A claim that only needs the table of cells is judged by its mean over all world seeds there are (`pooled`), the worlds
-beside it: more worlds make the interval narrower, and a true claim more likely to hold. A claim whose ingredient this
-world lacks (`claims.ingredients`) is not judged at all. Where a claim does not hold, or these data cannot tell, `why` gives
+A claim that only needs the table of cells is judged by its mean over all worlds there are (`pooled`), each beside it: more
+worlds make the interval narrower, and a true claim more likely to hold. A world without the ingredient of a claim
+(`claims.ingredients`) has no say in it; where none has it, the claim is not judged at all. Where a claim does not hold, or these data cannot tell, `why` gives
 the numbers of the reason that was looked into, or the notebook.
 """
 
@@ -30,15 +30,20 @@ VERDICTS = ("direction", "size")
 
 
 def other_worlds(scale: str) -> list[str]:
-    """The same cast grown from other seeds, as far as their tables are committed: scales named <scale>-world<number>."""
-    return [name for name in SCALES if name.startswith(f"{scale}-world") and (tables(name) / "students.csv").is_file()]
+    """What a scale's claims are judged with beside it, as far as its tables are committed: the same cast grown from other seeds
+    (<scale>-world<number>), and for `lab` the world in which it counts what a teacher covers.
+
+    That this one is pooled with `lab` was fixed before it had been computed.
+    """
+    beside = (f"{scale}-world", *["coverage-lab"] * (scale == "lab"))
+    return [name for name in SCALES if name.startswith(beside) and (tables(name) / "students.csv").is_file()]
 
 
 def pooled(found: list[Measured]) -> Measured:
     """The mean over worlds, with one interval; a single world's own.
 
-    Over teachers: worlds are drawn with replacement and teachers within them, the same ones in every world, since the cast
-    is the same. A pick's luck: as many random picks as there are worlds. Two picks that are compared: Student's t over
+    Over teachers: worlds are drawn with replacement and teachers within them, the same ones in every world of one cast. A
+    pick's luck: as many random picks as there are worlds. Two picks that are compared: Student's t over
     worlds. Regrets: as the mean of independent ones. Any other interval: the mean of the worlds' ends.
     """
     first = found[0]
@@ -72,7 +77,7 @@ def judge(claim: Claim, found: list[Measured | str], signs: list[Measured | str]
         verdicts = {name: (LACKS if verdict else "", lacking) for name, (verdict, _) in verdicts.items()}
     said = {f"{name}: {reason}": None for name, (_, reason) in verdicts.items() if reason and not lacking}
     return {name: verdict for name, (verdict, _) in verdicts.items()} | {
-        "all worlds": own.text() if len(found) > 1 else "",
+        "all worlds": own.text(),
         "sign": f"{sign.sentence()}; {rule.text()}",
         "reason": lacking or "; ".join(said),
     }
@@ -81,8 +86,8 @@ def judge(claim: Claim, found: list[Measured | str], signs: list[Measured | str]
 def claims(scale: str) -> Drawn:
     """Every claim of `statements.CLAIMS`, measured and judged; a table without a picture.
 
-    Columns: name, claim, paper, rule, this world (a sentence), value, low, high, one column for each other world seed
-    there is (value and interval, empty where the claim needs more than the cells), those of `judge` (sign: what decides
+    Columns: name, claim, paper, rule, this world (a sentence), value, low, high, one column for each of `other_worlds`
+    (value and interval, empty where the claim needs more than the cells), those of `judge` (sign: what decides
     the direction), ingredient (what the world must have, with the number), why (empty where all that is claimed holds).
     FileNotFoundError if a result table of the scale is missing.
     """
@@ -94,11 +99,14 @@ def claims(scale: str) -> Drawn:
         signs = found
         if claim.direction and claim.direction[0]:
             signs = [_measured(claim.direction[0], w) for w in worlds]
-        kind, *where = claim.needs.split()
-        has, ingredient = True, ""
-        if isinstance(found[0], Measured):
-            has, ingredient = INGREDIENTS[kind].judge(world, *(where or ["first"]))
-        known, judged = isinstance(found[0], Measured), judge(claim, found, signs, "" if has else ingredient)
+        known, there, ingredient = isinstance(found[0], Measured), [True] * len(worlds), ""
+        if known:
+            has, ingredient = _ingredient(claim, world)
+            # Other seeds of a cast have what it has; a world of another kind is asked itself, and left out if it has not.
+            there = [has if w.scale.startswith(scale) else _ingredient(claim, w)[0] for w in worlds]
+        kept = np.flatnonzero(there) if any(there) else range(len(worlds))
+        judged = judge(claim, *([own[i] for i in kept] for own in (found, signs)), "" if any(there) else ingredient)
+        judged["all worlds"] *= len(worlds) > 1
         reason = judged.pop("reason")
         decided = {judged["direction"], judged["size"]} <= {HOLDS, ""}
         elsewhere = [m.text() if isinstance(m, Measured) else m for m in found[1:]] or [""] * len(others)
@@ -130,7 +138,7 @@ def claims(scale: str) -> Drawn:
             f"Nothing is corrected for the number of claims: of {len(table)} that are judged at 95% each, about "
             f"{0.025 * len(table):.0f} could be decided wrongly by chance. The rules for size were fixed before any number of the "
             f"lab scale was seen, on smaller scales they were tried; those for direction and the ingredients came after. Other "
-            f"world seeds, for the claims that need the cells alone: {seeds}."
+            f"worlds, for the claims that need the cells alone: {seeds}."
         ),
         "",
         {"verdicts": counts} | {r["name"]: {c: r[c] for c in ("value", "low", "high", *VERDICTS)} for r in rows},
@@ -144,6 +152,12 @@ def in_words(counts: dict[str, int]) -> str:
         f"{counts[HOLDS]} hold, {counts[FAILS]} do not, {counts[OPEN]} have too few data, and {counts[LACKS]} are about "
         "something that is not in this world"
     )
+
+
+def _ingredient(claim: Claim, world: World) -> tuple[bool, str]:
+    """Whether a world has what a claim needs, and the number in words."""
+    kind, *where = claim.needs.split()
+    return INGREDIENTS[kind].judge(world, *(where or ["first"]))
 
 
 def _measured(measure: Measure, world: World) -> Measured | str:

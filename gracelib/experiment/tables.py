@@ -635,10 +635,15 @@ def read_table(path: Path, command: str) -> pd.DataFrame:
     return found
 
 
+def made(scale: str, name: str) -> bool:
+    """Whether a table that a scale makes on request is there to be read."""
+    return name in names(scale, asked=True) and (paths.tables(scale) / f"{name}.csv").is_file()
+
+
 def repeats(scale: str) -> pd.DataFrame | None:
     """A row a cell of the first student that was trained again and seed, accuracies as in `cells`; None if none was."""
     for name in ("repeats", "checks"):
-        if name in names(scale, asked=True) and (paths.tables(scale) / f"{name}.csv").is_file():
+        if made(scale, name):
             again = table(scale, name, recompute=False).rename(columns={"average": "average_at_k"})
             again = again[again["what"].str.startswith("again")]
             if len(again):

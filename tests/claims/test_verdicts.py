@@ -289,6 +289,32 @@ def test_other_worlds_have_a_column_only_where_their_tables_are(lab):
     assert (both.loc[cells_only] != "").to_numpy().all() and (both.drop(cells_only) == "").to_numpy().all()
 
 
+def test_a_world_of_another_kind_counts_for_what_it_has(lab):
+    """Cold copies are in the other world alone, best-of-k below its ceiling in `lab` alone; the rest is pooled."""
+    write_tables("coverage-lab", seed=3)
+    change("teachers", lambda t: t.assign(distinct=1.0))
+    students = paths.results("coverage-lab") / "students.csv"
+    pd.read_csv(students).assign(best_of=1.0).to_csv(students, index=False)
+    rows = judged()
+    assert rows.direction["warmer"] != LACKS and rows["all worlds"]["warmer"] == rows["coverage-lab"]["warmer"]
+    assert rows["all worlds"]["best_of_k"] == measure("best_of_k", World("lab")).text()
+    both = [measure("grace_first", World(name)).value for name in ("lab", "coverage-lab")]
+    assert rows["all worlds"]["grace_first"].startswith(f"{np.mean(both):+.2f}")
+    assert rows["all worlds"]["grace_long"] == "" and "coverage-lab: " in verdicts.claims("lab").caption
+
+
+def test_epochs_are_those_of_the_longest_training_that_was_done(lab):
+    """Planted: from 16 to 32 epochs nobody gains, from 4 to 32 the fifth teacher loses two points, the others gain."""
+    teachers = pd.DataFrame({"teacher": lab.teachers, "end": np.where(np.arange(len(lab.teachers)) == 4, -0.02, 0.1)})
+    rows = teachers.merge(pd.DataFrame({"epochs": [4, 8, 16, 32], "of": [0, 0.5, 1, 1]}), how="cross")
+    key = {"task": "short", "student": "first", "temperature": 0.6, "average_se": 0.001}
+    rows.assign(average=0.5 + rows.end * rows["of"], **key).to_csv(paths.results("lab") / "epochs.csv", index=False)
+    world = World("lab")
+    assert INGREDIENTS["ended"].judge(world, "first")[0]
+    found = measure("epochs", world)
+    assert found.value == pytest.approx(-2) and found.what.startswith("32 minus 4 epochs, the smallest of 15 teachers")
+
+
 def test_a_missing_table_is_an_error():
     write_tables("smoke")
     (paths.results("smoke") / "lengths.csv").unlink()
