@@ -210,7 +210,8 @@ def filtered_cells(scale: Scale) -> list[tuple[str, float]]:
     widest = {t.manner: t.name for t in weakest_first}  # the last of a family stays
     rest = [widest[t.manner] for t in scale.teachers] + [t.name for t in weakest_first]
     teachers = list(dict.fromkeys([strongest(scale), tersest(scale), weakest(scale), *rest]))[:number]
-    return [(teacher, t) for teacher in teachers for t in temperatures if t in scale.temperatures]
+    there = [t for t in temperatures if t in scale.temperatures]
+    return [(teacher, t) for teacher in teachers for t in there if scale.task().takes(teacher, t)]
 
 
 def training_axes(scale: Scale) -> dict[str, list]:

@@ -321,12 +321,11 @@ def race_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
         "nu": scale.nu,
         "draws": DRAWS,
     }
-    return {
-        (plan.task.name, scale.student, t): (
-            Job(RACE, params, {name: plan.features[scale.student, name, t] for name in plan.teachers}, f"T={t}", 10.0),
-        )
-        for t in scale.temperatures
-    }
+    found = {}
+    for t in scale.temperatures:
+        racing = {name: plan.features[scale.student, name, t] for name in plan.teachers if plan.task.takes(name, t)}
+        found[plan.task.name, scale.student, t] = (Job(RACE, params, racing, f"T={t}", 10.0),)
+    return found
 
 
 # --- read off them ------------------------------------------------------------------------------------------

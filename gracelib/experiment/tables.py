@@ -278,7 +278,8 @@ def _ranked(plans: list[Plan]) -> Jobs:
 
 
 def _neighbour_rows(scale: Scale, key: tuple, *jobs: Job) -> list[dict]:
-    scored = {spec.name: _contributions(job) for spec, job in zip(scale.teachers, jobs, strict=True)}
+    cast = [spec.name for spec in scale.teachers if scale.task().takes(spec.name, key[1])]
+    scored = {name: _contributions(job) for name, job in zip(cast, jobs, strict=True)}
     return ranked_differences(sorted(scored, key=lambda name: scored[name][0].total), scored)
 
 
@@ -296,7 +297,8 @@ def _since(plans: list[Plan]) -> Jobs:
 def _since_rows(scale: Scale, key: tuple, *jobs: Job) -> Iterable[dict]:
     from safetensors.numpy import load_file
 
-    cells, features = [(spec.name, t) for spec in scale.teachers for t in scale.temperatures], {}
+    cells = [(spec.name, t) for spec in scale.teachers for t in scale.temperatures if scale.task().takes(spec.name, t)]
+    features = {}
     for cell, own, further in zip(cells, jobs[::2], jobs[1::2], strict=True):
         features[cell] = _loaded(scale, own) | load_file(further.folder(paths.runs()) / measurements.LOSSES)
     for n in (n for n in measurements.halves(scale.n_prompts, 4) if n >= scale.n_folds):
