@@ -179,7 +179,7 @@ def selected(rows: pd.DataFrame, score: str) -> pd.DataFrame:
 
 
 def training_sd(cells: pd.DataFrame, again: pd.DataFrame, accuracy: str = "average_at_k") -> float:
-    """Standard deviation of an accuracy over seeds of training, pooled over the cells that were trained `again` (a row a
+    """Standard deviation of an accuracy over seeds of training, pooled over the cells that were trained `again` (a row per
     cell and seed; `cells` holds one seed of each). The noise of sampling answers is in it, that of which problems are asked
     is not: they are the same for all seeds."""
     both = pd.concat([cells.merge(again[KEY].drop_duplicates(), on=KEY), again])

@@ -19,9 +19,9 @@ are computed on: three planted outliers would make any score look good or bad.
 Mixtures: of each prompt the responses of the teacher that suits the student best. Smoke test: the comparator that is no score,
 a short distillation of every teacher.
 
-Completing: what the grid alone leaves open. Students that are trained to their end, several times the usual epochs: does a score
-foretell how fast a student learns, or what it knows in the end? Students of many more prompts than a score reads. Other seeds
-of training: how far is a student from another of the same cell?
+Completing: what the grid alone leaves open. Students that are trained to their end, several times the usual epochs: a score may
+foretell how fast a student learns, or what it knows in the end. Students of many more prompts than a score reads. Students of
+other training seeds, which differ from the cell's by chance alone.
 
 Protocol: what the released scripts do differently in training and evaluation. It changes a student's accuracy and no
 score: the training settings (3 epochs of batch 256 with 6% warm-up against the paper's 4 epochs of batch 64 with 5%),
