@@ -20,7 +20,7 @@ Mixtures: of each prompt the responses of the teacher that suits the student bes
 a short distillation of every teacher.
 
 Completing: what the grid alone leaves open. Students that are trained to their end, several times the usual epochs: a score may
-foretell how fast a student learns, or what it knows in the end. Students of many more prompts than a score reads. Students of
+tell how fast a student learns, or what it knows in the end. Students of many more prompts than a score reads. Students of
 other training seeds, which differ from the cell's by chance alone.
 
 Protocol: what the released scripts do differently in training and evaluation. It changes a student's accuracy and no
