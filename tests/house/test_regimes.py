@@ -6,7 +6,7 @@ import pytest
 
 from gracelib.evidence import reasons
 from gracelib.evidence.cells import KEY, at_setting, default_setting, rescored
-from gracelib.evidence.regimes import demands
+from gracelib.evidence.regimes import OPEN, demands
 from gracelib.experiment import tables
 from gracelib.experiment.scales import SEEDS, get_scale
 from gracelib.jobs import paths
@@ -115,3 +115,13 @@ def test_notebook_12_says_what_the_tables_say(book, worlds):
     found, named = worlds
     sentences = first_world(found) | second_world(found, **named)
     assert [sentence for sentence in sentences.values() if " ".join(sentence.split()) not in prose] == []
+
+
+@pytest.mark.skipif(not paths.published("coverage-lab").is_dir(), reason="coverage-lab has not been computed yet")
+def test_the_large_second_world_judges_every_demand_and_the_notebook_says_so(book, monkeypatch):
+    """Met or not: a demand that fails is reported, and the world stays as it is."""
+    monkeypatch.setenv("GRACELIB_FIGURES", str(paths.published("")))
+    judged = demands(first("coverage-lab"), tables.table("coverage-lab", "checks", recompute=False))
+    prose = " ".join(" ".join(cell.source.split()) for cell in book.cells if cell.cell_type == "markdown")
+    said = [f"*{row.demand}*: {row.verdict} ({row.found})" for row in judged.itertuples()]
+    assert OPEN not in set(judged.verdict) and [sentence for sentence in said if sentence not in prose] == []
