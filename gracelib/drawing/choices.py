@@ -328,7 +328,7 @@ def figure13(
 
 @styled()
 def figure14(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, scores: Sequence[str] = FIVE) -> Drawn:
-    """Figure 14: the regret of each score when only teachers up to a width are candidates, one panel a budget."""
+    """Figure 14: the regret of each score when only teachers up to a width are candidates, one panel per budget."""
     rows = choice_cells(cells, student, scores)
     table, paper = budget_rows(rows, scores), _paper(rows, "figure 14", "regret_budget_points")
     budgets = dict(list(table.groupby("budget", sort=True)))

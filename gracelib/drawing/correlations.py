@@ -96,7 +96,7 @@ def figure2(
             f"{_orders([side])} {captions.names(scores)} against {captions.accuracy_words(accuracy, k)}; each point is a student taught by one "
             f"teacher at one temperature. {extra + ' ' * bool(extra)}{captions.cells_sentence(scale, side.rows)}"
         ),
-        _panels(scores),
+        _panels(scores) if len(side.rows) >= marks.FEW else "No picture, but why there is none: too few students",
         *captions.both([side]),
     )
 
@@ -308,6 +308,8 @@ def _bar_legend(sides: Sequence[Side]) -> list:
 @styled()
 def _scatters(side: Side, note: str, k: int, regrets: Mapping[str, PaperValue] | None = None) -> Figure:
     """One scatter per row of the table, side by side, with one y axis; with the paper's `regrets`, what each selects."""
+    if regrets is None and len(side.rows) < marks.FEW:
+        return marks.not_drawn(side.rows, side.table, note)
     legend = marks.cell_handles(side.rows)
     if regrets is not None:
         legend.append(

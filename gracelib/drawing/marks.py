@@ -14,23 +14,28 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from gracelib.baselines import SCORES
+from gracelib.drawing.captions import counted
 from gracelib.drawing.style import (
+    DOUBLE,
     EDGE,
     GREY,
     SMALL,
     entry,
     family,
     family_handles,
+    frame,
     temperature_area,
     temperature_handles,
 )
 from gracelib.evidence.cells import ACCURACIES, UNTRAINED
 from gracelib.paper.reported import STUDENT, TASK, PaperValue
 
+FEW = 10  #: students that a picture of correlations needs: among fewer, an interval reaches from end to end
 BAR, GRACE_BAR, PALE_BAR, PAPER_MARK, SHADE = "#a9bccb", "#5b8cbd", "#d8e1e8", "#a03000", "#e9e9e9"
 DASHED = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 2))}  #: the line of a default or of a best value
 UNTRAINED_LINE = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (1, 1.5))}
@@ -89,15 +94,35 @@ def say(ax: Axes, text: str, x: float = 0.5, y: float = 0.5, transform=None) -> 
     )
 
 
+def not_drawn(rows: pd.DataFrame, table: pd.DataFrame, note: str) -> Figure:
+    """In place of a picture of fewer than `FEW` students: why there is none, with the correlation in the table's first row."""
+    fig, (ax,) = frame(DOUBLE, 0.5, [], note)
+    ax.set_axis_off()
+    first, here = table.iloc[0], f"{counted(len(rows), 'student')} of {counted(rows['teacher'].nunique(), 'teacher')}"
+    rho = (
+        "undefined"
+        if np.isnan(first["spearman"])
+        else f"{with_interval(*first[['spearman', 'low', 'high']])}, which excludes little"
+    )
+    say(ax, f"Not drawn: {here} cannot show an order.\n{first['label']}: {rho}. See a larger scale.")
+    return fig
+
+
 # --- marks ---------------------------------------------------------------------------------------------------
 
 
-def family_marks(ax: Axes, x, y, manner: Sequence[str], area=20.0, **more) -> None:
-    """One mark for each (x, y) in the look of its family; `area` in square points, `more` as in `Axes.scatter`."""
+def family_marks(ax: Axes, x, y, manner: Sequence[str], area=20.0, names: Sequence[str] = (), **more) -> None:
+    """One mark for each (x, y) in the look of its family; `area` in square points, `more` as in `Axes.scatter`.
+
+    `names`: what each mark is. They go where matplotlib has links, the one text that it keeps for each mark of an SVG, and
+    `saving` makes them what a pointer that rests on the mark is told.
+    """
     x, y, area = np.broadcast_arrays(x, y, area)
     for name in dict.fromkeys(manner):
         look, of = family(name), np.asarray(manner) == name
         usual = {"c": look.color, "marker": look.marker, "edgecolors": EDGE, "linewidths": 0.5, "zorder": 3}
+        if len(names):
+            usual["urls"] = list(np.asarray(names)[of])
         ax.scatter(x[of], y[of], s=look.area * area[of], **(usual | {"label": name} | more))
 
 
@@ -176,7 +201,9 @@ def scatter(
     area = [40.0 if one else temperature_area(t) for t in rows["temperature"]]
     for _, own in rows.reset_index().groupby("teacher"):
         ax.plot(x[own.index], y[own.index], color=family(own["manner"].iloc[0]).color, linewidth=0.8, zorder=2)
-    family_marks(ax, x, y, rows["manner"], area, alpha=0.9)
+    cells = zip(rows["teacher"], rows["temperature"], y, strict=True)
+    names = [f"{teacher}, T = {t:g}: student {percent:.1f}%" for teacher, t, percent in cells]
+    family_marks(ax, x, y, rows["manner"], area, names, alpha=0.9)
     if UNTRAINED in rows:
         ax.axhline(100 * rows[UNTRAINED].iloc[0], **UNTRAINED_LINE, zorder=1.5)
     x_axis(ax, x)

@@ -9,6 +9,7 @@ test instead of a claim.
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -123,6 +124,9 @@ def picture_writers(fig: Figure, name: str, title: str, endings: Iterable[str] =
         undated = {".svg": "Date", ".png": "Software", ".pdf": "CreationDate"}[ending]
         with mpl.rc_context(salt):
             fig.savefig(part, format=ending[1:], dpi=DPI, metadata={undated: None, "Title": title})
+        if ending == ".svg":  # the names of marks (`marks.family_marks`): a link becomes what a pointer is told
+            named = re.sub(r'<a xlink:href="([^"]*)">', r"<g><title>\1</title>", part.read_text(encoding="utf-8"))
+            part.write_text(named.replace("</a>", "</g>"), encoding="utf-8")
 
     return {ending: partial(picture, ending=ending) for ending in endings}
 

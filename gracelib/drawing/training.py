@@ -158,7 +158,7 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
     right.set(xlim=(-reach, reach), xlabel="Change by filtering")
     own = table[table["pairing"] == "filtered"]
     return Drawn(
-        fig,
+        fig if len(rows) >= marks.FEW else marks.not_drawn(rows, own, captions.note(scale, rows)),
         table,
         caption=(
             f"{findings.when_filtered(table)} Signed Spearman correlation of {len(first)} scores with the students of the cells of figure 15: unfiltered ones, "
@@ -166,7 +166,9 @@ def figure16(cells: pd.DataFrame, filtered: pd.DataFrame, scale: str, *, scores:
             f"what somebody who filters would compute. Right: change against unfiltered, on the same resamples (cut at ±1). "
             f"{captions.cells_sentence(scale, rows)}"
         ),
-        alt="Points with intervals, one row per score: correlations on the left, their change on the right.",
+        alt="Points with intervals, one row per score: correlations on the left, their change on the right."
+        if len(rows) >= marks.FEW
+        else "No picture, but why there is none: too few students",
         ours=captions.records(own, ("pairing", "spearman", "change", "change_low", "change_high")),
         paper={"direction": {"value": "correlations slightly higher when filtered", "source": "submission, figure 16"}},
     )

@@ -98,7 +98,7 @@ def select(
         first = rows[twice].iloc[0]
         raise ValueError(
             f"{first['teacher']} at T={first['temperature']:g} is there twice for student {student!r}: "
-            "one row a cell is expected"
+            "one row per cell is expected"
         )
     bad = rows[~rows[accuracy].between(0, 1)]
     if len(bad):

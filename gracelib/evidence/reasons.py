@@ -126,7 +126,7 @@ def by_rows(cells: pd.DataFrame, grid: pd.DataFrame, default: Mapping[str, float
 def strong_cells(cells: pd.DataFrame, least: float = 0.98) -> pd.DataFrame:
     """The cells whose teacher is right at least `least` of the time: teacher accuracy cannot tell them apart, so what does?
 
-    One row a score of `SCORES` (and PARTS) that is defined there, best first: signed Spearman over these cells; `cells`, and
+    One row per score of `SCORES` (and PARTS) that is defined there, best first: signed Spearman over these cells; `cells`, and
     `lowest` and `highest`, the accuracies of their students.
     """
     able = cells[cells.teacher_accuracy >= least]

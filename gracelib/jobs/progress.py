@@ -1,6 +1,6 @@
 """The bar of everything that takes time, on stderr; and how long something took.
 
-Why one: a terminal gets a bar that is drawn over itself, a log file a line now and then, and no line twice, so that both can
+Why one: a terminal gets a bar that is drawn over itself, a log file gets a line now and then, and no line twice, so that both can
 be read. What is counted may come in fractions: the largest piece of work must not be a bar that stands still.
 """
 

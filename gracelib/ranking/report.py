@@ -41,7 +41,7 @@ def table_text(table: pd.DataFrame) -> str:
         cells = [text.ljust(w) if i == 1 else text.rjust(w) for i, (text, w) in enumerate(zip(row, width, strict=True))]
         lines.append("  ".join(cells).rstrip())
     ends = ", ".join(f"{SCORES[s].label} {SCORES[s].direction}" for s in ("grace", "g_norm", "g_vendi", "student_loss"))
-    return "\n".join([*lines, f"Better is: {ends}. Length in tokens, loss in nats a token."])
+    return "\n".join([*lines, f"Better is: {ends}. Length in tokens, loss in nats per token."])
 
 
 def neighbours_sentence(neighbours: pd.DataFrame) -> str:

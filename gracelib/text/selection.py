@@ -58,7 +58,7 @@ def expand(paths: Iterable[str | Path] | str | Path) -> list[Path]:
             reader_of(path)  # refuses now what would not be found before the files in front of it are read
             files.append(path)
     if not files:
-        raise ValueError("no file with generations was given; name one file a teacher, or a folder of them")
+        raise ValueError("no file with generations was given; name one file per teacher, or a folder of them")
     return whole_sets(files)
 
 

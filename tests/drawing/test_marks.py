@@ -92,6 +92,17 @@ def test_every_figure_says_its_scale_and_that_it_is_not_the_paper(name):
     assert "built-in" not in captions.scale_note("paper", 120, 15)
 
 
+def test_fewer_than_ten_students_are_not_drawn_and_the_picture_says_why():
+    cells = synthetic_cells(MINI, (0.6,))
+    drawn = correlations.figure2(cells, "first", "mini")
+    (ax,) = drawn.fig.subfigs[0].axes
+    (said,) = (text.get_text() for text in ax.texts)
+    assert said.startswith("Not drawn: 6 students of 6 teachers cannot show an order.\nGRACE: ")
+    assert not ax.collections and drawn.alt.startswith("No picture") and len(drawn.table) == 6
+    assert_readable(drawn.fig)
+    assert correlations.figure5(cells, "first", "mini").fig.axes[0].collections  # a choice among six is one
+
+
 def test_families_have_a_colour_and_a_marker_each():
     """Eleven manners, eleven markers, eleven colours: either channel alone tells them apart. The triangle
     is taken.

@@ -142,6 +142,15 @@ def test_a_notebook_shows_the_picture_the_finding_and_the_command(folder, monkey
     )
 
 
+def test_a_mark_of_a_scatter_says_which_teacher_it_is(folder):
+    everything(["fig02_scatter"])
+    svg, own = (folder / "fig02_scatter.svg").read_text(encoding="utf-8"), synthetic_cells().query("student == 'first'")
+    for row in own.itertuples():  # once in each of three panels
+        said = f"{row.teacher}, T = {row.temperature:g}: student {100 * row.average_at_k:.1f}%"
+        assert svg.count(f"<g><title>{said}</title>") == 3, said
+    assert "<a " not in svg and svg.count("<g><title>") == 3 * len(own)
+
+
 def test_drawing_again_gives_the_same_bytes(folder):
     """In this process, and in a new one with another hash seed, which also shows that no figure needs
     torch.

@@ -8,8 +8,8 @@ import pytest
 
 from gracelib.jobs import paths
 
-COUNTED = "rows?|marks?|lines?|bars?|panels?|responses?|prompts?|tokens?|gradients?|numbers|samples|seconds?|minutes|one|ms|s|MB|GB"
-PER = "response|prompt|teacher|student|cell|token|score|step|family|task|setting|problem|panel|stage|file|checkpoint|line|row"
+COUNTED = "rows?|marks?|lines?|bars?|panels?|responses?|prompts?|tokens?|gradients?|numbers|samples|seconds?|minutes|curves?|files?|nats|one|ms|s|MB|GB"
+PER = "response|prompt|teacher|student|cell|token|score|step|family|task|setting|problem|panel|stage|file|checkpoint|line|row|core|budget"
 PLAIN = {
     # "one row a teacher", but not "rows a teacher has" or "tokens a prompt's text takes"
     "per, not a": rf"\b(?:{COUNTED}) an? (?:{PER})\b(?!'s| (?:has|is|of|takes|that|which|flags|needs|gets|may|can|selects)\b)",

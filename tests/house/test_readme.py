@@ -3,10 +3,12 @@
 import json
 import re
 
+import nbformat
 import pandas as pd
 import pytest
 
 from gracelib.claims.rules import FAILS, HOLDS, LACKS, OPEN
+from gracelib.evidence.reasons import between_and_within, with_parts
 from gracelib.experiment.reference import over_seeds
 from gracelib.jobs import paths
 from lab_for_tests import LONG, SECOND, SHORT, WORDS, main_table, norm_picks_better, settings
@@ -24,6 +26,10 @@ def findings() -> str:
     lost = {name: f"{row['mean']:.1f}" for name, row in sidecar["ours"]["regret_points"].items()}
     table = pd.read_csv(paths.published("lab") / "claims.csv")
     n, m = ([(table[what] == v).sum() for v in (HOLDS, FAILS, OPEN, LACKS)] for what in ("direction", "size"))
+    split = pd.concat(between_and_within(with_parts(own)) for own in settings().values()).query("part == 'inflation'")
+    spans = split.groupby("level").spearman.agg(["min", "max"])
+    assert spans["max"]["between"] < 0 < spans["min"]["within"]
+    between, within = (f"{spans['min'][level]:+.2f} to {spans['max'][level]:+.2f}" for level in ("between", "within"))
     seeds = over_seeds("mini").set_index("score")
     ends = {
         score: " to ".join(f"{seeds[f'spearman {end}'][score]:.2f}" for end in ("least", "most"))
@@ -37,6 +43,8 @@ def findings() -> str:
   the norm picks better).
 * Its pick among all is {points[SHORT, "grace"]} points behind the best student, the strongest teacher's {points[SHORT, "teacher_accuracy"]}; on the long task {points[LONG, "grace"]} and {points[LONG, "teacher_accuracy"]}.
 * The norm stays ahead of it on a second student ({rho[SECOND, "g_norm"]} to {rho[SECOND, "grace"]}) and on a longer task ({rho[LONG, "g_norm"]} to {rho[LONG, "grace"]}; the loss: {rho[LONG, "student_loss"]}).
+* Why: GRACE is the norm times an *inflation*, which orders teachers the wrong way in all {WORDS[len(settings())]} settings ({between}) and
+  temperatures the right way ({within}). GRACE cannot see whether the text is right (notebook 05b).
 * Of {sum(n)} statements of the paper {n[0]} hold here in direction and {n[1]} do not; {n[2]} have too few data, {n[3]} are about what this world lacks.
   Of the {sum(m)} that claim a size {m[0]} hold and {m[1]} do not. That is no verdict on the paper.
 * `mini` says less: over eight seeds GRACE lies at {ends["grace"]}, the norm at {ends["g_norm"]}, the loss at {ends["student_loss"]}.
@@ -46,6 +54,13 @@ def findings() -> str:
 def test_the_findings_are_what_the_published_tables_say():
     begin, end = "<!-- findings:begin -->\n", "<!-- findings:end -->"
     assert README.split(begin)[1].split(end)[0] == findings()
+
+
+def test_the_ranking_shown_is_the_one_of_notebook_20():
+    book = nbformat.read(paths.NOTEBOOKS / "20_score_your_own.ipynb", as_version=4)
+    said = "".join(o.text for cell in book.cells for o in cell.get("outputs", ()) if o.output_type == "stream")
+    shown = re.search(r"it says:\n\n```\n(.+?)\n```", README, re.DOTALL)[1].split("\n")
+    assert len(shown) == 5 and [line for line in shown if line != " ..." and line not in said] == []
 
 
 def test_it_takes_minutes_to_read():

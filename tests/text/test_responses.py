@@ -154,7 +154,7 @@ def test_paths_that_are_no_generations(tmp_path, read, name, message):
 
 
 def test_no_path_at_all():
-    with pytest.raises(ValueError, match="no file with generations was given; name one file a teacher"):
+    with pytest.raises(ValueError, match="no file with generations was given; name one file per teacher"):
         expand([])
 
 
