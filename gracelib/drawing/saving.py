@@ -125,7 +125,7 @@ def picture_writers(fig: Figure, name: str, title: str, endings: Iterable[str] =
         with mpl.rc_context(salt):
             fig.savefig(part, format=ending[1:], dpi=DPI, metadata={undated: None, "Title": title})
         if ending == ".svg":  # the names of marks (`marks.family_marks`): a link becomes what a pointer is told
-            named = re.sub(r'<a xlink:href="([^"]*)">', r"<g><title>\1</title>", part.read_text(encoding="utf-8"))
+            named = re.sub(r'<a xlink:href="([^"]*)"[^>]*>', r"<g><title>\1</title>", part.read_text(encoding="utf-8"))
             part.write_text(named.replace("</a>", "</g>"), encoding="utf-8")
 
     return {ending: partial(picture, ending=ending) for ending in endings}
