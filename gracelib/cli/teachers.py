@@ -284,14 +284,14 @@ def distill(
         str,
         typer.Option(
             help="sequence: from the text alone, the paper's; from --teacher-model's distributions: gkd, on-policy (reverse KL on "
-            "samples of the student), skew, skew-reverse (DistiLLM), taid"
+            "samples of the student), skew, skew-reverse (DistiLLM), taid, uld (a teacher with another tokenizer)"
         ),
     ] = "sequence",
     beta: Annotated[
         float | None, typer.Option(help="of gkd (0.5) and on-policy (1): 0 is forward KL, 1 reverse KL")
     ] = None,
     teacher_model: Annotated[
-        str, typer.Option(help="the teacher itself, folder or hub id; its tokenizer must be the student's")
+        str, typer.Option(help="the teacher itself, folder or hub id; with the student's tokenizer, but for uld")
     ] = "",
     precision: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32 or bfloat16")] = "auto",
     gradient_checkpointing: Annotated[bool, typer.Option(help="less memory for a third more compute")] = True,

@@ -1,7 +1,10 @@
-"""Whether the choice of a teacher survives other training, or a smaller sample: the scores beside the students of each."""
+"""Whether the choice of a teacher survives other training, or a smaller sample: the scores beside the students of each. And
+whether several teachers beat the best one.
+"""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from gracelib.evidence.cells import KEY, difference, score_rows
@@ -55,3 +58,22 @@ def compared(of: Mapping[object, pd.DataFrame], scores: Sequence[str], by: str) 
             moved = {"change": change["spearman"], "change_low": change["low"], "change_high": change["high"]}
             made.append({by: name, **row, **moved})
     return pd.DataFrame(made)
+
+
+def over_best(mixtures: pd.DataFrame) -> pd.DataFrame:
+    """Table `mixtures` with a row per mixture, means over seeds: alone, most, most_share, correct, average, average_se, and
+    points over the best student of one teacher alone, with low and high.
+
+    The interval is 1.96 standard errors of both, as if they answered different problems: what they share cancels in the
+    difference, so it is too wide. The best of several measured students is partly lucky, so points are a little too low.
+    """
+    columns = {
+        "alone": "first",
+        "most": "first",
+        **dict.fromkeys(("most_share", "correct", "average", "average_se"), "mean"),
+    }
+    found = mixtures.groupby("mixture", sort=False).agg(columns)
+    best = found[found["alone"]]["average"].idxmax()
+    points = 100 * (found["average"] - found["average"][best])
+    spread = 196 * np.hypot(found["average_se"], found["average_se"][best])
+    return found.assign(points=points, low=points - spread, high=points + spread)

@@ -16,8 +16,7 @@ Absurd: three teachers that nobody should choose, made on purpose: does a score 
 through the same features, scores and training as everybody else, but stay out of the table of cells that correlations
 are computed on: three planted outliers would make any score look good or bad.
 
-Mixtures: of each prompt the responses of the teacher that suits the student best. Smoke test: the comparator that is no score,
-a short distillation of every teacher.
+Smoke test: the comparator that is no score, a short distillation of every teacher.
 
 Completing: what the grid alone leaves open. Students that are trained to their end, several times the usual epochs: a score may
 tell how fast a student learns, or what it knows in the end. Students of many more prompts than a score reads. Students of
@@ -33,16 +32,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-import numpy as np
-
 from gracelib.experiment import stages
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.jobs import paths
 from gracelib.jobs.store import Job, Stage
-from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import STUDENT_TEMPLATE, encode_examples
+from gracelib.models.prompting import STUDENT_TEMPLATE
 from gracelib.scale import Scale
-from gracelib.since import COSTS, assigned
 from gracelib.text.answers import grade
 from gracelib.text.responses import read_responses, write_jsonl
 from gracelib.world import stories
@@ -54,12 +49,6 @@ TRAIN_K = 4  #: samples a training prompt: there are several times as many as he
 KEPT = "kept.json"
 #: Absurd teachers. Random words have the lengths of a real teacher's responses.
 KINDS = {"self": "the student itself, T = 1", "random": "random words", "repeated": "one response for everything"}
-#: Mixtures of all teachers at the temperature at which they are compared (`gracelib mix`).
-MIXTURES = {
-    "GRAPE": {"by": "grape", "shared": False},
-    "RSR": {"by": "rsr", "shared": False},
-    "GRAPE, equal shares": {"by": "grape", "shared": True},
-}
 #: Completing: the first so many teachers where teachers are compared; epochs from the usual to what changes little; how many times
 #: the usual prompts; and further seeds.
 COMPLETED, TO_THE_END, MORE_PROMPTS, SEEDS = 15, (1, 2, 4, 8), 8, 2
@@ -155,31 +144,8 @@ def run_made(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     write_jsonl(out / "responses.jsonl", grade(made))
 
 
-def run_mixed(out: Path, params: dict, inputs: dict[str, Path]) -> None:
-    """Of each prompt the M responses of the teacher (each of `inputs` but the student) that cost the student least on average
-    (`since.COSTS`), under equal shares of the prompts if `shared`; each row says whose they are."""
-    from gracelib.features.estimators import estimator
-    from gracelib.features.gradients import response_features
-    from gracelib.models.training import first_responses
-
-    model, tokenizer = load_student(inputs["student"])
-    teachers, M = sorted(inputs.keys() - {"student"}), params["M"]
-    rows = {name: read_responses(inputs[name] / "responses.jsonl", None, M, allow_empty=True) for name in teachers}
-    cost = []
-    for name in teachers:
-        examples = encode_examples(tokenizer, first_responses(rows[name], M))
-        f = response_features(model, examples, d=1, device="cpu", progress=False, **estimator("last-layer"))
-        cost.append(COSTS[params["by"]](f).reshape(-1, M).mean(1))
-    shares = [1 / len(teachers)] * len(teachers) if params["shared"] else None
-    chosen = assigned(np.stack(cost, 1), shares)
-    write_jsonl(
-        out / "responses.jsonl", [rows[teachers[k]][i] | {"teacher": teachers[k]} for i, k in enumerate(chosen)]
-    )
-
-
 FILTERED = Stage("filtered_responses", run_filtered)
 MADE = Stage("made_responses", run_made)
-MIXED = Stage("mixed_responses", run_mixed)
 
 
 # --- which teachers -----------------------------------------------------------------------------------------
@@ -371,19 +337,6 @@ def protocol_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
             for setting, (model, template) in models.items()
         }
         found |= {(student, teacher, t, setting): (job, made["the paper's"]) for setting, job in made.items()}
-    return found
-
-
-def mixed_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
-    """The responses of each of MIXTURES and the accuracy of its student, by task, student, temperature and mixture."""
-    plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
-    inputs = {name: plan.responses[name, t] for name in plan.teachers} | {"student": plan.students[scale.student]}
-    for mixture, how in MIXTURES.items():
-        mixed = Job(MIXED, {"M": scale.M, **how}, inputs, mixture, scale.n_train / 50)
-        found[plan.task.name, scale.student, t, mixture] = (
-            mixed,
-            plan.accuracy(plan.student(scale.student, mixed, mixture), mixture),
-        )
     return found
 
 

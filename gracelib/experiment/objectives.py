@@ -7,6 +7,7 @@ from pathlib import Path
 from gracelib.experiment.extras import SMALL_CAST
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.jobs.store import Job, Stage
+from gracelib.scale import Scale
 from gracelib.text.responses import read_responses
 
 #: As the table `objectives` names them, with the parameters of their students' jobs; the first is the paper's.
@@ -20,10 +21,10 @@ OBJECTIVES = {
     "skew reverse KL": {"objective": "skew-reverse", "beta": None},
     "TAID": {"objective": "taid", "beta": None},
 }
-#: Seeds of training, where there is time for them. A laptop's cast sees half of the responses once, in small batches: as many
-#: steps as the scale's own students. Samples of the student are what takes time, so there are fewer of those.
+#: Seeds of training, where there is time for them. A laptop's cast sees one response per prompt once, in batches so small that
+#: it takes as many steps as the scale's own students. Samples of the student are what takes time, so there are fewer of those.
 SEEDS = 3
-SHORT, SHORT_ON_POLICY, SHORT_K = {"M": 2, "epochs": 1, "batch_size": 8}, {"batch_size": 32}, 4
+SHORT, SHORT_ON_POLICY, SHORT_K = {"M": 1, "epochs": 1, "batch_size": 4}, {"batch_size": 16}, 4
 
 
 def run_taught(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -40,22 +41,34 @@ def run_taught(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 TAUGHT = Stage("taught", run_taught)
 
 
+def is_short(scale: Scale) -> bool:
+    """Whether students are trained by SHORT."""
+    return len(scale.teachers) <= SMALL_CAST
+
+
+def seeds(scale: Scale) -> range:
+    """Counts of the seeds of training."""
+    return range(1 if is_short(scale) else SEEDS)
+
+
+def tested(plan: Plan, student: Job, label: str) -> Job:
+    """The accuracy of a student, from SHORT_K samples per problem and no greedy one where it was trained by SHORT."""
+    test, fewer = plan.accuracy(student, label), {"k": min(SHORT_K, plan.scale.k), "greedy": False}
+    own = fewer if is_short(plan.scale) else {}
+    return Job(test.stage, test.params | own, test.inputs, label, test.cost)
+
+
 def objective_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
     """Accuracy of each student, by cell, objective and seed (counted from 0)."""
-    plan, scale, found = plans[0], plans[0].scale, {}
-    t, short = compared_at(scale), len(scale.teachers) <= SMALL_CAST
+    plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
     for teacher, job in plan.teachers.items():
         for name, own in OBJECTIVES.items():
-            for seed in range(1 if short else SEEDS):
+            for seed in seeds(scale):
                 label, changes = f"{teacher}, {name}, seed {seed}", {"seed": scale.seed + 9 + 1000 * seed}
-                if short:
+                if is_short(scale):
                     changes |= SHORT | (SHORT_ON_POLICY if own.get("objective") == "on-policy" else {})
                 usual = plan.student(scale.student, plan.responses[teacher, t], label, **changes)
                 taught = Job(TAUGHT, usual.params | own, usual.inputs | {"teacher": job}, label, 1.5 * usual.cost)
-                test = plan.accuracy(taught if own else usual, label)
-                if short:
-                    test = Job(
-                        test.stage, test.params | {"k": min(SHORT_K, scale.k)}, test.inputs, label, test.cost / 2
-                    )
+                test = tested(plan, taught if own else usual, label)
                 found[plan.task.name, scale.student, teacher, t, name, seed] = (test,)
     return found

@@ -24,6 +24,7 @@ from gracelib.baselines import SINCE, compute_scores
 from gracelib.evidence.cells import ACCURACIES, TRAINING_SD, UNTRAINED, training_sd
 from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
+from gracelib.experiment.mixtures import mixture_jobs
 from gracelib.experiment.objectives import objective_jobs
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, WORLDS, command_for, get_scale
@@ -310,11 +311,15 @@ def _since_rows(scale: Scale, key: tuple, *jobs: Job) -> Iterable[dict]:
             yield from _six_digits([{"teacher": teacher, "temperature": t, "n": n, **values}])
 
 
-def _mixture_rows(scale: Scale, key: tuple, mixed: Job, accuracy: Job) -> list[dict]:
-    rows = _responses(mixed)
-    ((most, count),) = Counter(row["teacher"] for row in rows).most_common(1)
-    right = np.mean([c for row in rows for c in row["correct"][: scale.M]])
-    return [{"most": most, "most_share": count / len(rows), "correct": right, **accuracy_of(accuracy, paths.runs())}]
+def _mixture_rows(scale: Scale, key: tuple, responses: Job, accuracy: Job) -> list[dict]:
+    alone, used = key[3] in {spec.name for spec in scale.teachers}, accuracy.inputs["model"].params
+    rows = _responses(responses)[: used["n_prompts"]]
+    # The models of a chain and of a regeneration stand behind the strongest teacher.
+    whose = Counter(row.get("teacher", key[3] if alone else extras.strongest(scale)) for row in rows)
+    ((most, count),) = whose.most_common(1)
+    right = np.mean([c for row in rows for c in row["correct"][: used["M"]]])
+    said = {"alone": alone, "most": most, "most_share": count / len(rows), "correct": right}
+    return [said | accuracy_of(accuracy, paths.runs())]
 
 
 # --- what it takes ------------------------------------------------------------------------------------------
@@ -487,7 +492,7 @@ TABLES = {
     # The same with the accuracy of the students that these teachers make.
     "pathological": Table("figures", extras.absurd_jobs, _absurd_rows, _ODD),
     # Students by other objectives than the paper's (`objectives.OBJECTIVES`), a row a seed of training; columns as
-    # `base_students`. At lab it takes an hour and a half.
+    # `base_students` (greedy at lab only). At lab it takes an hour and a half.
     "objectives": Table("objectives", objective_jobs, _accuracy_rows, (*KEY, "objective", "seed"), asked_at=REDRAWN),
     # The released scripts' settings: average (Average@k), average_se, points (difference from the paper's setting).
     "protocol": Table(
@@ -501,13 +506,14 @@ TABLES = {
     "passes": Table("figures", measurements.further_jobs, _recorded, not_at=(*REDRAWN, *TABLES_ONLY)),
     # `until_clear.race` on each temperature's teachers, a row an order of the prompts, see `measurements.run_race`.
     "races": Table("figures", measurements.race_jobs, _recorded, ("task", "student", "temperature"), not_at=_NO_RECORD),
-    # Students of mixtures: most (the teacher of most prompts), most_share, correct (share of the responses), accuracies.
+    # Students of each teacher alone and of several (`mixtures`), of the same number of training tokens: alone, most (the
+    # teacher of most prompts), most_share, correct (share of the responses), accuracies.
     "mixtures": Table(
-        "extra",
-        extras.mixed_jobs,
+        "objectives",
+        mixture_jobs,
         _mixture_rows,
-        ("task", "student", "temperature", "mixture"),
-        not_at=(*REDRAWN, *TABLES_ONLY),
+        ("task", "student", "temperature", "mixture", "seed"),
+        asked_at=REDRAWN,
     ),
     # Accuracy of each teacher's student after a part of the epochs, columns as `students`; after several times as many; and of
     # students of other training seeds.

@@ -4,7 +4,8 @@ Its key holds the notebook's cells, its parameters, gracelib's code and the note
 executed copy, with the hashes of the files that it wrote below figures/. So what is finished is recognised, locked,
 checked and explained as every other result is, and a file that a notebook wrote and somebody changed makes that notebook
 run again. Recomputing, they run in order, each taking up what the ones before it finished, but those that only read run
-side by side. Redrawing, they only read the committed tables, so as many run at once as there are cores.
+side by side, and those that take no part (no `recompute`) at any time. Redrawing, they only read the committed tables, so as
+many run at once as there are cores.
 
 papermill alone runs everything every time, only logs a parameter that it does not know or cannot read, finds a kernel of
 another language when the jobs before it have taken their hours, and leaves volatile metadata behind. Here a notebook that
@@ -228,8 +229,10 @@ def planned(
             for cell in nbformat.read(path, as_version=4).cells
         ]
         params = {"notebook": path.name, "cells": cells, "parameters": given, **same}
-        jobs.append(Job(NOTEBOOK, params, before, f"{path.name} at {scale}", len(cells)))
-        if recompute and not any("only-reads" in tags for _, _, tags in cells):  # it may make a table that others read
+        takes_part = "recompute" in own  # else it knows no table: it waits for none, and none for it
+        jobs.append(Job(NOTEBOOK, params, before if takes_part else {}, f"{path.name} at {scale}", len(cells)))
+        # A notebook that does not only read may make a table that others read.
+        if recompute and takes_part and not any("only-reads" in tags for _, _, tags in cells):
             before = {"before": jobs[-1]}
     return jobs
 

@@ -72,7 +72,7 @@ def fine_tune(
     policy : template, BOS and the longest example; the same as for gradients and evaluation.
     objective, beta, teacher : "sequence" is the paper's: from the responses alone. Another of `objectives.OBJECTIVES` (with
         a beta where it has one) learns from the distributions of a teacher (folder or hub id, of the student's
-        vocabulary) on the responses, or on samples of the student.
+        vocabulary except for "uld") on the responses, or on samples of the student.
     precision : of the computation; "auto" is bfloat16 on CUDA and float32 elsewhere.
     device : "auto" is CUDA where there is one; "cpu" trains the same student everywhere.
 
@@ -132,9 +132,12 @@ def fine_tune(
     }
     kind = TokenMean
     if aim:
-        own = {"objective": aim, "tokenizer": tokenizer, "stop": end_token(tokenizer, policy), "seed": seed}
-        own["teacher"] = load_teacher(teacher, tokenizer, "bfloat16" if settings["bf16"] else "float32")
-        kind = functools.partial(FromTeacher, **own)
+        precise = "bfloat16" if settings["bf16"] else "float32"
+        its, theirs = load_teacher(teacher, tokenizer, precise, common=not aim.words)
+        again = encode(theirs, pairs, policy, cut) if aim.words else []
+        read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in zip(data, again, strict=False)}
+        own = {"objective": aim, "teacher": its, "tokenizers": (tokenizer, theirs), "read": read, "seed": seed}
+        kind = functools.partial(FromTeacher, **own, stop=end_token(tokenizer, policy))
         settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher)}
     resume = _resumable(scratch, settings, main)
     if gradient_checkpointing:

@@ -4,9 +4,10 @@ Each is a divergence of two distributions over the vocabulary at each token, ave
 batch as the cross-entropy is (sequence-level distillation, the paper's), so all else about fine-tuning stays: order, schedule,
 micro-batches, resuming.
 
-Why not TRL's trainers: GKDTrainer trains the world's models to the same losses (seven digits, about as fast), but it is
-experimental there, DistiLLM and TAID are in none, and what a run of the small scales needs is in the base environment. So the
-formulas are here; a test holds GKD against TRL's where that is installed.
+Why not TRL's trainers: GKDTrainer trains the world's models to the same losses (seven digits, about as fast), but it and ULD
+(GOLDTrainer) are experimental there, DistiLLM and TAID are in none, and what a run of the small scales needs is in the base
+environment. So the formulas are here; a test holds GKD against TRL's where that is installed. PLaD (arXiv 2406.02886) is not
+here: it is TRL's DPOTrainer with the teacher's response chosen and the student's rejected, and needs nothing of ours.
 """
 
 import os
@@ -15,14 +16,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import GenerationConfig, Trainer
 
 from gracelib.models.checkpoints import check_student, load_student
 from gracelib.models.decoding import decode_all, row_keys
 from gracelib.models.training import IGNORED, collate
 
-# Log-probabilities of student and teacher, (tokens, V) each; a number of the objective's; the share of training done.
+# Log-probabilities of student and teacher, (tokens, V) each (of ULD each over its own V); a number of the objective's; the
+# share of training done.
 Divergence = Callable[[torch.Tensor, torch.Tensor, float, float], torch.Tensor]
 
 
@@ -61,13 +63,24 @@ def taid(student: torch.Tensor, teacher: torch.Tensor, start: float, done: float
     return kl(((1 - t) * student.detach() + t * teacher).log_softmax(-1), student)
 
 
+def uld(student: torch.Tensor, teacher: torch.Tensor, weight: float, done: float) -> torch.Tensor:
+    """ULD (arXiv 2402.12030): the sum of the differences of both distributions, each sorted, times `weight`. The smaller
+    vocabulary gets probabilities of zero, so none need be in common."""
+    pair = [x.exp().sort(-1, descending=True).values for x in (student, teacher)]
+    size = max(x.shape[-1] for x in pair)
+    q, p = (pad(x, (0, size - x.shape[-1])) for x in pair)
+    return weight * (p - q).abs().sum(-1)
+
+
 @dataclass(frozen=True)
 class Objective:
-    """A divergence with its number (the source's), on the teacher's responses or on samples of the student."""
+    """A divergence with its number (the source's), on the teacher's responses or on samples of the student. `words`: added
+    to the cross-entropy, and the teacher reads the text with its own tokenizer."""
 
     divergence: Divergence
     number: float
     on_policy: bool = False
+    words: bool = False
 
 
 OBJECTIVES = {
@@ -76,6 +89,7 @@ OBJECTIVES = {
     "skew": Objective(skew, 0.1),
     "skew-reverse": Objective(skew_reverse, 0.1),
     "taid": Objective(taid, 0.4),
+    "uld": Objective(uld, 1.5, words=True),
 }
 SEQUENCE = "sequence"  #: the paper's: no divergence, the cross-entropy
 
@@ -95,17 +109,17 @@ def find_objective(name: str, beta: float | None = None) -> Objective | None:
     return replace(found, number=beta)
 
 
-def load_teacher(source: str | os.PathLike, tokenizer, dtype: str = "float32"):
-    """A teacher whose distributions are over the vocabulary of the student's `tokenizer`. ValueError, before its weights
-    are read, for another vocabulary, or as `load_student`."""
+def load_teacher(source: str | os.PathLike, tokenizer, dtype: str = "float32", common: bool = True) -> tuple:
+    """A teacher and its tokenizer. common: its distributions must be over the vocabulary of the student's `tokenizer`;
+    ValueError, before its weights are read, for another one, or as `load_student`."""
     own, its = tokenizer.get_vocab(), check_student(source)[1].get_vocab()
-    if own != its:
+    if common and own != its:
         raise ValueError(
             f"teacher {os.fspath(source)!r}: {len(own.items() ^ its.items())} entries of its vocabulary are not as the "
-            "student's, so their distributions cannot be compared; choose a teacher with the student's tokenizer, or teach by "
-            "text alone (objective sequence); TRL's GOLDTrainer has ULD, which needs no common vocabulary"
+            "student's, so their distributions cannot be compared word by word; choose objective uld, which needs no common "
+            "vocabulary, a teacher with the student's tokenizer, or text alone (objective sequence)"
         )
-    return load_student(source, dtype)[0]
+    return load_student(source, dtype)
 
 
 class TokenMean(Trainer):
@@ -130,22 +144,38 @@ class TokenMean(Trainer):
 
 
 class FromTeacher(TokenMean):
-    """The loss is the divergence of an objective from a teacher. `tokenizer`: the student's; `stop`: the token that ends a
-    response; `seed`: of the student's samples."""
+    """The loss is the divergence of an objective from a teacher. `tokenizers`: the student's and the teacher's; `read`: of
+    each example, by the student's ids, prompt and response as the teacher reads them (empty: the same ids); `stop`: the token
+    that ends a response; `seed`: of the student's samples."""
 
-    def __init__(self, *, objective: Objective, teacher, tokenizer, stop: int, seed: int, **how):
+    def __init__(self, *, objective: Objective, teacher, tokenizers: tuple, read: dict, stop: int, seed: int, **how):
         super().__init__(**how)
-        self.objective, self.stop, self.seed = objective, stop, seed
+        self.objective, self.read, self.stop, self.seed = objective, read, stop, seed
         self.teacher = teacher.to(self.args.device)
         # Relatives pad their embeddings to different sizes: no token is there.
-        self.n_words = max(tokenizer.get_vocab().values()) + 1
+        self.n_words = [max(tokenizer.get_vocab().values()) + 1 for tokenizer in tokenizers]
 
     def summed_loss(self, logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        words = super().summed_loss(logits, labels, wanted) if self.objective.words else 0.0
         with torch.no_grad():
-            taught = self.teacher(input_ids=self.ids, use_cache=False).logits[:, :-1][wanted]
-        student, teacher = (x[:, : self.n_words].float().log_softmax(-1) for x in (logits, taught))
+            if self.read:
+                taught, told = self._own_reading(wanted)
+            else:
+                taught, told = self.teacher(input_ids=self.ids, use_cache=False).logits[:, :-1][wanted], slice(None)
+        pair = (x[:, :n].float().log_softmax(-1) for x, n in zip((logits[told], taught), self.n_words, strict=True))
         done = self.state.global_step / self.state.max_steps
-        return self.objective.divergence(student, teacher, self.objective.number, done).sum()
+        return words + self.objective.divergence(*pair, self.objective.number, done).sum()
+
+    def _own_reading(self, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's logits of each response as it reads it, and which of the wanted tokens have one: the k-th of the
+        student's goes with the k-th of the teacher's, and what the longer reading has beyond the shorter is left out."""
+        found, told = [], []
+        for ids, own in zip(self.ids, wanted, strict=True):
+            prompt, response = self.read[tuple(ids[: int(own.nonzero()[-1]) + 2].tolist())]
+            theirs = torch.tensor([prompt + response], device=ids.device)
+            found.append(self.teacher(input_ids=theirs, use_cache=False).logits[0, len(prompt) - 1 : -1][: own.sum()])
+            told.append(torch.arange(int(own.sum()), device=ids.device) < len(response))
+        return torch.cat(found), torch.cat(told)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of one step: here is the last moment to sample from the student as it is."""

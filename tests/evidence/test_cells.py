@@ -12,7 +12,7 @@ from gracelib.baselines import SCORES
 from gracelib.drawing.correlations import table_main
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
-from gracelib.evidence.objectives import by_objective, by_sample
+from gracelib.evidence.objectives import by_objective, by_sample, over_best
 from gracelib.experiment.scales import get_scale
 from synthetic import synthetic_cells
 
@@ -218,3 +218,13 @@ def test_a_smaller_sample_is_compared_with_the_largest_beside_the_same_students(
         (32, 1 / 128, -1, -2),
     ]
     assert (most["regret_points"], few["regret_points"]) == (0, pytest.approx(40))
+
+
+def test_several_teachers_are_held_against_the_best_of_one():
+    """Of means over seeds; the interval has the standard errors of both students."""
+    rows = [("A", True, 0.1, 0.03), ("A", True, 0.5, 0.03), ("B", True, 0.2, 0.01), ("both", False, 0.4, 0.04)]
+    columns = ["mixture", "alone", "average", "average_se"]
+    table = pd.DataFrame(rows, columns=columns).assign(most="A", most_share=1.0, correct=0.5)
+    found = over_best(table)
+    assert list(found.index) == ["A", "B", "both"] and found.points.tolist() == pytest.approx([0, -10, 10])
+    assert found.loc["both", ["low", "high"]].tolist() == pytest.approx([10 - 9.8, 10 + 9.8])

@@ -8,18 +8,13 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from checkpoints_for_tests import make_checkpoint
 from gracelib.experiment import extras
 from gracelib.experiment.extras import filtered_cells, filtered_responses, strongest, tersest, training_axes, weakest
 from gracelib.experiment.objectives import OBJECTIVES, TAUGHT, objective_jobs
 from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import SCALES, get_scale
-from gracelib.features.gradients import response_features
-from gracelib.models.checkpoints import load_student
-from gracelib.models.prompting import encode_examples
 from gracelib.text.responses import read_responses, write_jsonl
 from gracelib.world.models import build_tokenizer
 
@@ -269,43 +264,3 @@ def test_every_template_is_made_of_words_that_the_student_knows():
         ids = tokenizer(template.format(question="ann has 9 books . how many ?"), add_special_tokens=False)["input_ids"]
         assert tokenizer.unk_token_id not in ids, name
     assert tokenizer("<eos> ### Problem:")["input_ids"][0] == tokenizer.eos_token_id
-
-
-@pytest.mark.parametrize("by", ["grape", "rsr"])
-def test_a_mixture_takes_each_prompts_responses_of_one_teacher(by, tmp_path):
-    """Those with the least mean cost of the first M; under equal shares each teacher gives as many."""
-    texts = [f"{a} and {b} is {c} ." for a in range(3) for b in range(3) for c in range(3)]
-    student = make_checkpoint(tmp_path / "llama", "llama", vocab=400, texts=tuple(texts))
-    inputs, given = {"student": student}, {}
-    for k, name in enumerate(("a", "b")):
-        given[name] = [
-            {
-                "id": f"p{i}",
-                "question": texts[i],
-                "responses": [texts[(7 * i + 5 * j + 3 * k) % 27][: 12 + i * k] for j in range(3)],
-            }
-            for i in range(6)
-        ]
-        (tmp_path / name).mkdir()
-        write_jsonl(tmp_path / name / "responses.jsonl", given[name])
-        inputs[name] = tmp_path / name
-    model, tokenizer = load_student(student)
-    cost = []
-    for rows in given.values():
-        f = response_features(
-            model, encode_examples(tokenizer, [(r["question"], y) for r in rows for y in r["responses"][:2]]), d=4
-        )
-        each = (
-            f["loss"]
-            if by == "grape"
-            else [np.mean(r) for r in np.split(f["token_rank"], np.cumsum(f["length"])[:-1])] / f["loss"]
-        )
-        cost.append(each.reshape(6, 2).mean(1))
-    for shared in (False, True):
-        extras.run_mixed(tmp_path, {"M": 2, "by": by, "shared": shared}, inputs)
-        rows = read_responses(tmp_path / "responses.jsonl", 6, 2)
-        chosen = [row["teacher"] for row in rows]
-        assert (
-            sorted(chosen) == ["a"] * 3 + ["b"] * 3 if shared else chosen == [("a", "b")[k] for k in np.argmin(cost, 0)]
-        )
-        assert all(row["responses"] == given[row["teacher"]][i]["responses"][:2] for i, row in enumerate(rows))

@@ -31,11 +31,14 @@ def test_what_takes_hours_more_is_made_where_its_part_is_named_only(monkeypatch)
     """The students of other objectives: at mini with the rest, at lab on request, and there never asked for else."""
     lab, mini = get_scale("lab"), get_scale("mini")
     assert "objectives" in run.jobs(mini) and "objectives" not in run.jobs(lab) and "objectives" in run.parts("lab")
-    sizes = {"objectives": 15 * 8 * 3, "epochs": 15 * 4, "repeats": 15 * 2, "small_sample": 15 * 2}
+    # Each of 15 teachers alone, 5 choices and a chain (their responses once) and regeneration, with 3 seeds.
+    mixtures = (15 + 6) * (1 + 3) + 2 * 3
+    sizes = {"objectives": 15 * 8 * 3 + mixtures, "epochs": 15 * 4, "repeats": 15 * 2, "small_sample": 15 * 2}
     assert {part: len(run.planned(lab, [part])) for part in sizes} == sizes
     made = []
     monkeypatch.setattr(run.tables, "table", lambda scale, name: made.append((scale, name)))
     for part in sizes:
         run.parts("lab")[part]()
     run.parts("lab-world1")["repeats"]()
+    assert made.pop(1) == ("lab", "mixtures")  # of the same part
     assert made == [*(("lab", part) for part in sizes), ("lab-world1", "repeats")]

@@ -20,6 +20,7 @@ from gracelib.claims.measured import World
 from gracelib.drawing.captions import regret_ends
 from gracelib.evidence.cells import score_rows, select
 from gracelib.experiment import extras, measurements, tables
+from gracelib.experiment.mixtures import CHAIN, CHOICES, REGENERATION
 from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
 from gracelib.features.files import load_features
@@ -285,9 +286,13 @@ def test_the_scores_since_are_of_the_same_cells_and_so_are_their_comparators(her
     assert races.stayed.all() and len(races) == measurements.DRAWS and (races.left == 0).all()  # of one teacher
     students = committed("students").query("task == 'short' and student == 'first'").average.tolist()
     assert committed("smoke_test").query("epochs == epochs.max()").average.tolist() == students
-    mixtures = committed("mixtures")
-    assert list(mixtures.mixture) == list(extras.MIXTURES)
-    assert set(mixtures.average) == set(students)  # of one teacher, too
+    mixtures = committed("mixtures").set_index("mixture")
+    (teacher,) = {spec.name for spec in NANO.teachers}
+    assert list(mixtures.index) == [teacher, *CHOICES, CHAIN, REGENERATION] and list(
+        mixtures[mixtures.alone].index
+    ) == [teacher]
+    chosen = mixtures.loc[[teacher, *CHOICES]]  # of one teacher: it, every time
+    assert (mixtures.most == teacher).all() and len(set(chosen.average)) == 1
 
 
 @pytest.mark.slow

@@ -118,14 +118,7 @@ def sentences() -> list[str]:
         f"({behind[picks['grace']]:.1f} points behind), G-Norm `{picks['g_norm']}` ({behind[picks['g_norm']]:.1f}), the loss `{picks['grape']}` ({behind[picks['grape']]:.1f}), "
         f"RSR `{picks['rsr']}` ({behind[picks['rsr']]:.1f}). It needs graded problems, and here six teachers at one temperature: one race, not a law."
     )
-    mixtures = table("mini", "mixtures").set_index("mixture")
-    mixed = 100 * mixtures.average
-    mix = (
-        f"GRAPE takes `{mixtures.most['GRAPE']}` for {mixtures.most_share['GRAPE']:.0%} of the prompts and makes a student of {mixed['GRAPE']:.1f}%; RSR takes "
-        f"`{mixtures.most['RSR']}` for {mixtures.most_share['RSR']:.0%} and makes one of {mixed['RSR']:.1f}%; GRAPE under equal shares {mixed['GRAPE, equal shares']:.1f}%; the best single "
-        f"teacher's is at {final.max():.1f}%, that of GRACE's pick at {final[picks['grace']]:.1f}%. One student each, at one seed: differences of a few points are noise."
-    )
-    return [head, where, cost_said, beta, few, race, smoke, mix]
+    return [head, where, cost_said, beta, few, race, smoke]
 
 
 def at_beta(own: pd.DataFrame, beta: float) -> float:

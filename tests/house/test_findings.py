@@ -6,8 +6,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from gracelib.evidence.cells import KEY, difference, select
-from gracelib.evidence.objectives import by_objective
+from gracelib.evidence.cells import KEY, UNTRAINED, difference, select
+from gracelib.evidence.objectives import by_objective, over_best
 from gracelib.experiment import tables
 from gracelib.jobs import paths
 from lab_for_tests import LONG, SECOND, SHORT, WORDS, main_table, norm_picks_better, settings
@@ -163,27 +163,45 @@ def subsets() -> str:
 
 def objectives() -> str:
     """Of notebook 11, which shows mini."""
-    scores = ["grace", "g_norm", "student_loss"]
-    students = tables.table("mini", "objectives", recompute=False)
-    rows = select(tables.cells("mini"), "first", scores, temperature=0.6)
+    scores = ["grace", "g_norm", "student_loss", "rsr"]
+    students, since = (tables.table("mini", name, recompute=False) for name in ("objectives", "since"))
+    cells = tables.cells("mini").merge(since.loc[since.n == since.n.max(), [*KEY, "rsr"]], on=KEY)
+    rows = select(cells, "first", scores, temperature=0.6)
     found = by_objective(rows, students, scores).set_index(["score", "objective"])
     others = found.drop("sequence", level="objective")
     clear = ((others.change_low > 0) | (others.change_high < 0)).sum()
     best = students.loc[students.groupby("objective").average.idxmax()].teacher.value_counts()
-    lost, rho = found.regret_points.map("{:.1f}".format), found.spearman.map("{:.2f}".format)
-    grace, (picked,) = (
-        found.loc["grace"].spearman.drop("reverse KL"),
-        set(found.loc["grace"].selected.str.split().str[0]),
-    )
-    (norms,) = set(found.loc["g_norm"].selected.str.split().str[0])
-    worst = found.regret_points.groupby("score").max().map("{:.1f}".format)
-    least = found.regret_points.groupby("score").min().map("{:.1f}".format)
     of = " or ".join(f"`{name}`" for name in sorted(best.index))
+    picks = {score: set(own.str.split().str[0]) for score, own in found.selected.groupby("score")}
+    assert all(len(own) == 1 for own in picks.values())
+    pick = {score: f"`{own.pop()}`" for score, own in picks.items()}
+    points, rho = found.regret_points.groupby("score"), found.spearman.groupby("score")
+    lost = {score: f"{points.min()[score]:.1f} to {points.max()[score]:.1f}" for score in scores}
+    range_of = {score: f"{rho.min()[score]:.2f} to {rho.max()[score]:.2f}" for score in scores}
+    beside = over_best(tables.table("mini", "mixtures", recompute=False))
+    several = beside[~beside.alone]
+    top, ahead, behind = several.points.idxmax(), (several.low > 0).sum(), (several.high < 0).sum()
+    assert ahead == 0
+    gain = "{points:+.1f} points ({low:+.1f} to {high:+.1f})".format(**several.loc[top])
     return f"""\
 Under each of {WORDS[best.sum()]} objectives {of} makes the best student of {WORDS[len(rows)]} teachers, so the choice hardly depends on the loss. The norm picks
-`{norms}` and loses {least["g_norm"]} to {worst["g_norm"]} points by it; GRACE picks `{picked}` and loses {least["grace"]} to {worst["grace"]} ({lost["grace", "sequence"]} under the paper's objective). GRACE's correlation is {rho["grace", "sequence"]}
-under the paper's objective, {rho["grace", "reverse KL"]} under reverse KL and {grace.min():.2f} to {grace.max():.2f} under the others, but with {WORDS[len(rows)]} teachers nothing is settled: of {len(others)} changes of a
-correlation (GRACE, norm, loss), {clear} have an interval without zero."""
+{pick["g_norm"]} and loses {lost["g_norm"]} points by it, the loss {pick["student_loss"]} ({lost["student_loss"]}), GRACE {pick["grace"]} ({lost["grace"]}), RSR {pick["rsr"]} ({lost["rsr"]}). Correlations with the students go over the objectives
+from {range_of["grace"]} for GRACE, {range_of["g_norm"]} for the norm, {range_of["student_loss"]} for the loss and {range_of["rsr"]} for RSR, but with {WORDS[len(rows)]} teachers nothing is settled: of {len(others)}
+changes of a correlation, {clear} have an interval without zero. Several teachers in place of one: of {WORDS[len(several)]} ways none makes a clearly better student than the best single teacher
+(`{beside[beside.alone].points.idxmax()}`) at the same small number of training tokens, and {WORDS[behind]} make a clearly worse one; the nearest, {top}, is at {gain}."""
+
+
+def of_several_teachers() -> str:
+    """What notebook 11 says under the mixtures of mini."""
+    beside = over_best(tables.table("mini", "mixtures", recompute=False))
+    got = (100 * beside.average).map("{:.1f}%".format)
+    before = tables.cells("mini")[UNTRAINED + "_average_at_k"].iloc[0]
+    most = {name: f"`{row.most}` for {row.most_share:.0%} of the prompts" for name, row in beside.iterrows()}
+    return f"""\
+GRAPE takes {most["GRAPE"]} and makes a student of {got["GRAPE"]}; RSR takes {most["RSR"]} and makes one of {got["RSR"]}; under equal shares it is {got["GRAPE, equal shares"]}. The router takes
+{most["router"]}: {beside.correct["router"]:.0%} of its responses are right, and its student is at {got["router"]}. The strongest teacher's own student is at {got["algebra-64"]}, through an assistant whose responses are right in
+{beside.correct["assistant"]:.0%} at {got["assistant"]}, with regeneration at {got["regeneration"]}. So few tokens teach a new manner only in part: {(beside.average < before).sum()} of the {len(beside)} students are not yet back at the untrained one's {before:.1%}.
+One student each, at one seed: differences of a few points are noise."""
 
 
 FIGURES = ("fig02_scatter", "fig03_second_student", "fig08_long_task", "fig11_greedy", "fig12_best_of_k")
@@ -216,7 +234,13 @@ def test_each_figure_of_notebook_05_has_its_finding():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("06_design_choices", ends_of_the_range), ("07_ablations", subsets), ("09_cmi", gap)]
+    ("name", "said"),
+    [
+        ("06_design_choices", ends_of_the_range),
+        ("07_ablations", subsets),
+        ("09_cmi", gap),
+        ("11_objectives", lambda: of_several_teachers().replace("\n", " ")),
+    ],
 )
 def test_what_is_said_of_a_figure_is_what_its_table_says(name, said):
     book = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4)

@@ -28,14 +28,17 @@ STANDS_ON = {
     "pretrain": set(),
     "prompts": set(),
     "teacher": {"pretrain"},
-    "responses": _TAUGHT - {"responses"},
+    "responses": _TAUGHT | {"distill"},  # an assistant's, which is a student of the grid
     "made_responses": _TAUGHT,
     "filtered_responses": _TAUGHT,
-    "mixed_responses": _TAUGHT,
+    "mixed_responses": _TAUGHT | {"features"},
     "features": _TAUGHT | {"made_responses"},
-    "distill": _TAUGHT | {"made_responses", "mixed_responses"},
+    "distill": _TAUGHT | {"made_responses"},
     "taught": _TAUGHT,
-    "evaluate": _TAUGHT | {"made_responses", "mixed_responses", "distill", "taught"},
+    "regenerated": _TAUGHT | {"budgeted"},
+    "budgeted": _TAUGHT | {"distill", "features", "mixed_responses", "regenerated", "budgeted"},
+    "evaluate": _TAUGHT
+    | {"made_responses", "mixed_responses", "features", "distill", "taught", "regenerated", "budgeted"},
     **dict.fromkeys(("estimator", "further"), _TAUGHT),
     **dict.fromkeys(
         ("variants", "few_prompts", "contributions", "grid", "cmi", "timing", "race"), _TAUGHT | {"features"}
@@ -117,12 +120,15 @@ KNOBS = {
     "students": (NANO.students | {ONE[0]: (ModelSpec(24), ONE[1][1])}, {"pretrain"}),
     "teacher_bases": ({k: (m, replace(d, lr=0.01)) for k, (m, d) in NANO.teacher_bases.items()}, {"pretrain"}),
     "teachers": (tuple(replace(t, n_texts=99) for t in NANO.teachers), {"teacher"}),
-    "tasks": (tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks), {"responses", "evaluate"}),
+    "tasks": (
+        tuple(replace(t, max_new_tokens=t.max_new_tokens + 1) for t in NANO.tasks),
+        {"responses", "evaluate", "regenerated"},
+    ),
     "n_train": (20, {"prompts", "filtered_responses"}),
-    "M": (1, {"distill", "filtered_responses", "mixed_responses", "responses"}),
+    "M": (1, {"distill", "filtered_responses", "responses"}),
     "n_prompts": (
         12,
-        {"features", "grid", "cmi", "estimator", "further", "race"},
+        {*"features grid cmi estimator further race mixed_responses regenerated budgeted".split()},
     ),  # nano filters as many prompts for both uses: a job more
     "m": (1, {*"features variants few_prompts contributions grid cmi timing estimator further race".split()}),
     "d": (8, {*"features variants few_prompts contributions grid cmi timing estimator race".split()}),
@@ -134,8 +140,8 @@ KNOBS = {
     "k": (3, {"evaluate"}),
     "epochs": (4, {"distill"}),
     "batch_size": (32, {"distill"}),
-    "warmup": (0.1, {"distill", "taught"}),
-    "lr": (1e-3, {"distill", "taught"}),
+    "warmup": (0.1, {"distill", "taught", "budgeted"}),
+    "lr": (1e-3, {"distill", "taught", "budgeted"}),
     "nu": (1e-2, {"variants", "contributions", "grid", "cmi", "timing", "estimator", "race"}),
     "n_again": (1, set()),  # of the second world
     "n_doubled": (1, set()),
@@ -151,6 +157,8 @@ KNOBS = {
             "features",
             "distill",
             "taught",
+            "regenerated",
+            "budgeted",
             "evaluate",
             "estimator",
         },

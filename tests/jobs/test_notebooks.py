@@ -100,9 +100,16 @@ def test_what_comes_before_is_done_when_and_only_when_something_will_be_executed
 
 
 def test_a_notebook_without_data_takes_part_in_a_run(place):
-    """It declares neither scale nor recompute, so it is given neither, and it is up to date at any scale."""
+    """It declares neither scale nor recompute, so it is given neither, it is up to date at any scale, and no other waits for it
+    nor it for them."""
     notebook(place / "notebooks", "00_idea", "print(seed)", parameters="seed = 7")
     assert names(notebooks.run("nano")) == ["00"]
+    for name, parameters in (("01_makes", DIAL), ("02_own", "seed = 7"), ("03_makes", DIAL)):
+        notebook(place / "notebooks", name, "1", parameters=parameters)
+    waits = [[up.params["notebook"] for up in job.inputs.values()] for job in notebooks.planned("nano")]
+    assert waits == [[], [], [], ["01_makes.ipynb"]]
+    for name in ("01_makes", "02_own", "03_makes"):
+        (place / "notebooks" / f"{name}.ipynb").unlink()
     executed = nbformat.read(copy_of(place, "00_idea"), as_version=4)
     assert [cell.outputs[0].text for cell in executed.cells if cell.source == "print(seed)"] == ["7\n"]
     assert notebooks.run("nano", recompute=False) == []

@@ -2,10 +2,13 @@
 students learn from it by fine-tuning, from the same seed to the same bits.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
+from checkpoints_for_tests import make_checkpoint
 from gracelib.models import objectives
 from gracelib.models.checkpoints import load_student
 from gracelib.models.finetuning import fine_tune
@@ -29,6 +32,8 @@ def of_one_token(name, number, done, student, teacher, before):
     if name in ("gkd", "on-policy"):
         m = number * p + (1 - number) * q
         return {0: kl(p, q), 1: kl(q, p)}.get(number, number * kl(p, m) + (1 - number) * kl(q, m))
+    if name == "uld":
+        return number * sum(abs(a - b) for a, b in zip(sorted(p), sorted(q), strict=True))
     if name.startswith("skew"):
         a, b = (q, p) if name == "skew-reverse" else (p, q)
         return kl(a, number * a + (1 - number) * b)
@@ -38,7 +43,7 @@ def of_one_token(name, number, done, student, teacher, before):
 
 
 CASES = [("gkd", 0), ("gkd", 0.5), ("gkd", 0.3), ("gkd", 1), ("on-policy", 1)] + [
-    (name, OBJECTIVES[name].number) for name in ("skew", "skew-reverse", "taid")
+    (name, OBJECTIVES[name].number) for name in ("skew", "skew-reverse", "taid", "uld")
 ]
 
 
@@ -150,14 +155,38 @@ def test_on_policy_learns_from_samples_of_the_student_as_it_is(cast, monkeypatch
         assert all(ids[-1] == tokenizer.eos_token_id or len(ids) == most for ids in found)
 
 
-def test_a_teacher_of_another_vocabulary_is_refused(cast):
+def test_a_teacher_of_another_vocabulary_is_refused_where_words_are_compared(cast):
     own = build_tokenizer()
-    assert load_teacher(cast[0], own).config.hidden_size == 16
+    assert load_teacher(cast[0], own)[0].config.hidden_size == 16
     own.add_tokens(["another"])
-    with pytest.raises(
-        ValueError, match=r"1 entries of its vocabulary.*objective sequence\); TRL's GOLDTrainer has ULD"
-    ):
+    with pytest.raises(ValueError, match=r"1 entries of its vocabulary.*; choose objective uld"):
         load_teacher(cast[0], own)
+    assert load_teacher(cast[0], own, common=False)[1].get_vocab() == build_tokenizer().get_vocab()
+
+
+@torch.no_grad()
+def test_uld_learns_from_a_teacher_that_reads_other_tokens(cast, tmp_path):
+    """Its loss is the cross-entropy and 1.5 times the L1 distances of sorted probabilities, of the k-th tokens of both
+    readings, the student's tokens beyond the teacher's without; in batches as one example at a time."""
+    words = tuple(row["question"] + " " + row["responses"][0] for row in cast[2][:3])
+    other = make_checkpoint(tmp_path / "other", "llama", vocab=300, texts=words)
+    with torch.enable_grad():
+        about = taught((other, *cast[1:]), tmp_path / "out", "uld", epochs=1)
+    (student, tokenizer), (teacher, theirs) = load_student(cast[1]), load_student(other)
+    pairs, total, count, sizes = [(row["question"], row["responses"][0]) for row in cast[2]], 0.0, 0, []
+    for own, its in zip(encode_examples(tokenizer, pairs), encode_examples(theirs, pairs), strict=True):
+        (q, words), (p, _) = (
+            (m(torch.tensor([x + y])).logits[0, len(x) - 1 : -1].softmax(-1).numpy(), y)
+            for m, (x, y) in ((student, own), (teacher, its))
+        )
+        sizes.append((len(q), len(p)))
+        total -= sum(np.log(row[word]) for row, word in zip(q, words, strict=True))
+        for a, b in zip(p, q, strict=False):
+            a, b = np.sort(a[: len(theirs)])[::-1], np.sort(b[: len(tokenizer)])[::-1]
+            total += 1.5 * sum(abs(x - y) for x, y in itertools.zip_longest(a, b, fillvalue=0.0))
+        count += len(words)
+    assert len({own > its for own, its in sizes}) == 2 or len(set(sizes)) > 1  # either reading may be the longer
+    assert len(theirs) != len(tokenizer) and about["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
 @pytest.mark.parametrize(
