@@ -145,13 +145,17 @@ def test_a_driver_that_dies_and_two_at_once_do_nothing_twice(on_ray, tmp_path):
     log, root, go, script = tmp_path / "log", tmp_path / "runs", tmp_path / "go", tmp_path / "driver.py"
     cells = [holding(log, i, 2, sleep=0.2, go=str(go if i > 1 else tmp_path)) for i in range(6)]
     script.write_text(
-        "import json, sys\nfrom pathlib import Path\nfrom gracelib.jobs.store import Job, Needs\n"
+        "import json, os, sys, time, ray\nfrom pathlib import Path\nfrom gracelib.jobs.store import Job, Needs\n"
         "from gracelib.jobs.running import run_jobs\nfrom stages_for_tests import HOLD\n"
+        "ray.init(os.environ['GRACELIB_ADDRESS'], log_to_driver=False)\n"
+        "while not Path(sys.argv[3]).exists():\n    time.sleep(0.05)\n"
         "cells = [Job(HOLD, params, needs=Needs(1, 2)) for params in json.loads(sys.argv[1])]\n"
         "run_jobs(cells, Path(sys.argv[2]), 'holding')\n"
     )
     command = [sys.executable, str(script), json.dumps([cell.params for cell in cells]), str(root)]
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    with open(tmp_path / "second", "w") as err:  # both are started at once: that takes seconds
+        first = subprocess.Popen([*command, str(tmp_path)], stderr=subprocess.DEVNULL)
+        second = subprocess.Popen([*command, str(go)], stderr=err)
     wait_until(lambda: len(begun(log)) == 4)
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -159,8 +163,6 @@ def test_a_driver_that_dies_and_two_at_once_do_nothing_twice(on_ray, tmp_path):
     finished = {cell.params["value"] for cell in cells if cell.done(root)}
     assert finished == {0, 1}
     go.touch()
-    with open(tmp_path / "second", "w") as err:
-        second = subprocess.Popen(command, stderr=err)
     wait_until(lambda: len(begun(log)) > 4)
     run_jobs(cells, root, "holding")
     assert second.wait(timeout=120) == 0, (tmp_path / "second").read_text()
