@@ -223,13 +223,13 @@ def table_main(
     scale: str,
     *,
     others: Sequence[tuple[pd.DataFrame, str]] = (),
-    leave_out: str | None = "terse",
+    leave_out: Sequence[Sequence[str]] = (("terse",), ("terse", "reversed")),
     k: int = 16,
 ) -> Drawn:
-    """The main table, and below it the same without one family (column `cells_used` says which).
+    """The main table, and below it the same without some families (column `cells_used` says which).
 
     `others` are more settings as (cells, student): each is a block of its own, named in the column `setting`. A setting
-    that the family makes up alone has no block without it.
+    that lacks one of the families, or has no other, has no block without them.
     """
     blocks, known, whole = {}, {}, []
     for part, who in ((cells, student), *others):
@@ -237,8 +237,9 @@ def table_main(
         name, task = captions.setting(rows), rows["task"].iloc[0]
         whole.append(rows)
         blocks[name, "all families"] = main_table(part, who)
-        if leave_out is not None and set(rows["manner"]) != {leave_out}:
-            blocks[name, f"without {leave_out}"] = main_table(part, who, leave_out=leave_out)
+        for families in leave_out:
+            if set(rows["manner"]) > set(families):
+                blocks[name, f"without {' and '.join(families)}"] = main_table(part, who, leave_out=families)
         known[name] = {
             q: captions.papers(setting_values("main table", q, task, who)) for q in ("spearman_abs", "regret_points")
         }
@@ -279,7 +280,7 @@ def from_cells_alone(scale: PaperScale, named: Mapping[str, pd.DataFrame], at: f
     if longer is not None:
         drawn["fig08_long_task"] = figure2(longer, student, name, k=k, item="figure 8")
         others.append((longer, student))
-    drawn["table_main"] = table_main(first, student, name, others=others, leave_out=None, k=k)
+    drawn["table_main"] = table_main(first, student, name, others=others, leave_out=(), k=k)
     about = {
         "inputs": ["scores", "students", "teachers"],
         "seed": scale.seed,

@@ -59,13 +59,13 @@ def select(
     scores: Sequence[str],
     *,
     temperature: float | None = None,
-    leave_out: str | None = None,
+    leave_out: Sequence[str] = (),
     accuracy: str = "average_at_k",
 ) -> pd.DataFrame:
     """The cells of one student on one task, checked and sorted by teacher and temperature, with the columns that
     are needed. Where training was repeated, its noise is in the standard error of the accuracies.
 
-    `cells` as `tables.cells` gives it; `temperature` keeps one; `leave_out` drops a family (one
+    `cells` as `tables.cells` gives it; `temperature` keeps one; `leave_out` drops families (one
     that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
     """
     for name in scores:
@@ -84,10 +84,9 @@ def select(
         raise ValueError(
             f"cells of several tasks ({', '.join(sorted(set(rows['task'])))}): keep one, as tables.cells does"
         )
-    if leave_out is not None:
-        rows = rows[rows["manner"] != leave_out]
-        if rows.empty:
-            raise ValueError(f"student {student!r} has no cell left without the family {leave_out!r}")
+    rows = rows[~rows["manner"].isin(leave_out)]
+    if rows.empty:
+        raise ValueError(f"student {student!r} has no cell left without the families {', '.join(leave_out)}")
     if temperature is not None:
         there = sorted(set(rows["temperature"]))
         rows = rows[np.isclose(rows["temperature"], temperature)]
@@ -231,20 +230,20 @@ def difference(first: tuple, second: tuple | None, teacher) -> dict:
 
 
 def main_table(
-    cells: pd.DataFrame, student: str, *, leave_out: str | None = None, scores: Sequence[str] = MAIN_SCORES
+    cells: pd.DataFrame, student: str, *, leave_out: Sequence[str] = (), scores: Sequence[str] = MAIN_SCORES
 ) -> pd.DataFrame:
     """The main table: `score_rows` for the scores of the paper's main table, with the paper's numbers beside
     ours.
 
-    `leave_out` names a family to do without (the terse one decides much of a correlation by itself). The
+    `leave_out` names families to do without (whose students learn nothing: they decide much of a correlation). The
     paper's columns are text, as reported: its setting that ours stands for, magnitudes and regrets, empty where it
     prints none; they belong to all its teachers, so they stay empty when a family is left out.
     """
     rows = select(cells, student, scores, leave_out=leave_out)
     table, task = score_rows(rows, scores), rows["task"].iloc[0]
-    table[PAPER_SETTING] = "" if leave_out is not None else setting_name(task, student)
+    table[PAPER_SETTING] = "" if leave_out else setting_name(task, student)
     for column, quantity in ((PAPER_SPEARMAN, "spearman_abs"), (PAPER_REGRET, "regret_points")):
-        known = {} if leave_out is not None else setting_values("main table", quantity, task, student)
+        known = {} if leave_out else setting_values("main table", quantity, task, student)
         table[column] = [known[s].text if s in known else "" for s in table["score"]]
     return table
 

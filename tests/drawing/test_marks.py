@@ -284,14 +284,16 @@ def test_the_main_table_holds_the_statistics_and_the_papers_text():
 
 def test_a_family_can_be_left_out():
     cells = synthetic_cells()
-    table = tables.main_table(cells, "first", leave_out="terse").set_index("score")
+    table = tables.main_table(cells, "first", leave_out=["terse"]).set_index("score")
     without = cells[cells.manner != "terse"]
     assert table.spearman["grace"] == ranks.spearman(without.grace, without.average_at_k, "lower")
     assert set(table.cells) == {20} and set(table[tables.PAPER_SPEARMAN]) == {""}
     assert "5 teachers: intervals are too narrow, read them as ranges" in table.note["grace"]
     both = correlations.table_main(cells, "first", "mini").table
-    assert list(both.groupby("cells_used", sort=False).size().items()) == [("all families", 8), ("without terse", 8)]
-    assert tables.main_table(cells, "first", leave_out="polish").cells.tolist() == [24] * 8  # nobody to leave out
+    assert list(both.groupby("cells_used", sort=False).size().items()) == [
+        (used, 8) for used in ("all families", "without terse", "without terse and reversed")
+    ]
+    assert tables.main_table(cells, "first", leave_out=["polish"]).cells.tolist() == [24] * 8  # nobody to leave out
 
 
 def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
@@ -327,7 +329,7 @@ def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
         (lambda c: c, {"student": "third"}, "no cell of student 'third': choose one of first, second"),
         (lambda c: c, {"scores": ("grace", "luck")}, "unknown score 'luck': choose from grace"),
         (lambda c: c, {"temperature": 0.5}, "no cell at temperature 0.5: choose one of 0.4, 0.6, 0.8, 1.0"),
-        (lambda c: c[c.manner == "terse"], {"leave_out": "terse"}, "no cell left without the family 'terse'"),
+        (lambda c: c[c.manner == "terse"], {"leave_out": ["terse"]}, "no cell left without the families terse"),
         (lambda c: c.assign(average_at_k=50.0), {}, r"average_at_k = 50.0 of .*: accuracies are fractions"),
         (lambda c: c.assign(average_at_k=np.nan), {}, "average_at_k = nan of "),
         (lambda c: c.assign(temperature=1.0), {}, "equations-48 at T=1 is there twice for student 'first'"),
@@ -422,8 +424,10 @@ def test_the_main_table_has_a_block_a_setting():
     assert list(blocks.groups) == [
         ("short task, first student", "all families"),
         ("short task, first student", "without terse"),
+        ("short task, first student", "without terse and reversed"),
         ("short task, second student", "all families"),
         ("short task, second student", "without terse"),
+        ("short task, second student", "without terse and reversed"),
         ("long task, first student", "all families"),
     ]
     whole = drawn.table[drawn.table.cells_used == "all families"]

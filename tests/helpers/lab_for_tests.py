@@ -34,12 +34,12 @@ def settings() -> dict[tuple, pd.DataFrame]:
 
 
 @cache
-def norm_picks_better() -> int:
-    """In how many of the settings the norm's pick among a teacher's temperatures loses fewer points than GRACE's, both as
-    means over teachers. In all of them GRACE's must lose fewer than a random one."""
-    scores, count = ("grace", "g_norm"), 0
+def picks_better(score: str) -> int:
+    """In how many of the settings a score's pick among a teacher's temperatures loses fewer points than GRACE's, both as
+    means over teachers. In all of them both must lose fewer than a random one."""
+    scores, count = ("grace", score), 0
     for (_, _, who), own in settings().items():
         lost = temperature_choices(choice_cells(own, who, scores), scores).groupby("score").regret_points.mean()
-        assert lost["grace"] < lost["random"]
-        count += lost["g_norm"] < lost["grace"]
+        assert lost[[*scores]].max() < lost["random"]
+        count += lost[score] < lost["grace"]
     return count

@@ -10,7 +10,7 @@ from gracelib.evidence.cells import KEY, UNTRAINED, difference, select
 from gracelib.evidence.objectives import by_objective, over_best
 from gracelib.experiment import tables
 from gracelib.jobs import paths
-from lab_for_tests import LONG, SECOND, SHORT, WORDS, main_table, norm_picks_better, settings
+from lab_for_tests import LONG, SECOND, SHORT, WORDS, main_table, picks_better, settings
 
 LAB = paths.published("lab")
 
@@ -29,14 +29,15 @@ writes bare totals, and will make one of the worst students. Sampling hotter cos
 
 
 def which_teacher() -> str:
-    main, without = main_table(), main_table("without terse").spearman[SHORT]
+    main, without = main_table(), main_table("without terse and reversed").spearman[SHORT]
+    few = {name: f"{value:.2f}" for name, value in without.items()}
     rho, points = main.spearman.map("{:.2f}".format), main.regret_points.map("{:.1f}".format)
     low, high = (f"{main[end][SHORT, 'grace']:.2f}" for end in ("low", "high"))
     return f"""\
 GRACE puts the 120 students of `lab` in order with a Spearman correlation of {rho[SHORT, "grace"]} ({low} to {high}; the paper: .86).
 The gradient's norm does as well ({rho[SHORT, "g_norm"]}), and so does the student's loss ({rho[SHORT, "student_loss"]}). G-Vendi does worse ({rho[SHORT, "g_vendi"]}). The teacher's accuracy is
-at {rho[SHORT, "teacher_accuracy"]}, but ahead of GRACE ({without["teacher_accuracy"]:.2f} to {without["grace"]:.2f}) once the terse teachers are left out. GRACE's pick is {points[SHORT, "grace"]} points behind the best student, the norm's {points[SHORT, "g_norm"]},
-the strongest teacher's {points[SHORT, "teacher_accuracy"]}; on the long task it is {points[LONG, "grace"]}, {points[LONG, "g_norm"]} and {points[LONG, "teacher_accuracy"]}. The norm is ahead of GRACE on the second student ({rho[SECOND, "g_norm"]} to {rho[SECOND, "grace"]}) and on the long task ({rho[LONG, "g_norm"]} to {rho[LONG, "grace"]}).
+at {rho[SHORT, "teacher_accuracy"]}, but four teachers (terse, reversed) teach next to nothing, and without them it is far ahead: {few["teacher_accuracy"]}, the loss {few["student_loss"]}, the norm {few["g_norm"]}, GRACE {few["grace"]}. GRACE's pick is {points[SHORT, "grace"]} points behind the best student, the norm's {points[SHORT, "g_norm"]},
+the loss's {points[SHORT, "student_loss"]}, the strongest teacher's {points[SHORT, "teacher_accuracy"]}; on the long task it is {points[LONG, "grace"]}, {points[LONG, "g_norm"]}, {points[LONG, "student_loss"]} and {points[LONG, "teacher_accuracy"]}. The norm is ahead of GRACE on the second student ({rho[SECOND, "g_norm"]} to {rho[SECOND, "grace"]}) and on the long task ({rho[LONG, "g_norm"]} to {rho[LONG, "grace"]}).
 [Notebook 03](03_scores.ipynb) shows why: GRACE is the norm times an inflation, and here the norm does most of the ranking."""
 
 
@@ -47,7 +48,7 @@ def design_choices() -> str:
     worst = each.loc[each.regret_points.idxmax()]
     return f"""\
 For a given teacher GRACE picks a better temperature than chance: its pick costs {lost["grace"]} points of accuracy on average, a random one {lost["random"]}.
-The norm's costs {lost["g_norm"]} here, but in {WORDS[norm_picks_better()]} of the {WORDS[len(settings())]} settings of [notebook 05b](05b_why.ipynb) the norm picks better. Within a family GRACE's pick costs {family["grace"]} points, the
+The norm's costs {lost["g_norm"]} here, but in {WORDS[picks_better("g_norm")]} of the {WORDS[len(settings())]} settings of [notebook 05b](05b_why.ipynb) the norm picks better. Within a family GRACE's pick costs {family["grace"]} points, the
 norm's {family["g_norm"]}, a random one {family["random"]}. One family makes that difference: with {worst.family}, GRACE's pick is {worst.regret_points:.1f} points behind."""
 
 

@@ -36,7 +36,7 @@ def said() -> list[str]:
     worst = [own.spearman.idxmin() == own.spread.idxmax() for _, own in curve.groupby("d")]
     dips = [own.loc[own.spearman.idxmin()].rows_over_d for _, own in curve.groupby("d")]
     edge = sum(1.8 in (own.rows_over_d.min(), own.rows_over_d.max()) for _, own in curve.groupby("d"))
-    norm_ahead = lab_for_tests.norm_picks_better()
+    norm_ahead, loss_ahead = map(lab_for_tests.picks_better, ("g_norm", "student_loss"))
     whole = split.spearman.xs("all", level="level")
     ahead = sum(whole["both"][k] > whole["grace"][k] for k in settings)
     alone = {
@@ -55,6 +55,8 @@ def said() -> list[str]:
     three = {name: own for (name, task, who), own in settings.items() if (task, who) == ("short", "first")}
     pooled = {row.part: row for row in reasons.several_worlds(three, rules).itertuples()}
     ends = {part: f"{row.pooled:.2f} ({row.low:.2f} to {row.high:.2f})" for part, row in pooled.items()}
+    reach = [abs(end) for part in ("g_norm", "student_loss") for end in (pooled[part].ahead_low, pooled[part].ahead_high)]
+    room = min(reach), max(reach)
     apart = {part: f"{row.ahead:+.2f} ({row.ahead_low:+.2f} to {row.ahead_high:+.2f})" for part, row in pooled.items()}
     return [
         f"Over the three worlds GRACE is at {ends['grace']}, G-Norm at {ends['g_norm']} and the loss at {ends['student_loss']}: GRACE "
@@ -63,7 +65,9 @@ def said() -> list[str]:
         f"in all {n} settings (three of `lab`, two of its other seeds) the inflation orders *teachers* the wrong way ({between.spearman.min():+.2f} to "
         f"{between.spearman.max():+.2f}; the interval stays below zero in {clear})",
         f"and *temperatures* the right way ({within.spearman.min():+.2f} to {within.spearman.max():+.2f}, above zero in {warm})",
-        f"but the norm picks better in {norm_ahead} of the {n} settings",
+        f"but the norm picks better in {norm_ahead} of the {n} settings and the loss in {loss_ahead}; and it picks a teacher",
+        f"The norm picks better than GRACE in {norm_ahead} of the {n} settings, the loss in {loss_ahead}",
+        f"there is room for one of {room[0]:.2f} to {room[1]:.2f} either way",
         f"and puts GRACE ahead of the norm in {n - norm_ahead} of {n} settings",
         f"Between teachers the norm varies {spread['g_norm', 'between'] / spread['inflation', 'between']:.1f} times as much as the "
         f"inflation ({spread['g_norm', 'between']:.2f} against {spread['inflation', 'between']:.2f} in log)",
