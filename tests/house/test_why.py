@@ -55,7 +55,9 @@ def said() -> list[str]:
     three = {name: own for (name, task, who), own in settings.items() if (task, who) == ("short", "first")}
     pooled = {row.part: row for row in reasons.several_worlds(three, rules).itertuples()}
     ends = {part: f"{row.pooled:.2f} ({row.low:.2f} to {row.high:.2f})" for part, row in pooled.items()}
-    reach = [abs(end) for part in ("g_norm", "student_loss") for end in (pooled[part].ahead_low, pooled[part].ahead_high)]
+    reach = [
+        abs(end) for part in ("g_norm", "student_loss") for end in (pooled[part].ahead_low, pooled[part].ahead_high)
+    ]
     room = min(reach), max(reach)
     apart = {part: f"{row.ahead:+.2f} ({row.ahead_low:+.2f} to {row.ahead_high:+.2f})" for part, row in pooled.items()}
     return [
