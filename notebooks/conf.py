@@ -59,6 +59,8 @@ def gallery() -> None:
                     "*Rest the pointer on a mark: it says which teacher, at which temperature, and how it writes.*",
                     "",
                 ]
+            elif item.picture and about["alt"].startswith("No picture"):
+                lines += ["*Not drawn: so few students show no order.*", ""]
             elif item.picture:
                 lines += [f"```{{image}} {picture}", f":alt: {about['alt']}", "```", ""]
             lines += [about["caption"], "", f"Draw it again: `make figures SCALE={scale} FIG={name}`", ""]
