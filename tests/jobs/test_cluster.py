@@ -1,6 +1,6 @@
 """Jobs on other machines: the same bytes as here, whatever dies; what cannot work is refused by name before any work.
 
-The machines are two of Ray's on this one, with two CPUs and two GPUs each that are nothing but numbers, and submitit's
+The machines are two of Ray's on this one, with one CPU and two GPUs each that are nothing but numbers, and submitit's
 executors that need no Slurm. What takes time is starting Ray's processes, a second or two each: so few machines are
 started, few cells run at once, and the second machine is the one that dies.
 """
@@ -41,12 +41,12 @@ RAY = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_health_check_period_ms": "500",
 }
-MACHINE = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+MACHINE = {"num_cpus": 1, "num_gpus": 2, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
 def holding(log, value, gpus=1, memory_gb=0, **params) -> Job:
     params = {"value": value, "log": str(log), "sleep": 0} | params
-    return Job(HOLD, params, {}, f"cell {value}", needs=Needs(1, gpus, memory_gb))
+    return Job(HOLD, params, {}, f"cell {value}", needs=Needs(0.5, gpus, memory_gb))
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +94,10 @@ def test_two_cells_never_share_a_gpu_and_all_gpus_are_at_work(on_ray, tmp_path, 
 def test_several_gpus_are_those_of_one_machine_and_what_fits_nowhere_is_refused(on_ray, tmp_path):
     log = tmp_path / "log"
     with pytest.raises(
-        ValueError, match=r"^hold cell 2 needs 1 CPUs, 3 GPUs and 0 GiB .* the largest, .*, has 2, 2 and"
+        ValueError, match=r"^hold cell 2 needs 0.5 CPUs, 3 GPUs and 0 GiB .* the largest, .*, has 1, 2 and"
     ):
         run_jobs([holding(log, 1), holding(log, 2, gpus=3)], tmp_path, "refused")
-    with pytest.raises(ValueError, match="hold cell 3 needs 1 CPUs, 0 GPUs and 4000 GiB"):
+    with pytest.raises(ValueError, match="hold cell 3 needs 0.5 CPUs, 0 GPUs and 4000 GiB"):
         run_jobs([holding(log, 3, gpus=0, memory_gb=4000)], tmp_path, "refused")
     assert not log.exists()
     run_jobs([holding(log, 4, gpus=2), holding(log, 5, gpus=0)], tmp_path, "wide")
