@@ -45,7 +45,7 @@ def findings() -> str:
   the norm picks better in {WORDS[picks_better("g_norm")]}, the loss in {WORDS[picks_better("student_loss")]}.
 * Its pick among all is {points[SHORT, "grace"]} points behind the best student, the loss's {points[SHORT, "student_loss"]}, the strongest teacher's {points[SHORT, "teacher_accuracy"]}; on the long task {points[LONG, "grace"]}, {points[LONG, "student_loss"]} and {points[LONG, "teacher_accuracy"]}.
 * Why: GRACE is the norm times an *inflation*, which orders teachers the wrong way in all {WORDS[len(settings())]} settings ({between}) and
-  temperatures the right way ({within}). It cannot see whether the text is right ([05b](notebooks/05b_why.ipynb)).
+  temperatures the right way ({within}). It cannot see whether the text is right (notebook 05b).
 * Of {sum(m)} statements of the paper with a size {m[0]} hold here, {m[1]} do not, {m[2]} have too few data. By weaker rules for direction, written after the
   numbers were seen, {n[0]} of {sum(n)} hold and {n[1]} do not.
 * `mini` says less: over eight seeds GRACE lies at {ends["grace"]}, the norm at {ends["g_norm"]}, the loss at {ends["student_loss"]}.
