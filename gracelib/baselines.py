@@ -191,9 +191,8 @@ class Score:
     source: str  #: where the definition and the direction come from
     function: Callable[[_Teacher], float | PerPrompt | since.Ratio] | None  #: None: measured elsewhere, joined by name
     aggregation: str = ""  #: of one published since: how responses become a teacher's number
-    influence: Callable[[_Teacher], np.ndarray] | None = (
-        None  #: what a response's weight adds to it (N,), to first order
-    )
+    #: Of a score of gradients: what a response's weight adds to it (N,), to first order.
+    influence: Callable[[_Teacher], np.ndarray] | None = None
 
 
 _H = ("g", "length", "prompt_id")

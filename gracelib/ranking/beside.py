@@ -83,8 +83,8 @@ def beside(
     features: by teacher, as `compute_scores` takes them; scored: their GRACE and its influence; seconds: what GRACE took;
     passes: and what the columns of `further.MORE` took; how: as `compute_scores`.
     Intervals (NAME_low and NAME_high; low and high of the agreement) resample prompts: means and ratios of sums as they are,
-    other scores to first order, by leaving each prompt out; NaN for GRACE's parts (`_draws`). agreement: Spearman correlation
-    of the ranks with GRACE's over teachers, NaN with why_not.
+    other scores to first order (`Scored.influence`); NaN for GRACE's parts. agreement: Spearman correlation of the ranks with
+    GRACE's over teachers, NaN with why_not.
     """
     columns = {}
     nan = np.nan, np.nan
