@@ -131,6 +131,12 @@ def graded_prob(mean_prob: np.ndarray, prompt_id, correct: np.ndarray, kind: str
     return PerPrompt.of(values, used)
 
 
+def size_influence(h: np.ndarray) -> np.ndarray:
+    """What a row's weight adds to the mean |h|^2 of `h` (N, d), (N,)."""
+    squared = np.einsum("rd,rd->r", h, h)
+    return (squared - squared.mean()) / len(h)
+
+
 def spectral_influence(h: np.ndarray, derivative: Callable[[np.ndarray], np.ndarray], zero_rows: str) -> np.ndarray:
     """What a row's weight adds to a sum over the eigenvalues of the normalised second moment of `h` (N, d), to first order (N,).
 
@@ -166,13 +172,8 @@ class _Teacher:
             )
         return h
 
-    def by_size(self, h: np.ndarray) -> np.ndarray:
-        """What a row's weight adds to the mean |h|^2 (N,)."""
-        squared = np.einsum("rd,rd->r", h, h)
-        return (squared - squared.mean()) / len(h)
-
     def by_volume(self) -> np.ndarray:
-        """What it adds to the log-determinant (N,)."""
+        """What a row's weight adds to the log-determinant (N,)."""
         return spectral_influence(self.h, lambda lam: 1 / (lam + self.nu / self.h.shape[1]), "keep")
 
     @cached_property
@@ -215,16 +216,16 @@ _LIST = (
           lambda t: t.grace.variance),
     Score("grace_bias", "GRACE-Bias", "lower", _H, "final version, fold-weighted", lambda t: t.grace.bias),
     Score("g_norm", "G-Norm", "lower", _H, "sec. 3, final version", lambda t: g_norm(t.h, "keep"),
-          influence=lambda t: t.by_size(t.h)),
+          influence=lambda t: size_influence(t.h)),
     Score("g_var", "G-Var", "lower", _H, "submission, eq. 3", lambda t: g_var(t.h, "keep"),
-          influence=lambda t: t.by_size(t.h - t.h.mean(axis=0))),
+          influence=lambda t: size_influence(t.h - t.h.mean(axis=0))),
     Score("g_vendi", "G-Vendi", "higher", _H, "Jung et al. 2025; in nats", lambda t: g_vendi(t.h, "keep"),
           influence=lambda t: spectral_influence(t.h, lambda lam: -np.log(lam), "keep")),
     Score("student_loss", "Student loss", "lower", ("loss",), "C.1 (1)", _mean("loss", 0.0)),
     Score("determinant", "Determinant", "higher", _H, "C.1 (4), formula ours" + _OURS,
           lambda t: determinant(t.h, t.nu, "keep"), influence=lambda t: t.by_volume()),
     Score("badge", "Determinant with norm", "higher", _H, "C.1 (5), BADGE-style, formula ours" + _OURS,
-          lambda t: badge(t.h, t.nu, "keep"), influence=lambda t: t.by_volume() + t.by_size(t.h) / g_norm(t.h, "keep")),
+          lambda t: badge(t.h, t.nu, "keep"), influence=lambda t: t.by_volume() + size_influence(t.h) / g_norm(t.h, "keep")),
     Score("inner_product", "Inner product, normalised", "lower", _H, "C.1 (6)" + _OURS + ": less redundant",
           lambda t: inner_product(t.h, t["prompt_id"], True, "keep")),
     Score("inner_product_raw", "Inner product, raw", "lower", _H, "C.1 (7)" + _OURS + ": less redundant",

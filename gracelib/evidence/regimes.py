@@ -38,9 +38,8 @@ def demands(cells: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
     own = seeds.groupby(["teacher", "temperature"]).agg(
         average=("average", "mean"), se=("average_se", "mean"), sd=("average", "std"), n=("average", "size")
     )
-    sd = (
-        np.sqrt(own.sd.pow(2).mean()) if own.n.max() > 1 else 0.0
-    )  # of all cells: two seeds of one tell next to nothing
+    # Of all cells: two seeds of one tell next to nothing.
+    sd = np.sqrt(own.sd.pow(2).mean()) if own.n.max() > 1 else 0.0
     own["se"] = np.hypot(own.se, sd / np.sqrt(own.n))  # the problems are the same for every seed
     counts = cells.groupby("teacher").temperature.nunique()
     curves = list(counts[counts > counts.min()].index) or list(counts.index)

@@ -6,7 +6,8 @@ paired difference of GRACE to the leader is clear of zero at LEVEL, over prompts
 (Bonferroni). LEVEL is 1% though 5% may go wrong, because no interval knows that the order of few prompts differs from that of
 many: in the miniature world (38 rankings of six teachers, 256 prompts, eight draws of each) the teacher that is first on all
 prompts left in 1.6% of runs (3.6% at a level of 5%), and 57% of the gradients were saved. Table `races` asks it of other draws
-(notebook 10: one run in thirty, over nine worlds): a teacher whose GRACE a few prompts carry leads, with a small error, until they are drawn.
+(notebook 10: one run in thirty, over nine worlds): a teacher whose GRACE a few prompts carry leads, with a small error, until
+they are drawn.
 d is at most the round's prompts, as the paper takes d = n: with the last round's d in the first, smoothing decides, and the first
 one left three times as often.
 """

@@ -134,8 +134,10 @@ def fine_tune(
     if aim:
         precise = "bfloat16" if settings["bf16"] else "float32"
         its, theirs = load_teacher(teacher, tokenizer, precise, common=not aim.words)
-        again = encode(theirs, pairs, policy, cut) if aim.words else []
-        read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in zip(data, again, strict=False)}
+        read = {}
+        if aim.words:
+            both = zip(data, encode(theirs, pairs, policy, cut), strict=True)
+            read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in both}
         own = {"objective": aim, "teacher": its, "tokenizers": (tokenizer, theirs), "read": read, "seed": seed}
         kind = functools.partial(FromTeacher, **own, stop=end_token(tokenizer, policy))
         settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher)}

@@ -18,9 +18,9 @@ function pair() {
 
 function show(row, line) {
   const x = (rho) => 150 + 140 * rho;
-  at(`${line}-interval`).setAttribute("x1", x(row.low));
-  at(`${line}-interval`).setAttribute("x2", x(row.high));
-  at(`${line}-value`).setAttribute("cx", x(row.spearman));
+  at(`${line}-line`).innerHTML = '<line x1="10" y1="15" x2="290" y2="15" stroke="#999"/><line x1="150" y1="5" x2="150" y2="25" stroke="#333"/>' +
+    `<line x1="${x(row.low)}" x2="${x(row.high)}" y1="15" y2="15" stroke="#0173b2" stroke-width="4"/>` +
+    `<circle cx="${x(row.spearman)}" cy="15" r="6" fill="#0173b2"/>`;
   const said = `correlation ${row.spearman.toFixed(2)} (${row.low.toFixed(2)} to ${row.high.toFixed(2)})`;
   const rows = (1 - 1 / row.n_folds) * row.n * row.m / row.d;
   text(`${line}-said`, `${said}, ${rows.toFixed(1)} gradients per dimension${row.nu_decides ? "; the smoothing decides the score" : ""}`);
