@@ -23,7 +23,7 @@ from gracelib.paper.reported import PaperValue, setting_values
 from gracelib.paper.settings import changes
 from gracelib.scale import PaperScale
 
-HEADLINE = ("student_loss", "teacher_accuracy", "g_vendi", "grace")
+HEADLINE = ("student_loss", "teacher_accuracy", "g_vendi", "g_norm", "grace")  #: the paper's four, and the norm
 THREE = ("grace", "g_vendi", "g_norm")
 REGRET = ("grace", "grace_variance", "g_norm", "g_var", "g_vendi", "student_loss", "teacher_accuracy")
 #: What figure 2 is called in the paper where it is drawn for another accuracy.
@@ -36,7 +36,7 @@ _LEFT_OUT = (
 
 @styled()
 def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFrame | None = None, k: int = 16) -> Drawn:
-    """Figure 1: bars of signed Spearman for four scores, both tasks; GRACE against student accuracy on the first. Two
+    """Figure 1: bars of signed Spearman for five scores, both tasks; GRACE against student accuracy on the first. Two
     columns wide.
     """
     sides = [Side(part, student, HEADLINE, "figure 1") for part in (cells, longer) if part is not None]
@@ -62,7 +62,7 @@ def figure1(cells: pd.DataFrame, student: str, scale: str, *, longer: pd.DataFra
             ignore_index=True,
         ),
         (
-            f"{_orders(sides)} {'Left and middle' if two else 'Left'}: signed Spearman correlation of four scores with "
+            f"{_orders(sides)} {'Left and middle' if two else 'Left'}: signed Spearman correlation of five scores (the paper's four, and the norm) with "
             f"{captions.accuracy_words(k=k)}, {'one panel per task' if two else f'{short.task} task'} (good is positive). Right: "
             f"GRACE against the same accuracy on the {short.task} task. {captions.cells_sentence(scale, *rows)}"
         ),
