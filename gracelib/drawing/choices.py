@@ -317,7 +317,7 @@ def figure13(
         caption=(
             f"{findings.picks(mean, where=' within a family, on average,')} Regret of each score, in points of {captions.accuracy_words(k=k)}, when the candidates are the teachers of one "
             f"family at all their temperatures; bars and the numbers at the right are means over families. {extra + ' ' * bool(extra)}"
-            f"Teachers a family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
+            f"Teachers per family: {', '.join(f'{f} {sizes[f]}' for f in families)} (with one, only its temperature is chosen). "
             f"{_band_words(rows)} {captions.regret_ends(rows)} {captions.cells_sentence(scale, rows)}"
         ),
         alt="Horizontal bars with intervals, one per score, with a mark for each family.",

@@ -49,7 +49,7 @@ def method() -> Figure:
     for x, y in turned:
         _arrow(others, x, y, BLUE, alpha=0.35)
     _arrow(others, -0.42, 0.72, RED)
-    others.text(-0.34, 0.62, "no support:\ncosts much", fontsize=SMALL - 1, color=RED)
+    others.text(-0.22, 0.62, "no support:\ncosts much", fontsize=SMALL - 1, color=RED)
     for row, (name, value) in enumerate((("A", 0.75), ("B", 0.35), ("C", 1.25))):
         y = 0.5 - 0.5 * row
         compared.barh(y, value, left=-0.6, height=0.28, color=BLUE if name == "B" else "#c8c8c8")

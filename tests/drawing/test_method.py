@@ -37,4 +37,4 @@ def test_the_lecture_is_fifteen_slides_and_says_what_the_readme_says():
         .split("\n<!-- findings:end -->")[0]
     )
     assert len(slides) == 15
-    assert found == "\n".join(slide.split("\n\n", 1)[1] for slide in slides if slide.startswith("## What came out"))
+    assert found == "\n\n".join(slide.split("\n\n", 1)[1] for slide in slides if slide.startswith("## What came out"))

@@ -5,7 +5,11 @@ from functools import cache
 import pandas as pd
 import pytest
 
+from gracelib.baselines import SCORES
+from gracelib.evidence.cells import difference
 from gracelib.evidence.choices import choice_cells, temperature_choices
+from gracelib.evidence.ranks import mean_interval
+from gracelib.evidence.reasons import between_and_within
 from gracelib.experiment import tables
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
@@ -33,13 +37,37 @@ def settings() -> dict[tuple, pd.DataFrame]:
         }
 
 
+def second_world() -> pd.DataFrame:
+    """Signed correlations of the paper's scores in the largest run of the world in which coverage counts, by score."""
+    name = "coverage-lab" if paths.published("coverage-lab").is_dir() else "coverage-mini"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRACELIB_FIGURES", str(paths.published("")))
+        cells = tables.cells(name).query(f"student == '{get_scale(name).student}'")
+    rules = {
+        name: SCORES[name].direction for name in ("grace", "g_norm", "student_loss", "teacher_accuracy", "g_vendi")
+    }
+    return between_and_within(cells, rules).query("level == 'all'").set_index("part")
+
+
 @cache
-def picks_better(score: str) -> int:
-    """In how many of the settings a score's pick among a teacher's temperatures loses fewer points than GRACE's, both as
-    means over teachers. In all of them both must lose fewer than a random one."""
-    scores, count = ("grace", score), 0
-    for (_, _, who), own in settings().items():
-        lost = temperature_choices(choice_cells(own, who, scores), scores).groupby("score").regret_points.mean()
-        assert lost[[*scores]].max() < lost["random"]
-        count += lost[score] < lost["grace"]
-    return count
+def ahead(score: str) -> dict[tuple, dict]:
+    """GRACE's correlation minus a score's, with its interval over teachers, by setting."""
+    return {
+        key: difference(
+            (own[score], own.average_at_k, SCORES[score].direction), (own.grace, own.average_at_k, "lower"), own.teacher
+        )
+        for key, own in settings().items()
+    }
+
+
+@cache
+def dearer(other: str) -> dict[tuple, tuple[float, float, float]]:
+    """Points that GRACE's pick among a teacher's temperatures loses beyond that of another score ("random": a blind one): mean
+    over teachers and its interval, by setting."""
+    scores, found = ["grace"] + [other] * (other != "random"), {}
+    for key, own in settings().items():
+        picks = temperature_choices(choice_cells(own, key[2], scores), scores)
+        lost = picks.pivot(index="teacher", columns="score", values="regret_points")
+        more = (lost.grace - lost[other]).to_numpy()
+        found[key] = float(more.mean()), *mean_interval(more)
+    return found
