@@ -43,7 +43,7 @@ SIGNS = (
         f"near-copies, the share of responses whose gradient is at a cosine of {COPY} or more to another's of the same "
         "prompt (they raise GRACE whether they are right or wrong)",
         "{:.0%}",
-        "read some, keep one of each or sample at a higher temperature, and set G-Norm and the loss beside GRACE",
+        "take d at most a quarter of n (notebook 12) or sample at a higher temperature, and set G-Norm and the loss beside GRACE",
     ),
     Sign(
         "nu_share",

@@ -248,7 +248,7 @@ def test_the_axis_is_logarithmic_beyond_a_decade_only():
 def test_undefined_correlations_say_so():
     drawn = draw("figure1", "nano")
     left, right = drawn.fig.axes
-    assert [t.get_text() for t in left.texts] == ["undefined"] * 4 and not left.patches
+    assert [t.get_text() for t in left.texts] == ["undefined"] * len(correlations.HEADLINE) and not left.patches
     assert right.get_title(loc="left") == "Spearman undefined\npaper: 0.86"
     assert (
         drawn.ours["grace"]["note"] == "one teacher: no interval; Spearman undefined: 1 cell(s): at least 3 are needed"

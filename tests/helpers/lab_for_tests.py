@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from gracelib.baselines import SCORES
-from gracelib.evidence.cells import difference
+from gracelib.evidence.cells import KEY, difference
 from gracelib.evidence.choices import choice_cells, temperature_choices
 from gracelib.evidence.ranks import mean_interval
 from gracelib.evidence.reasons import between_and_within
@@ -15,7 +15,25 @@ from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 
 SHORT, SECOND, LONG = "short task, first student", "short task, second student", "long task, first student"
-WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
+WORDS = (
+    "none",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+)
 
 
 def main_table(cells_used: str = "all families") -> pd.DataFrame:
@@ -37,12 +55,17 @@ def settings() -> dict[tuple, pd.DataFrame]:
         }
 
 
+@cache
 def second_world() -> pd.DataFrame:
-    """Signed correlations of the paper's scores in the largest run of the world in which coverage counts, by score."""
-    name = "coverage-lab" if paths.published("coverage-lab").is_dir() else "coverage-mini"
+    """Cells of coverage-lab's first student, with near_copies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRACELIB_FIGURES", str(paths.published("")))
-        cells = tables.cells(name).query(f"student == '{get_scale(name).student}'")
+        copies = tables.table("coverage-lab", "features", recompute=False)[[*KEY, "near_copies"]]
+        return tables.cells("coverage-lab").query("student == 'first'").merge(copies, on=KEY, validate="1:1")
+
+
+def signed(cells: pd.DataFrame) -> pd.DataFrame:
+    """Signed correlations of the paper's scores over cells, with intervals over teachers, by score."""
     rules = {
         name: SCORES[name].direction for name in ("grace", "g_norm", "student_loss", "teacher_accuracy", "g_vendi")
     }

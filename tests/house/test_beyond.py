@@ -7,12 +7,13 @@ import pytest
 
 from gracelib.baselines import SCORES, SINCE
 from gracelib.evidence import reasons
-from gracelib.evidence.cells import KEY
+from gracelib.evidence.cells import KEY, difference
 from gracelib.evidence.ranks import spearman
 from gracelib.experiment import tables
 from gracelib.experiment.plan import compared_at
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
+from lab_for_tests import WORDS
 
 SEEDS = [f"mini-seed{k}" for k in range(1, 9) if (paths.published(f"mini-seed{k}") / "results" / "since.csv").is_file()]
 FAMILY = ["mini", *SEEDS]
@@ -30,11 +31,6 @@ def cells(world: str, share: float) -> pd.DataFrame:
     own = every[every.n == most].drop(columns=GRADIENTS)
     own = own.merge(every.loc[every.n == most * share, KEY + GRADIENTS], on=KEY)
     return tables.cells(world)[[*KEY, "average_at_k", "teacher_accuracy"]].merge(own, on=KEY, validate="1:1")
-
-
-def listed(names) -> str:
-    *others, last = [SCORES[name].label for name in names] or ["none"]
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def ends(row, value="pooled", low="low", high="high") -> str:
@@ -63,11 +59,12 @@ def sentences() -> list[str]:
     apart = {*better, *worse, "grace"}
     level = [s for s in order if s not in apart]
     assert not better and "grape" in level  # else the sentence after next says too much
+    assert not better_then and len(level) + len(worse) == len(order) - 1
     head = (
-        f"Over {len(FAMILY)} worlds of one cast GRACE orders the students at {ends(equal.loc['grace'])}. Clearly ahead of it (the interval of the "
-        f"paired difference excludes zero) at equal responses: {listed(better)}; at matched cost: {listed(better_then)}. Not told apart from it: "
-        f"{listed(level)}. Clearly behind: {listed(worse)}. With an interval below zero, so the wrong way round: {listed(wrong)}. So here nothing published "
-        "since is clearly better than GRACE, and what needs no gradient at all, the student's loss (GRAPE), is no worse. This world has an answer, not the last word."
+        f"Over {len(FAMILY)} worlds of one cast GRACE orders the students at {ends(equal.loc['grace'])}. Nothing is clearly ahead of it, at equal responses or at matched "
+        f"cost: that would take an interval of the paired difference without zero. {WORDS[len(level)].capitalize()} scores are not told apart from it, among them {SCORES[order[0]].label} at "
+        f"{ends(equal.loc[order[0]])}, G-Norm at {ends(equal.loc['g_norm'])} and the student's loss (GRAPE) at {ends(equal.loc['grape'])}, which needs no gradient. {WORDS[len(worse)].capitalize()} are clearly behind, and "
+        f"{WORDS[len(wrong)]} of these point the wrong way with an interval below zero: {'; '.join(SCORES[name].label for name in wrong)}. {elsewhere()}"
     )
     top, rsr = order[0], equal.loc["rsr"]
     against_loss = np.mean([spearman(own.rsr, -own.grape, "higher") for own in whole.values()])
@@ -119,6 +116,39 @@ def sentences() -> list[str]:
         f"RSR `{picks['rsr']}` ({behind[picks['rsr']]:.1f}). It needs graded problems, and here six teachers at one temperature: one race, not a law."
     )
     return [head, where, cost_said, beta, few, race, smoke]
+
+
+def coverage() -> tuple[pd.DataFrame, dict]:
+    """Correlations of the world where coverage decides, best first, and GRACE's minus each of the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRACELIB_FIGURES", str(paths.published("")))
+        there = cells("coverage-lab", 1)
+    of = {name: (there[name], there.average_at_k, direction) for name, direction in RULES.items()}
+    found = pd.DataFrame({name: difference(one, None, there.teacher) for name, one in of.items()}).T
+    found = found.sort_values("spearman", ascending=False, kind="stable")
+    return found, {name: difference(of[name], of["grace"], there.teacher) for name in found.index}
+
+
+def elsewhere() -> str:
+    """What the head says of that world."""
+    found, ahead = coverage()
+    better = [name for name in found.index if ahead[name]["high"] < 0]
+    return (
+        f"In a world where coverage decides and cold teachers repeat themselves (`coverage-lab`) GRACE is at {ends(found.loc['grace'], 'spearman')}, and {WORDS[len(better)]} of the "
+        f"{len(found) - 1} others are clearly ahead of it, among them G-Norm at {ends(found.loc['g_norm'], 'spearman')} and the loss at {ends(found.loc['grape'], 'spearman')}. Two worlds have an answer each, not the last word."
+    )
+
+
+def another_world() -> str:
+    """What is said under its table."""
+    found, ahead = coverage()
+    better = [name for name in found.index if ahead[name]["high"] < 0]
+    first, second, third = found.index[:3]
+    wrong = [SCORES[name].label for name in found.index if found.high[name] < 0]
+    return (
+        f"{SCORES[first].label} is at {ends(found.loc[first], 'spearman')}, {SCORES[second].label} at {ends(found.loc[second], 'spearman')}, {SCORES[third].label} at {ends(found.loc[third], 'spearman')}; GRACE at "
+        f"{ends(found.loc['grace'], 'spearman')}. Clearly ahead of GRACE are {len(better)} of {len(found) - 1}: {'; '.join(SCORES[name].label for name in better)}. With an interval below zero, so the wrong way round: {'; '.join(wrong)}."
+    )
 
 
 def at_beta(own: pd.DataFrame, beta: float) -> float:
