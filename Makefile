@@ -116,6 +116,9 @@ bench: $(BENCH_VENV)/.installed  ## time the features beside other ways and the 
 
 gpu: $(VENV)/.installed-test $(if $(shell command -v nvidia-smi),$(VLLM_VENV)/.installed)  ## what a GPU does here, ten minutes; OPTIONS=--dry-run without one
 	$(BIN)/python -m gracelib.bench.gpu $(OPTIONS)
+	$(BIN)/python -m pytest -q tests/features -k "cuda or kernel"
+	$(BIN)/python -m pytest -q tests/experiment/test_paper_path.py
+	$(if $(shell command -v nvidia-smi),$(VLLM_VENV)/bin/python -m pytest -q tests/vllm)
 
 $(AUDIT_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(AUDIT_VENV)

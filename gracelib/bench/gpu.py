@@ -1,17 +1,15 @@
-"""What a GPU does here, for whoever has one: `make gpu`, at most ten minutes, one table (figures/bench/gpu.csv).
+"""What a GPU does here, for whoever has one: `make gpu`, at most ten minutes, one table (figures/bench/gpu.csv) and tests.
 
-Tests that a machine without a GPU skips: CUDA's features against the CPU's, the Triton kernel's signs bit for bit, vllm, and
-a cell of SCALE=paper from end to end with tiny models. And the features of a billion-parameter student: the paper's Table 1
-gives about ten minutes per teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens
+`make` runs the tests that a machine without a GPU skips: CUDA's features against the CPU's, the Triton kernel's signs bit for
+bit, vllm, and a cell of SCALE=paper from end to end with tiny models. Here are the features of a billion-parameter student: the
+paper's Table 1 gives about ten minutes per teacher for Llama-3.2-1B's gradients on one H100. The same work here, with random weights and tokens
 of the same shape and lengths (neither changes the time): seconds beside those of plain forward and backward passes,
 memory beside what `memory.plan_memory` had stated before, in float32 and bfloat16; and whether the two precisions order eight
 made-up teachers alike. `--dry-run`: a tiny student, on a CPU too, so that it is known to run before somebody lends a GPU.
 """
 
 import argparse
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +19,7 @@ from gracelib.bench import methods as ways
 from gracelib.evidence.ranks import spearman
 from gracelib.features.gradients import response_features
 from gracelib.features.memory import one_backward, peak_memory, plan_memory, reset_peak
-from gracelib.jobs.paths import ROOT, figures, runs
+from gracelib.jobs.paths import figures, runs
 from gracelib.jobs.progress import timed
 from gracelib.jobs.store import write_atomically
 from gracelib.projection import MIB
@@ -35,24 +33,7 @@ SHAPES = {
 }
 BATCH_TOKENS = 8192
 ON_PAPER = "about 10 minutes on one H100 for 2,048 responses, d = 512 (submission, table 1)"
-VLLM = ROOT / ".venv-vllm" / "bin" / "python"
-#: what -> (who runs it, which tests)
-TESTS = {
-    "features on CUDA, signs of the Triton kernel": (Path(sys.executable), ["tests/features", "-k", "cuda or kernel"]),
-    "a cell of SCALE=paper, tiny models": (Path(sys.executable), ["tests/experiment/test_paper_path.py"]),
-    "sampling with vllm": (VLLM, ["tests/vllm"]),
-}
 TEACHERS = 8
-
-
-def run_tests(python: Path, which: list[str]) -> dict:
-    """Seconds, and pytest's last line."""
-    if not python.is_file():
-        return {"note": "not run: `make test-vllm` makes its environment"}
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *which]
-    seconds, done = timed(lambda: subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return {"seconds": seconds, "failed": done.returncode != 0, "note": lines[-1] if lines else "it said nothing"}
 
 
 def measure_features(shape: str, n: int, d: int, dtype: str, device: str) -> dict:
@@ -115,9 +96,8 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     if device == "cpu" and not a.dry_run:
         parser.error("no CUDA device is present; --dry-run tries all of it with a tiny student")
     shape, n, d, n_each = ("tiny", 16, 16, 8) if a.dry_run else ("llama-3.2-1b", 2048, 512, 64)
-    rows = {what: run_tests(*which) for what, which in TESTS.items()}
-    for dtype in ("float32", "bfloat16"):
-        rows[f"features, {dtype}"] = measure_features(shape, n, d, dtype, device)
+    kinds = ("float32", "bfloat16")
+    rows = {f"features, {dtype}": measure_features(shape, n, d, dtype, device) for dtype in kinds}
     rows["order of teachers, bfloat16 with float32"] = agreement(shape, n_each, d, device)
     place = {"device": torch.cuda.get_device_name() if device == "cuda" else device, "torch": torch.__version__}
     table = pd.DataFrame([{"what": what, **place, **row} for what, row in rows.items()])
@@ -125,7 +105,7 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     path = (runs() / "bench" if a.dry_run else figures("bench")) / "gpu.csv"
     write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
     print(f"written to {path.parent.name}/{path.name}")
-    if (table["failed"] == True).any():  # noqa: E712 (a step that was not run has no verdict)
+    if table["failed"].eq(True).any():  # the last row has no verdict
         sys.exit(1)
     return table
 

@@ -163,15 +163,16 @@ def _summary(seconds: list[float]) -> dict:
     }
 
 
-def run(settings: tuple[Setting, ...], repeats: int, fresh: bool) -> pd.DataFrame:
-    """The table of all settings; those finished before with the same code, packages and threads are read."""
+def run(settings: tuple[Setting, ...], repeats: int = 5) -> pd.DataFrame:
+    """The table of all settings, medians of `repeats` runs; those finished before with the same code, packages and threads are
+    read (`make clean` forgets them)."""
     rows, code = [], fingerprint(closure("gracelib.bench.measure"))
     peers = {name: ways.missing(name) for name in ways.PEERS}
     with Bar(total=len(settings) * (len(ways.METHODS) + 1), desc="bench", unit="way") as bar:
         for setting in settings:
             key = digest([asdict(setting), repeats, code, versions(), torch.get_num_threads(), peers])
             path = runs() / "bench" / f"{key}.json"
-            if path.is_file() and not fresh:
+            if path.is_file():
                 rows += json.loads(path.read_text("utf-8"))
                 bar.update(len(ways.METHODS) + 1)
                 continue
@@ -192,31 +193,15 @@ def main(argv: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument(
         "--real", action="store_true", help="only a student with a real vocabulary, written to runs/bench"
     )
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    for name, default, what in (
-        ("parameters", None, "of one setting of your own, written to runs/bench"),
-        ("n", None, "responses (default 128)"),
-        ("d", 512, "rows of the projection (default 512)"),
-        ("tokens", 100, "of a response (default 100)"),
-        ("repeats", 5, "runs of which the median counts (default 5)"),
-        ("threads", None, "default: as many as torch takes"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=what)
     a = parser.parse_args(argv)
-    for name in ("parameters", "n", "d", "tokens", "repeats", "threads"):
-        if getattr(a, name) is not None and getattr(a, name) < 1:
-            parser.error(f"--{name} {getattr(a, name)}: at least 1")
-    if a.threads:
-        torch.set_num_threads(a.threads)
-    own = (Setting(a.parameters, a.n or 128, a.d, a.tokens, "Dnd"),) if a.parameters else ()
-    settings = own or (REAL if a.real else QUICK if a.quick else FULL + REAL)
-    table = run(settings, a.repeats, a.fresh)
+    settings = REAL if a.real else QUICK if a.quick else FULL + REAL
+    table = run(settings)
     print(report.text(table))
     written = report.save(
         table,
         figures("bench") if settings == FULL + REAL else runs() / "bench",
         "features",
-        {"settings": [asdict(s) for s in settings], "repeats": a.repeats, "threads": torch.get_num_threads()},
+        {"settings": [asdict(s) for s in settings], "threads": torch.get_num_threads()},
     )
     print("\nwritten:", ", ".join(f"{path.parent.name}/{path.name}" for path in written))
     return table

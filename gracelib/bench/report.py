@@ -1,4 +1,4 @@
-"""What `bench` measured, in words, bars and a picture; torch is not needed to read it.
+"""What `bench` measured, in words and a picture; torch is not needed to read it.
 
 Why ratios: seconds on somebody's machine mean little; the ratio to the floor (one forward and backward pass over the
 same tokens, and one dense matrix product), measured in the same process with the same threads, means the same anywhere.
@@ -7,7 +7,6 @@ same tokens, and one dense matrix product), measured in the same process with th
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -44,15 +43,6 @@ BARE = "ours, gradients alone"  # without what `features.record` takes down
 CAREFUL, STACKED = "careful user: kept signs, batch 1", "careful user: kept signs, 32 stacked"
 PASSES, BACKWARD, PRODUCT = "forward + backward", "backward only", "one matrix product"
 FLOOR = "floor: forward + backward + product"
-# (what, method over method, least D, most D, bound, at least?): from the issue that asked for this benchmark
-_BARS = (
-    ("the paper's way / ours", PAPER, OURS, 8e5, 1.3e6, 200.0, True),
-    ("careful user / ours", CAREFUL, OURS, 8e5, 1.3e6, 5.0, True),
-    ("ours / floor", OURS, FLOOR, 8e5, np.inf, 1.3, False),
-    ("ours / floor", OURS, FLOOR, 8e4, 8e5, 1.6, False),
-    ("ours / gradients alone", OURS, BARE, 8e4, 1.3e6, 1.05, False),
-)
-_REAL_BARS = {(32, 32): 2.0, (128, 128): 1.5, (128, 512): 1.5}  # (n m, d) -> ours / floor at most, from 250 tokens
 _LOOKS = {
     OURS: {"color": "#0173b2", "marker": "o", "linestyle": "-"},
     FLOOR: {"color": "#222222", "marker": "s", "linestyle": (0, (4, 2))},
@@ -79,54 +69,16 @@ def with_ratios(rows: list[dict]) -> pd.DataFrame:
     return table[list(COLUMNS)]
 
 
-def bars(table: pd.DataFrame) -> pd.DataFrame:
-    """The bars at d = 512 with about 100 tokens per response, and with 250 of a real vocabulary: D, n m, what, measured,
-    bound, held. Settings that no bar is for and methods that were not measured have no row."""
-    found = []
-    own = table[(table["d"] == 512) & (table["responses"] >= 64) & table["tokens"].between(90, 110)]
-    by = ["parameters", "responses"]
-    seconds = own.pivot_table(index=by, columns="method", values="seconds")  # an unmeasured one has none
-    real = table[table["tokens"] == 250].pivot_table(index=SETTING, columns="method", values="seconds")
-    cases = [
-        (what, above, below, size, n, row, bound, at_least)
-        for what, above, below, least, most, bound, at_least in _BARS
-        for (size, n), row in seconds.iterrows()
-        if least <= size < most
-    ] + [
-        (f"ours / floor, d = {d}", OURS, FLOOR, size, n, row, _REAL_BARS[n, d], False)
-        for (size, n, d), row in real.iterrows()
-        if (n, d) in _REAL_BARS
-    ]
-    for what, above, below, size, n, row, bound, at_least in cases:
-        if above in row and below in row and np.isfinite(ratio := row[above] / row[below]):
-            found.append(
-                {
-                    "parameters": size,
-                    "responses": n,
-                    "what": what,
-                    "measured": ratio,
-                    "bar": f"{'at least' if at_least else 'at most'} {bound:g}",
-                    "held": bool(ratio >= bound if at_least else ratio <= bound),
-                }
-            )
-    return pd.DataFrame(found, columns=[*by, "what", "measured", "bar", "held"])
-
-
 def text(table: pd.DataFrame) -> str:
-    """The table for a terminal, a block a setting, and the bars below."""
-    blocks, shown = (
-        [],
-        ["method", "seconds", "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "note"],
-    )
+    """The table for a terminal, a block a setting."""
+    shown = ["method", "seconds", "ms_per_response", "times_floor", "times_ours", "peak_mib", "repeats", "note"]
+    blocks = []
     for (size, n, d), own in table.groupby(SETTING, sort=False):
         tokens, threads, batch = own.iloc[0][["tokens", "threads", "batch"]]
         blocks.append(
             f"D = {size:,}, {n} responses of about {tokens} tokens, d = {d}, {threads} threads (forward + backward in "
             f"batches of {batch})\n{own[shown].to_string(index=False, float_format='{:.4g}'.format, na_rep='-')}\n"
         )
-    held = bars(table)
-    if len(held):
-        blocks.append("Bars\n" + held.to_string(index=False, float_format="{:.4g}".format))
     return "\n".join(blocks)
 
 
@@ -193,7 +145,6 @@ def save(table: pd.DataFrame, folder: Path, name: str, parameters: dict) -> list
         "volatile": "seconds and memory: another machine, and another run, differ; ratios less so",
         "parameters": parameters,
         "versions": versions(),
-        "bars": bars(table).to_dict("records"),
         "files": {path.name: file_hash(path) for path in written},
     }
     path = folder / f"{name}.json"

@@ -3,8 +3,8 @@
 Why four files: the SVG is for print, the PNG for the web, the CSV for a reader who wants to check or redraw,
 and the JSON ties them to the notebook, the parameters, the result tables and the code they were made with, by
 hash. The same table gives the same bytes: pictures carry no dates and no random ids, tables a fixed number
-format. `check_sidecars` is what makes "every figure of the paper is there, and belongs to these tables" a
-test instead of a claim.
+format. tests/helpers/sidecars.py makes "every figure of the paper is there, and belongs to these tables" a test instead of a
+claim.
 """
 
 import json
@@ -24,7 +24,7 @@ from matplotlib.transforms import Bbox
 
 from gracelib.jobs import paths
 from gracelib.jobs.store import file_hash, versions, write_atomically
-from gracelib.paper.figures import FIGURES, registered
+from gracelib.paper.figures import registered
 
 DPI = 200
 
@@ -58,22 +58,14 @@ class Drawn:
         `inputs` names the result tables behind it ("scores", ...: files `results/<input>.csv` of the scale).
         `parameters`, `ours` and `paper` must be JSON-ready (numpy numbers are converted, NaN becomes null). The commit is
         that of the code at the first drawing: the sidecar keeps it while all else stays the same. ValueError for an
-        unregistered name, a figure where the registry has a table or the other way round, an empty caption, alt text or
-        table; FileNotFoundError for an input that is not there.
+        unregistered name, a figure where the registry has a table or the other way round; FileNotFoundError for an input
+        that is not there.
         """
         item, folder, read = registered(name), paths.figures(scale), paths.tables(scale).parent
         if item.picture != (self.fig is not None):
             kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
             raise ValueError(f"{name} is registered as {kind}")
-        if item.picture and not self.alt.strip():
-            raise ValueError(f"{name}: alt is empty; say in a sentence what the picture shows")
-        if not self.caption.strip():
-            raise ValueError(f"{name}: caption is empty; say what is shown and how many cells it stands on")
-        if self.table.empty:
-            raise ValueError(f"{name}: the table of numbers drawn is empty")
         tables = [f"results/{table}.csv" for table in sorted(inputs)]
-        if not tables:
-            raise ValueError(f"{name}: no inputs; name the result tables it is drawn from")
         for table in tables:
             if not (read / table).is_file():
                 raise FileNotFoundError(
@@ -178,40 +170,3 @@ def json_ready(value):
     if isinstance(value, float):
         return float(f"{value:.10g}") if math.isfinite(value) else None
     return value
-
-
-def check_sidecars(scale: str) -> list[str]:
-    """What is wrong with a scale's figures, one line each; empty when all is well.
-
-    Every registered figure must have its files and sidecar, with the hashes of files and inputs as recorded;
-    nothing that looks like a figure may lie there unregistered.
-    """
-    folder, read, problems = paths.figures(scale), paths.tables(scale).parent, []
-    for name, item in FIGURES.items():
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            problems.append(f"{name}: no sidecar {path.name}")
-            continue
-        try:
-            sidecar = json.loads(path.read_text(encoding="utf-8"))
-            recorded, inputs = dict(sidecar["files"]), dict(sidecar["inputs"])
-        except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{name}: {path.name} is not a sidecar ({error!r})")
-            continue
-        missing = {f"{name}{ending}" for ending in item.endings} - set(recorded)
-        problems += [f"{name}: {path.name} has no hash of {file}" for file in sorted(missing)]
-        for file, digest in (recorded | inputs).items():
-            path = (read if file in inputs else folder) / file
-            if not path.is_file():
-                problems.append(f"{name}: {file} is not there")
-            elif file_hash(path) != digest:
-                problems.append(f"{name}: {file} is not the one its sidecar was written for: draw it again")
-        if sidecar.get("notebook") != item.notebook or sidecar.get("scale") != scale:
-            problems.append(
-                f"{name}: its sidecar says notebook {sidecar.get('notebook')}, scale {sidecar.get('scale')}"
-            )
-    known = {f"{name}{ending}" for name, item in FIGURES.items() for ending in (*item.endings, ".json")}
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".svg", ".png", ".csv", ".json") and path.name not in known:
-            problems.append(f"{path.name} is not in the registry")
-    return problems
