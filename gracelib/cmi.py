@@ -56,14 +56,12 @@ def cmi_bound(
     sigma: float,
     preconditioner: str = "smoothed",
     nu: float = 1e-3,
-    n_shifts: int | None = None,
     zero_rows: str = "refuse",
 ) -> CmiBound:
     """Leave-one-prompt-out CMI bound of one step, all terms of the proof of Lemma B.1.
 
     `x` (N, d) projected gradients, before (g) or after (h) length recalibration; `prompt_id` (N,). A prompt leaves with all its responses: mu_-x = (N mu - m_x g_x)/(N - m_x). `preconditioner`
-    "smoothed" is M_-x = (Sigma-tilde(D_-x) + nu/d I)^(-1/2), nu > 0; "identity" is M = I. `n_shifts` None
-    takes as many quadrature shifts as a relative error of 1e-9 needs (15-21 for nu from 1e-2 to 1e-4).
+    "smoothed" is M_-x = (Sigma-tilde(D_-x) + nu/d I)^(-1/2), nu > 0; "identity" is M = I.
     `zero_rows` as in `grace`. Source: submission, appendices A and B; the tighter bound is the step before |a
     + b + c|^2 <= 3 (...).
     """
@@ -76,7 +74,7 @@ def cmi_bound(
         step, step_mu, mean_step, mean_step_mu = loo.mu_out, np.tile(loo.mu, (loo.n, 1)), loo.mu_out, loo.mu
         gradient = np.square(loo.mu_out - loo.mu).sum(axis=1)
     else:
-        step, step_mu, mean_m = loo.inverse_sqrt(n_shifts)
+        step, step_mu, mean_m = loo.inverse_sqrt()
         mean_step, mean_step_mu = loo.mu_out @ mean_m, loo.mu @ mean_m
         gradient = loo.quadratic(loo.mu_out - loo.mu)
     scale = eta**2 / sigma**2
@@ -144,12 +142,12 @@ class LeaveOneOut:
             out[at] = np.einsum("kd,kd->k", w, w) + np.einsum("km,km->k", t, t)
         return out
 
-    def inverse_sqrt(self, n_shifts: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def inverse_sqrt(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """M_-x mu_-x (n, d), M_-x mu (n, d) and the average of M_-x over prompts (d, d), M =
         Sigma-hat^(-1/2)."""
         low = self.nu / self.d
         high = self.lam[-1] / min(left for *_, left in self.groups) + low  # removing rows lowers eigenvalues
-        shifts, weights = inverse_sqrt_quadrature(low, high, n_shifts)
+        shifts, weights = inverse_sqrt_quadrature(low, high)
         mu, mu_out = self.mu @ self.q, self.mu_out @ self.q
         on_out, on_mu = np.zeros((self.n, self.d)), np.zeros((self.n, self.d))
         mean_m = np.zeros((self.d, self.d))
@@ -181,11 +179,11 @@ class LeaveOneOut:
         return half, np.linalg.cholesky(np.eye(rows.shape[1]) - half @ half.transpose(0, 2, 1))
 
 
-def inverse_sqrt_quadrature(low: float, high: float, n_shifts: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def inverse_sqrt_quadrature(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Shifts s and weights w (both > 0) with x^(-1/2) = sum_k w_k / (x + s_k) for x in [low, high].
 
     Hale, Higham and Trefethen (2008), method 3. The relative error is about 4 exp(-2 pi^2 K / (log(high/low)
-    + 2.8)) with K shifts; `n_shifts` None takes the K that brings it to 1e-9 (at least 8).
+    + 2.8)) with K shifts; the K is taken that brings it to 1e-9 (at least 8; 15-21 for nu from 1e-2 to 1e-4).
     """
     if not 0 < low <= high:
         raise ValueError(f"low = {low}, high = {high}: expected 0 < low <= high")
@@ -193,10 +191,7 @@ def inverse_sqrt_quadrature(low: float, high: float, n_shifts: int | None = None
         raise ValueError(
             f"the spectrum spans {high / low:.0e}: beyond 1e9 the quadrature loses digits, use a larger nu"
         )
-    if n_shifts is None:
-        n_shifts = max(8, int(np.ceil((np.log(high / low) + 2.8) * np.log(4e9) / (2 * np.pi**2))))
-    if n_shifts < 1:
-        raise ValueError(f"n_shifts = {n_shifts}: at least one shift is needed")
+    n_shifts = max(8, int(np.ceil((np.log(high / low) + 2.8) * np.log(4e9) / (2 * np.pi**2))))
     period = ellipkm1(low / high)  # K(1 - low/high), accurate when low/high is tiny
     sn, cn, dn, _ = ellipj((np.arange(n_shifts) + 0.5) * period / n_shifts, 1 - low / high)
     return low * (sn / cn) ** 2, 2 * period * np.sqrt(low) / (np.pi * n_shifts) * dn / cn**2

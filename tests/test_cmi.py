@@ -156,7 +156,6 @@ X, IDS = rows()
         ({"eta": 0}, "eta = 0: expected a finite number > 0"),
         ({"sigma": np.inf}, "sigma = inf"),
         ({"preconditioner": "raw"}, "preconditioner = 'raw': choose one of smoothed, identity"),
-        ({"n_shifts": 0}, "n_shifts = 0: at least one shift is needed"),
         ({"prompt_id": np.zeros(36, int)}, "only one prompt: leaving it out leaves nothing"),
         ({"prompt_id": IDS[1:]}, r"prompt_id has shape \(35,\)"),
         ({"x": np.where(np.arange(36)[:, None] == 3, np.nan, X)}, r"x has NaN or Inf in 1 row\(s\), first at row 3"),

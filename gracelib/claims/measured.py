@@ -428,12 +428,6 @@ def within_teacher(w: World) -> Measured:
     return w.measured(w.mean(own), "mean within-teacher Spearman of GRACE", extra=f", {own.count()} teachers")
 
 
-def _saved(choices: pd.DataFrame) -> pd.Series:
-    """What a temperature drawn at random costs minus what GRACE's does, by teacher."""
-    cost = choices.pivot(index="teacher", columns="score", values="regret_points")
-    return cost[RANDOM] - cost["grace"]
-
-
 def temperature_regret(w: World) -> Measured:
     """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
     blind = over_teachers(_choices(w, "grace"), "regret_points").set_index("score").loc[RANDOM, "mean"]
@@ -443,7 +437,8 @@ def temperature_regret(w: World) -> Measured:
 
 def temperature_gain(w: World) -> Measured:
     """Accuracy at the temperature that GRACE picks minus the mean over temperatures, mean over teachers."""
-    return w.measured(w.mean(_saved(_choices(w, "grace"))), "GRACE's temperature minus one drawn at random", POINTS)
+    cost = _choices(w, "grace").pivot(index="teacher", columns="score", values="regret_points")
+    return w.measured(w.mean(cost[RANDOM] - cost["grace"]), "GRACE's temperature minus one drawn at random", POINTS)
 
 
 def both_rise(w: World) -> Measured:

@@ -49,7 +49,9 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
     """
     rows = choice_cells(cells, student, scores)
     two, choices = two_teachers(cells, student), temperature_choices(rows, scores)
-    looks, noise, teachers = dict(zip(scores, marks.LOOKS, strict=False)), noise_points(rows), _ordered(rows)
+    looks, noise = dict(zip(scores, marks.LOOKS, strict=False)), noise_points(rows)
+    by_family = rows.assign(rank=rows["manner"].map(list(FAMILIES).index)).sort_values(["rank", "width", "teacher"])
+    teachers = by_family["teacher"].drop_duplicates().tolist()
     low = 0.55 + 0.22 * len(teachers)
     fig, (ax,) = frame(
         DOUBLE,
@@ -383,16 +385,6 @@ def _budget_name(table: pd.DataFrame, width: int) -> str:
     row = table[table["budget"] == width].iloc[0]
     paper = f" ({row['paper_budget']})" if row["paper_budget"] else ""
     return f"≤ {width}{paper}\n{captions.counted(row['teachers'], 'teacher')}"
-
-
-def _ordered(rows: pd.DataFrame) -> list[str]:
-    """Teachers by family (in the order of the legend) and width."""
-    return (
-        rows.assign(rank=rows["manner"].map(list(FAMILIES).index))
-        .sort_values(["rank", "width", "teacher"])["teacher"]
-        .drop_duplicates()
-        .tolist()
-    )
 
 
 def _setting(rows: pd.DataFrame) -> str:

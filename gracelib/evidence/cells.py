@@ -66,7 +66,7 @@ def select(
     are needed. Where training was repeated, its noise is in the standard error of the accuracies.
 
     `cells` as `tables.cells` gives it; `temperature` keeps one; `leave_out` drops families (one
-    that is not there drops nothing). ValueError naming what is missing, unknown or out of range.
+    that is not there drops nothing). ValueError naming what is missing or unknown.
     """
     for name in scores:
         check_score(name)
@@ -92,18 +92,6 @@ def select(
         rows = rows[np.isclose(rows["temperature"], temperature)]
         if rows.empty:
             raise ValueError(f"no cell at temperature {temperature}: choose one of {', '.join(map(str, there))}")
-    twice = rows.duplicated(["teacher", "temperature"])
-    if twice.any():
-        first = rows[twice].iloc[0]
-        raise ValueError(
-            f"{first['teacher']} at T={first['temperature']:g} is there twice for student {student!r}: "
-            "one row per cell is expected"
-        )
-    bad = rows[~rows[accuracy].between(0, 1)]
-    if len(bad):
-        raise ValueError(
-            f"{accuracy} = {bad[accuracy].iloc[0]} of {bad['teacher'].iloc[0]}: accuracies are fractions in [0, 1]"
-        )
     rows = rows.rename(columns={f"{UNTRAINED}_{accuracy}": UNTRAINED})
     if TRAINING_SD in rows:
         rows = rows.assign(**{column: np.hypot(rows[column], rows[TRAINING_SD]) for column in noise})

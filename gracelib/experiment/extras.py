@@ -28,7 +28,8 @@ an instruction that stands before the question at evaluation only, and a BOS tok
 """
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -340,37 +341,35 @@ def protocol_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
     return found
 
 
-def epoch_jobs(plans: list[Plan], epochs: Sequence[int]) -> dict[tuple, tuple[Job]]:
-    """Accuracy of the students of the teachers that are looked at further, after each number of epochs, by cell and epochs."""
-    return _changed(plans, {n: {"epochs": n} for n in epochs}, "{} epochs")
-
-
-def smoke_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    """`epoch_jobs` for a part of the usual epochs, and all: a "smoke test"."""
-    usual = plans[0].scale.epochs
-    return epoch_jobs(plans, [n for n in training_axes(plans[0].scale)["epochs"] if n <= usual])
-
-
-def to_the_end_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    """`epoch_jobs` for the usual epochs and several times as many."""
-    return epoch_jobs(plans, [factor * plans[0].scale.epochs for factor in TO_THE_END])
-
-
-def repeat_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job]]:
-    """Accuracy of students of other training seeds, by cell and "again 1", ..., as in `check_jobs`."""
-    return _changed(plans, _again(plans[0].scale, SEEDS), "{}")
-
-
-def _changed(plans: list[Plan], changes: Mapping[Hashable, dict], said: str) -> dict[tuple, tuple[Job]]:
+def _changed(
+    plans: list[Plan], changes: Callable[[Scale], dict[Hashable, dict]], said: str = "{}"
+) -> dict[tuple, tuple[Job]]:
     """Accuracy of the first students of the first `COMPLETED` teachers, where teachers are compared, with each of `changes` in
     their training, by cell and the change's name."""
     plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
     for teacher in [*plan.teachers][:COMPLETED]:
-        for name, change in changes.items():
+        for name, change in changes(scale).items():
             label = f"{teacher}, {said.format(name)}"
             model = plan.student(scale.student, plan.responses[teacher, t], label, **change)
             found[plan.task.name, scale.student, teacher, t, name] = (plan.accuracy(model, label),)
     return found
+
+
+def _after(epochs: Iterable[int]) -> dict[int, dict]:
+    return {n: {"epochs": n} for n in epochs}
+
+
+#: After a part of the usual epochs, and all: a "smoke test"; after all, and several times as many; and of other training
+#: seeds, as in `check_jobs`.
+smoke_jobs = partial(
+    _changed,
+    changes=lambda scale: _after(n for n in training_axes(scale)["epochs"] if n <= scale.epochs),
+    said="{} epochs",
+)
+to_the_end_jobs = partial(
+    _changed, changes=lambda scale: _after(factor * scale.epochs for factor in TO_THE_END), said="{} epochs"
+)
+repeat_jobs = partial(_changed, changes=lambda scale: _again(scale, SEEDS))
 
 
 def more_prompts_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:

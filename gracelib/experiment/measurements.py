@@ -243,10 +243,6 @@ def _usual(scale: Scale, key: tuple) -> dict:
     return {"n_folds": scale.n_folds, "nu": scale.nu}
 
 
-def _four_prompts(scale: Scale, key: tuple) -> dict:
-    return {"n_kept": 4}
-
-
 def _grid_blocks(scale: Scale, key: tuple) -> dict:
     """First task and student: n x d (the kept d halved down to an eighth), C, m, and nu x length power, each with all
     else at the scale's setting. Other students of the first task: the kept d. Other tasks: C."""
@@ -278,7 +274,7 @@ def _cmi_settings(scale: Scale, key: tuple) -> dict:
 
 
 variant_jobs = partial(_each, stage=VARIANTS, params=_usual)
-few_prompts_jobs = partial(_each, stage=FEW_PROMPTS, params=_four_prompts, at=compared_at)
+few_prompts_jobs = partial(_each, stage=FEW_PROMPTS, params=lambda scale, key: {"n_kept": 4}, at=compared_at)
 contribution_jobs = partial(_each, stage=CONTRIBUTIONS, params=_usual)
 grid_jobs = partial(_each, stage=GRID, params=_grid_blocks, cost=3.0, everywhere=True)
 cmi_jobs = partial(_each, stage=CMI, params=_cmi_settings)

@@ -54,8 +54,6 @@ def figures(
     chosen = None
     if names:
         chosen = [paths.NOTEBOOKS / f"{stem}.ipynb" for stem in sorted({registered(name).notebook for name in names})]
-        if absent := [path for path in chosen if not path.is_file()]:
-            raise FileNotFoundError(f"{absent[0]}, which draws {', '.join(names)}, is not there")
     before = functools.partial(_models, get_scale(scale)) if recompute and not names else None
     notebooks.run(scale, recompute, chosen, parameters, before)
     for one in (scale, *BESIDE.get(scale, ())) if before else ():
@@ -192,10 +190,14 @@ def explain(scale: str, parts: Sequence[str] = (), recompute: bool = True) -> li
 # --- the paper's own experiment -------------------------------------------------------------------------------
 
 
-def check_paper(scale: PaperScale) -> None:
-    """What can be known before any compute: the engine is installed, every model and local data set can be had.
+def run_paper(scale: PaperScale, *, drop_weights: bool = False, assumptions: Assumptions = Assumptions()) -> list[Path]:
+    """Finish every cell of the scale, then write its tables; their paths.
 
-    ValueError with what to do.
+    Finished work is reused. `drop_weights` removes each trained student once it is measured. A scale restricted to
+    some cells (`settings.only`) writes tables of those cells. Here one cell runs after the other (a machine with more GPUs
+    runs the same command several times, each with other CUDA_VISIBLE_DEVICES and another part of the cells); an executor of
+    several machines (GRACELIB_EXECUTOR) runs as many at once as it has room for. ValueError for what can be known before any
+    compute: an engine that is not installed, a model or local data set that cannot be had.
     """
     if scale.backend == "vllm":
         from gracelib.models.vllm_engine import version
@@ -207,17 +209,6 @@ def check_paper(scale: PaperScale) -> None:
                 f"{task.title}: {task.source} is neither there nor a hub id; correct [tasks] {task.dataset}"
             )
     check_access(scale.models())
-
-
-def run_paper(scale: PaperScale, *, drop_weights: bool = False, assumptions: Assumptions = Assumptions()) -> list[Path]:
-    """Finish every cell of the scale, then write its tables; their paths.
-
-    Finished work is reused. `drop_weights` removes each trained student once it is measured. A scale restricted to
-    some cells (`settings.only`) writes tables of those cells. Here one cell runs after the other (a machine with more GPUs
-    runs the same command several times, each with other CUDA_VISIBLE_DEVICES and another part of the cells); an executor of
-    several machines (GRACELIB_EXECUTOR) runs as many at once as it has room for.
-    """
-    check_paper(scale)
     root, plans = paths.runs(), [PaperPlan(scale, task.name, assumptions) for task in scale.tasks]
     prompts = [
         job for plan in plans for job in (plan.train_prompts, plan.test_prompts)

@@ -287,16 +287,6 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
-def machine() -> dict[str, str | int | None]:
-    """What else decides the last bits: the vector instructions torch uses ("AVX512", "AVX2", ...) and its threads; None
-    where torch was not needed. Beside a result, never in its key: results may be carried from machine to machine."""
-    torch = sys.modules.get("torch")
-    return {
-        "cpu": torch.backends.cpu.get_cpu_capability() if torch else None,
-        "threads": torch.get_num_threads() if torch else None,
-    }
-
-
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary sibling, then rename it to `path`: readers see the old file or the whole new one,
     also after a power cut. Raises DiskError for a disk that cannot take it."""
@@ -359,7 +349,6 @@ def _run(job: Job, part: Path, inputs: dict[str, Path]) -> None:
         "params": job.params,
         "code": job.stage.code,
         "modules": job.stage.parts,
-        "machine": machine(),
         "arithmetic": arithmetic(),
         "inputs": {name: upstream.key for name, upstream in job.inputs.items()},
         "files": {str(path.relative_to(part)): file_hash(path) for path in sorted(part.rglob("*")) if path.is_file()},

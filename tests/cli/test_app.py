@@ -177,10 +177,6 @@ def test_one_figure_runs_its_notebook_alone_from_the_tables(calls, monkeypatch, 
     assert runner.invoke(app, ["figures", "--fig", "main", "--recompute"]).exit_code == 0
     assert calls[1:] == [("mini", True, ["05_which_teacher"])]
 
-    (place / "notebooks" / "07_ablations.ipynb").unlink()
-    text = line(runner.invoke(app, ["figures", "--fig", "19"]))
-    assert "07_ablations.ipynb, which draws fig19_n_and_d, is not there" in text
-
 
 def test_a_figure_that_its_notebook_does_not_draw_is_an_error(place, monkeypatch):
     monkeypatch.setattr(notebooks, "run", lambda *arguments: None)

@@ -330,9 +330,6 @@ def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
         (lambda c: c, {"scores": ("grace", "luck")}, "unknown score 'luck': choose from grace"),
         (lambda c: c, {"temperature": 0.5}, "no cell at temperature 0.5: choose one of 0.4, 0.6, 0.8, 1.0"),
         (lambda c: c[c.manner == "terse"], {"leave_out": ["terse"]}, "no cell left without the families terse"),
-        (lambda c: c.assign(average_at_k=50.0), {}, r"average_at_k = 50.0 of .*: accuracies are fractions"),
-        (lambda c: c.assign(average_at_k=np.nan), {}, "average_at_k = nan of "),
-        (lambda c: c.assign(temperature=1.0), {}, "equations-48 at T=1 is there twice for student 'first'"),
     ],
 )
 def test_bad_cells_are_refused_with_the_remedy(change, arguments, message):
