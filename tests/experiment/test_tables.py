@@ -25,7 +25,7 @@ from gracelib.experiment.plan import KEY, Plan, compared_at, plans_of
 from gracelib.experiment.scales import TABLES_ONLY, get_scale
 from gracelib.features.files import load_features
 from gracelib.jobs import notebooks, paths, running
-from gracelib.jobs.store import META, with_upstream
+from gracelib.jobs.store import with_upstream
 from gracelib.ranking.rank import PARAMS, PROJECTIONS
 from gracelib.scores import grace, recalibrate
 from gracelib.variants import VARIANTS
@@ -118,32 +118,6 @@ def test_a_second_call_does_no_work_and_gives_the_same_table(here, monkeypatch):
     for name in NAMES:
         pd.testing.assert_frame_equal(committed(name), tables.table("nano", name), check_dtype=False)
     assert written(here) == before
-
-
-@pytest.mark.slow
-def test_lost_results_are_made_again_with_the_same_bytes(undisturbed, tmp_path):
-    """Some finished folders go, one loses its meta file, all tables go: what is left is used, the rest comes
-    back.
-    """
-    where, plan = tmp_path / "copy", Plan(NANO)
-    shutil.copytree(undisturbed, where)
-    root = where / "runs"
-    lost = [*plan.responses.values(), *plan.student_accuracy.values()]
-    for job in lost:
-        shutil.rmtree(job.folder(root))
-    features = next(iter(plan.features.values()))
-    (features.folder(root) / META).unlink()
-    shutil.rmtree(where / "figures")
-    kept = {job.key: (job.folder(root) / META).stat().st_mtime_ns for job in jobs() if job.done(root)}
-    assert len(kept) == len(jobs()) - len(lost) - 1
-    make(where)
-    now, before = written(where), written(undisturbed)
-    assert [name for name in now if now[name] != before[name] and name not in VOLATILE] == []
-    assert kept == {job.key: (job.folder(root) / META).stat().st_mtime_ns for job in jobs() if job.key in kept}
-    for job in (*lost, features):  # not only the tables: every result file
-        for path in job.folder(root).iterdir():
-            if path.name != META:
-                assert path.read_bytes() == (job.folder(undisturbed / "runs") / path.name).read_bytes(), path.name
 
 
 @pytest.mark.slow

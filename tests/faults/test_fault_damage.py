@@ -117,21 +117,6 @@ def test_a_signed_record_is_refused_once_it_changed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shift", [YEAR, -YEAR], ids=["forward", "back"])
-def test_times_of_files_decide_nothing(undisturbed, nano, shift):
-    """A year later or earlier nothing is made again, and an edited table with the old time is not trusted."""
-    for path in [p for folder in (nano.runs, nano.figures) for p in folder.rglob("*")]:
-        stat = path.stat()
-        os.utime(path, (stat.st_atime + shift, stat.st_mtime + shift))
-    assert nano.finish().count("up to date") == 4
-    if shift < 0:
-        flip(nano.figures / "nano/results/students.csv")
-        said = nano.finish()
-        assert "results/students.csv is damaged" in said and said.count("up to date") == 3
-        assert nano.tables() == undisturbed.tables()
-
-
-@pytest.mark.slow
 def test_a_clock_that_jumps_during_a_run_changes_nothing(undisturbed, fresh):
     """In every process, a second after its start, a year forward or back: in workers, kernels and the command."""
     fresh.copy_of(undisturbed).unfinish("features", "responses")

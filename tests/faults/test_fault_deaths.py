@@ -16,46 +16,6 @@ AGAIN = "finished work is kept, run the same command again"
 DIES = "import os, signal\nfrom pathlib import Path\nif (Path(os.environ['GRACELIB_RUNS']) / 'fault').exists():\n    "
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV], ids=["out of memory", "crash"])
-def test_a_worker_that_dies_is_one_error_with_the_jobs_in_flight(undisturbed, fresh, sent):
-    fresh.copy_of(undisturbed).unfinish("features", "distill", "evaluate")
-    there = fresh.results()
-    main = fresh.start()
-    wait_until(lambda: [*fresh.runs.glob("*/*.part")], 120, fresh.stderr)
-    worker = next(pid for pid, line in fresh.processes().items() if "spawn_main" in line)
-    os.kill(worker, sent)
-    main.communicate(timeout=120)
-    said = fresh.stderr()
-    assert main.returncode == 2 and "Traceback" not in said and said.count("error: ") == 1, said[-3000:]
-    error = said[said.index("error: ") :]
-    assert "a worker process died (out of memory?) while computing ['" in error and AGAIN in error
-    assert " taught by " in error  # the labels of jobs
-    fresh.wait_until_alone()
-    kept, expected = fresh.results(), undisturbed.results()
-    assert set(there) <= set(kept) and all(files == expected[name] for name, files in kept.items())
-    fresh.finish()
-    assert fresh.tables() == undisturbed.tables() and fresh.results() == expected and fresh.leftovers() == []
-
-
-@pytest.mark.parametrize("tags", [(), ("only-reads",)], ids=["alone", "side by side"])
-def test_a_kernel_that_dies_is_one_error_with_its_notebook(undisturbed, fresh, tags):
-    fresh.copy_of(undisturbed)
-    name = "07_dies" if tags else "04_dies"
-    write_notebook(fresh.notebooks / f"{name}.ipynb", DIES + "os.kill(os.getpid(), signal.SIGKILL)", tags=tags)
-    (fresh.notebooks / "06_draws_too.ipynb").touch()
-    if tags:  # another one to be executed beside it
-        (fresh.figures / "nano/drawn_too.csv").unlink()
-    (fresh.runs / "fault").touch()
-    said = fresh.refused()
-    assert f"notebook {name}.ipynb at nano failed: its kernel died (out of memory?); {AGAIN}" in said
-    assert "02_students.ipynb: up to date" in fresh.stderr()
-    assert fresh.leftovers() == [] and f"{name}.ipynb" not in fresh.executed() and len(fresh.executed()) >= 2
-    (fresh.runs / "fault").unlink()
-    again = fresh.finish()
-    assert again.count("02_students.ipynb: up to date") == 1 and f"{name}.ipynb: running" in again
-    assert fresh.tables() == undisturbed.tables()
-
-
 @pytest.mark.parametrize("delay", [0.0, 0.4])
 def test_a_kernel_ends_with_a_command_that_is_killed_while_the_kernel_starts(undisturbed, fresh, delay):
     """In that second or two it does not watch its parent yet."""

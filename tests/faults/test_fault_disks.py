@@ -60,30 +60,6 @@ def test_a_disk_that_fills_up_is_one_error_and_with_room_the_run_goes_on(undistu
 
 
 @slow
-def test_a_disk_that_fills_up_in_a_notebook_is_one_error(undisturbed, fresh, small_disk):
-    """Of the cell that wrote, with the disk's message; the notebooks before it are kept."""
-    fresh.figures = small_disk / "figures"
-    fresh.copy_of(undisturbed)
-    write_notebook(
-        fresh.notebooks / "04_large.ipynb",
-        "from gracelib.jobs import paths\n"
-        "from gracelib.jobs.store import write_atomically\nplace = paths.figures(scale)\n"
-        "write_atomically(place / 'large.csv', lambda part: part.write_bytes(bytes(1 << 20)))",
-    )
-    filler = fill(small_disk, 128 << 10)
-    said = fresh.refused()
-    assert (
-        f"04_large.ipynb at nano failed: code cell 2: DiskError: {fresh.figures}/nano: the disk is full (" in said
-        and AGAIN in said
-    )
-    assert fresh.leftovers() == [] and not (fresh.figures / "nano/large.csv").exists()
-    filler.unlink()
-    again = fresh.finish()
-    assert "02_students.ipynb: up to date" in again and "04_large.ipynb: running" in again
-    assert {**undisturbed.tables(), "large.csv": bytes(1 << 20)} == fresh.tables()
-
-
-@slow
 def test_a_disk_that_fills_up_under_a_notebook_is_one_error(undisturbed, fresh, small_disk):
     """The cell itself goes well: its executed copy cannot be written."""
     fresh.runs = small_disk / "runs"

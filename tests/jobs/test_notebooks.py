@@ -3,9 +3,7 @@ their cells, their parameters or a file they wrote changed. What is committed ke
 everything volatile, so that a second run of the same numbers changes no byte.
 """
 
-import ast
 import os
-import subprocess
 
 import nbformat
 import pytest
@@ -210,25 +208,11 @@ each = pytest.mark.parametrize(
 )
 
 
-def code_cells(path):
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-
-
 @each
-def test_one_parameters_cell_with_plain_literals(path):
-    tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1
-    body = ast.parse(tagged[0].source).body
-    assert body and all(isinstance(node, ast.Assign) and len(node.targets) == 1 for node in body)
-    for node in body:
-        ast.literal_eval(node.value)
-    dial = {"scale", "recompute"} & set(notebooks.parameters_of(path))
-    assert len(dial) in (0, 2), f"{path.name}: declares {dial} only, so a run would leave the other at its default"
-
-
-@each
-def test_code_cells_are_short(path):
-    assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
+def test_it_declares_both_dials_or_none_and_its_code_cells_are_short(path):
+    assert {"scale", "recompute"} & set(notebooks.parameters_of(path)) in (set(), notebooks.DIAL)
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 25
 
 
 # --- redrawing side by side ---
@@ -306,16 +290,6 @@ def test_a_bad_number_of_workers_is_refused_before_anything_runs(place, monkeypa
     assert log(place) == []
 
 
-def test_a_damaged_executed_copy_is_named_and_made_again(place, capfd):
-    notebook(place / "notebooks", "01_first", WRITE.format(name="first", text="a"))
-    notebooks.run("nano")
-    copy = copy_of(place, "01_first")
-    copy.write_text(copy.read_text()[:-9])
-    assert names(notebooks.run("nano")) == ["01"]
-    assert "01_first.ipynb is damaged or was edited (its checksum changed)" in capfd.readouterr().err
-    nbformat.validate(nbformat.read(copy, as_version=4))
-
-
 def test_a_kernel_that_does_not_start_is_started_once_more(place, monkeypatch, capfd):
     """Two kernels that start in the same moment may be given the same port: the second dies of it."""
     (place / "early").mkdir()
@@ -358,16 +332,3 @@ def test_a_kernel_that_dies_in_a_cell_is_one_error_and_not_started_again(place):
         notebooks.run("nano")
     assert log(place) == ["x"]
     assert not [p for p in (place / "runs" / "notebook").iterdir() if p.suffix != ".lock"]
-
-
-def test_what_killed_runs_left_half_written_is_removed(place):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    left = [place / "runs/notebook/0123.part", place / f"figures/nano/results/.table.{dead.pid}-0123abcd.part.csv"]
-    for path in left:
-        path.parent.mkdir(parents=True)
-    left[0].mkdir()
-    left[1].touch()
-    notebook(place / "notebooks", "01_first", "1 + 1")
-    notebooks.run("nano")
-    assert not any(path.exists() for path in left)

@@ -5,24 +5,13 @@ of hours starts over.
 
 import importlib
 import json
-import multiprocessing
 import sys
 from pathlib import Path
 
 import pytest
 
 from gracelib.jobs import store
-from gracelib.jobs.store import (
-    META,
-    VERSIONED,
-    Job,
-    compute,
-    digest,
-    file_hash,
-    fingerprint,
-    with_upstream,
-    write_atomically,
-)
+from gracelib.jobs.store import META, VERSIONED, Job, compute, digest, file_hash, fingerprint, with_upstream
 from stages_for_tests import ADD, OTHER, job, ran
 
 # --- keys ---------------------------------------------------------------------------------------------------
@@ -179,19 +168,6 @@ def test_the_meta_file_says_what_made_the_result(tmp_path):
     assert str(tmp_path) not in json.dumps({k: v for k, v in meta.items() if k != "params"})  # no paths of a machine
 
 
-def test_two_processes_at_once_run_the_stage_once(tmp_path):
-    log = tmp_path / "log"
-    mine = job(log, 4, sleep=0.6)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=compute, args=(mine, tmp_path)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert len(ran(log)) == 1 and mine.done(tmp_path)
-
-
 def test_upstream_comes_first_and_each_job_once(tmp_path):
     log = tmp_path / "log"
     bottom = job(log, 1)
@@ -214,25 +190,6 @@ def test_what_a_finished_job_was_made_from_is_needed_no_more(tmp_path):
 
 
 # --- single files -------------------------------------------------------------------------------------------
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path):
-    path = tmp_path / "x.txt"
-    write_atomically(path, lambda part: part.write_text("0" * 20000))
-    writer = multiprocessing.get_context("spawn").Process(target=rewrite, args=(path,))
-    writer.start()
-    seen = set()
-    while writer.is_alive():
-        text = path.read_text()
-        assert len(text) == 20000 and len(set(text)) == 1
-        seen.add(text[0])
-    writer.join()
-    assert writer.exitcode == 0 and len(seen) > 1
-
-
-def rewrite(path: Path) -> None:
-    for i in range(1, 200):
-        write_atomically(path, lambda part, text=str(i % 10) * 20000: part.write_text(text))
 
 
 @pytest.mark.parametrize(

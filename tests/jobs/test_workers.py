@@ -12,7 +12,7 @@ import pytest
 
 from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import Job
-from gracelib.jobs.workers import n_workers, worker_pool
+from gracelib.jobs.workers import worker_pool
 from nano_for_tests import wait_until
 from stages_for_tests import ADD, job, ran
 
@@ -138,13 +138,6 @@ def test_workers_die_with_a_killed_parent_and_the_run_resumes(tmp_path):
     assert not any(j.done(root) for j in jobs)
     run_jobs(jobs, root, "adding")  # the dead workers' locks do not stop it
     assert [value(j, root) for j in jobs] == [1, 2] and sorted(ran(log)) == [1, 1, 2, 2]
-
-
-def test_the_number_of_workers_can_be_set(monkeypatch):
-    monkeypatch.delenv("GRACELIB_WORKERS", raising=False)
-    assert n_workers() >= 1
-    monkeypatch.setenv("GRACELIB_WORKERS", "3")
-    assert n_workers() == 3
 
 
 def test_two_runs_share_their_workers_also_after_a_failure(tmp_path):
