@@ -3,8 +3,6 @@ and where the mutual information itself can be integrated numerically it lies be
 The fast algebra (Woodbury, rational quadrature) is only worth having if none of that moves.
 """
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,16 +121,6 @@ def test_noise_and_step_size_only_scale():
     assert one.ratio == two.ratio and one.log_n == np.log(12)
 
 
-def test_row_order_and_labels_do_not_matter():
-    x, ids = rows(7, (1, 2, 3, 2, 1, 4))
-    order = np.random.default_rng(0).permutation(len(ids))
-    names = np.array([f"p{i}" for i in ids])
-    first = cmi_bound(x, ids, eta=1, sigma=1)
-    second = cmi_bound(x[order], names[order], eta=1, sigma=1)
-    assert second.per_prompt == pytest.approx(first.per_prompt, rel=1e-9)
-    assert [getattr(second, t) for t in TERMS] == pytest.approx([getattr(first, t) for t in TERMS], rel=1e-9)
-
-
 def test_one_token_responses():
     """Zero rows: refused by name, or kept as responses that weigh in mu and not in Sigma-tilde."""
     x, ids = rows(8)
@@ -165,17 +153,3 @@ X, IDS = rows()
 def test_cmi_refuses(change, message):
     with pytest.raises(ValueError, match=message):
         cmi_bound(**{"x": X, "prompt_id": IDS, "eta": 1.0, "sigma": 1.0, **change})
-
-
-def test_fast_path_is_much_faster_than_rebuilding():
-    """A guard, not a benchmark: 200 prompts, d = 128, against the dense loop (measured at full size in the
-    notebook)."""
-    x, ids = rows(0, (4,) * 200, d=128)
-    start = time.process_time()
-    bound = cmi_bound(x, ids, eta=1, sigma=1)
-    fast = time.process_time() - start
-    start = time.process_time()
-    expected, _, _ = dense(x, ids, 1e-3, 1, 1)
-    slow = time.process_time() - start
-    assert bound.stability == pytest.approx(expected["stability"], rel=1e-8)
-    assert slow > 2 * fast, (slow, fast)

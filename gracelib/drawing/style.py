@@ -21,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gracelib.checks import check_choice
+
 SINGLE, DOUBLE = 3.3, 6.75  #: figure widths in inches
 TEXT, SMALL = 8.0, 7.0  #: points; nothing printed is smaller than SMALL
 EDGE = "#333333"  #: thin dark edges keep pale colours visible
@@ -87,11 +89,7 @@ FAMILIES: dict[str, Family] = {
 
 def family(name: str) -> Family:
     """The look of a family. ValueError for one that has none: it must not get another's by accident."""
-    if name not in FAMILIES:
-        raise ValueError(
-            f"family {name!r} has no colour and marker: choose one of {', '.join(FAMILIES)}, or give it "
-            "a look in gracelib/drawing/style.py"
-        )
+    check_choice("family", name, FAMILIES)
     return FAMILIES[name]
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gracelib.checks import check_choice
 from gracelib.experiment import extras, measurements, stages, tables
 from gracelib.experiment.plan import PaperPlan, plans_of
 from gracelib.experiment.reference import beside_published
@@ -165,8 +166,7 @@ def planned(config: Scale, parts: Sequence[str] = ()) -> list[Job]:
     """The jobs that a scale and those run beside it ask for, or some `parts` of it. ValueError for an unknown part."""
     found = jobs(config, asked=bool(parts))
     for part in parts:
-        if part not in found:
-            raise ValueError(f"part {part!r} is not one of scale {config.name!r}'s: choose among {', '.join(found)}")
+        check_choice(f"part (of scale {config.name})", part, found)
     beside = [job for name in BESIDE.get(config.name, ()) for job in planned(get_scale(name))]
     return [job for name, own in found.items() if not parts or name in parts for job in own] + beside * (not parts)
 

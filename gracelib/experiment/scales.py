@@ -6,8 +6,8 @@ smaller worlds for tests: every stage is real, their numbers mean nothing.
 
 from dataclasses import replace
 
+from gracelib.checks import check_choice
 from gracelib.scale import EVERY_TENTH, ModelSpec, PretrainSpec, Scale, Task, TeacherSpec
-from gracelib.text.formats import short
 from gracelib.world.stories import MANNERS
 
 # The design of the world: a base student has seen every manner, in graded shares (percent). The second student has seen
@@ -349,6 +349,5 @@ def get_scale(name: str) -> Scale:
         from gracelib.paper.settings import paper_scale  # real models: settings of another kind, perhaps from a file
 
         return paper_scale()
-    if name not in SCALES:
-        raise ValueError(f"scale {short(name)} is not known; choose one of {[*SCALES, 'paper']} (SCALE=... of make)")
+    check_choice("scale (SCALE=... of make)", name, (*SCALES, "paper"))
     return SCALES[name]

@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gracelib.checks import check_choice
 from gracelib.features.gradients import sign_projection
 from gracelib.features.per_response import (
     KEEP_ALL,
@@ -70,9 +71,8 @@ def estimator(params: str = "all", projection: str = "signs", seed: int = 0) -> 
 
 def check_estimator(params: str, projection: str = "signs") -> None:
     """Raises ValueError unless `params` is one of PARAMS and `projection` one of PROJECTIONS."""
-    for name, value, known in (("params", params, PARAMS), ("projection", projection, PROJECTIONS)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_choice("params", params, PARAMS)
+    check_choice("projection", projection, PROJECTIONS)
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:

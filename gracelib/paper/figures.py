@@ -7,6 +7,8 @@ from it, so a figure that is dropped or renamed cannot go unnoticed.
 import re
 from dataclasses import dataclass
 
+from gracelib.checks import check_choice
+
 
 @dataclass(frozen=True)
 class Item:
@@ -125,11 +127,7 @@ FIGURES: dict[str, Item] = {
 
 def registered(name: str) -> Item:
     """The registry's entry. ValueError for a name it does not have."""
-    if name not in FIGURES:
-        raise ValueError(
-            f"figure {name!r} is not registered: choose one of {', '.join(FIGURES)}, or add it to FIGURES in "
-            "gracelib/paper/figures.py"
-        )
+    check_choice("figure", name, FIGURES)
     return FIGURES[name]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from gracelib.checks import check_choice
 from gracelib.paper.figures import FIGURES
 
 STUDENT, TASK = "Llama-3.2-1B", "GSM8K"  #: the setting the paper reports in most detail
@@ -95,10 +96,7 @@ def paper_values(
             for column, value in (("student", student), ("task", task), ("case", case))
         ),
     ):
-        if value not in known:
-            raise ValueError(
-                f"{column} {value!r} is not in paper_values.csv: choose one of {', '.join(map(str, known))}"
-            )
+        check_choice(f"{column} (of paper_values.csv)", value, known)
     wanted = {"item": item, "quantity": quantity, "student": student, "task": task, "case": case}
     return {row["score"]: value_of(row) for row in rows() if all(row[k] == v for k, v in wanted.items())}
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+from gracelib.checks import check_choice
 from gracelib.text.answers import LONGEST, reference_answer
 from gracelib.text.formats import HUB, SUFFIXES, is_saved, read_records, short, suffix_of, whole_sets
 from gracelib.text.responses import ANSWER, answer_of, known, plain_of, question_id, question_of
@@ -55,10 +56,7 @@ def load_problems(
     A question that stands twice is kept once, with a warning. Raises ValueError naming file and line for a row that
     does not fit, or when the source is not there or the hub not reachable, with what to do.
     """
-    if task not in TASKS:
-        raise ValueError(
-            f"task {task!r}: expected one of {sorted(TASKS)}; your own questions need no task, pass them as prompts"
-        )
+    check_choice("task", task, TASKS)  # your own questions need none: they are prompts
     if n is not None and (not isinstance(n, int) or n < 1):
         raise ValueError(f"n={n!r}: the number of problems must be a positive whole number, or None for all")
     problems, again = {}, 0

@@ -33,17 +33,6 @@ def manners(scale):
     return {spec.name: spec.manner for spec in get_scale(scale).teachers}
 
 
-@pytest.mark.parametrize("power", (0.5, 1.0, 2.0))
-def test_the_power_within_teachers_is_found_whatever_lies_between_them(power):
-    """Teachers' levels are made to follow a law of their own; only the exponent between teachers may see it."""
-    bins = length_tables.teacher_bins(made_lengths("lab", power, between=4.0), "first", "short")
-    rows = length_tables.length_relation(bins).set_index("level")
-    assert rows.loc["within", "exponent"] == pytest.approx(power, rel=0.02)
-    assert rows.loc["between", "exponent"] == pytest.approx(4.0, rel=0.05)
-    assert rows.loc["within", "explained"] > 0.99
-    assert rows.loc["within", "low"] <= rows.loc["within", "exponent"] <= rows.loc["within", "high"]
-
-
 def test_squared_spreads_add_up_and_the_true_power_is_flattest():
     bins = length_tables.teacher_bins(made_lengths("lab", 1.0, between=2.0, noise=0.05), "first", "short")
     rows = length_tables.length_relation(bins).set_index("level")

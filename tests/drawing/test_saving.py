@@ -213,7 +213,7 @@ def test_tables_have_a_fixed_number_format_and_line_end(folder):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        ({"name": "fig77_new"}, ValueError, "figure 'fig77_new' is not registered: choose one of fig01_correlations"),
+        ({"name": "fig77_new"}, ValueError, "figure = 'fig77_new': choose one of fig01_correlations"),
         ({"name": "table_main"}, ValueError, "table_main is registered as a table without picture: pass fig=None"),
         ({"fig": None}, ValueError, "fig02_scatter is registered as a figure: it needs a picture"),
         (

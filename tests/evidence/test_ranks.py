@@ -57,15 +57,6 @@ def test_regret_in_points():
     assert regret([1.0, 1.0, 2.0], [0.5, 0.3, 0.1], "lower") == pytest.approx(10.0)  # at random among the two
 
 
-@settings(deadline=None, max_examples=60)
-@given(numbers)
-def test_regret_is_never_negative_and_zero_for_the_oracle(cells):
-    score, accuracy = np.array(cells, dtype=float).T
-    accuracy = accuracy / 8
-    assert regret(score, accuracy, "lower") >= 0
-    assert regret(accuracy, accuracy, "higher") == pytest.approx(0.0, abs=1e-12)
-
-
 @pytest.mark.parametrize("teachers", [6, 15])
 @pytest.mark.parametrize("skill", [0.0, 0.8, 1.0])
 def test_the_interval_of_a_regret_contains_the_true_one(teachers, skill):
@@ -132,19 +123,6 @@ def test_the_interval_is_the_one_resample_by_resample(case, ties, direction):
         fast = bootstrap(lambda counts, f=many: f(score, y, direction, counts), teacher, 150, 5)
         assert fast == pytest.approx(slow[1:], abs=1e-9)
         assert many(score, y, direction, np.ones((1, len(y))))[0] == pytest.approx(slow[0], abs=1e-12)
-
-
-def test_a_resample_counts_cells_as_often_as_they_are_drawn():
-    score, y = np.array([1.0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4])
-    counts = np.array([[1, 1, 1, 1], [2, 2, 0, 0], [0, 0, 1, 1], [0, 0, 3, 0], [0, 1, 2, 1]])
-    found = ranks.spearman_many(score, y, "higher", counts)
-    assert np.isnan(found).tolist() == [False, True, True, True, False]
-    assert found[0] == pytest.approx(spearman(score, y, "higher"))
-    rows = [1, 2, 2, 3]
-    assert found[4] == pytest.approx(spearman(score[rows], y[rows], "higher"))
-    assert ranks.regret_many(score, y, "lower", counts[[0]])[0] == pytest.approx(
-        100 * (0.4 - 0.15)
-    )  # the two first tie
 
 
 def test_what_is_undefined_is_left_out():

@@ -78,7 +78,7 @@ TINY = get_scale("nano")
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        (lambda: get_scale("tiny"), r"scale 'tiny' is not known; choose one of \['nano', 'smoke', 'mini'"),
+        (lambda: get_scale("tiny"), r"scale \(SCALE=... of make\) = 'tiny': choose one of nano, smoke, mini"),
         (lambda: TINY.task("wide"), r"task 'wide' is not one of scale nano's: \['short', 'long'\]"),
         (lambda: replace(TINY, n_prompts=99), "scale nano: n_prompts=99, m=2 and m_kept=2 must not exceed n_train=16"),
         (lambda: replace(TINY, m=9, m_kept=0), "m=9 and m_kept=9 must not exceed"),

@@ -34,7 +34,6 @@ from nano_for_tests import Nano
 ROOT = Path(__file__).resolve().parents[2]
 NANO = get_scale("nano")
 NAMES = tables.names("nano")
-VOLATILE = ("cost.csv", "estimators.csv", "passes.csv")  # seconds
 DRAWN = sorted({path.parent.name for path in (ROOT / "figures/published").glob("*/results")} - set(TABLES_ONLY))
 SCRIPT = f"""
 from gracelib.experiment import run, tables
@@ -109,15 +108,6 @@ def test_the_cells_are_complete(here):
     pd.testing.assert_series_equal(cells["grace"], total, check_names=False, rtol=1e-9)
     assert cells[["average_at_k", "teacher_accuracy", "best_of", "greedy"]].stack().between(0, 1).all()
     assert all(job.done(paths.runs()) for job in jobs())
-
-
-@pytest.mark.slow
-def test_a_second_call_does_no_work_and_gives_the_same_table(here, monkeypatch):
-    before = written(here)
-    monkeypatch.setattr(running, "executor_of_run", None)
-    for name in NAMES:
-        pd.testing.assert_frame_equal(committed(name), tables.table("nano", name), check_dtype=False)
-    assert written(here) == before
 
 
 @pytest.mark.slow
@@ -371,15 +361,6 @@ def test_bins_hold_every_response_once_and_keep_the_means():
     row = bins.iloc[12]
     own = (length >= row.bin_low - 1e-9) & (length < row.bin_high - 1e-9)
     assert row["count"] == own.sum() > 0 and row.mean_norm == pytest.approx(norm[own].mean())
-
-
-def test_edges_do_not_depend_on_the_data():
-    """Cells can be put together only if a length falls into the same bin everywhere; powers of two open a bin."""
-    every = measurements.length_bins(np.arange(1, 1025), np.ones(1024))
-    for length in (1, 2, 3, 16, 24, 64, 1024):
-        (row,) = measurements.length_bins([length], [1.0]).itertuples()
-        assert row.bin_low <= length + 1e-9 < row.bin_high and np.isclose(every.bin_low, row.bin_low).sum() == 1
-    assert {1.0, 2.0, 16.0, 1024.0} <= set(every.bin_low.round(9))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import pytest
 from nano_for_tests import kill_group, wait_until, write_notebook
 
 pytestmark = pytest.mark.slow
-AGAIN = "finished work is kept, run the same command again"
 DIES = "import os, signal\nfrom pathlib import Path\nif (Path(os.environ['GRACELIB_RUNS']) / 'fault').exists():\n    "
 
 

@@ -11,10 +11,9 @@ from unittest.mock import Mock
 import pytest
 from filelock import FileLock
 
-from gracelib.jobs.disk import DiskError, check_writable, explained, in_words, sweep
+from gracelib.jobs.disk import DiskError, explained, in_words, sweep
 from gracelib.jobs.running import run_jobs
 from gracelib.jobs.store import META, Job, compute, write_atomically
-from nano_for_tests import write_notebook
 from stages_for_tests import ADD
 
 slow = pytest.mark.slow
@@ -57,29 +56,6 @@ def test_a_disk_that_fills_up_is_one_error_and_with_room_the_run_goes_on(undistu
     filler.unlink()
     fresh.finish()
     assert fresh.tables() == undisturbed.tables() and fresh.results() == expected and fresh.leftovers() == []
-
-
-@slow
-def test_a_disk_that_fills_up_under_a_notebook_is_one_error(undisturbed, fresh, small_disk):
-    """The cell itself goes well: its executed copy cannot be written."""
-    fresh.runs = small_disk / "runs"
-    fresh.copy_of(undisturbed)
-    write_notebook(
-        fresh.notebooks / "04_fills.ipynb",
-        "import os\nfrom gracelib.jobs import paths\nruns = paths.runs()\n"
-        "disk = os.statvfs(runs)\nif (runs / 'fault').exists():\n"
-        "    (runs / 'filler').write_bytes(bytes(disk.f_bavail * disk.f_frsize))",
-        "print('x' * 100000)",
-        "1 + 1",
-    )
-    (fresh.runs / "fault").touch()
-    said = fresh.refused()
-    assert f"{fresh.runs}: the disk is full (" in said and AGAIN in said
-    assert fresh.leftovers() == [] and "04_fills.ipynb" not in fresh.executed()
-    for name in ("fault", "filler"):
-        (fresh.runs / name).unlink()
-    assert "02_students.ipynb: up to date" in fresh.finish()
-    assert fresh.tables() == undisturbed.tables()
 
 
 @slow
@@ -205,11 +181,6 @@ def test_a_file_is_replaced_whole_or_not_at_all_and_the_disk_explained(tmp_path,
     assert path.read_text() == "old" and os.listdir(path.parent) == ["table.csv"]
     write_atomically(path, lambda part: part.write_text("new"))
     assert path.read_text() == "new"
-
-
-def test_a_folder_is_looked_at_and_not_made(tmp_path):
-    check_writable(tmp_path / "a/b")
-    assert os.listdir(tmp_path) == []
 
 
 def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):

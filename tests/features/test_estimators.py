@@ -151,9 +151,9 @@ def test_a_model_on_which_the_choice_is_not_defined_is_refused():
     headless.lm_head = nn.Identity()
     with pytest.raises(ValueError, match=r"params='last-layer': LlamaForCausalLM has no linear output projection"):
         features(headless, texts(), params="last-layer")
-    with pytest.raises(ValueError, match=r"params must be one of all, last-layer, lora-b, got 'lora'"):
+    with pytest.raises(ValueError, match=r"params = 'lora': choose one of all, last-layer, lora-b"):
         estimator("lora")
-    with pytest.raises(ValueError, match=r"projection must be one of signs, sjlt, got 'fast'"):
+    with pytest.raises(ValueError, match=r"projection = 'fast': choose one of signs, sjlt"):
         estimator(projection="fast")
 
 
@@ -197,14 +197,6 @@ def test_sparse_is_exact_on_whole_numbers():
         made.accumulate(torch.zeros(2, 16), "w", 0, torch.zeros(3, 5))
 
 
-def test_sparse_rows_are_spread_evenly():
-    d, n = 12, 1 << 16
-    counts = (sparse_matrix(0, "w", 0, 4096, d) != 0).double().sum(0)
-    assert (counts - counts.mean()).abs().max() < 5 * math.sqrt(4096 * SPARSITY / d)
-    words = sign_words(0, "w\0sjlt", 0, n, SPARSITY)
-    assert ((words < 0).double().mean(1) - 0.5).abs().max() < 5 * 0.5 / math.sqrt(n)
-
-
 @pytest.mark.parametrize("params", pc.PARAMS)
 def test_sparse_is_its_definition_for_every_choice_of_parameters(params):
     model, examples = build(), texts(4)
@@ -243,11 +235,6 @@ def test_the_default_is_the_papers():
     assert type(estimator()["projection"](8, 0, torch.device("cpu"))) is SignProjection
     assert rank.PARAMS == tuple(pc.PARAMS) and rank.PROJECTIONS == tuple(pc.PROJECTIONS)
     assert (rank.PARAMS[0], rank.PROJECTIONS[0]) == ("all", "signs")
-
-
-def test_a_ranking_refuses_them_before_it_reads_anything():
-    with pytest.raises(ValueError, match="projection = 'fjlt': choose one of signs, sjlt"):
-        rank.score_teachers("no-such-student", [], projection="fjlt")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: no GPU features to compare")

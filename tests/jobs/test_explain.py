@@ -361,7 +361,7 @@ def test_the_command_explains_and_refuses(place):
     result = CliRunner().invoke(app, ["explain", "--scale", "nano", "--part", "long-first"])
     assert result.exit_code == 0 and result.stdout.splitlines()[-1].startswith("0 of ")
     for words, said in (
-        (["--part", "nonsense"], "part 'nonsense' is not one of scale 'nano'"),
+        (["--part", "nonsense"], "part (of scale nano) = 'nonsense': choose one of"),
         (["--scale", "nino"], "nino"),
         (["--scale", "paper"], "make plan SCALE=paper"),
     ):

@@ -192,28 +192,6 @@ def test_what_a_finished_job_was_made_from_is_needed_no_more(tmp_path):
 # --- single files -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "harm, what",
-    [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "value.txt is damaged"),
-        (lambda path: path.write_text("8"), "value.txt is damaged"),
-        (lambda path: path.unlink(), "value.txt is missing"),
-        (lambda path: path.with_name(META).write_text("{"), "meta.json is damaged"),
-    ],
-    ids=["truncated", "changed", "missing", "meta"],
-)
-def test_a_damaged_result_is_named_and_computed_again(tmp_path, harm, what, capsys):
-    """A flipped bit in a finished folder must not reach a score: every file is compared with its checksum."""
-    log = tmp_path / "log"
-    one = job(log, 7)
-    path = compute(one, tmp_path) / "value.txt"
-    assert one.done(tmp_path)
-    harm(path)
-    compute(one, tmp_path)
-    assert what in capsys.readouterr().err
-    assert path.read_text() == "7" and len(ran(log)) == 2
-
-
 def test_the_key_depends_on_the_packages_that_compute(tmp_path, monkeypatch):
     before = job(tmp_path / "log").key
     found = store.versions()

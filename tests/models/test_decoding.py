@@ -301,21 +301,6 @@ def test_a_model_whose_past_cannot_be_taken_apart_reads_again():
     assert sum(map(len, together)) / 20 <= sum(moved) <= 16 and len(moved) >= max(map(len, together))  # every token
 
 
-# --- bad arguments ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"m": 0}, "m=0: must be at least 1"),  # and what else tests/bad_inputs lists
-        ({"prompts": []}, "no prompts to sample for"),
-    ],
-)
-def test_bad_arguments_are_refused(model, tokenizer, changes, message):
-    with pytest.raises(ValueError, match=message):
-        sample(model, tokenizer, **changes)
-
-
 def test_a_checkpoints_own_generation_defaults_are_not_applied(model, tokenizer, monkeypatch):
     """A hub model may ship a repetition penalty; what is sampled is the model at the stated temperature alone."""
     plain = sample(model, tokenizer, PROMPTS[:10])

@@ -96,11 +96,8 @@ def test_what_is_not_reported_has_no_value():
         *(
             (lambda arguments=arguments: paper.paper_values(*arguments), message)
             for arguments, message in (
-                (
-                    ("figure 99", "spearman_abs"),
-                    "item 'figure 99' is not in paper_values.csv: choose one of figure 1, ",
-                ),
-                (("figure 1", "kendall"), "quantity 'kendall' is not in paper_values.csv: choose one of spearman_abs"),
+                (("figure 99", "spearman_abs"), "item (of paper_values.csv) = 'figure 99': choose one of figure 1, "),
+                (("figure 1", "kendall"), "quantity (of paper_values.csv) = 'kendall': choose one of spearman_abs"),
                 (("figure 1", "spearman_abs", "GPT-2"), "student 'GPT-2' is not .*: choose one of Llama-3.2-1B, "),
                 (("figure 1", "spearman_abs", "OLMo-2-1B", "BBH"), "task 'BBH' is not .*: choose one of GSM8K, MATH"),
                 (("settings", "spearman_abs", "OLMo-2-1B", "GSM8K", "m = 3"), "case 'm = 3' is not .*m = 2, m = 4"),

@@ -18,7 +18,6 @@ from gracelib.experiment.scales import command_for, get_scale
 from gracelib.experiment.stages import ACCELERATE_VARIABLE
 from gracelib.jobs import notebooks
 from gracelib.jobs.store import Needs
-from gracelib.paper import cost
 from gracelib.paper.cost import Assumptions, plan, plan_text
 from gracelib.paper.models import STUDENTS, TEACHERS, check_access
 from gracelib.paper.settings import FILE_VARIABLE, ONLY_VARIABLE, PAPER, changes, only, with_file
@@ -226,21 +225,6 @@ def test_the_plans_arithmetic():
     assert row.loc[("", "download", "19 models")]["disk_gb"] == pytest.approx(weights)
     assert table["gpu_hours"].iloc[-1] == pytest.approx(table["gpu_hours"].iloc[:-1].sum())
     assert table.loc[table["stage"] == "train", "cells"].sum() == 4 * 120
-
-
-def test_parts_add_up_to_the_whole():
-    def hours(scale):
-        return plan(scale)["gpu_hours"].iloc[-1]
-
-    by_task = [only(PAPER, task=[name]) for name in ("GSM8K", "MATH")]
-    assert sum(map(hours, by_task)) == pytest.approx(hours(PAPER))
-    half = [only(PAPER, temperature=chosen) for chosen in (EVERY_TENTH[:4], EVERY_TENTH[4:])]
-    base = sum(
-        cost.hours("measure", PAPER, task, PAPER.model(task, role), Assumptions())
-        for task in PAPER.tasks
-        for role, _ in task.casting
-    )  # measured in both halves
-    assert sum(map(hours, half)) == pytest.approx(hours(PAPER) + base)
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Assumptions)])

@@ -38,8 +38,6 @@ from gracelib.text.selection import read_teachers
 EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 TEN = sorted(EXCERPT.glob("*.jsonl"))
 THREE = TEN[2:5]
-SHARED = Path(os.environ.get("GRACELIB_SHARED") or Path(__file__).resolve().parents[3] / "shared")
-FULL = SHARED / "data" / "generations"
 TEXTS = tuple(p.question for p in read_teachers([TEN[0]])[0].prompts)
 SMALL = {"n": 16, "m": 1, "d": 8, "n_folds": 4, "seed": 1}
 NUMBERS = ["grace", "grace_low", "grace_high", *ranking.SCORED, "top3_share", "nu_share", "near_copies"]
@@ -240,12 +238,6 @@ def test_the_best_teacher_seldom_leaves():
     assert gone <= 0.02 * runs and np.mean(saved) > 0.4, (gone, np.mean(saved))
     assert until_clear.rounds(512, 10) == [32, 64, 128, 256, 512] and until_clear.rounds(20, 10) == [20]
     assert until_clear.rounds(100, 48) == [48, 96, 100]
-
-
-def test_the_size_of_a_batch_changes_digits_only(scored, llama, tmp_path):
-    usual, small = scored, rank(llama, THREE, tmp_path, batch_tokens=300)
-    assert list(usual.table.teacher) == list(small.table.teacher)
-    np.testing.assert_allclose(small.table[NUMBERS].to_numpy(float), usual.table[NUMBERS].to_numpy(float), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "llama"])
@@ -592,21 +584,6 @@ def test_the_picture_shows_every_teacher_and_the_ties(tmp_path):
             alone = report.ranking_figure(*made_up([1.0], []), "a note")
             report.save_picture(alone, tmp_path / f"{name}.{ending}")
         assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
-
-
-# --- the whole files ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not FULL.is_dir(), reason=f"the ten whole files are not in {FULL}; set GRACELIB_SHARED")
-def test_ten_teachers_on_256_problems(tmp_path):
-    """One answer has 6,268 of this tokenizer's tokens: whole, it needs a student with so many positions."""
-    llama = make_checkpoint(tmp_path / "llama", "llama", vocab=600, texts=TEXTS, positions=8192)
-    result = score_teachers(llama, FULL, n=256, m=1, d=128, work=tmp_path / "work")
-    assert len(result.table) == 10 and (result.table.grace_low > 0).all()
-    assert "1319 prompts were answered by all 10 teachers (left out: none); 256 of them" in result.sentences[0]
-    again = score_teachers(llama, sorted(FULL.iterdir())[::-1], n=256, m=1, d=128, work=tmp_path / "work")
-    pd.testing.assert_frame_equal(result.table, again.table, check_exact=True)
 
 
 def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path):

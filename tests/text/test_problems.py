@@ -133,15 +133,6 @@ def test_a_sample_depends_on_seed_and_ids_only_and_is_nested(tmp_path_factory, s
     assert load_problems("gsm8k", folder / "other.jsonl", n=n + 1, seed=seed)[:n] == drawn
 
 
-def test_seeds_draw_differently_and_evenly(tmp_path):
-    """Over 200 seeds each of 30 problems is drawn about 67 times in samples of 10."""
-    source, count = write(tmp_path / "test.jsonl", GSM8K), {}
-    for seed in range(200):
-        for row in load_problems("gsm8k", source, n=10, seed=seed):
-            count[row["id"]] = count.get(row["id"], 0) + 1
-    assert len(count) == 30 and min(count.values()) > 40 and max(count.values()) < 95
-
-
 # --- the hub ------------------------------------------------------------------------------------------------
 
 
