@@ -220,13 +220,10 @@ def parameter_value(text: str) -> tuple[str, object]:
 
 
 def _set_device(device: str, dtype: str) -> None:
-    if device:
-        checkpoints.check_device(device, "--device")
-    if dtype:
-        checkpoints.check_dtype(dtype, "--dtype")
-    for name, value in (("GRACELIB_DEVICE", device), ("GRACELIB_DTYPE", dtype)):
+    for name, value, check in (("device", device, checkpoints.check_device), ("dtype", dtype, checkpoints.check_dtype)):
         if value:
-            os.environ[name] = value  # the notebooks' kernels and the worker processes inherit it
+            check(value, f"--{name}")
+            os.environ[f"GRACELIB_{name.upper()}"] = value  # the notebooks' kernels and the worker processes inherit it
 
 
 def _check_world(scale: str) -> None:

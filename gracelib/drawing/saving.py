@@ -65,13 +65,7 @@ class Drawn:
         if item.picture != (self.fig is not None):
             kind = "a figure: it needs a picture" if item.picture else "a table without picture: pass fig=None"
             raise ValueError(f"{name} is registered as {kind}")
-        tables = [f"results/{table}.csv" for table in sorted(inputs)]
-        for table in tables:
-            if not (read / table).is_file():
-                raise FileNotFoundError(
-                    f"{name}: input {Path(table).stem!r} is not there ({table} of scale {scale}): make that table first, "
-                    "or correct `inputs`"
-                )
+        tables = {f"results/{table}.csv": file_hash(read / f"results/{table}.csv") for table in sorted(inputs)}
         writers = picture_writers(self.fig, name, item.title) if item.picture else {}
         writers[".csv"] = partial(self.table.to_csv, index=False, float_format="%.10g", lineterminator="\n")
         for ending, write in writers.items():
@@ -88,7 +82,7 @@ class Drawn:
             "seed": seed,
             "ours": self.ours,
             "paper": self.paper,
-            "inputs": {table: file_hash(read / table) for table in tables},
+            "inputs": tables,
             "files": {f"{name}{ending}": file_hash(folder / f"{name}{ending}") for ending in writers},
             "versions": versions(),
         }

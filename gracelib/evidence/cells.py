@@ -113,11 +113,6 @@ def score_rows(rows: pd.DataFrame, scores: Sequence[str], accuracy: str = "avera
     for name in scores:
         score = SCORES[name]
         value, y = rows[name].to_numpy(float), rows[accuracy].to_numpy(float)
-        if np.isinf(value).any():
-            at = rows.iloc[int(np.flatnonzero(np.isinf(value))[0])]
-            raise ValueError(
-                f"{name} of {at['teacher']} at T={at['temperature']:g} is infinite: look at how it was made"
-            )
         rho = difference((value, y, score.direction), None, rows["teacher"])
         noise = rows[ACCURACY_SE[accuracy]] if accuracy in ACCURACY_SE else np.full(len(rows), np.nan)
         low, high = regret_interval(value, y, noise, score.direction)

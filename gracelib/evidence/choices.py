@@ -35,9 +35,7 @@ _ACCURACY = "average_at_k"
 
 
 def choice_cells(cells: pd.DataFrame, student: str, scores: Sequence[str]) -> pd.DataFrame:
-    """`cells.select` with the teacher's width. ValueError naming what is missing."""
-    if "width" not in cells:
-        raise ValueError("the table of cells lacks the column width: use the table that tables.cells(scale) returns")
+    """`cells.select` with the teacher's width."""
     rows = tables.select(cells, student, scores)
     return rows.assign(width=rows["teacher"].map(cells.drop_duplicates("teacher").set_index("teacher")["width"]))
 

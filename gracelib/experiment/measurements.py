@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gracelib.checks import check_prompt_ids
+from gracelib.checks import check_column, check_prompt_ids
 from gracelib.cmi import cmi_bound
 from gracelib.evidence.until_clear import race, rounds
 from gracelib.experiment.plan import Plan, compared_at
@@ -333,15 +333,9 @@ def length_bins(length: np.ndarray, norm: np.ndarray) -> pd.DataFrame:
     The bins do not depend on the data, so that cells, teachers and scales can be put together afterwards. `length`
     (N,) tokens >= 1, `norm` (N,) the unprojected |g|. Columns: bin_low, bin_high (the bin is [low, high)), count,
     mean_length, mean_norm, mean_norm_log (of norm x log|y|), mean_norm_log2 (of norm x (log|y|)^2). ValueError for a
-    length below one, a norm that is not finite and > 0, or arrays of different lengths.
+    length below one, or a norm that is negative or not finite.
     """
-    length, norm = np.asarray(length, float), np.asarray(norm, float)
-    if length.ndim != 1 or length.shape != norm.shape or not len(length):
-        raise ValueError(f"length has shape {length.shape}, norm {norm.shape}: expected one of each a response")
-    for name, values, fine in (("length", length, length >= 1), ("norm", norm, np.isfinite(norm) & (norm > 0))):
-        if not fine.all():
-            at = int(np.flatnonzero(~fine)[0])
-            raise ValueError(f"{name}[{at}] = {values[at]:g}: look at how the features were made")
+    length, norm = check_column("length", length, 1), check_column("norm", norm, 0)
     bins = np.floor(BINS_AN_OCTAVE * np.log2(length) + 1e-9).astype(int)  # the margin keeps powers of two in their bin
     means = {"mean_length": length, "mean_norm": norm}
     means |= {"mean_norm_log": norm * np.log(length), "mean_norm_log2": norm * np.log(length) ** 2}

@@ -60,10 +60,7 @@ def figures(
     for one in (scale, *BESIDE.get(scale, ())) if before else ():
         if said := beside_published(one):
             print(said, file=sys.stderr)
-    drawn = [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
-    if absent := [path for path in drawn if not path.is_file()]:
-        raise FileNotFoundError(f"{absent[0]} was not written by the notebook that the registry names as its producer")
-    return drawn
+    return [paths.figures(scale) / f"{name}{'.png' if registered(name).picture else '.csv'}" for name in names]
 
 
 def parts(scale: str) -> dict[str, Callable[[], object]]:
@@ -88,7 +85,13 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
         "tables": lambda: [tables.table(scale, name) for name in tables.names(scale)],
     }
     found = jobs(get_scale(scale), asked=True)
-    return {name: last.get(name, functools.partial(_part, name, own)) for name, own in found.items()}
+    return {
+        name: last.get(
+            name,
+            functools.partial(run_jobs, own, paths.runs(), name.replace("-", " task, ") + " student" * ("-" in name)),
+        )
+        for name, own in found.items()
+    }
 
 
 def jobs(config: Scale, asked: bool = False) -> dict[str, list[Job]]:
@@ -114,10 +117,6 @@ def publish_bases(scale: str) -> None:
     for job in with_upstream(planned(get_scale(scale))):
         if job.stage is stages.PRETRAIN:
             shutil.copytree(job.folder(paths.runs()), job.folder(paths.published("jobs")))
-
-
-def _part(name: str, own: list[Job]) -> None:
-    run_jobs(own, paths.runs(), name.replace("-", " task, ") + " student" * ("-" in name))
 
 
 def _models(config: Scale) -> None:

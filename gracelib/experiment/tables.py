@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from gracelib.baselines import SINCE, compute_scores
+from gracelib.checks import check_choice
 from gracelib.evidence.cells import ACCURACIES, TRAINING_SD, UNTRAINED, training_sd
 from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
@@ -261,10 +262,8 @@ def _concentration_rows(scale: Scale, key: tuple, job: Job, features: Job, respo
 def top_share(result: Grace, k: int = 3) -> tuple[float, float]:
     """The share of GRACE's sum over prompts that the k largest contributions make, and the mean over the other prompts.
 
-    The matrices stay as fitted on all prompts. ValueError if no prompt would be left.
+    The matrices stay as fitted on all prompts.
     """
-    if not 0 < k < len(result.per_prompt):
-        raise ValueError(f"k = {k}: expected 1 to {len(result.per_prompt) - 1}, with {len(result.per_prompt)} prompts")
     part = result.count * result.per_prompt
     top, rest = np.split(np.argsort(-part, kind="stable"), [k])
     return float(part[top].sum() / part.sum()), float(part[rest].sum() / result.count[rest].sum())
@@ -552,8 +551,7 @@ def table(scale: str, name: str, recompute: bool = True) -> pd.DataFrame:
     Recomputing, its jobs are finished in worker processes first. FileNotFoundError, naming the command that makes it,
     for a table that is not there to be read; ValueError for one that the scale does not have.
     """
-    if name not in names(scale, asked=True):
-        raise ValueError(f"scale {scale!r} has no table {name!r}: choose among {', '.join(names(scale))}")
+    check_choice(f"table (of scale {scale})", name, names(scale, asked=True))
     if recompute:
         path = write(scale, name, collect(plans_of(get_scale(scale)), name))
     else:

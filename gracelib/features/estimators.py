@@ -35,7 +35,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from gracelib.checks import check_choice
 from gracelib.features.gradients import sign_projection
 from gracelib.features.per_response import (
     KEEP_ALL,
@@ -71,8 +70,9 @@ def estimator(params: str = "all", projection: str = "signs", seed: int = 0) -> 
 
 def check_estimator(params: str, projection: str = "signs") -> None:
     """Raises ValueError unless `params` is one of PARAMS and `projection` one of PROJECTIONS."""
-    check_choice("params", params, PARAMS)
-    check_choice("projection", projection, PROJECTIONS)
+    for name, value, known in (("params", params, PARAMS), ("projection", projection, PROJECTIONS)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gracelib.checks import check_choice, rope_switch
+from gracelib.checks import rope_switch
 from gracelib.features.batches import batch_groups, keep_freed, length_batches
 from gracelib.features.per_response import (
     SIGN_WORK,
@@ -118,7 +118,7 @@ def response_features(
     time. On a CPU the process keeps the memory that is freed (`batches.keep_freed`).
     """
     label = _labels(examples, names)
-    check_choice("dtype", dtype, tuple(_DTYPES))
+    _check_arguments(d, batch_tokens, dtype)
     _check_examples(model, examples, label)
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     given, model = model, _placed(model, device, _DTYPES[dtype])
@@ -341,6 +341,14 @@ def _labels(examples, names):
     if names is not None and len(names) != len(examples):
         raise ValueError(f"response_features: {len(names)} names for {len(examples)} examples; give one each or none")
     return lambda i: f"response {i}" if names is None else f"response {i} ({names[i]})"
+
+
+def _check_arguments(d, batch_tokens, dtype):
+    for name, value in (("d", d), ("batch_tokens", batch_tokens)):
+        if value is not None and value < 1:
+            raise ValueError(f"response_features: {name} must be at least 1, got {value}")
+    if dtype not in _DTYPES:
+        raise ValueError(f"response_features: dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
 
 
 def _check_examples(model, examples, label):

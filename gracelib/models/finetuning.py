@@ -21,7 +21,7 @@ from safetensors import safe_open
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_callback import TrainerCallback
 
-from gracelib.checks import check_choice, rope_switch
+from gracelib.checks import rope_switch
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
@@ -176,7 +176,8 @@ def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size,
     ):
         if not fits:
             raise ValueError(f"{name}={value}: {said}")
-    check_choice("precision", precision, PRECISIONS)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
     if min(batch_size, micro_batch) < 1 or batch_size % (micro_batch * devices):
         raise ValueError(
             f"batch_size={batch_size} is not a multiple of micro_batch={micro_batch} x {devices} device(s); "

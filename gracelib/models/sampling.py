@@ -16,7 +16,6 @@ import torch
 from filelock import FileLock
 from transformers import GenerationConfig
 
-from gracelib.checks import check_choice
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, versions
 from gracelib.models import vllm_engine
@@ -150,8 +149,9 @@ def check_settings(
     prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
 ) -> None:
     """ValueError for settings and prompts that make no sense."""
-    check_choice("backend", backend, BATCH_SIZE)
-    check_choice("style", style, STYLES)
+    for name, value, known in (("backend", backend, BATCH_SIZE), ("style", style, STYLES)):
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is not known; choose one of {list(known)}")
     check_sampling(prompts, m, temperature, top_p, max_new_tokens, batch_size)
     one_gpu = backend == "transformers" and tensor_parallel_size > 1
     for name, value, fits, said in (
@@ -166,7 +166,8 @@ def check_settings(
     ):
         if not fits:
             raise ValueError(f"{name}={value}: {said}")
-    check_choice("dtype", dtype, ("auto", *DTYPES[: 2 if backend == "vllm" else None]))
+    if dtype not in ("auto", *DTYPES) or (backend == "vllm" and dtype == "float64"):
+        raise ValueError(f"dtype {dtype!r} is not one of {['auto', *DTYPES[: 2 if backend == 'vllm' else None]]}")
     seen = {}
     for number, row in enumerate(prompts, 1):
         for field in ("id", "question"):

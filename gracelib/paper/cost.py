@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
 
+from gracelib.checks import check_choice
 from gracelib.paper.settings import changes
 from gracelib.scale import Model, PaperScale, PaperTask
 
@@ -63,9 +64,8 @@ class Assumptions:
 
     def with_values(self, given: dict[str, float]) -> "Assumptions":
         """Some of them replaced. ValueError naming what there is for a name that is not there."""
-        known = [f.name for f in fields(self)]
-        if unknown := [name for name in given if name not in known]:
-            raise ValueError(f"assumption {unknown[0]!r} is not known; choose among {', '.join(known)}")
+        for name in given:
+            check_choice("assumption", name, [f.name for f in fields(self)])
         return replace(self, **given)
 
     def table(self) -> pd.DataFrame:

@@ -74,11 +74,6 @@ def rows() -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
-def items() -> tuple[str, ...]:
-    """What can be asked for: the items of the registry, those that are not the paper's by their registered name."""
-    return tuple(name if item.paper_item.startswith("(") else item.paper_item for name, item in FIGURES.items())
-
-
 def paper_values(
     item: str, quantity: str, student: str = STUDENT, task: str = TASK, case: str = ""
 ) -> dict[str, PaperValue]:
@@ -88,16 +83,12 @@ def paper_values(
     "length power 2", "Qwen2.5-3B"). What does not belong to a score is filed under "". What is not reported is
     absent. ValueError for an item, student, task, quantity or case that nothing is filed under.
     """
-    for column, value, known in (
-        ("item", item, items()),
-        ("quantity", quantity, tuple(QUANTITIES)),
-        *(
-            (column, value, sorted({row[column] for row in rows()}))
-            for column, value in (("student", student), ("task", task), ("case", case))
-        ),
-    ):
-        check_choice(f"{column} (of paper_values.csv)", value, known)
     wanted = {"item": item, "quantity": quantity, "student": student, "task": task, "case": case}
+    # items that are drawn and not the paper's are asked for by their registered name
+    drawn = [name if item.paper_item.startswith("(") else item.paper_item for name, item in FIGURES.items()]
+    for column, value in wanted.items():
+        known = drawn if column == "item" else dict.fromkeys(row[column] for row in rows())
+        check_choice(f"{column} (of paper_values.csv)", value, list(known))
     return {row["score"]: value_of(row) for row in rows() if all(row[k] == v for k, v in wanted.items())}
 
 

@@ -269,9 +269,3 @@ def test_a_teacher_without_right_responses_is_in_the_picture():
     assert "no right response\nto train on" in words(none) and none.ours["mean_change_points"] is None
     table = figure16(cells, nobody, "smoke", scores=SCORES).table
     assert table.loc[table["pairing"] != "unfiltered", "change"].isna().all()
-
-
-def test_a_table_without_runs_along_the_axis_is_refused():
-    runs = made_runs(["terse-96", "algebra-96"])
-    with pytest.raises(ValueError, match="no run along 'generations'"):
-        figure17(runs[runs.axis == "epochs"], dict(MINI), "mini", axis="generations")

@@ -259,11 +259,6 @@ def test_the_grey_band_is_one_standard_error_of_a_difference():
     assert choice_tables.noise_points(rows) == pytest.approx(100 * np.sqrt(2) * np.median(rows["average_se"]))
 
 
-def test_a_table_without_widths_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"lacks the column width: use the table that tables.cells\(scale\) returns"):
-        choice_tables.choice_cells(cells_of("mini").drop(columns="width"), "first", THREE)
-
-
 def test_marks_of_scores_are_no_familys_and_differ():
     looks = [look[:2] for look in marks.LOOKS]
     assert len(set(looks)) == len(looks) >= len(FIVE)

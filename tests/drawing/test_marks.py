@@ -341,13 +341,6 @@ def test_only_the_accuracy_asked_for_needs_a_standard_error():
     assert "average_se" not in rows
 
 
-def test_an_infinite_score_is_refused():
-    rows = tables.select(synthetic_cells().replace({"teacher": {"terse-96": "a"}}), "first", ["grace"])
-    rows.loc[0, "grace"] = np.inf
-    with pytest.raises(ValueError, match="grace of a at T=0.4 is infinite"):
-        tables.score_rows(rows, ["grace"])
-
-
 # --- the paper's figures: which cells, which numbers of the paper ---
 
 

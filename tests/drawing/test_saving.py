@@ -216,11 +216,7 @@ def test_tables_have_a_fixed_number_format_and_line_end(folder):
         ({"name": "fig77_new"}, ValueError, "figure = 'fig77_new': choose one of fig01_correlations"),
         ({"name": "table_main"}, ValueError, "table_main is registered as a table without picture: pass fig=None"),
         ({"fig": None}, ValueError, "fig02_scatter is registered as a figure: it needs a picture"),
-        (
-            {"inputs": ["scores", "luck"]},
-            FileNotFoundError,
-            "input 'luck' is not there .results/luck.csv of scale mini.: make that table first",
-        ),
+        ({"inputs": ["scores", "luck"]}, FileNotFoundError, "results/luck.csv"),
         ({"parameters": {"x": object()}}, TypeError, "not JSON serializable"),
     ],
 )

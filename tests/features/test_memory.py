@@ -140,7 +140,7 @@ def test_cheaper_choices_are_planned_too():
     assert sjlt.extra < every.extra and "signs" not in sjlt.parts
     untied = plan_memory(student(False, num_hidden_layers=2, vocab_size=1000), [64] * 8, 64, 512)
     assert untied.extra < every.extra and "gradient of a tied head's logits" not in untied.parts
-    with pytest.raises(ValueError, match="projection = 'sjtl': choose one of signs, sjlt"):
+    with pytest.raises(ValueError, match="projection must be one of signs, sjlt, got 'sjtl'"):
         plan_memory(model, [64] * 8, 64, projection="sjtl")
 
 

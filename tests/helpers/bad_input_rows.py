@@ -389,7 +389,7 @@ OTHER_OPTIONS = [
         "plan__assumption_unknown",
         "an unknown assumption",
         ["plan", "--assume", "moneys=3"],
-        ("'moneys'", "choose among"),
+        ("'moneys'", "choose one of"),
     ),
     Bad(
         "plan__assumption_is_a_word",

@@ -16,7 +16,7 @@ def test_every_number_of_the_paper_belongs_to_an_item_we_draw_and_has_a_source()
     drawn = {item.paper_item for item in FIGURES.values()} | set(FIGURES)
     seen = set()
     for row in paper.rows():
-        assert row["item"] in drawn and row["item"] in paper.items()
+        assert row["item"] in drawn
         assert row["score"] in {"", *SCORES} and row["quantity"] in paper.QUANTITIES and row["source"]
         assert (row["student"], row["task"]) in paper.SETTINGS.values()
         value = paper.value_of(row)
@@ -96,11 +96,14 @@ def test_what_is_not_reported_has_no_value():
         *(
             (lambda arguments=arguments: paper.paper_values(*arguments), message)
             for arguments, message in (
-                (("figure 99", "spearman_abs"), "item (of paper_values.csv) = 'figure 99': choose one of figure 1, "),
-                (("figure 1", "kendall"), "quantity (of paper_values.csv) = 'kendall': choose one of spearman_abs"),
-                (("figure 1", "spearman_abs", "GPT-2"), "student 'GPT-2' is not .*: choose one of Llama-3.2-1B, "),
-                (("figure 1", "spearman_abs", "OLMo-2-1B", "BBH"), "task 'BBH' is not .*: choose one of GSM8K, MATH"),
-                (("settings", "spearman_abs", "OLMo-2-1B", "GSM8K", "m = 3"), "case 'm = 3' is not .*m = 2, m = 4"),
+                (("figure 99", "spearman_abs"), r"item .* = 'figure 99': choose one of figure 1, "),
+                (("figure 1", "kendall"), r"quantity .* = 'kendall': choose one of spearman_abs"),
+                (("figure 1", "spearman_abs", "GPT-2"), r"student .* = 'GPT-2': choose one of Llama-3.2-1B, "),
+                (("figure 1", "spearman_abs", "OLMo-2-1B", "BBH"), r"task .* = 'BBH': choose one of GSM8K, MATH"),
+                (
+                    ("settings", "spearman_abs", "OLMo-2-1B", "GSM8K", "m = 3"),
+                    r"case .* = 'm = 3': choose one of .*m = 2, m = 4",
+                ),
             )
         ),
         (
