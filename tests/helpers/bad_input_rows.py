@@ -361,7 +361,7 @@ OTHER_OPTIONS = [
         "recompute__part_unknown",
         "an unknown part",
         ["recompute", "--scale", "nano", "--part", "studnets"],
-        ("'studnets'", "choose among", "teachers"),
+        ("'studnets'", "choose one of", "teachers"),
     ),
     Bad("recompute__scale_paper", "the paper's scale", ["recompute", "--scale", "paper"], ("'paper'", "CONFIRM=1")),
     Bad(
