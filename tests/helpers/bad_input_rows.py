@@ -336,7 +336,7 @@ DISTILL_OPTIONS = options(
 FIGURES_OPTIONS = options(
     "figures",
     ["figures", "--scale", "nano"],
-    ("scale_unknown", "an unknown scale", ["--scale", "huge"], "'huge'", "'mini'", "SCALE="),
+    ("scale_unknown", "an unknown scale", ["--scale", "huge"], "'huge'", "mini", "SCALE="),
     ("figure_unknown", "an unknown figure", ["--fig", "99"], "'99'", "choose among"),
     ("parameter_unknown", "a misspelt parameter", ["--parameter", "sigmma=1"], "'sigmma'", "'sigma'"),
     ("parameter_without_value", "a parameter without a value", ["--parameter", "sigma"], "'sigma'", "NAME=VALUE"),
