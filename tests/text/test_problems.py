@@ -226,7 +226,7 @@ ABSENT = "no such file or folder, and not the id of a data set"
             r"no file of split 'test' \(train.jsonl\); name it test.jsonl or pass the file",
         ),
         ("a.txt", {"source": "{}/a.txt"}, r"a.txt: .*must be one of .jsonl"),
-        ("test.jsonl", {"task": "gsm"}, r"task 'gsm': expected one of \['gsm8k', 'math'\]"),
+        ("test.jsonl", {"task": "gsm"}, "task = 'gsm': choose one of gsm8k, math"),
         ("test.jsonl", {"n": 0}, "n=0: the number of problems must be a positive whole number"),
         ("test.jsonl", {"n": 2.5}, "n=2.5: the number"),
         ("test.jsonl", {"n": 31}, r"n=31 problems were asked for, but .*test.jsonl \(split test\) has 30"),
