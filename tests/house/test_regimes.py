@@ -99,6 +99,7 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
         }
         for name, own in parts.items()
     }
+    near = {name: correlations(parts[name]).spearman for name in ("all", "few")}
     behind = {
         score: "{spearman:+.2f} ({low:+.2f} to {high:+.2f})".format(
             **difference(
@@ -133,6 +134,10 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
     return {
         "scores": f"In `coverage-lab` GRACE does not order the {len(cells)} students of {cells.teacher.nunique()} teachers: it is at {at['all']['grace']}, the norm "
         f"at {at['all']['g_norm']}, the loss at {at['all']['student_loss']}, the teacher's accuracy at {at['all']['teacher_accuracy']}, G-Vendi at {at['all']['g_vendi']}.",
+        "head": f"in `coverage-lab` ({len(cells)} students of {cells.teacher.nunique()} teachers) GRACE is at {at['all']['grace']}, the norm at {near['all'].g_norm:+.2f}, the loss at "
+        f"{near['all'].student_loss:+.2f}, the teacher's accuracy at {near['all'].teacher_accuracy:+.2f}",
+        "short": f"in the {len(few)} cells with few of them GRACE is at {near['few'].grace:+.2f} and the norm at {near['few'].g_norm:+.2f}, and with a quarter as many dimensions as prompts GRACE is at "
+        f"{quarter[LARGE]:+.2f} over all cells",
         "behind": f"GRACE minus the norm is {behind['g_norm']}, minus the loss {behind['student_loss']}",
         "few": f"In the {len(few)} cells with at most a quarter of near-copies, the limit from which on `gracelib score` warns, GRACE is at {at['few']['grace']}, "
         f"the norm at {at['few']['g_norm']}, the loss at {at['few']['student_loss']}; in the {len(many)} others GRACE is at {at['many']['grace']}, the norm at {at['many']['g_norm']}.",
