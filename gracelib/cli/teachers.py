@@ -284,15 +284,21 @@ def distill(
         str,
         typer.Option(
             help="sequence: from the text alone, the paper's; from --teacher-model's distributions: gkd, on-policy (reverse KL on "
-            "samples of the student), skew, skew-reverse (DistiLLM), taid, uld (a teacher with another tokenizer)"
+            "samples of the student), skew, skew-reverse (DistiLLM), taid, uld (a teacher with another tokenizer); plad: from the "
+            "text and --rejected, by the loss of DPO"
         ),
     ] = "sequence",
     beta: Annotated[
-        float | None, typer.Option(help="of gkd (0.5) and on-policy (1): 0 is forward KL, 1 reverse KL")
+        float | None,
+        typer.Option(help="of gkd (0.5) and on-policy (1): 0 is forward KL, 1 reverse KL; of plad (0.1): DPO's"),
     ] = None,
     teacher_model: Annotated[
         str, typer.Option(help="the teacher itself, folder or hub id; with the student's tokenizer, but for uld")
     ] = "",
+    rejected: Annotated[
+        Path | None,
+        typer.Option(help="the student's own generations for the same prompts (`generate --style student`), for plad"),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32 or bfloat16")] = "auto",
     gradient_checkpointing: Annotated[bool, typer.Option(help="less memory for a third more compute")] = True,
     save_every: Annotated[
@@ -311,10 +317,11 @@ def distill(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; choose another folder for the trained student, or remove it")
-    teacher = read_generations(
-        responses, allow_empty=True, thinking=thinking, requests=read_requests(requests), drop_text=drop_text
+    how = {"thinking": thinking, "requests": read_requests(requests), "drop_text": drop_text}
+    rows, others = (
+        path and [vars(one) for one in read_generations(path, allow_empty=True, **how).prompts if one.responses]
+        for path in (responses, rejected)
     )
-    rows = [vars(prompt) for prompt in teacher.prompts if prompt.responses]
     from gracelib.models.finetuning import fine_tune
 
     about = fine_tune(
@@ -333,6 +340,7 @@ def distill(
         objective=objective,
         beta=beta,
         teacher=teacher_model or None,
+        rejected=others,
         precision=precision,
         gradient_checkpointing=gradient_checkpointing,
         save_every=save_every,

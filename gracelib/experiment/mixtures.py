@@ -15,7 +15,7 @@ import numpy as np
 
 from gracelib.experiment import stages
 from gracelib.experiment.extras import strongest
-from gracelib.experiment.objectives import SHORT, is_short, seeds, tested
+from gracelib.experiment.objectives import FIRST, SHORT, is_short, tested
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.features.files import load_features
 from gracelib.jobs.store import Job, Stage
@@ -119,7 +119,7 @@ def small(scale: Scale) -> str:
     return min(scale.teachers, key=lambda t: (scale.width(t), -t.n_texts)).name
 
 
-def mixture_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
+def mixture_jobs(plans: list[Plan], seeds: range = FIRST) -> dict[tuple, tuple[Job, Job]]:
     """The responses that a student is taught with (at last) and its accuracy, by task, student, temperature, mixture (a
     teacher alone; one of CHOICES; CHAIN; REGENERATION) and seed, counted from 0."""
     plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
@@ -146,7 +146,7 @@ def mixture_jobs(plans: list[Plan]) -> dict[tuple, tuple[Job, Job]]:
     assistant = [job for (_, *cell), job in plan.distilled.items() if cell == [large, t]][-1]
     inputs = {"teacher": assistant, "prompts": plan.train_prompts}
     made[CHAIN] = Job(stages.RESPONSES, like.params | {"m": M}, inputs, CHAIN, like.cost)
-    for seed in seeds(scale):
+    for seed in seeds:
         base, key = plan.students[scale.student], (plan.task.name, scale.student, t)
         for name, responses in (alone | made).items():
             label = f"{name}, mixtures, seed {seed}"

@@ -11,6 +11,7 @@ a column of words, so that a figure shows something else or fails far from the f
 """
 
 import csv
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,7 @@ from gracelib.evidence.cells import ACCURACIES, TRAINING_SD, UNTRAINED, training
 from gracelib.evidence.regimes import near_copies
 from gracelib.experiment import extras, measurements
 from gracelib.experiment.mixtures import mixture_jobs
-from gracelib.experiment.objectives import objective_jobs
+from gracelib.experiment.objectives import FURTHER, objective_jobs
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
 from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, WORLDS, command_for, get_scale
 from gracelib.features.files import load_features, rows_of
@@ -423,6 +424,7 @@ def _protocol_rows(scale: Scale, key: tuple, own: Job, usual: Job) -> list[dict]
 
 _TEACHER = ("task", "teacher", "manner", "width", "temperature")
 _ODD = ("student", "teacher")
+_MIXED = ("task", "student", "temperature", "mixture", "seed")
 _COVERAGE = {scale.name for scale in COVERAGE}
 _ONE_SETTING = tuple(set(TABLES_ONLY) - _COVERAGE)  # whose scores are computed at one setting
 #: Scales that were made before features held what the scores published since are made of.
@@ -490,9 +492,16 @@ TABLES = {
     "pathological_scores": Table("figures", _absurd_scores, _absurd_rows, _ODD),
     # The same with the accuracy of the students that these teachers make.
     "pathological": Table("figures", extras.absurd_jobs, _absurd_rows, _ODD),
-    # Students by other objectives than the paper's (`objectives.OBJECTIVES`), a row a seed of training; columns as
-    # `base_students` (greedy at lab only). At lab it takes an hour and a half.
+    # Students by other objectives than the paper's (`objectives.OBJECTIVES`), columns as `base_students` (greedy at lab only); and
+    # those of further seeds of training.
     "objectives": Table("objectives", objective_jobs, _accuracy_rows, (*KEY, "objective", "seed"), asked_at=REDRAWN),
+    "objective_seeds": Table(
+        "objective_seeds",
+        functools.partial(objective_jobs, seeds=FURTHER),
+        _accuracy_rows,
+        (*KEY, "objective", "seed"),
+        asked_at=tuple(SCALES),
+    ),
     # The released scripts' settings: average (Average@k), average_se, points (difference from the paper's setting).
     "protocol": Table(
         "figures", extras.protocol_jobs, _protocol_rows, ("student", "teacher", "temperature", "setting")
@@ -506,13 +515,10 @@ TABLES = {
     # `until_clear.race` on each temperature's teachers, a row an order of the prompts, see `measurements.run_race`.
     "races": Table("figures", measurements.race_jobs, _recorded, ("task", "student", "temperature"), not_at=_NO_RECORD),
     # Students of each teacher alone and of several (`mixtures`), of the same number of training tokens: alone, most (the
-    # teacher of most prompts), most_share, correct (share of the responses), accuracies.
-    "mixtures": Table(
-        "objectives",
-        mixture_jobs,
-        _mixture_rows,
-        ("task", "student", "temperature", "mixture", "seed"),
-        asked_at=REDRAWN,
+    # teacher of most prompts), most_share, correct (share of the responses), accuracies; and those of further seeds.
+    "mixtures": Table("objectives", mixture_jobs, _mixture_rows, _MIXED, asked_at=REDRAWN),
+    "mixture_seeds": Table(
+        "objective_seeds", functools.partial(mixture_jobs, seeds=FURTHER), _mixture_rows, _MIXED, asked_at=tuple(SCALES)
     ),
     # Accuracy of each teacher's student after a part of the epochs, columns as `students`; after several times as many; and of
     # students of other training seeds.

@@ -25,10 +25,11 @@ from gracelib.checks import rope_switch
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
-from gracelib.models.objectives import SEQUENCE, FromTeacher, TokenMean, find_objective, load_teacher
-from gracelib.models.prompting import CHAT, Policy, encode, encoding_notes, end_token, policy_notes
+from gracelib.models.objectives import SEQUENCE, FromTeacher, TokenMean, collate_pairs, find_objective, load_teacher
+from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, end_token, policy_notes
 from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import collate, first_responses, trainer_arguments
+from gracelib.text.formats import short
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -50,6 +51,7 @@ def fine_tune(
     objective: str = SEQUENCE,
     beta: float | None = None,
     teacher: str | Path | None = None,
+    rejected: list[dict] | None = None,
     precision: str = "auto",
     device: str = "auto",
     gradient_checkpointing: bool = True,
@@ -73,6 +75,8 @@ def fine_tune(
     objective, beta, teacher : "sequence" is the paper's: from the responses alone. Another of `objectives.OBJECTIVES` (with
         a beta where it has one) learns from the distributions of a teacher (folder or hub id, of the student's
         vocabulary except for "uld") on the responses, or on samples of the student.
+    rejected : of "plad" alone, as `rows`: to each question as many responses of the student before training, the k-th of
+        which is rejected for the k-th of the teacher's.
     precision : of the computation; "auto" is bfloat16 on CUDA and float32 elsewhere.
     device : "auto" is CUDA where there is one; "cpu" trains the same student everywhere.
 
@@ -85,28 +89,31 @@ def fine_tune(
     ------
     ValueError
         before training: no rows, fewer than M responses, a batch that devices and micro-batches do not divide,
-        several GPUs in one process, checkpoints made with other settings, a teacher of another vocabulary; during it: a
-        loss that is not finite.
+        several GPUs in one process, checkpoints made with other settings, a teacher of another vocabulary, a question without
+        rejected responses; during it: a loss that is not finite.
     """
     if not rows:
         raise ValueError("no rows to train on; the responses file may be empty")
-    pairs = first_responses(rows, M)
+    texts = _texts(rows, M)
     devices, main = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")) == 0
     cuda = device == "auto" and torch.cuda.is_available()
     _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices, cuda)
     aim = find_objective(objective, beta)
-    if bool(aim) != bool(teacher):
-        raise ValueError(
-            f"objective {objective} learns from {'distributions' if aim else 'text alone'}: "
-            f"{'give the teacher model (--teacher-model)' if aim else 'leave out the teacher model, or choose another objective'}"
-        )
+    for what, given, needed in (
+        ("the teacher model (--teacher-model)", teacher, aim and not aim.pairs),
+        ("the student's own responses (--rejected)", rejected, aim and aim.pairs),
+    ):
+        if bool(given) != bool(needed):
+            raise ValueError(
+                f"objective {objective}: {'give' if needed else 'leave out'} {what}, or choose another objective"
+            )
     if aim and aim.on_policy and devices > 1:
         raise ValueError(f"objective {objective} samples from the student, on one device: start it on one GPU")
+    others = _texts(_beside(rows, rejected, M), None) if rejected else None
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
     model, tokenizer = load_student(student, dtype="float32")
-    cut = [k in row.get("cut", ()) for row in rows for k in range(len(row["responses"][:M]))]
-    encoded = encode(tokenizer, pairs, policy, cut)
+    encoded = encode(tokenizer, **texts, policy=policy)
     for said in [*policy_notes(tokenizer, policy), *encoding_notes(encoded, policy)] if main else ():
         print(said, file=sys.stderr)
     switch, lengths = rope_switch(model.config), [*map(len, encoded)]
@@ -117,7 +124,7 @@ def fine_tune(
         )
     if policy.template == CHAT:  # so that whoever samples the trained student stops there
         model.generation_config.eos_token_id = end_token(tokenizer, policy)
-    data = [{"input_ids": [*e.prompt_ids, *e.response_ids], "n_masked": len(e.prompt_ids)} for e in encoded]
+    data = [*map(_example, encoded)]
     settings = {
         "epochs": epochs,
         "lr": lr,
@@ -131,16 +138,20 @@ def fine_tune(
         "examples": digest([[e["input_ids"], e["n_masked"]] for e in data]),
     }
     kind = TokenMean
+    if others:
+        both = zip(data, encode(tokenizer, **others, policy=policy), strict=True)
+        data = [e | {"rejected": _example(other)} for e, other in both]
+        settings["rejected"] = digest([e["rejected"] for e in data])
     if aim:
         precise = "bfloat16" if settings["bf16"] else "float32"
-        its, theirs = load_teacher(teacher, tokenizer, precise, common=not aim.words)
+        its, theirs = load_teacher(teacher or student, tokenizer, precise, common=not aim.words)
         read = {}
         if aim.words:
-            both = zip(data, encode(theirs, pairs, policy, cut), strict=True)
+            both = zip(data, encode(theirs, **texts, policy=policy), strict=True)
             read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in both}
         own = {"objective": aim, "teacher": its, "tokenizers": (tokenizer, theirs), "read": read, "seed": seed}
         kind = functools.partial(FromTeacher, **own, stop=end_token(tokenizer, policy))
-        settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher)}
+        settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher or "")}
     resume = _resumable(scratch, settings, main)
     if gradient_checkpointing:
         _checkpoint_activations(model)
@@ -164,6 +175,28 @@ def fine_tune(
         shutil.rmtree(scratch, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return about
+
+
+def _texts(rows: list[dict], M: int | None) -> dict:
+    """The first `M` responses of every row with their questions, and which were cut, as `encode` takes them."""
+    cut = [k in row.get("cut", ()) for row in rows for k in range(len(row["responses"][:M]))]
+    return {"pairs": first_responses(rows, M), "cut": cut}
+
+
+def _example(e: Encoded) -> dict:
+    return {"input_ids": [*e.prompt_ids, *e.response_ids], "n_masked": len(e.prompt_ids)}
+
+
+def _beside(rows: list[dict], rejected: list[dict], M: int | None) -> list[dict]:
+    """To each question as many rejected responses as the first `M` of its row; ValueError where there are fewer."""
+    found = {row["question"]: row for row in rejected}
+    if lost := [row for row in rows if row["question"] not in found]:
+        raise ValueError(
+            f"{len(lost)} of {len(rows)} prompts have no rejected responses, the first is {short(lost[0]['question'])}: sample the "
+            "student's to the same prompts, in the same words"
+        )
+    others = [(found[row["question"]], len(row["responses"][:M])) for row in rows]
+    return [other | {"responses": [text for _, text in first_responses([other], n)]} for other, n in others]
 
 
 def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices, cuda) -> None:
@@ -212,8 +245,9 @@ def _trainer(
         disable_tqdm=not progress,
         average_tokens_across_devices=True,
     )
+    collator = collate_pairs if "rejected" in settings else collate
     trainer = kind(
-        model=model, args=args, train_dataset=data, data_collator=collate, callbacks=[_StopAtNonsense(), *callbacks]
+        model=model, args=args, train_dataset=data, data_collator=collator, callbacks=[_StopAtNonsense(), *callbacks]
     )
     trainer.remove_callback(PrinterCallback)  # no log lines on stdout, which is for results
     trainer.remove_callback(ProgressCallback)

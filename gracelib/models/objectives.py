@@ -1,13 +1,12 @@
 """Distillation from the teacher's next-token distributions, in place of its words alone: the objectives in use since.
 
-Each is a divergence of two distributions over the vocabulary at each token, averaged over the supervised tokens of a
+Each but one is a divergence of two distributions over the vocabulary at each token, averaged over the supervised tokens of a
 batch as the cross-entropy is (sequence-level distillation, the paper's), so all else about fine-tuning stays: order, schedule,
-micro-batches, resuming.
+micro-batches, resuming. PLaD compares whole responses, the teacher's and the student's own, and is averaged over pairs.
 
-Why not TRL's trainers: GKDTrainer trains the world's models to the same losses (seven digits, about as fast), but it and ULD
-(GOLDTrainer) are experimental there, DistiLLM and TAID are in none, and what a run of the small scales needs is in the base
-environment. So the formulas are here; a test holds GKD against TRL's where that is installed. PLaD (arXiv 2406.02886) is not
-here: it is TRL's DPOTrainer with the teacher's response chosen and the student's rejected, and needs nothing of ours.
+Why not TRL's trainers: GKDTrainer and DPOTrainer train the world's models to the same losses (seven digits, about as fast), but
+GKD and ULD (GOLDTrainer) are experimental there, DistiLLM and TAID are in none, and what a run of the small scales needs is in
+the base environment. So the formulas are here; tests hold GKD and PLaD against TRL's where that is installed.
 """
 
 import os
@@ -16,15 +15,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, logsigmoid, pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, Trainer
 
 from gracelib.models.checkpoints import check_student, load_student
 from gracelib.models.decoding import decode_all, row_keys
 from gracelib.models.training import IGNORED, collate
 
-# Log-probabilities of student and teacher, (tokens, V) each (of ULD each over its own V); a number of the objective's; the
-# share of training done.
+# Log-probabilities of student and teacher, (tokens, V) each (of ULD each over its own V; see `plad` for its own); a number of
+# the objective's; the share of training done.
 Divergence = Callable[[torch.Tensor, torch.Tensor, float, float], torch.Tensor]
 
 
@@ -72,15 +72,25 @@ def uld(student: torch.Tensor, teacher: torch.Tensor, weight: float, done: float
     return weight * (p - q).abs().sum(-1)
 
 
+def plad(student: torch.Tensor, before: torch.Tensor, beta: float, done: float) -> torch.Tensor:
+    """PLaD (arXiv 2406.02886), by the loss of DPO (arXiv 2305.18290): -log sigmoid of beta times what the teacher's response
+    gained over the rejected one. Log-probabilities of responses, of the teacher's (pairs,) and then of the rejected ones, under
+    the student as it is and as it was before training."""
+    better, worse = (student - before).chunk(2)
+    return -logsigmoid(beta * (better - worse))
+
+
 @dataclass(frozen=True)
 class Objective:
     """A divergence with its number (the source's), on the teacher's responses or on samples of the student. `words`: added
-    to the cross-entropy, and the teacher reads the text with its own tokenizer."""
+    to the cross-entropy, and the teacher reads the text with its own tokenizer. `pairs`: of responses and of others that are
+    rejected for them; no teacher but its words, and the student before training in its place."""
 
     divergence: Divergence
     number: float
     on_policy: bool = False
     words: bool = False
+    pairs: bool = False
 
 
 OBJECTIVES = {
@@ -90,6 +100,7 @@ OBJECTIVES = {
     "skew-reverse": Objective(skew_reverse, 0.1),
     "taid": Objective(taid, 0.4),
     "uld": Objective(uld, 1.5, words=True),
+    "plad": Objective(plad, 0.1, pairs=True),
 }
 SEQUENCE = "sequence"  #: the paper's: no divergence, the cross-entropy
 
@@ -102,9 +113,11 @@ def find_objective(name: str, beta: float | None = None) -> Objective | None:
     found = OBJECTIVES.get(name)
     if beta is None:
         return found
-    if not found or found.divergence is not gkd or not 0 <= beta <= 1:
+    usable = {gkd: 0 <= beta <= 1, plad: 0 < beta < np.inf}
+    if not found or not usable.get(found.divergence):
         raise ValueError(
-            f"beta={beta} with objective {name}: gkd and on-policy have one, from 0 (forward KL) to 1 (reverse KL)"
+            f"beta={beta} with objective {name}: gkd and on-policy have one, from 0 (forward KL) to 1 (reverse KL), and plad "
+            "one above 0"
         )
     return replace(found, number=beta)
 
@@ -120,6 +133,16 @@ def load_teacher(source: str | os.PathLike, tokenizer, dtype: str = "float32", c
             "vocabulary, a teacher with the student's tokenizer, or text alone (objective sequence)"
         )
     return load_student(source, dtype)
+
+
+def collate_pairs(examples: list[dict]) -> dict[str, torch.Tensor]:
+    """`input_ids` and `labels`, (2 batch, longest), right-padded: the examples, and in the same order what each has as
+    `rejected`."""
+    ids, labels = [], []
+    for e in [*examples, *(e["rejected"] for e in examples)]:
+        ids.append(torch.tensor(e["input_ids"]))
+        labels.append(torch.tensor([IGNORED] * e["n_masked"] + e["input_ids"][e["n_masked"] :]))
+    return {"input_ids": pad_sequence(ids, True), "labels": pad_sequence(labels, True, IGNORED)}
 
 
 class TokenMean(Trainer):
@@ -162,7 +185,10 @@ class FromTeacher(TokenMean):
                 taught, told = self._own_reading(wanted)
             else:
                 taught, told = self.teacher(input_ids=self.ids, use_cache=False).logits[:, :-1][wanted], slice(None)
-        pair = (x[:, :n].float().log_softmax(-1) for x, n in zip((logits[told], taught), self.n_words, strict=True))
+        pair = [x[:, :n].float().log_softmax(-1) for x, n in zip((logits[told], taught), self.n_words, strict=True)]
+        if self.objective.pairs:
+            sizes, said = wanted.sum(1).tolist(), labels[wanted][:, None]
+            pair = [torch.stack([own.sum() for own in x.gather(1, said).split(sizes)]) for x in pair]
         done = self.state.global_step / self.state.max_steps
         return words + self.objective.divergence(*pair, self.objective.number, done).sum()
 
@@ -176,6 +202,13 @@ class FromTeacher(TokenMean):
             found.append(self.teacher(input_ids=theirs, use_cache=False).logits[0, len(prompt) - 1 : -1][: own.sum()])
             told.append(torch.arange(int(own.sum()), device=ids.device) < len(response))
         return torch.cat(found), torch.cat(told)
+
+    def _get_num_items_in_batch(self, batches: list[dict], device):
+        """What the loss is averaged over: pairs, where the Trainer counts supervised tokens."""
+        if self.objective.pairs:
+            counted = [batch["labels"].chunk(2)[0][:, 0] * 0 for batch in batches]  # one a pair, and none is IGNORED
+            batches = [{"labels": one, "shift_labels": one} for one in counted]
+        return super()._get_num_items_in_batch(batches, device)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of one step: here is the last moment to sample from the student as it is."""

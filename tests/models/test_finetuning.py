@@ -104,10 +104,11 @@ def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
     assert math.isclose(about["loss"], total / count, rel_tol=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["sequence", "taid", "on-policy"])
+@pytest.mark.parametrize("objective", ["sequence", "taid", "on-policy", "plad"])
 def test_a_killed_run_ends_with_the_same_bytes(student, teacher, objective, tmp_path):
     options = QUICK | {"micro_batch": 4, "save_every": 1, "objective": objective}
-    options["teacher"] = teacher if objective != "sequence" else None
+    options["teacher"] = teacher if objective in ("taid", "on-policy") else None
+    options["rejected"] = [row | {"responses": row["responses"][::-1]} for row in ROWS] if objective == "plad" else None
     fine_tune(student, ROWS, tmp_path / "a", **options)
     kill = TrainerCallback()
     kill.on_step_end = Mock(side_effect=[None, None, None, KeyboardInterrupt])  # at the fourth of its steps

@@ -2,11 +2,13 @@
 students learn from it by fine-tuning, from the same seed to the same bits.
 """
 
+import copy
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from checkpoints_for_tests import make_checkpoint
 from gracelib.models import objectives
@@ -106,7 +108,13 @@ def cast(tmp_path_factory):
 def taught(cast, out, objective, beta=None, **changes):
     teacher, student, rows = cast
     usual = {"epochs": 3, "lr": 1e-2, "batch_size": 24, "micro_batch": 4, "progress": False, "device": "cpu"}
-    return fine_tune(student, rows, out, objective=objective, beta=beta, teacher=teacher, **(usual | changes))
+    usual |= {"rejected": rejected(rows)} if objective == "plad" else {"teacher": teacher}
+    return fine_tune(student, rows, out, objective=objective, beta=beta, **(usual | changes))
+
+
+def rejected(rows):
+    """To each question what stands under another, in another order."""
+    return [row | {"responses": other["responses"]} for row, other in zip(rows, rows[1:] + rows[:1], strict=True)][::-1]
 
 
 @torch.no_grad()
@@ -131,7 +139,8 @@ def test_the_loss_is_the_mean_over_supervised_tokens_of_the_batch(cast, beta, tm
 def test_students_come_closer_to_the_teacher_and_the_same_seed_gives_the_same_bits(cast, name, tmp_path):
     for out, seed in (("first", 1), ("again", 1), ("other", 2)):
         taught(cast, tmp_path / out, name, seed=seed, batch_size=8)
-    assert divergence(cast, tmp_path / "first", 0) < 0.9 * divergence(cast, cast[1], 0)
+    if name != "plad":  # which says only that the teacher's words are likelier than others
+        assert divergence(cast, tmp_path / "first", 0) < 0.9 * divergence(cast, cast[1], 0)
     first, again, other = ((tmp_path / out / "model.safetensors").read_bytes() for out in ("first", "again", "other"))
     assert first == again != other
 
@@ -153,6 +162,56 @@ def test_on_policy_learns_from_samples_of_the_student_as_it_is(cast, monkeypatch
     for _, found, most, _ in seen:
         assert most <= max(len(p) + len(r) for p, r in examples) - min(len(p) for p, _ in examples)
         assert all(ids[-1] == tokenizer.eos_token_id or len(ids) == most for ids in found)
+
+
+@pytest.mark.parametrize("beta", [None, 2.0])
+def test_plad_is_the_loss_of_dpo_over_the_pairs_of_a_batch(cast, beta, tmp_path):
+    """One pair at a time, from the student before the last step."""
+    seen, spy = [], TrainerCallback()
+    spy.on_step_end = lambda args, state, control, model, **_: seen.append(copy.deepcopy(model).eval())
+    about = taught(cast, tmp_path / "out", "plad", beta, epochs=3, micro_batch=6, callbacks=[spy])
+    (before, tokenizer), pairs = load_student(cast[1]), [(row["question"], row["responses"][0]) for row in cast[2]]
+    others = {row["question"]: row["responses"][0] for row in rejected(cast[2])}
+    gains = []
+    for texts in (pairs, [(question, others[question]) for question, _ in pairs]):
+        own = [[said(m, *example) for m in (seen[1], before)] for example in encode_examples(tokenizer, texts)]
+        gains.append(np.array([now - then for now, then in own]))
+    margin = (beta or 0.1) * (gains[0] - gains[1])
+    assert margin.std() > 0.01 and about["loss"] == pytest.approx(np.log1p(np.exp(-margin)).mean(), rel=1e-5)
+
+
+@torch.no_grad()
+def said(model, prompt, response):
+    """The log-probability of a response."""
+    words = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1)
+    return words[range(len(response)), response].sum().item()
+
+
+def test_plads_gradient_is_the_slope_of_its_loss():
+    before, start = np.random.default_rng(0).normal(0, 2, (2, 6))
+
+    def plain(now):
+        better, worse = np.split(now - before, 2)
+        return np.log1p(np.exp(-0.7 * (better - worse))).sum()
+
+    now = torch.tensor(start, requires_grad=True)
+    loss = objectives.plad(now, torch.tensor(before), 0.7, 0.0).sum()
+    loss.backward()
+    slope = [(plain(start + e) - plain(start - e)) / 2e-5 for e in 1e-5 * np.eye(6)]
+    assert loss.item() == pytest.approx(plain(start), abs=1e-6) and np.allclose(now.grad, slope, atol=1e-6)
+
+
+def test_plad_is_refused_without_as_many_rejected_responses(cast, tmp_path):
+    own = rejected(cast[2])
+    for given, said in (
+        (own[1:], r"1 of 24 prompts have no rejected responses.*same words"),
+        ([], "give the student's own"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            taught(cast, tmp_path / "out", "plad", rejected=given)
+    rows = [row | {"responses": row["responses"] * 2} for row in cast[2]]
+    with pytest.raises(ValueError, match="has 1 responses, fewer than M = 2"):
+        taught((*cast[:2], rows), tmp_path / "out", "plad", rejected=own)
 
 
 def test_a_teacher_of_another_vocabulary_is_refused_where_words_are_compared(cast):
@@ -199,7 +258,8 @@ def per_example(own, its, pairs):
 
 
 @pytest.mark.parametrize(
-    "name, beta, said", [("sequence", 0.5, "have one"), ("gkd", 2, "from 0"), ("taid", 1, "have one")]
+    "name, beta, said",
+    [("sequence", 0.5, "have one"), ("gkd", 2, "from 0"), ("taid", 1, "have one"), ("plad", 0.0, "plad one above 0")],
 )
 def test_objectives_that_are_none_are_refused(name, beta, said):
     with pytest.raises(ValueError, match=said):
