@@ -4,9 +4,9 @@ Each but one is a divergence of two distributions over the vocabulary at each to
 batch as the cross-entropy is (sequence-level distillation, the paper's), so all else about fine-tuning stays: order, schedule,
 micro-batches, resuming. PLaD compares whole responses, the teacher's and the student's own, and is averaged over pairs.
 
-Why not TRL's trainers: GKDTrainer and DPOTrainer train the world's models to the same losses (seven digits, about as fast), but
-GKD and ULD (GOLDTrainer) are experimental there, DistiLLM and TAID are in none, and what a run of the small scales needs is in
-the base environment. So the formulas are here; tests hold GKD and PLaD against TRL's where that is installed.
+Why not TRL's trainers: GKDTrainer and DPOTrainer (1.16) train the world's models to the same losses, about as fast, but GKD and
+ULD (GOLDTrainer) are experimental there, DistiLLM and TAID are in none, and what a run of the small scales needs is in the base
+environment. So the formulas are here; a test holds GKD against TRL's where that is installed.
 """
 
 import os
