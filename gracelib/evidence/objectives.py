@@ -11,6 +11,23 @@ from gracelib.evidence.cells import KEY, difference, score_rows
 from gracelib.evidence.ranks import spearman_known
 
 
+def over_seeds(students: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Means of average and average_se over the seeds of training, by the columns `by`; where there are several, the standard
+    error holds what their spread (pooled over all rows) leaves of doubt in a mean."""
+    each = students.groupby(by, sort=False)
+    means, spread = each[["average", "average_se"]].mean(), each["average"].var() / each.size()
+    return means.assign(average_se=np.hypot(means["average_se"], np.sqrt(np.nan_to_num(spread.mean()))))
+
+
+def orders_agree(students: pd.DataFrame) -> tuple[float, float]:
+    """Mean Spearman correlation of two orders of teachers: of two seeds of one objective, and of two objectives at two
+    seeds (so that both have the noise of training)."""
+    found = students.pivot(index="teacher", columns=["objective", "seed"], values="average").corr("spearman")
+    objective, seed = (found.index.get_level_values(name).to_numpy() for name in ("objective", "seed"))
+    same, apart = objective[:, None] == objective, seed[:, None] != seed
+    return found.to_numpy()[same & apart].mean(), found.to_numpy()[~same & apart].mean()
+
+
 def by_objective(
     rows: pd.DataFrame, students: pd.DataFrame, scores: Sequence[str], by: str = "objective"
 ) -> pd.DataFrame:
@@ -18,11 +35,11 @@ def by_objective(
     against the first.
 
     `rows` from `cells.select`, one temperature, of which those with a student are kept; `students` the table `objectives` (or
-    `epochs`): accuracies are means over seeds, standard errors those of one seed. Columns, beside those of `score_rows`: `by`;
+    `epochs`): accuracies and standard errors as `over_seeds`. Columns, beside those of `score_rows`: `by`;
     change, change_low, change_high (Spearman minus the first one's, on the same resamples of teachers); agreement (Spearman
     of the two orders of students).
     """
-    means = students.groupby([by, "teacher"])[["average", "average_se"]].mean()
+    means = over_seeds(students, [by, "teacher"])
     columns = {"average_at_k": "average", "average_se": "average_se"}
     rows = rows[rows["teacher"].isin(students["teacher"])].reset_index(drop=True)
     of = {
@@ -67,12 +84,8 @@ def over_best(mixtures: pd.DataFrame) -> pd.DataFrame:
     The interval is 1.96 standard errors of both, as if they answered different problems: what they share cancels in the
     difference, so it is too wide. The best of several measured students is partly lucky, so points are a little too low.
     """
-    columns = {
-        "alone": "first",
-        "most": "first",
-        **dict.fromkeys(("most_share", "correct", "average", "average_se"), "mean"),
-    }
-    found = mixtures.groupby("mixture", sort=False).agg(columns)
+    columns = {"alone": "first", "most": "first", "most_share": "mean", "correct": "mean"}
+    found = mixtures.groupby("mixture", sort=False).agg(columns).join(over_seeds(mixtures, ["mixture"]))
     best = found[found["alone"]]["average"].idxmax()
     points = 100 * (found["average"] - found["average"][best])
     spread = 196 * np.hypot(found["average_se"], found["average_se"][best])

@@ -15,7 +15,7 @@ import numpy as np
 
 from gracelib.experiment import stages
 from gracelib.experiment.extras import strongest
-from gracelib.experiment.objectives import FIRST, SHORT, is_short, tested
+from gracelib.experiment.objectives import FIRST, settings, tested
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.features.files import load_features
 from gracelib.jobs.store import Job, Stage
@@ -123,7 +123,7 @@ def mixture_jobs(plans: list[Plan], seeds: range = FIRST) -> dict[tuple, tuple[J
     """The responses that a student is taught with (at last) and its accuracy, by task, student, temperature, mixture (a
     teacher alone; one of CHOICES; CHAIN; REGENERATION) and seed, counted from 0."""
     plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
-    usual = SHORT if is_short(scale) else {"M": scale.M, "epochs": scale.epochs}
+    usual = {"epochs": scale.epochs} | settings(scale)
     M, first, large = usual["M"], {"n_prompts": scale.n_prompts}, strongest(scale)
     alone, like = {name: plan.responses[name, t] for name in plan.teachers}, plan.responses[large, t]
 

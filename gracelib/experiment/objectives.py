@@ -25,9 +25,12 @@ OBJECTIVES = {
 }
 #: Seeds of training, counted from 0: of the tables `objectives` and `mixtures`, and of those made on request.
 FIRST, FURTHER = range(1), range(1, 3)
-#: A laptop's cast sees one response per prompt once, in batches so small that
-#: it takes as many steps as the scale's own students. Samples of the student are what takes time, so there are fewer of those.
-SHORT, SHORT_ON_POLICY, SHORT_K = {"M": 1, "epochs": 1, "batch_size": 4}, {"batch_size": 16}, 4
+#: A laptop's cast sees one response per prompt once, in batches so small that it takes as many steps as the scale's own students.
+#: Samples of the student are what takes time, so there are fewer of those.
+SHORT, SHORT_ON_POLICY = {"M": 1, "epochs": 1, "batch_size": 4}, {"batch_size": 16}
+SAMPLES = 4  #: per problem, for an accuracy
+#: Times the cost of a student by the paper's objective.
+COST = {"PLaD": 3.0, "on-policy reverse KL": 4.5}
 
 
 def run_taught(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -47,34 +50,36 @@ def run_taught(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 TAUGHT = Stage("taught", run_taught)
 
 
-def is_short(scale: Scale) -> bool:
-    """Whether students are trained by SHORT."""
-    return len(scale.teachers) <= SMALL_CAST
+def settings(scale: Scale, on_policy: bool = False) -> dict:
+    """Of training, where they are not the scale's. A large cast gets half of its responses: by the jobs' costs all teachers,
+    objectives and seeds then take less than an hour and a half on two cores, and no teacher had to be chosen."""
+    if len(scale.teachers) > SMALL_CAST:
+        return {"M": scale.M // 2}
+    return SHORT | SHORT_ON_POLICY if on_policy else SHORT
 
 
 def tested(plan: Plan, student: Job, label: str) -> Job:
-    """The accuracy of a student, from SHORT_K samples per problem and no greedy one where it was trained by SHORT."""
-    test, fewer = plan.accuracy(student, label), {"k": min(SHORT_K, plan.scale.k), "greedy": False}
-    own = fewer if is_short(plan.scale) else {}
-    return Job(test.stage, test.params | own, test.inputs, label, test.cost)
+    """The accuracy of a student, from SAMPLES per problem and no greedy one."""
+    test, k = plan.accuracy(student, label), min(SAMPLES, plan.scale.k)
+    return Job(test.stage, test.params | {"k": k, "greedy": False}, test.inputs, label, test.cost * k / plan.scale.k)
 
 
 def objective_jobs(plans: list[Plan], seeds: range = FIRST) -> dict[tuple, tuple[Job]]:
     """Accuracy of each student, by cell, objective and seed."""
     plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
-    M = SHORT["M"] if is_short(scale) else scale.M
     for teacher, job in plan.teachers.items():
         like = plan.responses[teacher, t]
         rejected = {"teacher": plan.students[scale.student], "prompts": plan.train_prompts}
-        before = Job(stages.RESPONSES, like.params | {"m": M}, rejected, "the student's own", like.cost)
+        before = Job(
+            stages.RESPONSES, like.params | {"m": settings(scale)["M"]}, rejected, "the student's own", like.cost
+        )
         for name, own in OBJECTIVES.items():
             for seed in seeds:
                 label, changes = f"{teacher}, {name}, seed {seed}", {"seed": scale.seed + 9 + 1000 * seed}
-                if is_short(scale):
-                    changes |= SHORT | (SHORT_ON_POLICY if own.get("objective") == "on-policy" else {})
+                changes |= settings(scale, own.get("objective") == "on-policy")
                 usual = plan.student(scale.student, like, label, **changes)
                 inputs = usual.inputs | ({"rejected": before} if name == "PLaD" else {"teacher": job})
-                taught = Job(TAUGHT, usual.params | own, inputs, label, 1.5 * usual.cost)
+                taught = Job(TAUGHT, usual.params | own, inputs, label, COST.get(name, 1.5) * usual.cost)
                 test = tested(plan, taught if own else usual, label)
                 found[plan.task.name, scale.student, teacher, t, name, seed] = (test,)
     return found

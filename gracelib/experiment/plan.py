@@ -138,7 +138,7 @@ class Plan:
             settings,
             {"student": self.students[base], "responses": responses},
             label,
-            self.scale.n_train * settings["M"] * settings["epochs"] * self.task.max_steps / 5e3,
+            self.scale.n_train * settings["M"] * settings["epochs"] * self.task.max_steps / 2e3,
         )
 
     def accuracy(self, model: Job, label: str, temperature: float = 1.0, prompts: Job | None = None) -> Job:

@@ -68,9 +68,9 @@ def parts(scale: str) -> dict[str, Callable[[], object]]:
 
     "teachers" trains the cast and samples every task; one piece a task and student then takes gradients and distils;
     "extra" adds the students of the ablations. Those of other objectives, of more epochs, of more prompts and of other seeds
-    ("objectives", "epochs", "small_sample", "repeats") are made at lab only where they are named, further seeds of other
-    objectives ("objective_seeds") everywhere. "figures" runs the
-    notebooks, which score, collect the tables and draw; a scale of `TABLES_ONLY` has "tables" in its place.
+    ("objectives", "epochs", "small_sample", "repeats") are made at lab only where they are named, and so are at every
+    scale further seeds of other objectives ("seeds"). "figures" runs the notebooks, which score, collect the tables and draw; a
+    scale of `TABLES_ONLY` has "tables" in its place.
     """
 
     def tabulate(part: str) -> None:

@@ -492,11 +492,11 @@ TABLES = {
     "pathological_scores": Table("figures", _absurd_scores, _absurd_rows, _ODD),
     # The same with the accuracy of the students that these teachers make.
     "pathological": Table("figures", extras.absurd_jobs, _absurd_rows, _ODD),
-    # Students by other objectives than the paper's (`objectives.OBJECTIVES`), columns as `base_students` (greedy at lab only); and
+    # Students by other objectives than the paper's (`objectives.OBJECTIVES`), columns as `base_students` without greedy; and
     # those of further seeds of training.
     "objectives": Table("objectives", objective_jobs, _accuracy_rows, (*KEY, "objective", "seed"), asked_at=REDRAWN),
-    "objective_seeds": Table(
-        "objective_seeds",
+    "objectives_seeds": Table(
+        "seeds",
         functools.partial(objective_jobs, seeds=FURTHER),
         _accuracy_rows,
         (*KEY, "objective", "seed"),
@@ -517,8 +517,8 @@ TABLES = {
     # Students of each teacher alone and of several (`mixtures`), of the same number of training tokens: alone, most (the
     # teacher of most prompts), most_share, correct (share of the responses), accuracies; and those of further seeds.
     "mixtures": Table("objectives", mixture_jobs, _mixture_rows, _MIXED, asked_at=REDRAWN),
-    "mixture_seeds": Table(
-        "objective_seeds", functools.partial(mixture_jobs, seeds=FURTHER), _mixture_rows, _MIXED, asked_at=tuple(SCALES)
+    "mixtures_seeds": Table(
+        "seeds", functools.partial(mixture_jobs, seeds=FURTHER), _mixture_rows, _MIXED, asked_at=tuple(SCALES)
     ),
     # Accuracy of each teacher's student after a part of the epochs, columns as `students`; after several times as many; and of
     # students of other training seeds.
@@ -650,6 +650,12 @@ def read_table(path: Path, command: str) -> pd.DataFrame:
 def made(scale: str, name: str) -> bool:
     """Whether a table that a scale makes on request is there to be read."""
     return name in names(scale, asked=True) and (paths.tables(scale) / f"{name}.csv").is_file()
+
+
+def of_all_seeds(scale: str, name: str, recompute: bool = False) -> pd.DataFrame:
+    """The table `objectives` or `mixtures` with further seeds of training, where these were made."""
+    further = [table(scale, f"{name}_seeds", False)] if made(scale, f"{name}_seeds") else []
+    return pd.concat([table(scale, name, recompute), *further], ignore_index=True)
 
 
 def repeats(scale: str) -> pd.DataFrame | None:

@@ -12,7 +12,7 @@ import pytest
 
 from gracelib.experiment import extras
 from gracelib.experiment.extras import filtered_cells, filtered_responses, strongest, tersest, training_axes, weakest
-from gracelib.experiment.objectives import OBJECTIVES, TAUGHT, objective_jobs
+from gracelib.experiment.objectives import FURTHER, OBJECTIVES, TAUGHT, objective_jobs
 from gracelib.experiment.plan import plans_of
 from gracelib.experiment.scales import SCALES, get_scale
 from gracelib.text.responses import read_responses, write_jsonl
@@ -48,20 +48,23 @@ def test_what_is_not_changed_is_the_cells_own_student(name):
 @pytest.mark.parametrize("name", ["nano", "mini", "lab"])
 def test_students_of_another_objective_differ_in_the_loss_and_the_seed_only(name):
     plan = plans_of(get_scale(name))[0]
-    found = objective_jobs([plan])
-    seeds = {key[-1] for key in found}
-    assert len(found) == len(plan.teachers) * len(OBJECTIVES) * len(seeds) and (len(seeds) == 3) == (name == "lab")
+    found = objective_jobs([plan]) | objective_jobs([plan], FURTHER)
+    assert {key[-1] for key in found} == {0, 1, 2} and len(found) == len(plan.teachers) * len(OBJECTIVES) * 3
     for (_, *cell, objective, seed), (test,) in found.items():
         distil, usual = test.inputs["model"], plan.distilled[tuple(cell)]
         own = {"seed": usual.params["seed"] + 1000 * seed} | OBJECTIVES[objective]
-        shorter = {} if name == "lab" else {k: distil.params[k] for k in ("M", "epochs", "batch_size")}
-        assert distil.params == usual.params | own | shorter
+        fewer = {"M": 2} if name == "lab" else {k: distil.params[k] for k in ("M", "epochs", "batch_size")}
+        assert distil.params == usual.params | own | fewer
         inputs = {name: job.key for name, job in distil.inputs.items()}
-        teacher = {"teacher": plan.teachers[cell[1]].key} if objective != "sequence" else {}
-        assert distil.stage is (TAUGHT if teacher else usual.stage)
+        from_student = inputs.pop("rejected", None)
+        teacher = {"teacher": plan.teachers[cell[1]].key} if objective not in ("sequence", "PLaD") else {}
+        assert distil.stage is (usual.stage if objective == "sequence" else TAUGHT)
         assert inputs == {name: job.key for name, job in usual.inputs.items()} | teacher
-        if name == "lab" and objective == "sequence" and not seed:
-            assert test.key == plan.student_accuracy[tuple(cell)].key
+        if objective == "PLaD":
+            before, like = distil.inputs["rejected"], plan.responses[cell[1], cell[2]]
+            assert before.inputs["teacher"].key == plan.students[cell[0]].key and before.key == from_student
+            assert before.inputs["prompts"].key == like.inputs["prompts"].key
+            assert before.params == like.params | {"m": distil.params["M"]}
 
 
 @pytest.mark.parametrize("name", ["nano", "lab", "lab-world1"])

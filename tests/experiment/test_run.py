@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gracelib.experiment import run, stages
+from gracelib.experiment.objectives import TAUGHT
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
 from gracelib.jobs.arithmetic import arithmetic
@@ -31,14 +32,23 @@ def test_what_takes_hours_more_is_made_where_its_part_is_named_only(monkeypatch)
     """The students of other objectives: at mini with the rest, at lab on request, and there never asked for else."""
     lab, mini = get_scale("lab"), get_scale("mini")
     assert "objectives" in run.jobs(mini) and "objectives" not in run.jobs(lab) and "objectives" in run.parts("lab")
-    # Each of 15 teachers alone, 5 choices and a chain (their responses once) and regeneration, with 3 seeds.
-    mixtures = (15 + 6) * (1 + 3) + 2 * 3
-    sizes = {"objectives": 15 * 8 * 3 + mixtures, "epochs": 15 * 4, "repeats": 15 * 2, "small_sample": 15 * 2}
+    # By seed: of each teacher and objective one; alone, 5 choices, a chain and regeneration. Responses of one seed are of all.
+    mixed, own = 15 + 6, {"epochs": 15 * 4, "repeats": 15 * 2, "small_sample": 15 * 2}
+    sizes = {"objectives": 15 * 9 + 2 * mixed + 2, "seeds": 2 * (15 * 9 + mixed + 2) + mixed} | own
     assert {part: len(run.planned(lab, [part])) for part in sizes} == sizes
     made = []
     monkeypatch.setattr(run.tables, "table", lambda scale, name: made.append((scale, name)))
     for part in sizes:
         run.parts("lab")[part]()
     run.parts("lab-world1")["repeats"]()
-    assert made.pop(1) == ("lab", "mixtures")  # of the same part
-    assert made == [*(("lab", part) for part in sizes), ("lab-world1", "repeats")]
+    tables_of = {"objectives": ["objectives", "mixtures"], "seeds": ["objectives_seeds", "mixtures_seeds"]}
+    expected = [("lab", name) for part in sizes for name in tables_of.get(part, [part])]
+    assert made == [*expected, ("lab-world1", "repeats")]
+
+
+def test_the_students_of_other_objectives_take_at_most_an_hour_and_a_half_on_two_cores():
+    lab = get_scale("lab")
+    usual = {job.key for job in with_upstream(run.planned(lab))}
+    found = [job for job in with_upstream(run.planned(lab, ["objectives", "seeds"])) if job.key not in usual]
+    assert len({job.label for job in found if job.stage is TAUGHT}) == 15 * 8 * 3
+    assert 60 < sum(job.cost for job in found) / 2 / 60 <= 90

@@ -301,6 +301,7 @@ DISTILL_OPTIONS = options(
         "choose one of sequence, gkd",
     ),
     ("objective_without_teacher", "no teacher to compare with", ["--objective", "gkd"], "gkd", "--teacher-model"),
+    ("plad_without_rejected", "nothing to prefer it to", ["--objective", "plad"], "plad", "--rejected"),
     ("teacher_without_objective", "a teacher nobody asks", ["--teacher-model", "student"], "sequence", "leave out"),
     ("beta_is_two", "a beta beyond reverse KL", ["--objective", "gkd", "--beta", "2"], "beta=2", "from 0"),
     ("beta_of_the_paper", "a beta without divergence", ["--beta", "0.5"], "beta=0.5", "gkd and on-policy"),
