@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gracelib.evidence.cells import KEY, UNTRAINED, difference, select
-from gracelib.evidence.objectives import by_objective, over_best
+from gracelib.evidence.objectives import by_objective, over_best, over_seeds
 from gracelib.evidence.summaries import cmi_at, with_noise
 from gracelib.experiment import tables
 from gracelib.experiment.scales import get_scale
@@ -207,13 +207,13 @@ def subsets() -> str:
 def objectives() -> str:
     """Of notebook 11, which shows mini."""
     scores = ["grace", "g_norm", "student_loss", "rsr"]
-    students, since = (tables.table("mini", name, recompute=False) for name in ("objectives", "since"))
+    students, since = tables.of_all_seeds("mini", "objectives"), tables.table("mini", "since", recompute=False)
     cells = tables.cells("mini").merge(since.loc[since.n == since.n.max(), [*KEY, "rsr"]], on=KEY)
     rows = select(cells, "first", scores, temperature=0.6)
     found = by_objective(rows, students, scores).set_index(["score", "objective"])
     others = found.drop("sequence", level="objective")
     clear = ((others.change_low > 0) | (others.change_high < 0)).sum()
-    best = students.loc[students.groupby("objective").average.idxmax()].teacher.value_counts()
+    best = over_seeds(students, ["objective", "teacher"]).average.unstack().idxmax(axis=1).value_counts()
     of = " or ".join(f"`{name}`" for name in sorted(best.index))
     picks = {score: set(own.str.split().str[0]) for score, own in found.selected.groupby("score")}
     assert all(len(own) == 1 for own in picks.values())
@@ -221,7 +221,7 @@ def objectives() -> str:
     points, rho = found.regret_points.groupby("score"), found.spearman.groupby("score")
     lost = {score: f"{points.min()[score]:.1f} to {points.max()[score]:.1f}" for score in scores}
     range_of = {score: f"{rho.min()[score]:.2f} to {rho.max()[score]:.2f}" for score in scores}
-    beside = over_best(tables.table("mini", "mixtures", recompute=False))
+    beside = over_best(tables.of_all_seeds("mini", "mixtures"))
     several = beside[~beside.alone]
     top, ahead, behind = several.points.idxmax(), (several.low > 0).sum(), (several.high < 0).sum()
     assert ahead == 0
@@ -236,7 +236,7 @@ changes of a correlation, {clear} have an interval without zero. Several teacher
 
 def of_several_teachers() -> str:
     """What notebook 11 says under the mixtures of mini."""
-    beside = over_best(tables.table("mini", "mixtures", recompute=False))
+    beside = over_best(tables.of_all_seeds("mini", "mixtures"))
     got = (100 * beside.average).map("{:.1f}%".format)
     before = tables.cells("mini")[UNTRAINED + "_average_at_k"].iloc[0]
     most = {name: f"`{row.most}` for {row.most_share:.0%} of the prompts" for name, row in beside.iterrows()}
