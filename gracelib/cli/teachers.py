@@ -285,7 +285,7 @@ def distill(
         typer.Option(
             help="sequence: from the text alone, the paper's; from --teacher-model's distributions: gkd, on-policy (reverse KL on "
             "samples of the student), skew, skew-reverse (DistiLLM), taid, uld (a teacher with another tokenizer); plad: from the "
-            "text and --rejected, by the loss of DPO"
+            "text and --rejected, by the loss of DPO (a twentieth of --lr is usual)"
         ),
     ] = "sequence",
     beta: Annotated[
