@@ -12,7 +12,7 @@ from gracelib.baselines import SCORES
 from gracelib.drawing.correlations import table_main
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
-from gracelib.evidence.objectives import by_objective, by_sample, over_best
+from gracelib.evidence.objectives import by_objective, by_sample, orders_agree, over_best
 from gracelib.experiment.scales import get_scale
 from synthetic import synthetic_cells
 
@@ -199,6 +199,7 @@ def test_another_objective_is_compared_with_the_first_on_the_same_teachers():
     assert other["agreement"] == -1 and other["change"] == pytest.approx(-1.8)
     assert other["change_low"] <= other["change"] <= other["change_high"] and first["change_high"] == 0
     assert first["regret_points"] == pytest.approx(10) and other["regret_points"] == pytest.approx(30)
+    assert orders_agree(students) == pytest.approx((1, -1))  # of two seeds, of two objectives
 
 
 def test_a_smaller_sample_is_compared_with_the_largest_beside_the_same_students():
@@ -221,10 +222,14 @@ def test_a_smaller_sample_is_compared_with_the_largest_beside_the_same_students(
 
 
 def test_several_teachers_are_held_against_the_best_of_one():
-    """Of means over seeds; the interval has the standard errors of both students."""
+    """Of means over seeds; the interval has both students' standard errors, of the problems and of the spread of seeds, here
+    of A's two alone: a variance of .08, half of it in a mean."""
     rows = [("A", True, 0.1, 0.03), ("A", True, 0.5, 0.03), ("B", True, 0.2, 0.01), ("both", False, 0.4, 0.04)]
     columns = ["mixture", "alone", "average", "average_se"]
     table = pd.DataFrame(rows, columns=columns).assign(most="A", most_share=1.0, correct=0.5)
     found = over_best(table)
     assert list(found.index) == ["A", "B", "both"] and found.points.tolist() == pytest.approx([0, -10, 10])
-    assert found.loc["both", ["low", "high"]].tolist() == pytest.approx([10 - 9.8, 10 + 9.8])
+    noise = 196 * np.sqrt(0.03**2 + 0.04**2 + 2 * 0.08 / 2)
+    assert found.loc["both", ["low", "high"]].tolist() == pytest.approx([10 - noise, 10 + noise])
+    one_each = over_best(table.drop(1)).loc["both"]
+    assert one_each.high - one_each.points == pytest.approx(196 * np.hypot(0.04, 0.01))
