@@ -168,7 +168,7 @@ def test_a_table_that_a_scale_does_not_have_is_refused(scale, name):
 @pytest.mark.parametrize("scale", DRAWN)
 def test_every_table_that_a_notebook_reads_is_committed(scale):
     sources = [cell.source for path in notebooks.numbered() for cell in nbformat.read(path, as_version=4).cells]
-    read = set(re.findall(r'\.table\(\w+, "(\w+)"', "\n".join(sources)))
+    read = set(re.findall(r'\.(?:table|of_all_seeds)\(\w+, "(\w+)"', "\n".join(sources)))
     assert read == {*tables.names("mini"), *tables.names("coverage-mini")} >= set(tables.names(scale))
     tables.check(scale)
 
