@@ -43,7 +43,7 @@ SIGNS = (
         f"near-copies, the share of responses whose gradient is at a cosine of {COPY} or more to another's of the same "
         "prompt (they raise GRACE whether they are right or wrong)",
         "{:.0%}",
-        "take d at most a quarter of n (notebook 12) or sample at a higher temperature, and set G-Norm and the loss beside GRACE",
+        "sample at a higher temperature, or grade answers: where copies were many, neither GRACE nor the norm nor the loss ordered students (notebook 12)",
     ),
     Sign(
         "nu_share",

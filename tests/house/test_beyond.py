@@ -135,7 +135,7 @@ def elsewhere() -> str:
     found, ahead = coverage()
     better = [name for name in found.index if ahead[name]["high"] < 0]
     return (
-        f"In a world where coverage decides and cold teachers repeat themselves (`coverage-lab`) GRACE is at {ends(found.loc['grace'], 'spearman')}, and {WORDS[len(better)]} of the "
+        f"In a world that was made so that coverage should count, and where cold teachers repeat themselves (`coverage-lab`, first student) GRACE is at {ends(found.loc['grace'], 'spearman')}, and {WORDS[len(better)]} of the "
         f"{len(found) - 1} others are clearly ahead of it, among them G-Norm at {ends(found.loc['g_norm'], 'spearman')} and the loss at {ends(found.loc['grape'], 'spearman')}. Two worlds have an answer each, not the last word."
     )
 

@@ -132,9 +132,11 @@ def gap() -> str:
     """Of notebook 09: scores against the gap between training and test accuracy, in the world that has one."""
     taught = pd.read_csv(paths.published("coverage-lab") / "results" / "checks.csv").query("what == 'train'")
     own = tables.cells("coverage-lab").merge(taught[[*KEY, "average"]], on=KEY, validate="1:1")
-    own["gap"] = own.average - own.average_at_k
+    copies = tables.table("coverage-lab", "features", recompute=False)[[*KEY, "near_copies"]]
+    own = own.merge(copies, on=KEY).assign(gap=lambda t: t.average - t.average_at_k)
+    few, many = own[own.near_copies <= 0.25], own[own.near_copies > 0.25]
 
-    def rises(score: str) -> str:
+    def rises(score: str, own: pd.DataFrame = own) -> str:
         found = difference((own[score], own.gap, "higher"), None, own.teacher)
         return f"{found['spearman']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
 
@@ -144,8 +146,8 @@ def gap() -> str:
     )
     return f"""\
 Over {len(own)} students of {own.teacher.nunique()} teachers the correlation with the gap is {rises("grace")} for GRACE, {rises("g_norm")} for the norm and
-{rises("student_loss")} for the loss. Of these GRACE alone points the way that the theory says, weakly, and its interval is clear of zero. The other two point the other way. It does not prove the reason: the gap is mostly how well
-the training prompts were learned (accuracy on them: {rho["average"]}; the teacher's: {rho["teacher_accuracy"]}), and cold teachers that repeat themselves raise both GRACE and the gap. And a larger gap is no worse student: the
+{rises("student_loss")} for the loss. Of these GRACE alone points the way that the theory says, weakly, and only through copies: in the {len(few)} cells with at most a quarter of near-copies it is {rises("grace", few)}, in the others {rises("grace", many)}, and near-copies alone go with the gap at {own.near_copies.corr(own.gap, "spearman"):+.2f}. The norm and the loss point the other way. And the gap is mostly how well
+the training prompts were learned (accuracy on them: {rho["average"]}; the teacher's: {rho["teacher_accuracy"]}). A larger gap is no worse student: the
 gap and the accuracy on test problems go together ({rho["average_at_k"]}). The bound is about the one, a teacher is chosen for the other."""
 
 
