@@ -167,6 +167,8 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
         "small": f"`coverage-mini`, with eight teachers, points the same way: GRACE at {at['mini']['grace']}, the norm at {at['mini']['g_norm']}.",
         "heat": f"At T = 0.3, 0.6 and 1 GRACE is at {heat[0.3].grace:+.2f}, {heat[0.6].grace:+.2f} and {heat[1.0].grace:+.2f}, the norm at {heat[0.3].g_norm:+.2f}, {heat[0.6].g_norm:+.2f} and "
         f"{heat[1.0].g_norm:+.2f}.",
+        "dims": f"With a quarter as many dimensions as prompts GRACE is at {quarter[LARGE]:+.2f} in `coverage-lab` and at {quarter['coverage-mini']:+.2f} in `coverage-mini`, where the norm is at "
+        f"{norm[LARGE]:+.2f} and {norm['mini']:+.2f}.",
         "both ways": f"between teachers at {between}, within a teacher at {within}",
         "regime": f"there {own['distinct']} of a prompt's cold responses differ (`lab`: {lab['distinct']}), students are {own['gap']} points "
         f"better on their training prompts (`lab`: {lab['gap']}), and twice the epochs add {own['more']} points (`lab`: {lab['more']})",
