@@ -230,7 +230,7 @@ def objectives() -> str:
     gain = "{points:+.1f} points ({low:+.1f} to {high:+.1f})".format(**several.loc[top])
     seed, loss = orders_agree(students)
     return f"""\
-Under each of {WORDS[best.sum()]} objectives {of} makes the best student of {WORDS[len(rows)]} teachers, so the choice hardly depends on the loss: two orders of teachers agree at {seed:.2f} where only the seed differs, and at {loss:.2f} where the objective does, too. The norm picks
+Under each of {WORDS[best.sum()]} objectives {of} makes the best student of {WORDS[len(rows)]} teachers, and the objective matters little more than the seed: two orders of teachers agree at {seed:.2f} where only the seed differs, and at {loss:.2f} where the objective does, too. The norm picks
 {pick["g_norm"]} and loses {lost["g_norm"]} points by it, the loss {pick["student_loss"]} ({lost["student_loss"]}), GRACE {pick["grace"]} ({lost["grace"]}), RSR {pick["rsr"]} ({lost["rsr"]}). Correlations with the students go over the objectives
 from {range_of["grace"]} for GRACE, {range_of["g_norm"]} for the norm, {range_of["student_loss"]} for the loss and {range_of["rsr"]} for RSR, but with {WORDS[len(rows)]} teachers nothing is settled: of {len(others)}
 changes of a correlation, {clear} have an interval without zero. Several teachers in place of one: of {WORDS[len(several)]} ways none makes a clearly better student than the best single teacher
