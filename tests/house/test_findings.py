@@ -31,21 +31,28 @@ writes bare totals, and will make one of the worst students. Sampling hotter cos
 
 
 def inflation() -> str:
-    """What notebook 03 says of lab's inflation, between and within teachers."""
-    scores = tables.table("lab", "scores", recompute=False).assign(inflation=lambda t: t.grace / t.g_norm)
-    right = tables.table("lab", "teachers", recompute=False)[["task", "teacher", "temperature", "accuracy"]]
-    found, within = {"inner_product": [], "accuracy": []}, []
-    for _, own in scores.merge(right, on=["task", "teacher", "temperature"]).groupby(["task", "student"], sort=False):
-        means = own.groupby("teacher")[["inflation", *found]].mean()
-        for name, rows in found.items():
-            rows.append(difference((means[name], means.inflation, "higher"), None, means.index))
-        within.append(sum(t.inflation.corr(t.inner_product, "spearman") < 0 for _, t in own.groupby("teacher")))
+    """What notebook 03 says of the inflation, between and within teachers, over the five settings."""
+    found, within, norm, columns = {"inner_product": [], "accuracy": []}, [], [], ["grace", "g_norm", "inflation"]
+    for world in ("lab", "lab-world1", "lab-world2"):
+        scores = tables.table(world, "scores", recompute=False).assign(inflation=lambda t: t.grace / t.g_norm)
+        right = tables.table(world, "teachers", recompute=False)[["task", "teacher", "temperature", "accuracy"]]
+        for _, own in scores.merge(right, on=["task", "teacher", "temperature"]).groupby(
+            ["task", "student"], sort=False
+        ):
+            means = own.groupby("teacher")[[*columns, *found]].mean()
+            for name, rows in found.items():
+                rows.append(difference((means[name], means.inflation, "higher"), None, means.index))
+            norm.append(means.grace.corr(means.g_norm, "spearman"))
+            within.append(sum(t.inflation.corr(t.inner_product, "spearman") < 0 for _, t in own.groupby("teacher")))
     cosine, accuracy = (sorted(row["spearman"] for row in rows) for rows in found.values())
     assert all(row["low"] < 0 for row in found["inner_product"])
     clear = sum(row["low"] > 0 for row in found["accuracy"])
     return f"""\
-Between the {len(means)} teachers of `lab` the inflation goes with the cosine at {cosine[0]:.2f} to {cosine[-1]:.2f}, and every interval holds zero; with accuracy at {accuracy[0]:.2f} to {accuracy[-1]:.2f}, clear in {WORDS[clear]} setting of
-{WORDS[len(within)]}. Within a teacher it mostly goes the other way: heat lowers the cosine and raises the inflation ({", ".join(map(str, within))} of {len(means)} teachers in the three settings)."""
+so GRACE orders the teachers almost as G-Norm does (rank correlation {min(norm):.2f} to {max(norm):.2f} in the second table).
+
+**What raises the inflation?** Near-copies count as little more than one row when the matrix is estimated, so the other prompts cover fewer directions, and every prompt looks unsupported: copies made by hand show that below.
+Whether it is what sets these teachers apart is another question. Between the {len(means)} teachers the inflation goes with the cosine at {cosine[0]:.2f} to {cosine[-1]:.2f} in the {WORDS[len(within)]} settings, and every interval holds zero; with accuracy at {accuracy[0]:.2f} to {accuracy[-1]:.2f}, clear in
+{WORDS[clear]}. Within a teacher it mostly goes the other way: heat lowers the cosine and raises the inflation ({", ".join(map(str, within))} of {len(means)} teachers)."""
 
 
 def which_teacher() -> str:
