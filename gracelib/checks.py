@@ -85,7 +85,7 @@ def as_int(name: str, value) -> int:
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: choose one of {', '.join(allowed)}")
+        raise ValueError(f"{name} = {value!r:.200}: choose one of {', '.join(allowed)}")
 
 
 def check_nu(nu: float, zero: str = "") -> float:
