@@ -96,8 +96,8 @@ Rank correlation with the students' accuracy; positive where the score is right 
 
 {correlations()}
 
-* GRACE is clearly apart from norm and loss three times: behind both on the long task and in the second world (46 teachers), ahead of both
-  in one other seed. There the inflation goes with the share of near-copies at {copied:.2f} (notebook 12).
+* GRACE is clearly apart from norm and loss three times: ahead of both in one other seed, behind both on the long task and in the second
+  world (46 teachers). There the inflation goes with the share of near-copies at {copied:.2f} (notebook 12).
 * Its pick of 120 cells (15 teachers, 8 temperatures) is {points[SHORT, "grace"]} points behind the best student, like the norm's; the loss's {points[SHORT, "student_loss"]}, the
   strongest teacher's {points[SHORT, "teacher_accuracy"]} (long task: {points[LONG, "grace"]}, {points[LONG, "student_loss"]}, {points[LONG, "teacher_accuracy"]}; second world: {there["grace"]}, {there["student_loss"]}, {there["teacher_accuracy"]}, a random cell {random:.1f}). A teacher's temperature it picks better than chance ({lost["grace"]} points lost against
   {lost["random"]}; clear in {WORDS[blind]} of {WORDS[len(settings())]} settings), no better than norm or loss.
