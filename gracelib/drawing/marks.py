@@ -336,9 +336,8 @@ def plain_log(axis: Axis, low: float, high: float) -> None:
     """Plain labels on a logarithmic axis from `low` to `high`, fewer where that spans decades."""
     steps = {3: (1,), 2: (1, 3), 1: (1, 2, 5), 0.5: (1, 1.5, 2, 3, 5, 7), 0: (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8)}
     subs = next(subs for least, subs in steps.items() if np.log10(high / low) >= least)
-    axis.set_major_locator(
-        LogLocator(subs=subs) if high / low > 1.5 else MaxNLocator(4)
-    )  # a narrow one has few round powers
+    # In a narrow one there are few of the round numbers of any decade.
+    axis.set_major_locator(LogLocator(subs=subs) if high / low > 1.5 else MaxNLocator(4))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -36,6 +36,13 @@ WORDS = (
 )
 
 
+#: The paper's scores that are compared everywhere, with the end that is better.
+RULES = {name: SCORES[name].direction for name in ("grace", "g_norm", "student_loss", "g_vendi", "teacher_accuracy")}
+LIMIT = 0.25  # of near-copies, from which on `gracelib score` warns
+#: A row with its interval, in words.
+WITH_ENDS = "{spearman:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 def main_table(cells_used: str = "all families") -> pd.DataFrame:
     """The main table by (setting, score)."""
     main = pd.read_csv(paths.published("lab") / "table_main.csv")
@@ -66,21 +73,19 @@ def second_world() -> pd.DataFrame:
 
 def signed(cells: pd.DataFrame) -> pd.DataFrame:
     """Signed correlations of the paper's scores over cells, with intervals over teachers, by score."""
-    rules = {
-        name: SCORES[name].direction for name in ("grace", "g_norm", "student_loss", "teacher_accuracy", "g_vendi")
-    }
-    return between_and_within(cells, rules).query("level == 'all'").set_index("part")
+    return between_and_within(cells, RULES).query("level == 'all'").set_index("part")
+
+
+def minus(cells: pd.DataFrame, score: str) -> dict:
+    """GRACE's correlation minus a score's over cells, with its interval over teachers."""
+    other, grace = ((cells[name], cells.average_at_k, RULES[name]) for name in (score, "grace"))
+    return difference(other, grace, cells.teacher)
 
 
 @cache
 def ahead(score: str) -> dict[tuple, dict]:
-    """GRACE's correlation minus a score's, with its interval over teachers, by setting."""
-    return {
-        key: difference(
-            (own[score], own.average_at_k, SCORES[score].direction), (own.grace, own.average_at_k, "lower"), own.teacher
-        )
-        for key, own in settings().items()
-    }
+    """`minus` by setting."""
+    return {key: minus(own, score) for key, own in settings().items()}
 
 
 @cache

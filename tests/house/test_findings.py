@@ -12,7 +12,7 @@ from gracelib.evidence.summaries import cmi_at, with_noise
 from gracelib.experiment import tables
 from gracelib.experiment.scales import get_scale
 from gracelib.jobs import paths
-from lab_for_tests import LONG, SECOND, SHORT, WORDS, ahead, main_table
+from lab_for_tests import LIMIT, LONG, SECOND, SHORT, WITH_ENDS, WORDS, ahead, main_table, second_world
 
 LAB = paths.published("lab")
 
@@ -138,14 +138,12 @@ So the dropped term is smaller, and not negligible. The bound motivates GRACE; n
 def gap() -> str:
     """Of notebook 09: scores against the gap between training and test accuracy, in the world that has one."""
     taught = pd.read_csv(paths.published("coverage-lab") / "results" / "checks.csv").query("what == 'train'")
-    own = tables.cells("coverage-lab").merge(taught[[*KEY, "average"]], on=KEY, validate="1:1")
-    copies = tables.table("coverage-lab", "features", recompute=False)[[*KEY, "near_copies"]]
-    own = own.merge(copies, on=KEY).assign(gap=lambda t: t.average - t.average_at_k)
-    few, many = own[own.near_copies <= 0.25], own[own.near_copies > 0.25]
+    own = second_world().merge(taught[[*KEY, "average"]], on=KEY, validate="1:1")
+    own["gap"] = own.average - own.average_at_k
+    few, many = own[own.near_copies <= LIMIT], own[own.near_copies > LIMIT]
 
     def rises(score: str, own: pd.DataFrame = own) -> str:
-        found = difference((own[score], own.gap, "higher"), None, own.teacher)
-        return f"{found['spearman']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
+        return WITH_ENDS.format(**difference((own[score], own.gap, "higher"), None, own.teacher))
 
     assert difference((own.grace, own.gap, "higher"), None, own.teacher)["low"] > 0
     rho = (

@@ -9,12 +9,11 @@ import pytest
 
 from gracelib.baselines import SCORES
 from gracelib.claims.rules import FAILS, HOLDS, LACKS, OPEN
-from gracelib.evidence.cells import difference
 from gracelib.evidence.cells import main_table as evidence_table
 from gracelib.evidence.ranks import spearman
 from gracelib.evidence.reasons import between_and_within, with_parts
 from gracelib.jobs import paths
-from lab_for_tests import LONG, SECOND, SHORT, WORDS, ahead, dearer, main_table, second_world, settings, signed
+from lab_for_tests import LONG, SECOND, SHORT, WORDS, ahead, dearer, main_table, minus, second_world, settings, signed
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [paths.ROOT / "README.md", *sorted(paths.NOTEBOOKS.glob("*.md"))]
@@ -74,12 +73,7 @@ def findings() -> str:
         clear = {key: row["spearman"] > 0 for key, row in ahead(score).items() if row["low"] * row["high"] > 0}
         assert clear == {long: False, seed: True} and points[SHORT, "grace"] == points[SHORT, "g_norm"]
         assert not any(low * high > 0 for _, low, high in dearer(score).values())
-        assert (
-            difference(
-                (other[score], other.average_at_k, "lower"), (other.grace, other.average_at_k, "lower"), other.teacher
-            )["high"]
-            < 0
-        )
+        assert minus(other, score)["high"] < 0
     copied = (other.grace / other.g_norm).corr(other.near_copies, "spearman")
     there = evidence_table(other, "first").set_index("score").regret_points.map("{:.1f}".format)
     random = 100 * (other.average_at_k.max() - other.average_at_k.mean())

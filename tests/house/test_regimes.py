@@ -6,22 +6,16 @@ import pandas as pd
 import pytest
 
 from gracelib.evidence import reasons
-from gracelib.evidence.cells import KEY, at_setting, default_setting, difference, main_table, rescored
+from gracelib.evidence.cells import KEY, at_setting, default_setting, main_table, rescored
 from gracelib.evidence.regimes import OPEN, demands
 from gracelib.experiment import tables
 from gracelib.experiment.scales import SEEDS, get_scale
 from gracelib.jobs import paths
+from lab_for_tests import LIMIT, RULES, WITH_ENDS, minus, signed
+from lab_for_tests import second_world as large_world
 
-RULES = {
-    "grace": "lower",
-    "g_norm": "lower",
-    "student_loss": "lower",
-    "g_vendi": "higher",
-    "teacher_accuracy": "higher",
-}
 LAB = ("lab", "lab-world1", "lab-world2")
 LARGE = "coverage-lab"
-LIMIT = 0.25  # of near-copies, from which on `gracelib score` warns
 
 
 def first(name: str) -> pd.DataFrame:
@@ -38,22 +32,17 @@ def worlds():
     """Cells by world, read where they are published."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRACELIB_FIGURES", str(paths.published("")))
-        found = {name: first(name) for name in (*LAB, "mini", "coverage-mini", LARGE, *(one.name for one in SEEDS))}
-        copies = tables.table(LARGE, "features", recompute=False)[[*KEY, "near_copies"]]
-        found[LARGE] = found[LARGE].merge(copies, on=KEY)
+        found = {name: first(name) for name in (*LAB, "mini", "coverage-mini", *(one.name for one in SEEDS))}
+        found[LARGE] = large_world()
         found["second"] = tables.cells(LARGE).query("student == 'second'").reset_index(drop=True)
         named = {name: tables.table(LARGE, name, recompute=False) for name in ("grid", "checks")}
         named["runs"] = tables.table("lab", "training_runs", recompute=False)
     return found, named
 
 
-def correlations(cells: pd.DataFrame) -> pd.DataFrame:
-    return reasons.between_and_within(cells, RULES).query("level == 'all'").set_index("part")
-
-
 def first_world(worlds: dict) -> dict[str, str]:
     """Sentences about the worlds whose students are stopped in mid-rise."""
-    own = {name: correlations(worlds[name]) for name in (*LAB, "mini")}
+    own = {name: signed(worlds[name]) for name in (*LAB, "mini")}
     seeds = reasons.several_worlds({one.name: worlds[one.name] for one in SEEDS}, RULES).set_index("part")
     span = {score: f"{min(v):.2f} to {max(v):.2f}" for score in RULES for v in [[own[n].spearman[score] for n in LAB]]}
     pooled = {row.Index: f"{row.pooled:.2f} ({row.low:.2f} to {row.high:.2f})" for row in seeds.itertuples()}
@@ -93,35 +82,23 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
         "many": many,
         "mini": worlds["coverage-mini"],
     }
-    at = {
-        name: {
-            row.Index: f"{row.spearman:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
-            for row in correlations(own).itertuples()
-        }
-        for name, own in parts.items()
-    }
+    found = {name: signed(own) for name, own in parts.items()}
+    at = {name: {score: WITH_ENDS.format(**row) for score, row in rows.iterrows()} for name, rows in found.items()}
     table = main_table(cells, "first").set_index("score").regret_points
     lost, random = table.map("{:.1f}".format), 100 * (cells.average_at_k.max() - cells.average_at_k.mean())
-    less = difference((few.g_norm, few.average_at_k, "lower"), (few.grace, few.average_at_k, "lower"), few.teacher)
+    less = minus(few, "g_norm")
     other = {d: rescored(cells, grid, {**default_setting(config), "d": d}) for d in (16, 64)}
     agree = {d: part.grace.corr(part.g_norm, "spearman") for d, part in other.items()}
     part = other[16][other[16].near_copies > LIMIT].reset_index(drop=True)
-    mended = {"many": "{0.spearman:+.2f} ({0.low:+.2f} to {0.high:+.2f})".format(correlations(part).loc["grace"])}
-    spread = reasons.between_and_within(reasons.with_parts(cells)).set_index(["part", "level"]).spread
+    mended = WITH_ENDS.format(**signed(part).loc["grace"])
+    split = reasons.between_and_within(reasons.with_parts(cells)).set_index(["part", "level"])
     dial = cells.teacher.str.extract(r"-(?P<width>\d+)-turn(?P<turn>\d)").assign(
         **cells[["average_at_k", "grace", "g_norm"]]
     )
     turned = dial[np.isclose(cells.temperature, 0.6)].groupby(["width", "turn"]).mean()
     assert turned.g_norm["96", "2"] > turned.g_norm["96", "0"]
-    near = {name: correlations(parts[name]).spearman for name in ("all", "few")}
-    behind = {
-        score: "{spearman:+.2f} ({low:+.2f} to {high:+.2f})".format(
-            **difference(
-                (cells[score], cells.average_at_k, "lower"), (cells.grace, cells.average_at_k, "lower"), cells.teacher
-            )
-        )
-        for score in ("g_norm", "student_loss")
-    }
+    near = {name: rows.spearman for name, rows in found.items()}
+    behind = {score: WITH_ENDS.format(**minus(cells, score)) for score in ("g_norm", "student_loss")}
     both = checks.merge(cells[[*KEY, "average_at_k"]], on=KEY).assign(gain=lambda t: t.average - t.average_at_k)
     own = regime(cells, pd.DataFrame({"gap": both[both.what == "train"].gain, "more": both[both.what == "twice"].gain}))
     runs = runs[runs.axis == "epochs"].pivot(index="teacher", columns="value", values=["test", "train"])
@@ -133,18 +110,9 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
     quarter = {}
     for name, part in ((LARGE, cells), ("coverage-mini", worlds["coverage-mini"])):
         scale, whole = get_scale(name), grid if name == LARGE else tables.table(name, "grid", recompute=False)
-        quarter[name] = correlations(
-            rescored(part, whole, {**default_setting(scale), "d": scale.d // 4})
-        ).spearman.grace
-    norm = {
-        name: correlations(part).spearman.g_norm for name, part in ((LARGE, cells), ("mini", worlds["coverage-mini"]))
-    }
-    heat = {t: correlations(part.reset_index(drop=True)).spearman for t, part in cells.groupby("temperature")}
-    split = reasons.between_and_within(reasons.with_parts(cells)).set_index(["part", "level"]).loc["inflation"]
-    within, between = (
-        f"{row.spearman:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
-        for row in (split.loc["within"], split.loc["between"])
-    )
+        quarter[name] = signed(rescored(part, whole, {**default_setting(scale), "d": scale.d // 4})).spearman.grace
+    heat = {t: signed(part.reset_index(drop=True)).spearman for t, part in cells.groupby("temperature")}
+    within, between = (WITH_ENDS.format(**split.loc["inflation", level]) for level in ("within", "between"))
     return {
         "scores": f"In `coverage-lab` GRACE does not order the {len(cells)} students of {cells.teacher.nunique()} teachers: it is at {at['all']['grace']}, the norm "
         f"at {at['all']['g_norm']}, the loss at {at['all']['student_loss']}, the teacher's accuracy at {at['all']['teacher_accuracy']}, G-Vendi at {at['all']['g_vendi']}.",
@@ -152,10 +120,10 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
         f"{near['all'].student_loss:+.2f}, the teacher's accuracy at {near['all'].teacher_accuracy:+.2f}; GRACE's pick loses {lost['grace']} points, a random one {random:.1f}, the norm's {lost['g_norm']}.",
         "short": f"In the {len(few)} cells with few of them GRACE orders the students ({near['few'].grace:+.2f}), still clearly behind the norm ({near['few'].g_norm:+.2f}; by {-less['high']:.2f} to {-less['low']:.2f}).",
         "pick": f"GRACE's pick loses {lost['grace']} points, the norm's {lost['g_norm']}, the loss's {lost['student_loss']}, the strongest teacher's {lost['teacher_accuracy']}, and a random cell {random:.1f} on average.",
-        "many": f"in the {len(many)} cells over the limit GRACE is at {mended['many']} even with $d = n/4$, the norm at {at['many']['g_norm']}, the loss at {at['many']['student_loss']}; the teacher's accuracy is at {at['many']['teacher_accuracy']}.",
+        "many": f"in the {len(many)} cells over the limit GRACE is at {mended} even with $d = n/4$, the norm at {at['many']['g_norm']}, the loss at {at['many']['student_loss']}; the teacher's accuracy is at {at['many']['teacher_accuracy']}.",
         "alike_d": f"with $d = n/4$ GRACE and the norm order the {len(cells)} cells alike (rank correlation {agree[16]:.2f}; {agree[64]:.2f} with $d = n$)",
         "itself": f"GRACE itself goes with it at {cells.grace.corr(copies, 'spearman'):.2f}, in the {len(many)} cells over the limit at {many.grace.corr(many.near_copies, 'spearman'):.2f}",
-        "spread": f"{spread['inflation', 'between']:.2f} against {spread['g_norm', 'between']:.2f} for the norm",
+        "spread": f"{split.spread['inflation', 'between']:.2f} against {split.spread['g_norm', 'between']:.2f} for the norm",
         "turning": f"from {turned.average_at_k['96', '0']:.0%} to {turned.average_at_k['96', '2']:.0%}, GRACE falls from {turned.grace['96', '0']:.1f} to {turned.grace['96', '2']:.1f}, and the norm rises",
         "behind": f"GRACE minus the norm is {behind['g_norm']}, minus the loss {behind['student_loss']}",
         "few": f"In the {len(few)} cells with at most a quarter of near-copies, the limit from which on `gracelib score` warns, GRACE is at {at['few']['grace']}, "
@@ -168,7 +136,7 @@ def second_world(worlds: dict, grid: pd.DataFrame, checks: pd.DataFrame, runs: p
         "heat": f"At T = 0.3, 0.6 and 1 GRACE is at {heat[0.3].grace:+.2f}, {heat[0.6].grace:+.2f} and {heat[1.0].grace:+.2f}, the norm at {heat[0.3].g_norm:+.2f}, {heat[0.6].g_norm:+.2f} and "
         f"{heat[1.0].g_norm:+.2f}.",
         "dims": f"With a quarter as many dimensions as prompts GRACE is at {quarter[LARGE]:+.2f} in `coverage-lab` and at {quarter['coverage-mini']:+.2f} in `coverage-mini`, where the norm is at "
-        f"{norm[LARGE]:+.2f} and {norm['mini']:+.2f}.",
+        f"{near['all'].g_norm:+.2f} and {near['mini'].g_norm:+.2f}.",
         "both ways": f"between teachers at {between}, within a teacher at {within}",
         "regime": f"there {own['distinct']} of a prompt's cold responses differ (`lab`: {lab['distinct']}), students are {own['gap']} points "
         f"better on their training prompts (`lab`: {lab['gap']}), and twice the epochs add {own['more']} points (`lab`: {lab['more']})",
