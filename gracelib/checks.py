@@ -98,14 +98,6 @@ def check_nu(nu: float, zero: str = "") -> float:
     return nu
 
 
-def check_resampling(n_boot: int, level: float) -> None:
-    """Raises ValueError unless n_boot is a whole number of resamples and level a probability."""
-    if isinstance(n_boot, bool) or not isinstance(n_boot, (int, np.integer)) or n_boot < 1:
-        raise ValueError(f"n_boot = {n_boot!r}: expected a whole number >= 1")
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: expected a number between 0 and 1")
-
-
 def check_prompted_rows(h, prompt_id, zero_rows: str, name: str = "h") -> tuple[np.ndarray, ...]:
     """`check_rows`, `check_prompt_ids` and `find_zero_rows` of one matrix: rows, prompt ids, their index, zero rows."""
     h = check_rows(h, name)

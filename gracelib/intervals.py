@@ -30,7 +30,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.stats import rankdata
 
-from gracelib.checks import check_nu, check_prompt_ids, check_prompted_rows, check_resampling
+from gracelib.checks import check_nu, check_prompt_ids, check_prompted_rows
 from gracelib.moments import assign_folds, canonical_order, factor, moment_rows
 from gracelib.scores import Grace
 from gracelib.since import Ratio
@@ -73,9 +73,9 @@ def grace_interval(
     """
     weight = result.count.astype(np.float64)
     if influence is not None:
-        moved = _resampled_shifts(np.stack([_checked(influence, result)]), n_boot, seed, level)[0]
+        moved = _resampled_shifts(np.stack([_checked(influence, result)]), n_boot, seed)[0]
         return _interval(result.total, result.total + moved, level)
-    draws = _resampled_means(np.stack([result.per_prompt]), np.stack([weight]), n_boot, seed, level)[0]
+    draws = _resampled_means(np.stack([result.per_prompt]), np.stack([weight]), n_boot, seed)[0]
     return _interval(result.total, draws, level)
 
 
@@ -98,7 +98,7 @@ def grace_difference(
         raise ValueError(f"{len(common)} common prompt(s): a comparison needs at least 2 prompts that both answered")
     values = np.stack([a.per_prompt[at_a], b.per_prompt[at_b]])  # (2, n)
     weights = np.stack([a.count[at_a], b.count[at_b]]).astype(np.float64)
-    draws = _resampled_means(values, weights, n_boot, seed, level)  # (2, n_boot)
+    draws = _resampled_means(values, weights, n_boot, seed)  # (2, n_boot)
     difference = draws[0] - draws[1]
     if influence is not None:
         if len(common) < max(len(a.prompt_ids), len(b.prompt_ids)):
@@ -106,28 +106,26 @@ def grace_difference(
                 "with influence both teachers must have the same prompts: score both on their common prompts first"
             )
         shift = _checked(influence[0], a) - _checked(influence[1], b)
-        difference = a.total - b.total + _resampled_shifts(np.stack([shift]), n_boot, seed, level)[0]
+        difference = a.total - b.total + _resampled_shifts(np.stack([shift]), n_boot, seed)[0]
     point = np.average(values[0], weights=weights[0]) - np.average(values[1], weights=weights[1])
     p_lower = float((difference < 0).mean() + 0.5 * (difference == 0).mean())
     left_out = len(a.prompt_ids) + len(b.prompt_ids) - 2 * len(common)
     return PairedDifference(_interval(point, difference, level), p_lower, len(common), left_out)
 
 
-def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = N_BOOT, seed: int = 0, level: float = 0.95) -> np.ndarray:
+def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = N_BOOT, seed: int = 0) -> np.ndarray:
     """A ratio (n_boot,) over resamples of prompts, the same ones as `grace_interval`'s; NaN where nothing is below."""
     _, code = check_prompt_ids(prompt_id, len(ratio.above))
     above, below = (np.bincount(code, weights=part) for part in (ratio.above, ratio.below))  # (n,)
-    times = np.concatenate([*_resamples(len(above), n_boot, seed, level)])  # (n_boot, n)
+    times = np.concatenate([*_resamples(len(above), n_boot, seed)])  # (n_boot, n)
     drawn = times @ below
     return np.divide(times @ above, drawn, out=np.full(n_boot, np.nan), where=drawn > 0)
 
 
-def influence_draws(
-    value: float, influence: np.ndarray, n_boot: int = N_BOOT, seed: int = 0, level: float = 0.95
-) -> np.ndarray:
+def influence_draws(value: float, influence: np.ndarray, n_boot: int = N_BOOT, seed: int = 0) -> np.ndarray:
     """Any smooth score (n_boot,) over the same resamples, to first order: value + sum (w_p - 1) influence_p, influence (n,) of
     the prompts. For what is no ratio of sums: a prompt drawn twice would pass for two that are alike, and lower an entropy."""
-    return value + _resampled_shifts(influence[None], n_boot, seed, level)[0]
+    return value + _resampled_shifts(influence[None], n_boot, seed)[0]
 
 
 def agreement_interval(
@@ -138,7 +136,7 @@ def agreement_interval(
     draws: the score (teachers, n_boot) by `ratio_draws` or `influence_draws`, of responses to the same prompts; scored: GRACE
     and its influence; direction: the score's better end (GRACE's is lower). NaN, NaN where no resample defines it."""
     total = np.array([[result.total] for result, _ in scored])
-    grace = total + _resampled_shifts(np.stack([moved for _, moved in scored]), draws.shape[1], 0, 0.95)
+    grace = total + _resampled_shifts(np.stack([moved for _, moved in scored]), draws.shape[1], 0)
     x, y = (rankdata(column, axis=0) - (len(total) + 1) / 2 for column in (draws, grace))
     with np.errstate(invalid="ignore"):
         rho = (x * y).sum(0) / np.sqrt((x * x).sum(0) * (y * y).sum(0)) * (1 if direction == "lower" else -1)
@@ -147,6 +145,8 @@ def agreement_interval(
 
 def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Ends of the percentile interval of the draws that are finite; NaN, NaN where none is."""
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: expected a number between 0 and 1")
     finite = draws[np.isfinite(draws)]
     return tuple(np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])) if finite.size else (np.nan, np.nan)
 
@@ -175,24 +175,25 @@ def ranked_differences(
     return rows
 
 
-def _resampled_means(values: np.ndarray, weights: np.ndarray, n_boot: int, seed: int, level: float) -> np.ndarray:
+def _resampled_means(values: np.ndarray, weights: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
     """Weighted means (teachers, n_boot) of values (teachers, n), every teacher under the same resamples of
     prompts."""
     means = []
-    for times in _resamples(values.shape[1], n_boot, seed, level):
+    for times in _resamples(values.shape[1], n_boot, seed):
         means.append((weights * values) @ times.T / (weights @ times.T))  # (t, n) @ (n, b)
     return np.concatenate(means, axis=1)
 
 
-def _resampled_shifts(influence: np.ndarray, n_boot: int, seed: int, level: float) -> np.ndarray:
+def _resampled_shifts(influence: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
     """sum_p (w_p - 1) influence_p (teachers, n_boot), under the same resamples as `_resampled_means`."""
-    chunks = _resamples(influence.shape[1], n_boot, seed, level)
+    chunks = _resamples(influence.shape[1], n_boot, seed)
     return np.concatenate([influence @ (times - 1.0).T for times in chunks], axis=1)  # (t, n) @ (n, b)
 
 
-def _resamples(n: int, n_boot: int, seed: int, level: float) -> Iterator[np.ndarray]:
+def _resamples(n: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
     """How often each of n prompts is drawn (b, n), in chunks of resamples."""
-    check_resampling(n_boot, level)
+    if isinstance(n_boot, bool) or not isinstance(n_boot, (int, np.integer)) or n_boot < 1:
+        raise ValueError(f"n_boot = {n_boot!r}: expected a whole number >= 1")
     rng = np.random.default_rng(seed)
     for start in range(0, n_boot, CHUNK):
         yield rng.multinomial(n, np.full(n, 1 / n), size=min(CHUNK, n_boot - start))

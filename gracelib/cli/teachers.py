@@ -53,6 +53,10 @@ RequestsOption = Annotated[
 DropTextOption = Annotated[
     list[str], typer.Option(help="taken out of every question: an instruction that some files have; may be repeated")
 ]
+MaxTokensOption = Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")]
+MinMOption = Annotated[
+    bool, typer.Option("--min-m", help="leave out prompts with fewer than m responses instead of refusing them")
+]
 BosOption = Annotated[bool, typer.Option("--bos/--no-bos", help="of style student: begin with BOS, as in training")]
 
 
@@ -87,13 +91,11 @@ def score(
         ),
     ] = "",
     bos: Annotated[bool, typer.Option("--bos/--no-bos", help="begin with the tokenizer's BOS")] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")] = None,
+    max_tokens: MaxTokensOption = None,
     work: Annotated[
         Path | None, typer.Option(help="folder of finished pieces; default runs/score, without a clone here")
     ] = None,
-    min_m: Annotated[
-        bool, typer.Option("--min-m", help="leave out prompts with fewer than m responses instead of refusing them")
-    ] = False,
+    min_m: MinMOption = False,
     thinking: ThinkingOption = "keep",
     requests: RequestsOption = [],
     drop_text: DropTextOption = [],
@@ -147,7 +149,7 @@ def score(
         drop_text=drop_text,
         plan=plan,
         until_clear=until_clear,
-        scores=tuple(dict.fromkeys(filter(None, map(str.strip, scores.split(","))))),
+        scores=[*filter(None, map(str.strip, scores.split(",")))],
         gradients_of=gradients_of,
     )
     if plan or gradients_of:
@@ -371,8 +373,11 @@ def mix(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     template: TemplateOption = "",
     bos: BosOption = False,
-    max_tokens: Annotated[int | None, typer.Option(help="cut longer texts (prompt and response), and say so")] = None,
+    max_tokens: MaxTokensOption = None,
+    min_m: MinMOption = False,
     thinking: ThinkingOption = "keep",
+    requests: RequestsOption = [],
+    drop_text: DropTextOption = [],
 ) -> None:
     """Put together a data set: of each prompt the response, of all teachers, that suits the student best."""
     from gracelib.ranking.mix import mix as mixed
@@ -380,10 +385,23 @@ def mix(
     shares = dict(text.rpartition("=")[::2] for text in share)
     if not all(re.fullmatch(r"[0-9]*\.?[0-9]+", value) for value in shares.values()):
         raise ValueError(f"--share {' '.join(share)}: expected TEACHER=0.5 for each teacher")
-    how = dict(
-        n=n, m=m, seed=seed, dtype=dtype, device=device, policy=_policy(template, bos, max_tokens), thinking=thinking
+    found = mixed(
+        student,
+        files,
+        out,
+        by=by,
+        shares={k: float(v) for k, v in shares.items()} or None,
+        n=n,
+        m=m,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        policy=_policy(template, bos, max_tokens),
+        min_m=min_m,
+        thinking=thinking,
+        requests=requests,
+        drop_text=drop_text,
     )
-    found = mixed(student, files, out, by=by, shares={k: float(v) for k, v in shares.items()} or None, **how)
     print(f"{sum(found.values())} prompts:", ", ".join(f"{count} of {name}" for name, count in found.items()))
     print(out)
 

@@ -28,7 +28,7 @@ PARTS = {"grace": "lower", "g_norm": "lower", "inflation": "lower", "both": "hig
 
 
 def with_parts(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells with inflation (GRACE / G-Norm, in units of d) and both (teacher accuracy over the student's loss)."""
+    """The cells with inflation (GRACE / G-Norm) and both (teacher accuracy over the student's loss)."""
     return cells.assign(inflation=cells.grace / cells.g_norm, both=cells.teacher_accuracy / cells.student_loss)
 
 
@@ -57,7 +57,7 @@ def between_and_within(cells: pd.DataFrame, parts: Mapping[str, str] = PARTS) ->
         for level, (statistic, teacher, spread) in levels.items():
             value = statistic(np.ones((1, len(teacher))))[0]
             low, high = interval(statistic, teacher) if np.isfinite(value) else (np.nan, np.nan)
-            known = inside.count() if level == "within" else len(mean)
+            known = (inside if level == "within" else mean[part]).count()
             made.append((part, level, value, low, high, known, spread))
     return pd.DataFrame(made, columns=["part", "level", "spearman", "low", "high", "teachers", "spread"])
 

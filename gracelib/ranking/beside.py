@@ -33,10 +33,10 @@ def check_scores(names: Sequence[str], selection: Selection) -> None:
         if SCORES[name].function is None:
             raise ValueError(f"{name} is no function of responses and student: {SCORES[name].source}; leave it out")
     if graded := [name for name in names if "correct" in SCORES[name].needs]:
-        for prompts in zip(*selection.prompts.values(), strict=True):
-            if not any(p.answer for p in prompts):
+        for prompt, answer in zip(next(iter(selection.prompts.values())), selection.answers, strict=True):
+            if answer is None:
                 raise ValueError(
-                    f"{prompts[0].where}: no file has an answer to this prompt, and {graded[0]} needs to know which responses "
+                    f"{prompt.where}: no file has an answer to this prompt, and {graded[0]} needs to know which responses "
                     f"are right; add the field 'answer', or leave {graded[0]} out"
                 )
 
@@ -60,10 +60,9 @@ def right_ones(names: Iterable[str], selection: Selection) -> dict[str, dict]:
         return dict.fromkeys(selection.prompts, {})
     from gracelib.text.grading import grade_rows
 
-    answers = [next(p.answer for p in prompts if p.answer) for prompts in zip(*selection.prompts.values(), strict=True)]
     found = {}
     for teacher, prompts in selection.prompts.items():
-        both = zip(prompts, answers, strict=True)
+        both = zip(prompts, selection.answers, strict=True)
         rows = grade_rows([{"id": p.id, "answer": answer, "responses": [*p.responses]} for p, answer in both])
         found[teacher] = {"correct": np.concatenate([row["correct"] for row in rows]).astype(bool)}
     return found

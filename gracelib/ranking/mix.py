@@ -7,7 +7,7 @@ share for each teacher the best choice is an assignment problem, solved exactly.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,10 @@ import numpy as np
 from gracelib.checks import check_choice
 from gracelib.jobs.disk import check_writable
 from gracelib.jobs.store import write_atomically
-from gracelib.models.prompting import Policy
-from gracelib.ranking.reading import loaded, selected
+from gracelib.models.prompting import Policy, encoding_notes
+from gracelib.ranking.reading import loaded, say, selected
 from gracelib.since import COSTS, assigned
-from gracelib.text.responses import write_jsonl
+from gracelib.text.responses import read_requests, write_jsonl
 
 
 def mix(
@@ -36,10 +36,13 @@ def mix(
     batch_tokens: int | None = None,
     policy: Policy | None = None,
     work: Path | None = None,
+    min_m: bool = False,
     thinking: str = "keep",
+    requests: Sequence[str | Path] = (),
+    drop_text: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Write `out`, JSON lines with id, question, answer (where known), responses (one) and teacher, and give each teacher's
-    number of prompts.
+    """Write `out`, JSON lines with id, question, answer (where a file has it), responses (one), finish_reasons (of one that
+    its teacher's limit cut) and teacher, and give each teacher's number of prompts.
 
     by: a name of COSTS. Of n common prompts (None: all; drawn as `score_teachers` does) each teacher's first m responses are looked at.
     shares: of the prompts for each teacher, adding up to 1 (None: whoever is best); the others as in `score_teachers`.
@@ -48,7 +51,8 @@ def mix(
     check_choice("by", by, tuple(COSTS))
     check_choice("the ending of out", out.suffix, (".jsonl",))
     check_writable(out.absolute().parent)
-    selection, _, work = selected(paths, work, device, n, m, seed, thinking=thinking)
+    texts = dict(thinking=thinking, requests=read_requests(requests), drop_text=drop_text)
+    selection, _, work = selected(paths, work, device, n, m, seed, min_m, **texts)
     names = [*selection.prompts]
     if shares is not None and (
         {*shares} != {*names} or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6
@@ -56,16 +60,19 @@ def mix(
         given = ", ".join(f"{name}={share:g}" for name, share in shares.items())
         raise ValueError(f"shares {given}: give each of {', '.join(names)} one of at least 0, adding up to 1")
     how = dict(d=1, seed=seed, params="last-layer", projection="signs", dtype=dtype, batch_tokens=batch_tokens)
-    features = loaded(student, selection, work, m, policy or Policy(), device, how).features()
+    policy = policy or Policy()
+    reading = loaded(student, selection, work, m, policy, device, how)
+    for name, own in reading.encoded.items():
+        for said in encoding_notes(own, policy):
+            say(f"note: {name}: {said}")
+    features = reading.features()
     cost = np.stack([COSTS[by](features[name]).reshape(-1, m) for name in names], 1)  # (n, teachers, m)
     chosen = assigned(cost.min(axis=2), None if shares is None else [shares[name] for name in names])
     rows = []
-    for i, k in enumerate(chosen):
-        prompt = selection.prompts[names[k]][i]
-        answer = {} if prompt.answer is None else {"answer": prompt.answer}
-        response = prompt.responses[int(cost[i, k].argmin())]
-        rows.append(
-            {"id": prompt.id, "question": prompt.question, **answer, "responses": [response], "teacher": names[k]}
-        )
+    for i, (k, answer) in enumerate(zip(chosen, selection.answers, strict=True)):
+        prompt, j = selection.prompts[names[k]][i], int(cost[i, k].argmin())
+        row = {"id": prompt.id, "question": prompt.question} | ({"answer": answer} if answer else {})
+        row |= {"responses": [prompt.responses[j]]} | ({"finish_reasons": ["length"]} if j in prompt.cut else {})
+        rows.append(row | {"teacher": names[k]})
     write_atomically(out, lambda part: write_jsonl(part, rows))
     return dict(Counter(names[k] for k in chosen).most_common())

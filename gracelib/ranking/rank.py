@@ -158,15 +158,21 @@ def score_teachers(
     for a text that is too long for the student or a loss that is not finite. Source: the paper, sections 2 and 3.
     """
     policy = policy or Policy()
+    scores = [name for name in dict.fromkeys(scores) if name != "grace"]  # which is there anyway
     _check_options(n, m, d, n_folds, nu, params, projection, batch_tokens, dtype, seed)
+    if until_clear and projection != "signs":
+        raise ValueError(
+            f"until_clear begins with the first columns of each projection, which are none for {projection}: use projection = signs"
+        )
     texts = dict(thinking=thinking, requests=read_requests(requests), drop_text=drop_text)
     selection, thought, work = selected(paths, work, device, n, m, seed, min_m, **texts)
     check_scores(scores, selection)
     right = right_ones(scores, selection)
     how = dict(d=d, seed=seed, params=params, projection=projection, dtype=dtype, batch_tokens=batch_tokens)
     reading = loaded(student, selection, work, m, policy, device, how, scores)
+    more = [column for column in MORE if any(column in SCORES[name].needs for name in scores)]
     if plan:
-        return reading.plan()
+        return reading.plan(more)
     if gradients_of:
         reading.of([gradients_of]).features()
         return None
@@ -194,7 +200,7 @@ def score_teachers(
     ranked, costs, seconds = list(table["teacher"]), pd.DataFrame(columns=COSTS), time.perf_counter() - began
     if scores:
         others, costs = _beside(
-            scores, {name: features[name] for name in ranked}, reading, right, seconds, with_influence, folds
+            scores, {name: features[name] for name in ranked}, reading, right, more, seconds, with_influence, folds
         )
         table = table.assign(**others)
     of_tokens = [f"{name}: {said}" for name in ranked for said in encoding_notes(reading.encoded[name], policy)]
@@ -211,7 +217,7 @@ def score_teachers(
         "projection": projection,
         "dtype": dtype,
         "seed": seed,
-        "scores": list(scores),
+        "scores": scores,
         "until_clear": until_clear,
         "min_m": min_m,
         "thinking": thinking,
@@ -276,15 +282,15 @@ def _row(name: str, features: dict, scored, influence: np.ndarray, reading: Read
     return row, next(p for p in reading.selection.prompts[name] if p.id == heaviest)
 
 
-def _beside(scores, features: dict, reading: Reading, right: dict, seconds: float, scored: dict, folds: dict):
+def _beside(scores, features: dict, reading: Reading, right: dict, more, seconds: float, scored: dict, folds: dict):
     """`beside.beside` with what these scores need more: the texts, which are right, further passes."""
     passes = {}
     for name, own in features.items():
         texts = [text for p in reading.selection.prompts[name] for text in p.responses]
         own |= text_features(reading.encoded[name], texts) | {k: v[: len(texts)] for k, v in right[name].items()}
-    for column in {need for name in scores for need in SCORES[name].needs if need in MORE}:
+    for column in more:
         began = time.perf_counter()
-        for name, losses in reading.further(MORE[column]).items():
+        for name, losses in reading.further(column).items():
             features[name][column] = losses
         passes[column] = time.perf_counter() - began
     return beside(scores, features, [scored[name] for name in features], seconds, passes, **folds)

@@ -5,7 +5,7 @@ both, and what decides the features (tokens, weights, settings) is then in one p
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from gracelib.models.checkpoints import (
     weights_digest,
     without_weights,
 )
-from gracelib.models.further import mean_losses
+from gracelib.models.further import MORE, mean_losses
 from gracelib.models.prompting import Encoded, Policy, encode, policy_notes
 from gracelib.ranking.beside import check_reader
 from gracelib.text.selection import Prompt, Selection, read_teachers, reasoning_sentence, select_common
+
+FORWARD = {"d": 1, "params": "last-layer"}  #: how a pass is made of which the losses alone are wanted
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,15 @@ class Reading:
         """Features by teacher, made or read where they are finished."""
         return self._made(self.encoded, self.labels, self.how)
 
-    def further(self, given: Callable[[Encoded], list[Encoded]]) -> dict[str, np.ndarray]:
-        """By teacher, the mean loss (N,) of what `given` (of `further.MORE`) makes of each response."""
-        made = {name: [given(e) for e in own] for name, own in self.encoded.items()}
+    def further(self, column: str) -> dict[str, np.ndarray]:
+        """By teacher, the mean loss (N,) of what `further.MORE` makes of each response."""
+        made = {name: [MORE[column](e) for e in own] for name, own in self.encoded.items()}
         flat = {name: sum(own, []) for name, own in made.items()}
         labels = {
             name: [label for label, parts in zip(self.labels[name], own, strict=True) for _ in parts]
             for name, own in made.items()
         }
-        found = self._made(flat, labels, self.how | {"d": 1, "params": "last-layer"})
+        found = self._made(flat, labels, self.how | FORWARD)
         return {name: mean_losses(found[name]["loss"], own) for name, own in made.items()}
 
     def _made(self, encoded: dict, labels: dict, how: dict) -> dict[str, dict]:
@@ -103,17 +105,19 @@ class Reading:
         say(f"peak memory: {size_of(self.used['peak'])}, of which {before} before the student was loaded")
         return features
 
-    def plan(self) -> Plan:
-        """What the features will take, from a probe of two responses."""
+    def plan(self, columns: Iterable[str]) -> Plan:
+        """What the features and the further passes for `columns` of `further.MORE` will take, each from a probe of two responses."""
         from gracelib.features import files, memory
 
-        every = [(e.prompt_ids, e.response_ids) for own in self.encoded.values() for e in own]
-        seconds = files.planned_seconds(self.model, every, device=self.about["device"], **self.how)
-        rows = []
-        for teacher, own in self.encoded.items():
-            lengths = [*map(len, own)]
-            rows.append((teacher, len(own), sum(lengths), seconds(lengths)))
+        every = self.encoded.items()
+        rows = [(teacher, len(own), sum(map(len, own)), 0.0) for teacher, own in every]
         table = pd.DataFrame(rows, columns=["teacher", "responses", "tokens", "seconds"])
+        passes = [(lambda e: [e], self.how), *((MORE[column], self.how | FORWARD) for column in columns)]
+        for given, how in passes:
+            made = [[part for e in own for part in given(e)] for _, own in every]
+            examples = [(e.prompt_ids, e.response_ids) for own in made for e in own]
+            seconds = files.planned_seconds(self.model, examples, device=self.about["device"], **how)
+            table["seconds"] += [seconds([*map(len, own)]) for own in made]
         return Plan(table, memory.peak_memory(self.about["device"]) + self.used["extra_planned"])
 
 

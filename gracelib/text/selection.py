@@ -30,6 +30,11 @@ class Selection:
     ids: tuple[str, ...]  #: of these prompts; the same for every teacher
     sentence: str  #: how many all answered, what of each teacher is left out and why, and what was drawn
 
+    @property
+    def answers(self) -> list[str | None]:
+        """The answer to each prompt, from whichever file has it."""
+        return [next((p.answer for p in own if p.answer), None) for own in zip(*self.prompts.values(), strict=True)]
+
 
 # --- which files --------------------------------------------------------------------------------------------
 

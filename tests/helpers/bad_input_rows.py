@@ -158,6 +158,14 @@ SCORE_OPTIONS = options(
     ("device_unknown", "an unknown device", ["--device", "tpu"], "'tpu'", "auto, cpu or cuda"),
     ("device_meta", "a device that holds no numbers", ["--device", "meta"], "'meta'", "auto, cpu or cuda"),
     ("params_unknown", "an unknown choice of parameters", ["--params", "some"], "'some'", "all, last-layer, lora-b"),
+    (
+        "until_clear_of_sjlt",
+        "rounds of a projection that cannot be shortened",
+        ["--until-clear", "--projection", "sjlt"],
+        "until_clear",
+        "sjlt",
+        "signs",
+    ),
     ("batch_tokens_is_zero", "batches of nothing", ["--batch-tokens", "0"], "batch_tokens = 0", "at least 1"),
     (
         "template_without_question",

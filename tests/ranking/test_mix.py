@@ -15,7 +15,7 @@ from gracelib.models.checkpoints import load_student
 from gracelib.models.prompting import encode_examples
 from gracelib.ranking.mix import mix
 from gracelib.since import assigned
-from gracelib.text.responses import read_generations, read_jsonl
+from gracelib.text.responses import read_generations, read_jsonl, write_jsonl
 from gracelib.text.selection import read_teachers
 
 THREE = sorted((Path(__file__).parents[1] / "data" / "gsm8k_excerpt").glob("*.jsonl"))[2:5]
@@ -53,6 +53,24 @@ def test_of_each_prompt_the_best_response(by, student, tmp_path):
         assert values[row["teacher"]] == pytest.approx(min(values.values()), rel=1e-5)
         assert row["responses"] == [teachers[row["teacher"]][row["question"]].responses[0]]
     assert [len(p.responses) for p in read_generations(tmp_path / "mix.jsonl").prompts] == [1] * 24
+
+
+def test_what_a_file_says_of_a_response_goes_with_it(student, tmp_path):
+    """That it was cut, so that no end is taught; the answer that another file has; what leaves prompts out."""
+    texts = [("Here is 12.", {"finish_reasons": ["length"]}), ("a b c d e f", {"answer": "12"})]
+    for k, (response, more) in enumerate(texts):
+        rows = [
+            {"question": f"Twelve, {i} times?" + " Think." * k, "responses": [response] * (2 - (i > 2))}
+            for i in range(4)
+        ]
+        write_jsonl(
+            tmp_path / f"{k}.jsonl",
+            [row | {key: v * len(row["responses"]) if key[0] == "f" else v for key, v in more.items()} for row in rows],
+        )
+    paths, out = [tmp_path / "0.jsonl", tmp_path / "1.jsonl"], tmp_path / "mix.jsonl"
+    mix(student, paths, out, shares={"0": 1, "1": 0}, m=2, min_m=True, drop_text=["Think."], work=tmp_path / "work")
+    found = read_generations(out).prompts
+    assert len(found) == 3 and {(p.answer, p.cut) for p in found} == {("12", frozenset({0}))}
 
 
 def test_under_shares_no_assignment_is_better():

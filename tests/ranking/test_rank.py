@@ -126,7 +126,7 @@ def test_the_order_of_the_files_does_not_matter_and_a_second_run_computes_no_gra
 def test_other_scores_beside_grace(scored, llama, work, tmp_path, no_gradients, monkeypatch):
     """GRACE first, as without them; each other score with its interval, its own ranks, its agreement and what it took."""
     names = ("rsr", "lark", "aslec_casl", "scas", "car", "zlib_joint", "student_loss", "badge", "grace_bias")
-    result = rank(llama, THREE, work, scores=names)
+    result = rank(llama, THREE, work, scores=("grace", *names, "rsr"))  # GRACE is there anyway, with its own interval
     pd.testing.assert_frame_equal(result.table[list(ranking.COLUMNS)], scored.table, check_exact=True)
     for name in names:
         value, low, high, place = (result.table[name + part] for part in ("", "_low", "_high", "_rank"))
@@ -586,7 +586,7 @@ def test_the_picture_shows_every_teacher_and_the_ties(tmp_path):
         assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
 
 
-def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path):
+def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path, monkeypatch):
     """By the command; and a teacher with twice the responses takes about twice as long."""
     result = runner.invoke(app, arguments(llama, THREE, tmp_path, "--plan"))
     assert result.exit_code == 0, result.output
@@ -595,6 +595,12 @@ def test_a_plan_says_seconds_and_memory_and_leaves_nothing(llama, tmp_path):
     plan = rank(llama, THREE, tmp_path / "work", plan=True)
     assert (plan.table["responses"] == 16).all() and (plan.table["seconds"] > 0).all()
     assert plan.peak_bytes > 100 << 20  # this process has torch
+    monkeypatch.setattr(
+        files, "planned_seconds", lambda model, examples, *, d, **_: lambda lengths: float(sum(lengths))
+    )
+    plan, further = (rank(llama, THREE, tmp_path / "work", plan=True, scores=s).table for s in ((), ("ifd", "lalp")))
+    assert (further.seconds > 2.5 * plan.seconds).all() and (further.tokens == plan.tokens).all()  # two passes more
+    monkeypatch.undo()
     model, _ = checkpoints.load_student(llama)
     seconds = files.planned_seconds(model, [([1, 2], [3, 4, 5])] * 3, d=8)
     assert seconds([20] * 200) > 1.5 * seconds([20] * 100) > 0
