@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gracelib import baselines
 from gracelib.baselines import SCORES, SINCE, badge, best_prob, compute_scores, determinant, graded_prob, inner_product
 from gracelib.scores import g_norm, g_var, g_vendi, grace, recalibrate
 
@@ -158,14 +157,6 @@ def test_one_token_responses_are_kept_and_counted_but_dead_gradients_refused():
         compute_scores(f, n_folds=4)
 
 
-def test_grace_is_fitted_once(monkeypatch):
-    calls = []
-    monkeypatch.setattr(baselines, "grace", lambda *a, **k: calls.append(1) or grace(*a, **k))
-    compute_scores(teacher(), n_folds=4)
-    assert len(calls) == 1
-    assert compute_scores(teacher(), ["student_loss"]).grace is None and len(calls) == 1
-
-
 def test_the_registry_is_complete():
     """Every score of appendix C.1 and of both versions, each with one direction, a label and a source of its
     own."""
@@ -201,8 +192,3 @@ def test_the_registry_is_complete():
 def test_bad_columns_and_names_are_refused(change, names, message):
     with pytest.raises(ValueError, match=message):
         compute_scores(teacher() | change, names, n_folds=4)
-
-
-def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind = 'wrong': choose one of correct, incorrect, difference"):
-        graded_prob([0.5], ["a"], np.array([True]), "wrong")

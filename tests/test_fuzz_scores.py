@@ -1,11 +1,8 @@
-"""A score is a finite number or one ValueError, whatever finite or degenerate arrays it is given; and it knows the scale of
-the gradients exactly as its definition says.
-"""
+"""A score is a finite number or one ValueError, whatever finite or degenerate arrays it is given."""
 
 import warnings
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +15,6 @@ from gracelib.intervals import grace_influence
 ENTRIES = st.sampled_from(
     [0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 5e-324, 1e-8, 1e8, 1e150, 1e160, -1e300, np.nan, np.inf]
 ) | st.floats(-3, 3)
-TAME = st.floats(-3, 3, width=32)
 
 
 def drawn(n):
@@ -32,15 +28,15 @@ def drawn(n):
 
 
 @st.composite
-def features(draw, entries=ENTRIES, tame=False):
+def features(draw):
     """Features of 1 to 5 prompts with unequal numbers of responses, rows repeated or zero now and then."""
-    count = draw(st.lists(st.integers(1, 3), min_size=2 if tame else 1, max_size=5))
+    count = draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
     n, d = sum(count), draw(st.integers(1, 4))
-    g = np.array(draw(st.lists(st.lists(entries, min_size=d, max_size=d), min_size=n, max_size=n)))
+    g = np.array(draw(st.lists(st.lists(ENTRIES, min_size=d, max_size=d), min_size=n, max_size=n)))
     if draw(st.booleans()):
         g[draw(st.integers(0, n - 1))] = g[draw(st.integers(0, n - 1))]
-    lengths = st.integers(2, 90) if tame else st.integers(0, 5) | st.sampled_from([10**6, 2**62])
-    column = st.floats(0, 1) if tame else st.floats(0, 1) | st.sampled_from([-1.0, 2.0, np.nan])
+    lengths = st.integers(0, 5) | st.sampled_from([10**6, 2**62])
+    column = st.floats(0, 1) | st.sampled_from([-1.0, 2.0, np.nan])
     return {
         "g": g,
         "length": np.array(draw(st.lists(lengths, min_size=n, max_size=n))),
@@ -133,48 +129,8 @@ def test_the_bound(f, eta, nu, preconditioner):
     value_or_refusal(one)
 
 
-@drawn(50)
-@given(
-    f=features(TAME, tame=True), factor=st.sampled_from([1e-6, 0.25, 3.0, 1e6]), nu=st.sampled_from([1e-4, 1e-3, 1.0])
-)
-def test_the_scale_of_the_gradients_counts_as_defined(f, factor, nu):
-    """GRACE, its parts, G-Norm and G-Var grow with the square; G-Vendi and GRACE with the raw matrix do not change."""
-    h = np.where(np.abs(f["g"]) < 1e-3, 0, f["g"])
-    both = []
-    for rows in (h, factor * h):
-
-        def one(rows=rows):
-            a = scores.grace(rows, f["prompt_id"], 2, nu, zero_rows="keep")
-            raw = scores.grace(rows, f["prompt_id"], 2, nu, preconditioner="raw", zero_rows="keep")
-            return [
-                a.total,
-                a.variance,
-                a.bias,
-                scores.g_norm(rows, "keep"),
-                scores.g_var(rows, "keep"),
-                scores.g_vendi(rows, "keep"),
-                raw.total,
-            ]
-
-        both.append(value_or_refusal(one))
-    assert (both[0] is None) == (both[1] is None)
-    if both[0] is not None:
-        size = 1 + np.square(h).sum()
-        np.testing.assert_allclose(np.array(both[1][:5]) / factor**2, both[0][:5], rtol=1e-6, atol=1e-9 * size)
-        np.testing.assert_allclose(both[1][5:], both[0][5:], rtol=1e-6, atol=1e-9)
-
-
 @drawn(100)
 @given(st.lists(st.tuples(ENTRIES, ENTRIES), max_size=6), st.sampled_from(["lower", "higher", "sideways"]))
 def test_correlation(pairs, direction):
     x, y = (np.array([pair[i] for pair in pairs], float) for i in (0, 1))
     value_or_refusal(lambda: spearman(x, y, direction))
-
-
-@pytest.mark.parametrize(
-    "bad", [np.array([["a"]]), np.array([[1 + 1j]]), np.array([[None]], dtype=object), np.zeros((0, 3)), 3.0]
-)
-def test_what_is_no_matrix_of_numbers(bad):
-    for function in (scores.g_norm, scores.g_vendi, lambda h: scores.grace(h, ["a"])):
-        with pytest.raises(ValueError):
-            function(bad)

@@ -13,6 +13,7 @@ from gracelib.evidence import cells as tables
 from gracelib.evidence import choices as choice_tables
 from gracelib.evidence import ranks
 from gracelib.evidence.choices import RANDOM
+from gracelib.world.stories import MANNERS
 from readable import assert_readable, notes_of
 from slow_bootstrap import plain_regret
 from synthetic import MINI, synthetic_cells
@@ -259,7 +260,11 @@ def test_the_grey_band_is_one_standard_error_of_a_difference():
     assert choice_tables.noise_points(rows) == pytest.approx(100 * np.sqrt(2) * np.median(rows["average_se"]))
 
 
-def test_marks_of_scores_are_no_familys_and_differ():
-    looks = [look[:2] for look in marks.LOOKS]
-    assert len(set(looks)) == len(looks) >= len(FIVE)
-    assert not {mark for mark, _ in looks} & {f.marker for f in style.FAMILIES.values()}
+def test_families_and_scores_are_told_apart():
+    """Eleven manners, eleven markers, eleven colours: either channel alone tells them apart. The triangle is taken."""
+    looks, scores = [style.family(manner) for manner in MANNERS], [look[:2] for look in marks.LOOKS]
+    assert len({look.marker for look in looks}) == len({look.color for look in looks}) == len(MANNERS) == 11
+    assert len(set(scores)) == len(scores) >= len(FIVE)
+    assert not {"^", *(mark for mark, _ in scores)} & {f.marker for f in style.FAMILIES.values()}
+    with pytest.raises(ValueError, match="family = 'poetry': choose one of equations"):
+        style.family("poetry")

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from gracelib.drawing import bound, correlations, saving
 from gracelib.drawing.saving import Drawn, picture_writers
-from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks, summaries
 from gracelib.jobs import paths
 from gracelib.paper.figures import FIGURES
@@ -279,26 +278,6 @@ def test_the_commit_is_that_of_the_first_clean_drawing(tmp_path, monkeypatch):
     assert drawn_at(2) == {"commit": second, "dirty": True}
     third = commit()
     assert drawn_at(2) == {"commit": third, "dirty": False}
-
-
-# --- the paper's numbers ---
-
-
-def test_the_paper_is_never_mixed_with_ours(folder):
-    """The paper's numbers have columns of their own, as text: nothing can average them with a result by
-    accident.
-    """
-    everything(["table_main", "fig04_all_scores"])
-    for name, columns in (
-        ("table_main", [tables.PAPER_SETTING, tables.PAPER_SPEARMAN, tables.PAPER_REGRET]),
-        ("fig04_all_scores", [tables.PAPER_SPEARMAN]),
-    ):
-        table = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
-        assert [c for c in table.columns if "paper" in c] == columns
-        ours = [c for c in table.columns if "paper" not in c]
-        assert "0.53-0.55" in set(table[tables.PAPER_SPEARMAN]) and "0.53-0.55" not in set(
-            table[ours].to_numpy().ravel()
-        )
 
 
 def test_svg_bytes_do_not_depend_on_the_last_bits_of_the_layout(tmp_path):

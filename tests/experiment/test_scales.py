@@ -65,13 +65,6 @@ def test_the_lab_is_what_the_figures_need():
         )
 
 
-def test_scales_grow():
-    nano, smoke, mini, lab = (get_scale(name) for name in ("nano", "smoke", "mini", "lab"))
-    for field in ("n_train", "n_prompts", "d", "d_kept", "n_test", "k"):
-        assert getattr(nano, field) <= getattr(smoke, field) <= getattr(mini, field) <= getattr(lab, field)
-    assert mini.n_folds == lab.n_folds == 10  # C of the paper
-
-
 TINY = get_scale("nano")
 
 

@@ -149,13 +149,6 @@ def test_training_that_was_repeated_is_in_the_noise_of_cells_and_claims(monkeypa
     assert np.allclose(world.noise(frame, accuracy="greedy"), greedy)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_without_recompute_a_missing_table_is_an_error(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("GRACELIB_FIGURES", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=f"{name}.csv is not there: run `make figures SCALE=nano`"):
-        committed(name)
-
-
 @pytest.mark.parametrize("scale, name", [("lab", "estimators"), ("lab-world1", "grid"), ("mini", "gird")])
 def test_a_table_that_a_scale_does_not_have_is_refused(scale, name):
     with pytest.raises(ValueError, match=f"scale {scale}.* = '{name}': choose one of teachers, "):
@@ -359,11 +352,3 @@ def test_bins_hold_every_response_once_and_keep_the_means():
     row = bins.iloc[12]
     own = (length >= row.bin_low - 1e-9) & (length < row.bin_high - 1e-9)
     assert row["count"] == own.sum() > 0 and row.mean_norm == pytest.approx(norm[own].mean())
-
-
-@pytest.mark.parametrize(
-    "length, norm, message", [([3, 0], [1.0, 1.0], r"length\[1\] = 0"), ([3, 4], [1.0, np.nan], r"norm\[1\] = nan")]
-)
-def test_bad_features_are_refused(length, norm, message):
-    with pytest.raises(ValueError, match=message):
-        measurements.length_bins(length, norm)

@@ -1,7 +1,8 @@
 """kill -9 at seeded random moments of a run, again and again: each run goes on where the one before was killed, loses
 nothing that was finished, and the last ends with the bytes of a run that was never disturbed.
 
-`make test-faults` kills 100 runs, in chains of 50; otherwise 8 are killed. (Those of `smoke`: test_fault_smoke.)
+`make test-faults` kills 100 runs, in chains of 50; otherwise 8 are killed. And it kills `smoke`, with all notebooks of the
+project.
 """
 
 import os
@@ -13,7 +14,7 @@ from chain_for_tests import Chain, comparable
 from nano_for_tests import Nano
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("GRACELIB_KILLS", 8))
+KILLS, SMOKE_KILLS = (int(os.environ.get(f"GRACELIB_{name}", n)) for name, n in (("KILLS", 8), ("SMOKE_KILLS", 0)))
 
 
 def test_killed_runs_go_on_to_the_same_bytes(undisturbed, tmp_path, capsys):
@@ -31,3 +32,12 @@ def test_killed_runs_go_on_to_the_same_bytes(undisturbed, tmp_path, capsys):
         )
     assert all(quarters), "the kills did not spread over the run"
     assert executing, "no kill hit a notebook"
+
+
+@pytest.mark.skipif(not SMOKE_KILLS, reason="minutes: `make test-faults` runs it (GRACELIB_SMOKE_KILLS=3)")
+def test_killed_runs_of_smoke_go_on_to_the_same_bytes(tmp_path):
+    reference = Nano(tmp_path / "undisturbed", "smoke", full=True)
+    reference.finish()
+    chain = Chain(Nano(tmp_path / "killed", "smoke", full=True), reference, 3)
+    chain.run(SMOKE_KILLS)
+    assert comparable(chain.nano.tables()) == comparable(reference.tables())

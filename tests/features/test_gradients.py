@@ -70,17 +70,13 @@ def test_layers_that_meet_elsewhere_are_not_taken_apart(change):
     assert len(layout(model).layers) == (2 if change == "tuple" else 0)
 
 
-@pytest.mark.parametrize("kind", ["llama tied", "gpt2"])
-def test_fallback_gives_the_same(kind):
-    model = build(kind)
-    agree(features(model, texts(), engine=OneAtATime), features(model, texts()))
-
-
-def test_results_do_not_depend_on_batches_blocks_or_order():
+@pytest.mark.parametrize("choice", [{}, {"params": "last-layer"}, {"params": "lora-b"}, {"projection": "sjlt"}])
+def test_results_do_not_depend_on_batches_blocks_or_order(choice):
     """float64, so that agreement to 1e-6 leaves room for RMSNorm's own float32 and for no mistake. The
     smallest blocks hold one row of a tensor, so tied, looked-up and product rows meet in every split."""
     model, examples = build(), texts(17)
-    base = features(model, examples, dtype="float64")
+    choice = {"dtype": "float64"} | choice
+    base = features(model, examples, **choice)
     assert base["g"].dtype == np.float64
     for options in (
         {"batch_tokens": 1},
@@ -89,14 +85,15 @@ def test_results_do_not_depend_on_batches_blocks_or_order():
         {"block_bytes": 3000},
         {"block_bytes": 1 << 28, "batch_tokens": 100},
     ):
-        agree(features(model, examples, dtype="float64", **options), base, rtol=1e-6)
+        agree(features(model, examples, **choice, **options), base, rtol=1e-6)
     order = np.random.default_rng(1).permutation(17)
-    shuffled = features(model, [examples[i] for i in order], dtype="float64")
+    shuffled = features(model, [examples[i] for i in order], **choice)
     agree(shuffled, {k: v[order] for k, v in base.items() if not k.startswith("token_")}, rtol=1e-6)
 
 
-def test_fewer_rows_are_the_first_columns_and_seed_changes_the_projection_and_nothing_else():
-    a, few, b = (features(build(), texts(), **options) for options in ({}, {"d": 7}, {"seed": 1}))
+@pytest.mark.parametrize("params", ["all", "last-layer"])
+def test_fewer_rows_are_the_first_columns_and_seed_changes_the_projection_and_nothing_else(params):
+    a, few, b = (features(build(), texts(), params, **options) for options in ({}, {"d": 7}, {"seed": 1}))
     np.testing.assert_allclose(few["g"], a["g"][:, :7], rtol=1e-4, atol=1e-7)
     assert np.abs(a["g"] - b["g"]).max() > 0.01 * np.abs(a["g"]).max()
     np.testing.assert_array_equal(a["grad_norm"], b["grad_norm"])
@@ -186,7 +183,8 @@ def test_frozen_parameters_count_and_the_model_is_left_as_it_was():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     for engine in (None, OneAtATime):
         agree(features(model, texts(), engine=engine), expected)
-    features(model, texts(), dtype="float64")
+    for choice in ({"dtype": "float64"}, {"params": "last-layer"}, {"params": "lora-b"}):
+        features(model, texts(), **choice)
     assert model.training and [p for p in model.parameters() if not p.requires_grad] == [frozen]
     assert model.model.norm.weight.grad is mark and sum(p.grad is not None for p in model.parameters()) == 1
     assert isinstance(model.model.norm.weight, nn.Parameter)

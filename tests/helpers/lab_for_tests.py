@@ -1,7 +1,9 @@
 """What the published tables of `lab` say, for the tests that compare sentences with them."""
 
+from collections.abc import Iterable
 from functools import cache
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -41,6 +43,13 @@ RULES = {name: SCORES[name].direction for name in ("grace", "g_norm", "student_l
 LIMIT = 0.25  # of near-copies, from which on `gracelib score` warns
 #: A row with its interval, in words.
 WITH_ENDS = "{spearman:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def unsaid(notebook: str, sentences: Iterable[str]) -> list[str]:
+    """Those of the sentences that a notebook does not have, however its lines are broken."""
+    book = nbformat.read(paths.NOTEBOOKS / f"{notebook}.ipynb", as_version=4)
+    prose = " ".join(" ".join(cell.source.split()) for cell in book.cells if cell.cell_type == "markdown")
+    return [said for said in sentences if " ".join(said.split()) not in prose]
 
 
 def main_table(cells_used: str = "all families") -> pd.DataFrame:

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -154,31 +153,14 @@ def test_a_pickle_in_a_checkpoint_is_never_opened(tmp_path):
 # --- what is shown ------------------------------------------------------------------------------------------
 
 
-class Tags(HTMLParser):
-    """The tags of a page, and the attributes that would run something."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags, self.handlers = set(), []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.handlers += [
-            name for name, value in attributes if name.startswith("on") or (value or "").startswith("javascript:")
-        ]
-
-
-def harmless(text: str) -> None:
-    page = Tags(text)
-    assert not page.handlers and not page.tags & {"script", "iframe", "object", "embed", "base"}, page.tags
+#: Tags and attributes of a page that would run something.
+RUNS = re.compile(r"<(?:script|iframe|object|embed|base)\b|<[^>]*(?:\bon\w+\s*=|javascript:)", re.IGNORECASE)
 
 
 def test_a_table_in_a_notebook_escapes_what_models_wrote():
     """What a notebook displays of a table of teachers and responses is pandas' own HTML, which must escape."""
     shown = pd.DataFrame({"teacher": EVIL, "response": EVIL}, index=EVIL)._repr_html_()
-    harmless(shown)
-    assert "&lt;script&gt;" in shown
+    assert not RUNS.search(shown) and "&lt;script&gt;" in shown and all(map(RUNS.search, EVIL[:4]))
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             assert not re.search(
@@ -186,7 +168,7 @@ def test_a_table_in_a_notebook_escapes_what_models_wrote():
                 cell.source if cell.cell_type == "code" else "",
             ), path.name
             for output in cell.get("outputs", []):
-                harmless("".join(output.get("data", {}).get("text/html", "")))
+                assert not RUNS.search("".join(output.get("data", {}).get("text/html", ""))), path.name
 
 
 def test_names_of_teachers_are_drawn_as_they_are(tmp_path):
@@ -222,21 +204,19 @@ def leaks(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """A folder in which a part of a `nano` run and a `score` run were done with secrets in the environment."""
-    where = tmp_path_factory.mktemp("secrets")
-    make_checkpoint(where / "student", "llama")
+def test_no_secret_of_the_environment_is_in_what_a_run_leaves(tmp_path):
+    """A part of a `nano` run and two `score` runs, one of them refused, with secrets in the environment."""
+    make_checkpoint(tmp_path / "student", "llama")
     rows = [
         {"id": i, "question": f"What is {i} + {i}?", "responses": [f"It is {2 * i}.", "No idea."]} for i in range(4)
     ]
-    (where / "teacher.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "teacher.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     env = (
         os.environ
         | SECRETS
         | {
-            "GRACELIB_RUNS": str(where / "runs"),
-            "GRACELIB_FIGURES": str(where / "figures"),
+            "GRACELIB_RUNS": str(tmp_path / "runs"),
+            "GRACELIB_FIGURES": str(tmp_path / "figures"),
             "PYTHONPATH": str(ROOT),
             "GRACELIB_WORKERS": "1",
             "HF_HUB_OFFLINE": "1",
@@ -251,23 +231,18 @@ def ran(tmp_path_factory):
         said.append(
             subprocess.run(
                 [sys.executable, "-m", "gracelib.cli", *command],
-                cwd=where,
+                cwd=tmp_path,
                 env=env,
                 capture_output=True,
                 text=True,
                 timeout=600,
             )
         )
-    return where, said
-
-
-def test_no_secret_of_the_environment_is_in_what_a_run_leaves(ran):
-    where, said = ran
     assert [done.returncode for done in said] == [0, 0, 2], said[0].stderr[-2000:] + said[1].stderr[-2000:]
     assert TOKEN not in "".join(done.stdout + done.stderr for done in said)
-    written = {path.name for path in where.rglob("*") if path.is_file()}
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {"meta.json", "ranking.settings.json", "ranking.csv", "ranking.svg", "responses.jsonl"} <= written
-    assert leaks(where) == []
+    assert leaks(tmp_path) == []
 
 
 def test_no_secret_is_in_an_executed_notebook_or_a_sidecar(tmp_path, monkeypatch):
@@ -287,11 +262,6 @@ def test_no_secret_is_in_an_executed_notebook_or_a_sidecar(tmp_path, monkeypatch
     monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path / "runs"))
     notebooks.run("mini", recompute=False, notebooks=[ROOT / "notebooks" / "03_scores.ipynb"])
     assert len(list(tmp_path.glob("runs/notebook/*/03_scores.ipynb"))) == 1 and leaks(tmp_path) == []
-
-
-def test_a_planted_leak_would_be_seen(tmp_path):
-    (tmp_path / "meta.json").write_text(json.dumps({"environment": SECRETS}))
-    assert leaks(tmp_path) == [str(tmp_path / "meta.json")]
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows the environment of a process")

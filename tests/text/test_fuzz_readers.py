@@ -6,8 +6,6 @@ because random bytes rarely get past the first check.
 
 import io
 import json
-import os
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -19,10 +17,8 @@ from gracelib.experiment.scales import get_scale
 from gracelib.experiment.tables import NEEDED, read_table
 from gracelib.features.files import load_features
 from gracelib.jobs import notebooks
-from gracelib.jobs.workers import n_workers
 from gracelib.models.prompting import Policy
 from gracelib.models.sampled_file import GenerationFile, sidecar
-from gracelib.models.sampling import check_settings
 from gracelib.paper.figures import figures_named
 from gracelib.paper.settings import PAPER, with_file
 from gracelib.text.responses import FIELDS, read_generations, read_jsonl, read_requests, read_responses
@@ -265,31 +261,3 @@ def test_a_notebook_that_is_none(content, tmp_path):
     path = tmp_path / "00_x.ipynb"
     path.write_bytes(content)
     refused_or(lambda: notebooks.parameters_of(path), path.name)
-
-
-NUMBERS = st.integers(-2, 3) | st.floats() | st.sampled_from([10**30, 2**63, -(10**30)])
-
-
-@drawn(100)
-@given(
-    st.lists(NUMBERS, min_size=8, max_size=8),
-    st.sampled_from(["", "auto", "float32", "float8"]),
-    st.sampled_from(["vllm", "transformers", "x"]),
-    st.lists(ROWS, max_size=2),
-)
-def test_sampling_settings(numbers, dtype, backend, prompts):
-    m, temperature, top_p, tokens, parallel, batch, seed, _ = numbers
-    refused_or(
-        lambda: check_settings(prompts, m, temperature, top_p, tokens, backend, "chat", dtype, parallel, batch, seed)
-    )
-
-
-@drawn(60)
-@given(
-    st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=6)
-    | st.sampled_from(["٣", "²", "1" * 5000, " 2 ", "-1", "1e3"])
-)
-def test_the_number_of_workers(text):
-    with mock.patch.dict(os.environ, {"GRACELIB_WORKERS": text}):
-        found = refused_or(n_workers)
-    assert found is None or found >= 1

@@ -1,17 +1,15 @@
-"""The same problems come out whatever form they came in: hub rows, JSONL, JSON, Parquet, a folder, a saved dataset.
+"""The same problems come out wherever they lie: hub rows, a file, a folder, a saved dataset (forms of files: test_responses).
 
 A sample depends on the seed and the ids alone, so that two copies of GSM8K give the same 512 prompts; and what cannot
 be read is refused with its place, because a task that silently loses rows is another task.
 """
 
-import json
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,52 +42,37 @@ def write(path, rows):
     return path
 
 
-def forms(folder, rows):
-    """The same rows in every form a user may have them in."""
-    write(folder / "a.jsonl", rows)
-    (folder / "b.json").write_text(json.dumps(rows, indent=1), "utf-8")
-    pd.DataFrame(rows).to_parquet(folder / "c.parquet")
+def sources(folder, rows):
+    """A file, a folder of splits, a copy of the hub's with its parts and shards, and what `datasets` saved."""
+    import datasets
+
     write(folder / "d" / "train.jsonl", rows[:3])
     write(folder / "d" / "test.jsonl", rows)
-    half = len(rows) // 2
-    for part, some in enumerate((rows[:half], rows[half:])):
-        path = folder / "e" / "main" / f"test-0000{part}-of-00002.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(some).to_parquet(path)
+    write(folder / "e" / "main" / "test-00000-of-00002.jsonl", rows[:9])
+    write(folder / "e" / "main" / "test-00001-of-00002.jsonl", rows[9:])
     write(folder / "e" / "socratic" / "test.jsonl", [{"question": "another", "answer": "1"}])
-    return [folder / name for name in ("a.jsonl", "b.json", "c.parquet", "d", "e")]
+    datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)}).save_to_disk(str(folder / "f"))
+    return [folder / name for name in ("d/test.jsonl", "d", "e", "f")]
 
 
 # --- the adapters -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", range(5))
-def test_a_task_is_the_same_in_every_form(tmp_path, form):
-    (tmp_path / "gsm8k").mkdir(), (tmp_path / "math").mkdir()
-    source = forms(tmp_path / "gsm8k", GSM8K)[form]
+def test_a_task_is_the_same_in_every_form(tmp_path):
     expected = [
         {"id": question_id(row["question"]), "question": row["question"], "answer": f"{2 * k:,}"}
         for k, row in enumerate(GSM8K, 490)
     ]
-    assert load_problems("gsm8k", source) == load_problems("gsm8k", str(source)) == expected
-    found = load_problems("math", forms(tmp_path / "math", MATH)[form])
-    assert [row["answer"] for row in found] == [rf"\frac{{{k}}}{{2}}" for k in range(1, 20)]
-    assert [row["question"] for row in found] == [row["problem"] for row in MATH]
-
-
-@pytest.mark.parametrize("shape", ["dict", "plain"])
-def test_a_dataset_saved_to_disk_is_read(tmp_path, shape):
-    import datasets
-
-    data = datasets.Dataset.from_list(GSM8K)
-    (datasets.DatasetDict({"test": data}) if shape == "dict" else data).save_to_disk(str(tmp_path / "saved"))
-    assert load_problems("gsm8k", tmp_path / "saved") == load_problems("gsm8k", forms(tmp_path, GSM8K)[0])
-    if shape == "dict":
-        with pytest.raises(ValueError, match=r"saved: no split 'train'; it has \['test'\]"):
-            load_problems("gsm8k", tmp_path / "saved", "train")
-    (tmp_path / "saved" / ("test" if shape == "dict" else ".") / "state.json").write_text("{")
-    with pytest.raises(ValueError, match="saved: datasets cannot load it .*; save it again"):
-        load_problems("gsm8k", tmp_path / "saved")
+    for source in sources(tmp_path / "gsm8k", GSM8K):
+        assert load_problems("gsm8k", source) == load_problems("gsm8k", str(source)) == expected, source
+    for source in sources(tmp_path / "math", MATH):
+        found = [(row["question"], row["answer"]) for row in load_problems("math", source)]
+        assert found == [(row["problem"], rf"\frac{{{k}}}{{2}}") for k, row in enumerate(MATH, 1)], source
+    with pytest.raises(ValueError, match=r"f: no split 'train'; it has \['test'\]"):
+        load_problems("math", source, "train")
+    (source / "test" / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="f: datasets cannot load it .*; save it again"):
+        load_problems("math", source)
 
 
 @pytest.mark.parametrize(

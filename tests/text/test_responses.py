@@ -14,8 +14,6 @@ from unittest.mock import Mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 from gracelib.jobs.paths import ROOT
 from gracelib.text.responses import (
@@ -32,12 +30,10 @@ from gracelib.text.selection import expand, read_teachers, reasoning_sentence, s
 from gracelib.text.shapes import LISTS, RESPONSE, SHAPES, shape_of
 
 BAD = Path(__file__).parents[1] / "bad_inputs" / "ingest"
-EXCERPT = Path(__file__).parents[1] / "data" / "gsm8k_excerpt"
 FORMATS = (ROOT / "notebooks" / "formats.md").read_text("utf-8")
 GOOD = {"question": "ann has 9 books . finds 1 . how many ?", "answer": "10"}
 ROW = {"id": "a", "question": "What is 1 + 1?", "answer": "2", "responses": ["1 + 1 = 2.", "Two."]}
 OTHER = {"id": "b", "question": "What is 2 + 3?", "answer": "5", "responses": ["2 + 3 = 5.", "Five."]}
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path, *lines):
@@ -57,12 +53,6 @@ def words(text):
 # --- files of this package ----------------------------------------------------------------------------------
 
 
-def test_rows_survive_writing_and_reading(tmp_path):
-    rows = [{"id": "a", "question": "wie viele Bücher ?", "extra": [1, 2]}, {"id": 7, "question": "line\nbreak"}]
-    write_jsonl(tmp_path / "x.jsonl", rows)
-    assert read_jsonl(tmp_path / "x.jsonl") == rows
-
-
 def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
     other = {"question": "bob has 3 cups . how many ?"}
     first = read_jsonl(write(tmp_path / "a.jsonl", GOOD, other))
@@ -72,8 +62,11 @@ def test_missing_ids_are_filled_in_from_the_question_alone(tmp_path):
 
 
 def test_responses_are_cut_to_the_first_n_and_m(tmp_path):
-    rows = [{"id": i, "question": f"question {i} ?", "responses": [f"{i} {k}" for k in range(3)]} for i in range(4)]
-    path = write(tmp_path / "r.jsonl", *rows)
+    rows = [
+        {"id": i, "question": f"wie viele\nBücher {i} ?", "responses": [f"{i} {k}" for k in range(3)]} for i in range(4)
+    ]
+    path = tmp_path / "r.jsonl"
+    write_jsonl(path, rows)
     assert read_responses(path) == rows
     cut = read_responses(path, n_prompts=2, m=1)
     assert [(row["id"], row["responses"]) for row in cut] == [(0, ["0 0"]), (1, ["1 0"])]
@@ -531,42 +524,6 @@ def test_gaps_of_tables_two_fields_that_agree_and_long_lines(tmp_path, row, id, 
     assert found == [(id, ROW["question"], answer, ("x" * 5_000_000,))]
 
 
-def test_both_readers_of_this_package_agree():
-    for path in sorted(EXCERPT.glob("*.jsonl")):
-        rows = read_responses(path)
-        same = [(r["id"], r["question"], r["answer"], tuple(r["responses"])) for r in rows]
-        assert told(read_generations(path)) == same
-
-
-text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
-tables = st.lists(
-    st.fixed_dictionaries(
-        {
-            "question": text,
-            "responses": st.lists(text, min_size=1, max_size=3),
-            "answer": st.none() | text.map(str.strip),
-        }
-    ),
-    min_size=1,
-    max_size=5,
-    unique_by=lambda row: row["question"],
-)
-
-
-@settings(quick, max_examples=12)
-@given(rows=tables)
-def test_one_content_in_every_form(rows, tmp_path):
-    """JSON Lines, JSON, Parquet, as lists or as rows: the same prompts, and those that were written."""
-    expected = [(question_id(r["question"]), r["question"], r["answer"], tuple(r["responses"])) for r in rows]
-    singles = [{**{k: v for k, v in r.items() if k != "responses"}, "output": y} for r in rows for y in r["responses"]]
-    for kind, content in (("list", rows), ("rows", singles)):
-        (tmp_path / f"{kind}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        pq.write_table(pa.Table.from_pylist(content), tmp_path / f"{kind}.parquet")
-        write(tmp_path / f"{kind}.jsonl", *content)
-        for suffix in ("jsonl", "json", "parquet"):
-            assert told(read_generations(tmp_path / f"{kind}.{suffix}")) == expected
-
-
 def test_parquet_columns(tmp_path):
     """Large and coded texts, unknown columns of any kind, many row groups; a column twice is a doubt."""
     n = 700
@@ -598,14 +555,3 @@ def test_parquet_columns(tmp_path):
         pq.write_table(table, tmp_path / f"{name}.parquet")
         with pytest.raises(ValueError, match=message):
             read_generations(tmp_path / f"{name}.parquet")
-
-
-@settings(quick, max_examples=25)
-@given(n_lines=st.integers(1, 30), at=st.integers(0, 29), cut=st.integers(1, 40))
-def test_the_broken_line_is_the_one_that_is_named(n_lines, at, cut, tmp_path):
-    assume(at < n_lines)
-    lines = [json.dumps({"question": f"q{i} ?", "responses": ["a"]}) for i in range(n_lines)]
-    lines[at] = lines[at][:-cut] if cut < len(lines[at]) else "{"
-    (tmp_path / "f.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=rf"f\.jsonl, line {at + 1}: not valid JSON"):
-        read_generations(tmp_path / "f.jsonl")

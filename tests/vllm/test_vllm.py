@@ -1,5 +1,5 @@
 """vllm, really run: what it samples from a teacher of the built-in world is what transformers samples from it, up
-to the luck of the draw; the same seed writes the same file, also after a kill. `make test-vllm` runs this in an
+to the luck of the draw; the same seed writes the same file (after a kill, too: tests/models/test_sampling). `make test-vllm` runs this in an
 environment of its own (minutes; most of them are vllm's start and the teacher's training).
 """
 
@@ -145,26 +145,6 @@ def test_what_a_prompt_gets_depends_on_no_other(made):
     some = rows(made("some", "vllm", prompts=PROMPTS[::-3], m=2))
     same = sum(row["responses"] == whole[row["id"]][:2] for row in some)
     assert same >= 0.95 * len(some)
-
-
-def test_killed_and_resumed_gives_the_same_file(made, monkeypatch):
-    whole = made("pieces", "vllm", batch_size=20 * M).read_bytes()
-    usual, calls = VllmEngine.tokens, []
-
-    def tokens(self, requests, sampling):
-        calls.append(len(requests))
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return usual(self, requests, sampling)
-
-    monkeypatch.setattr(VllmEngine, "tokens", tokens)
-    with pytest.raises(KeyboardInterrupt):
-        made("killed", "vllm", batch_size=20 * M)
-    part = made("vllm", "vllm").with_name("killed.jsonl.part")
-    assert len(part.read_bytes().splitlines()) == 1 + 3 * 20
-    part.write_bytes(part.read_bytes()[:-30])  # the last line is torn
-    assert made("killed", "vllm", batch_size=20 * M).read_bytes() == whole
-    assert calls[4:] == [20] * 6  # the torn prompt's batch and the five that were missing
 
 
 def test_a_response_that_is_cut_off_is_counted_and_stops_at_the_right_place(made):

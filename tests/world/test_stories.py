@@ -47,21 +47,6 @@ def test_splits_are_disjoint_and_cover_everything():
     assert not drawn["pretrain"] & drawn["distill"]
 
 
-def test_split_shares_are_as_stated():
-    """60 / 25 / 15 percent of all chains of two steps, counted (not sampled)."""
-    chains = [
-        (a, (s, t))
-        for a in range(21)
-        for s in range(-9, 10)
-        for t in range(-9, 10)
-        if s and t and 0 <= a + s <= 20 and 0 <= a + s + t <= 20
-    ]
-    share = Counter(world.split_of(*chain) for chain in chains)
-    for split, expected in (("pretrain", 0.60), ("distill", 0.25), ("test", 0.15)):
-        sigma = (expected * (1 - expected) / len(chains)) ** 0.5
-        assert share[split] / len(chains) == pytest.approx(expected, abs=4 * sigma)
-
-
 def test_draws_are_deterministic_distinct_and_in_range():
     first, again = world.draw_problems(200, "test", 5), world.draw_problems(200, "test", 5)
     assert first == again and first != world.draw_problems(200, "test", 6)
