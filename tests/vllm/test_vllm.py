@@ -16,7 +16,6 @@ import torch
 
 from gracelib.models.sampled_file import sidecar
 from gracelib.models.sampling import sample
-from gracelib.models.vllm_engine import VllmEngine
 from gracelib.scale import ModelSpec, TeacherSpec
 from gracelib.text.answers import grade
 from gracelib.text.responses import read_responses
