@@ -83,7 +83,7 @@ def beside(
     passes: and what the columns of `further.MORE` took; how: as `compute_scores`.
     Intervals (NAME_low and NAME_high; low and high of the agreement) resample prompts: means and ratios of sums as they are,
     other scores to first order (`Scored.influence`); NaN for GRACE's parts. agreement: Spearman correlation of the ranks with
-    GRACE's over teachers, NaN with why_not.
+    GRACE's over the teachers that have the score; why_not: the reason where some or all have none.
     """
     columns = {}
     nan = np.nan, np.nan
@@ -95,10 +95,11 @@ def beside(
     shared = time.perf_counter() - began
     bar = Bar(desc="scores beside GRACE", unit="score", total=len(names) * len(features))
     for name in names:
-        score, began, values, draws = SCORES[name], time.perf_counter(), [], []
+        score, began, values, draws, undefined = SCORES[name], time.perf_counter(), [], [], ""
         for own in features.values():
             found = compute_scores(own, [name], **how, with_influence=True)
             values.append(found.values.get(name, np.nan))
+            undefined = found.undefined.get(name, undefined)
             if name in found.ratios:
                 draws.append(ratio_draws(found.ratios[name], own["prompt_id"]))
             elif name in found.influence:
@@ -112,6 +113,7 @@ def beside(
         columns[f"{name}_rank"] = pd.Series(value).rank(method="min", ascending=score.direction == "lower").to_numpy()
         ordered = [-grace.total for grace, _ in scored]  # as an accuracy: higher is better
         agreement, why_not = spearman_known(value, ordered, score.direction)
+        why_not = undefined or why_not.replace("cell", "teacher")
         known = np.isfinite(draws).any(1).all() and np.isfinite(agreement)
         ends = agreement_interval(draws, scored, score.direction) if known else nan
         took = time.perf_counter() - began + sum(passes.get(need, 0.0) for need in score.needs)
@@ -138,7 +140,7 @@ def beside_text(table: pd.DataFrame, names: Sequence[str], costs: pd.DataFrame) 
     )
     how = costs.assign(
         agreement=[
-            (f"{a:.2f}" if a == a else why or "-") + (f" ({low:.2f} to {high:.2f})" if low == low else "")
+            f"{f'{a:.2f}' if a == a else '-'}{f' ({low:.2f} to {high:.2f})' if low == low else ''}{why and f' ({why})'}"
             for a, low, high, why in costs[["agreement", "low", "high", "why_not"]].itertuples(index=False)
         ],
         seconds=costs["seconds"].map("{:,.2f}".format),
@@ -146,6 +148,6 @@ def beside_text(table: pd.DataFrame, names: Sequence[str], costs: pd.DataFrame) 
     return (
         "Beside GRACE, by its rank; 95% intervals over prompts, and the score's own rank:\n"
         f"{shown.to_string(index=False)}\n\n"
-        f"agreement: Spearman correlation with GRACE's ranks over {len(table)} teachers, and its "
-        f"interval over prompts.\n{how.to_string(index=False)}"
+        "agreement: Spearman correlation with GRACE's ranks over the teachers that have the score, and its interval over prompts.\n"
+        f"{how.to_string(index=False)}"
     )

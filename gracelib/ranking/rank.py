@@ -221,6 +221,7 @@ def score_teachers(
         "until_clear": until_clear,
         "min_m": min_m,
         "thinking": thinking,
+        "requests": [*map(str, requests)],
         "drop_text": list(drop_text),
         **asdict(policy),
         "prompt_ids": list(reading.selection.ids),
