@@ -22,43 +22,6 @@ from gracelib.projection import signs
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def made_table():
-    """Times by hand: 1 ms a parameter and thousand, everything else a multiple of the floor."""
-    factors = {report.FLOOR: 1.0, "forward + backward": 0.5, report.PAPER: 300.0, report.CAREFUL: 8.0, report.OURS: 1.2}
-    factors[report.BARE] = 1.15
-    rows = []
-    for panels, size, n, d in (
-        ("D", 100_000, 128, 512),
-        ("Dnd", 1_000_000, 128, 512),
-        ("n", 1_000_000, 32, 512),
-        ("d", 1_000_000, 128, 64),
-    ):
-        floor = size * n * d * 1e-11
-        rows += [
-            {
-                "panels": panels,
-                "parameters": size,
-                "responses": n,
-                "tokens": 100,
-                "d": d,
-                "method": method,
-                "seconds": floor * factor,
-                "lowest": floor * factor,
-                "highest": floor * factor,
-                "peak_mib": 10.0,
-                "repeats": 5,
-                "responses_run": n,
-                "extrapolated": factor > 100,
-                "batch": 32,
-                "threads": 2,
-                "note": "",
-            }
-            for method, factor in factors.items()
-        ]
-        rows.append(rows[-1] | {"method": report.STACKED, "seconds": None, "note": "left out", "repeats": 0})
-    return rows
-
-
 def test_every_way_is_run_end_to_end(tmp_path, monkeypatch, capsys):
     """A student of 12,000 parameters; the others' packages are not there, which is said."""
     monkeypatch.setenv("GRACELIB_RUNS", str(tmp_path))
@@ -135,18 +98,6 @@ def test_a_slow_way_is_scaled_from_few_responses(monkeypatch):
         row = measure._alone(way, work, 5)
     assert calls == [3, 3] and row["seconds"] == pytest.approx(30.0) and row["repeats"] == 1
     assert row["extrapolated"] and row["note"] == "scaled from 3 of 10 responses"
-
-
-def test_the_picture_shows_what_was_measured_and_nothing_else():
-    table = report.with_ratios(made_table())
-    fig = report.figure(table)
-    panels = [ax for ax in fig.get_axes() if ax.get_xlabel()]
-    assert [ax.get_xlabel()[:5] for ax in panels] == ["param", "respo", "rows "]
-    assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in panels)
-    drawn = [sorted(len(line.get_xdata()) for line in ax.lines if line.get_linestyle() != "None") for ax in panels]
-    assert drawn == [[0, 2, 2, 2, 2, 2][1:]] * 3  # five ways measured at two points each; the left-out one has no line
-    legend = [t.get_text() for box in fig.findobj(lambda o: type(o).__name__ == "Legend") for t in box.get_texts()]
-    assert report.STACKED not in legend and "from fewer responses" in legend
 
 
 def test_the_committed_table_is_whole_and_readme_says_its_numbers():

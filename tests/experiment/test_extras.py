@@ -176,10 +176,15 @@ def test_only_right_responses_of_the_first_M_are_left_and_their_number_stays():
     )  # the source is untouched
 
 
-def test_what_does_not_divide_is_given_out_one_by_one():
-    made, _ = filtered_responses(prompts(["11", "00", "01", "10"]), 2, seed=0)
-    sizes = sorted(len(row["responses"]) for row in made)
-    assert sizes == [2, 3, 3]
+@pytest.mark.parametrize(
+    "grades, sizes", [(["11", "00", "01", "10"], [2, 3, 3]), (["11", "11"], [2, 2]), (["00", "00"], [])]
+)
+def test_what_does_not_divide_is_given_out_one_by_one(grades, sizes):
+    """Also for a teacher that is never wrong, or never right."""
+    made, kept = filtered_responses(prompts(grades), 2, seed=0)
+    assert sorted(len(row["responses"]) for row in made) == sizes
+    right = "".join(grades).count("1") / (2 * len(grades))
+    assert kept == {"kept_share": right, "prompts": len(grades), "prompts_kept": len(sizes)}
 
 
 def test_row_order_never_matters_and_the_seed_does():
@@ -198,15 +203,6 @@ def test_every_right_response_is_as_likely_and_wrong_ones_never_come():
     assert set(places) == {"1", "2"} and places["1"] / 8000 == pytest.approx(0.5, abs=0.02)
     alike = sum(len(set(row["responses"])) == 1 for row in made) / 2000
     assert alike == pytest.approx(2 * 0.5**4, abs=0.03)  # with replacement
-
-
-def test_a_teacher_that_is_never_wrong_or_never_right():
-    made, kept = filtered_responses(prompts(["11", "11"]), 2, seed=0)
-    assert kept["kept_share"] == 1 and [len(row["responses"]) for row in made] == [2, 2]
-    assert filtered_responses(prompts(["00", "00"]), 2, seed=0) == (
-        [],
-        {"kept_share": 0.0, "prompts": 2, "prompts_kept": 0},
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Every result table at `nano`, through the function that the notebooks call: complete, made once, read back the same;
-a run that lost some of its results ends with the same bytes as one that was never disturbed; and what is committed is
-enough to draw everything. (Runs that are killed, starved and damaged: tests/faults.)
+and what is committed is enough to draw everything. (Runs that are killed, starved and damaged: tests/faults.)
 """
 
 import os
@@ -46,27 +45,6 @@ if __name__ == "__main__":
 """
 
 
-def command(where: Path, *words: str) -> None:
-    """A command with runs/ and figures/ in `where`, which must succeed and say nothing on stdout."""
-    places = {"GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")}
-    env = {**os.environ, **places, "GRACELIB_WORKERS": "2", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *words], cwd=where, env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == ""  # stdout is for results
-
-
-def make(where: Path) -> None:
-    where.mkdir(exist_ok=True)
-    (where / "main.py").write_text(SCRIPT)
-    command(where, "main.py")
-
-
-def written(where: Path) -> dict[str, bytes]:
-    found = {path.name: path.read_bytes() for path in (where / "figures" / "nano" / "results").iterdir()}
-    assert sorted(found) == sorted([*(f"{name}.csv" for name in NAMES), tables.MADE_WITH])  # and nothing half-written
-    return found
-
-
 def committed(name: str) -> pd.DataFrame:
     return tables.table("nano", name, recompute=False)
 
@@ -82,8 +60,11 @@ def jobs():
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    where = tmp_path_factory.mktemp("nano") / "first"
-    make(where)
+    where = tmp_path_factory.mktemp("nano")
+    (where / "main.py").write_text(SCRIPT)
+    places = {"GRACELIB_RUNS": str(where / "runs"), "GRACELIB_FIGURES": str(where / "figures")}
+    env = {**os.environ, **places, "GRACELIB_WORKERS": "2", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "main.py"], cwd=where, env=env, check=True, timeout=900)
     return where
 
 
@@ -178,7 +159,7 @@ def test_published_tables_are_read_until_a_run_has_its_own(tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", DRAWN)
 def test_every_drawn_scale_is_drawn_again_from_the_committed_tables_alone(scale, tmp_path):
-    command(tmp_path, "-m", "gracelib.cli", "figures", "--scale", scale, "--no-recompute")
+    Nano(tmp_path, scale, full=True).finish("figures", "--scale", scale, "--no-recompute")
     before, now = (
         {path.name: path.read_bytes() for path in (folder / scale).glob("*.csv")}
         for folder in (ROOT / "figures/published", tmp_path / "figures")

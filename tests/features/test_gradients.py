@@ -2,8 +2,7 @@
 
 Invariants: each row equals plain `backward` of that response alone, projected, and its true norm, for every
 kind of parameter met (linear with and without bias, Conv1D, embeddings tied, untied, of positions, with
-padding_idx, RMSNorm, LayerNorm, q/k norms, scaled embeddings); the derivative is right (finite differences);
-no parameter is left out; order, batch size and block size change rounding only; what is not known is done one
+padding_idx, RMSNorm, LayerNorm, q/k norms, scaled embeddings); order, batch size and block size change rounding only; what is not known is done one
 response at a time and said so; bad input and non-finite numbers name their response.
 """
 
@@ -12,21 +11,20 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import nn
 
 from gracelib.features import batches, per_response
 from gracelib.features.gradients import response_features
-from gracelib.features.per_response import LayerByLayer, OneAtATime, layout, parameter_names, vector
-from gracelib.projection import signs
+from gracelib.features.per_response import LayerByLayer, OneAtATime, layout, vector
 from gradient_models import BUILT, D_ROWS, MODELS, VOCAB, agree, build, features, flatten_rows, plain, texts
 
 
+@pytest.mark.parametrize("engine", [None, OneAtATime])
 @pytest.mark.parametrize("kind", BUILT)
-def test_equals_plain_backward(kind):
+def test_equals_plain_backward(kind, engine):
     model = build(kind)
-    agree(features(model, texts()), plain(model, texts()))
+    agree(features(model, texts(), engine=engine), plain(model, texts()))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -97,44 +95,6 @@ def test_fewer_rows_are_the_first_columns_and_seed_changes_the_projection_and_no
     np.testing.assert_allclose(few["g"], a["g"][:, :7], rtol=1e-4, atol=1e-7)
     assert np.abs(a["g"] - b["g"]).max() > 0.01 * np.abs(a["g"]).max()
     np.testing.assert_array_equal(a["grad_norm"], b["grad_norm"])
-
-
-@pytest.mark.parametrize("kind, rtol", [("gpt2", 1e-6), ("llama tied", 2e-3)])
-def test_directional_derivative_by_finite_differences(kind, rtol):
-    """(L(theta + eps s) - L(theta - eps s)) / 2 eps along row 0 of the signs is sqrt(D) * g[0]. (Llama's
-    RMSNorm rounds to float32 whatever the weights' dtype, which bounds what differences can show.)"""
-    model, examples = build(kind).double(), texts(4)
-    g = features(model, examples, dtype="float64", d=1)["g"][:, 0]
-    size, eps, losses = sum(p.numel() for p in model.parameters()), 1e-5 if kind == "gpt2" else 1e-3, []
-    direction = {k: signs(0, k, 0, p.numel(), 1, torch.float64).reshape(p.shape) for k, p in model.named_parameters()}
-    for step in (eps, -2 * eps):
-        with torch.no_grad():
-            for k, p in model.named_parameters():
-                p.add_(direction[k], alpha=step)
-        losses.append(features(model, examples, dtype="float64", d=1)["loss"])
-    slope = (losses[0] - losses[1]) / (2 * eps)
-    np.testing.assert_allclose(slope, g * math.sqrt(size), rtol=rtol, atol=rtol * np.abs(slope).max())
-
-
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("engine", [LayerByLayer, OneAtATime])
-def test_no_parameter_is_left_out(kind, engine):
-    """Every element of every parameter reaches the sink exactly once for a response that uses the whole
-    vocabulary, under its own name; the counted elements are D."""
-    model = build(kind)
-    ids = torch.arange(VOCAB)[None]
-    hits = {name: torch.zeros(p.numel()) for name, p in model.named_parameters()}
-
-    def sink(name, start, block):
-        assert block.shape[0] == 1
-        hits[name][start : start + block.shape[1]] += 1
-
-    with engine(model, 1, 400) as gradients:
-        gradients.run(ids, lambda logits: F.cross_entropy(logits[0, :-1], ids[0, 1:]), sink)
-    if kind == "gpt2":  # positions beyond the text get no gradient; their blocks may be left out
-        hits["transformer.wpe.weight"].fill_(1)
-    assert all((h == 1).all() for h in hits.values()), {k: h.unique().tolist() for k, h in hits.items()}
-    assert sum(h.sum() for h in hits.values()) == sum(p.numel() for p in parameter_names(model))
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -7,6 +7,7 @@ grow with the responses, and is below weights + activations + 1.5 times the larg
 """
 
 import json
+import sys
 
 import pytest
 import torch
@@ -169,3 +170,39 @@ def test_the_peak_is_measured_on_cuda():
     before = peak_memory("cuda")
     torch.ones(64 * MIB // 4, device="cuda").sum()
     assert 64 * MIB <= peak_memory("cuda") - before < 80 * MIB
+
+
+# --- freed memory stays with the process that makes features, and goes back when it is asked to ------------------
+
+AGAIN = """
+import resource, sys
+import torch
+from gracelib.bench.methods import random_examples, student_of
+from gracelib.features import batches, gradients
+if sys.argv[1] == "as it was":
+    gradients.keep_freed = lambda: None
+torch.set_num_threads(1)
+student, examples = student_of(300_000), random_examples(256, 20, 100, 160)
+
+def faults_of(work):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def features():
+    gradients.response_features(student, examples, d=64, device="cpu", progress=False)
+
+features()
+again = sorted(faults_of(features) for _ in range(3))[1]
+batches.give_back()
+print(again, faults_of(features))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of other systems is not told")
+def test_a_second_call_uses_the_memory_of_the_first():
+    """Pages asked of the system by a later call (median of three: where the heap ends up is chance), and by one after
+    everything was given back."""
+    (kept, after), (before, _) = (map(int, in_a_process(AGAIN, how).split()) for how in ("kept", "as it was"))
+    assert kept < before / 10, (kept, before)
+    assert after > 10 * kept, (after, kept)  # given back, and asked for again

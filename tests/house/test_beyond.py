@@ -162,4 +162,6 @@ def at_n(world: str, score: str, n: int) -> float:
 
 def test_notebook_10_says_what_the_tables_say():
     head, *seen = sentences()
-    assert unsaid("10_beyond", [f"**In short.** {head}", *(f"**We see.** {said}" for said in seen)]) == []
+    assert (
+        unsaid("10_beyond", [f"**In short.** {head}", *(f"**We see.** {said}" for said in seen), another_world()]) == []
+    )

@@ -122,8 +122,3 @@ def test_public_names_are_there_and_an_unknown_one_is_refused():
         assert getattr(module, public) is found, public
     with pytest.raises(AttributeError, match="has no attribute 'graze'; public names"):
         gracelib.graze  # noqa: B018
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_is_explained_at_its_head(module):
-    assert ast.get_docstring(tree(module))
