@@ -232,22 +232,6 @@ def test_bad_calls_are_refused_and_leave_no_sidecar(folder, change, error, messa
     assert not list(folder.glob("*.json")) and not list(folder.glob(".*"))
 
 
-def test_a_failure_half_way_leaves_the_old_picture_whole(folder):
-    drawn = correlations.figure2(synthetic_cells(), "first", "mini")
-    drawn.save("mini", "fig02_scatter", **SAVE)
-    before = contents(folder)
-
-    class Broken(Figure):
-        def savefig(self, path, **_):
-            path.write_bytes(b"half a picture")
-            raise OSError("disk full")
-
-    drawn.fig = Broken()
-    with pytest.raises(OSError, match="disk full"):
-        drawn.save("mini", "fig02_scatter", **SAVE)
-    assert contents(folder) == before
-
-
 def test_the_commit_is_that_of_the_first_clean_drawing(tmp_path, monkeypatch):
     """Redrawing unchanged figures after a commit must not change the sidecars: they are committed too."""
     root = tmp_path / "checkout"
