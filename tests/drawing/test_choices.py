@@ -253,11 +253,6 @@ def test_figure_13_draws_every_family_in_its_look_and_figure_25_says_who_is_miss
     )
 
 
-def test_the_grey_band_is_one_standard_error_of_a_difference():
-    rows = rows_of(cells_of("lab"))
-    assert choice_tables.noise_points(rows) == pytest.approx(100 * np.sqrt(2) * np.median(rows["average_se"]))
-
-
 def test_families_and_scores_are_told_apart():
     """Eleven manners, eleven markers, eleven colours: either channel alone tells them apart. The triangle is taken."""
     looks, scores = [style.family(manner) for manner in MANNERS], [look[:2] for look in marks.LOOKS]

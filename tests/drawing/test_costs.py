@@ -60,10 +60,3 @@ def test_the_table_says_what_another_machine_would_repeat():
     assert (drawn.table[8:].paper == "").all()  # the paper's table is about one setting
     pd.testing.assert_frame_equal(costs.table1(made_cost(), "mini").table, drawn.table)
     assert set(drawn.paper) == set(costs.PAPER) and "9 cells of 3 settings" in drawn.caption
-
-
-def test_training_that_was_not_measured_is_empty():
-    untrained = made_cost().assign(train_seconds=np.nan)
-    table = costs.table1(untrained, "mini").table.set_index("quantity")
-    ratio = table.loc["training and testing / features and GRACE"]
-    assert ratio["median"].isna().all() and (ratio["cells"] == 0).all()

@@ -3,7 +3,6 @@ picture is only an assertion. So: the same table gives the same bytes in another
 everything and its hashes are those of the files.
 """
 
-import hashlib
 import importlib
 import json
 import os
@@ -20,6 +19,7 @@ from gracelib.drawing import bound, correlations, saving
 from gracelib.drawing.saving import Drawn, picture_writers
 from gracelib.evidence import ranks, summaries
 from gracelib.jobs import paths
+from gracelib.jobs.store import file_hash
 from gracelib.paper.figures import FIGURES
 from sidecars import assert_sidecars
 from synthetic import synthetic_cells
@@ -83,10 +83,6 @@ def drawn_once(name):
 def everything(names=tuple(DRAW), draw=drawn_once) -> None:
     for name in names:
         draw(name).save("mini", name, **SAVE)
-
-
-def sha(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -178,8 +174,8 @@ def test_a_sidecar_says_everything(folder):
     written = drawn.save("mini", "fig05_one_temperature", **SAVE)
     assert [p.suffix for p in written] == [".svg", ".png", ".csv", ".json"]
     side = json.loads(written[-1].read_text(encoding="utf-8"))
-    assert side["files"] == {p.name: sha(p) for p in written[:3]}
-    assert side["inputs"] == {f"results/{n}.csv": sha(folder / "results" / f"{n}.csv") for n in SAVE["inputs"]}
+    assert side["files"] == {p.name: file_hash(p) for p in written[:3]}
+    assert side["inputs"] == {f"results/{n}.csv": file_hash(folder / "results" / f"{n}.csv") for n in SAVE["inputs"]}
     assert (side["notebook"], side["scale"], side["paper_item"], side["seed"]) == (
         "05_which_teacher",
         "mini",

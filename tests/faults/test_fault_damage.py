@@ -96,6 +96,3 @@ def test_a_signed_record_is_refused_once_it_changed():
     for wrong in (text.replace("1.5", "1.25"), text.replace("checksum", "checksun"), "[]", "{}", ""):
         with pytest.raises(ValueError):
             verified(wrong)
-
-
-# --- clocks ---

@@ -12,15 +12,11 @@ README = (DATA / "README.md").read_text("utf-8")
 SHA256 = dict(re.findall(r"^\| \[(.+?)\.jsonl\].*`([0-9a-f]{64})` \|$", README, re.M))
 
 
-def lines(path):
-    return path.read_bytes().splitlines(keepends=True)
-
-
 def test_ten_files_of_the_same_problems_in_under_200_kb():
     files = sorted(EXCERPT.iterdir())
     assert [f.name for f in files] == sorted(f"{model}.jsonl" for model in SHA256) and len(files) == 10
     assert sum(f.stat().st_size for f in files) < 200_000
-    rows = [[json.loads(line) for line in lines(f)] for f in files]
+    rows = [[json.loads(line) for line in f.read_bytes().splitlines()] for f in files]
     for other in rows:
         assert [(r["question"], r["answer"]) for r in other] == [(r["question"], r["answer"]) for r in rows[0]]
         assert all(len(r["responses"]) == 1 and r["responses"][0].strip() for r in other)
