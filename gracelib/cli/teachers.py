@@ -272,7 +272,10 @@ def distill(
     epochs: Annotated[float, typer.Option(help="passes over the responses")] = 4,
     lr: Annotated[float, typer.Option(help="peak learning rate")] = 1e-5,
     batch_size: Annotated[int, typer.Option(help="of all devices together, in responses")] = 64,
-    micro_batch: Annotated[int, typer.Option(help="responses a device holds at once; changes memory, not results")] = 4,
+    micro_batch: Annotated[
+        int,
+        typer.Option(help="responses a device holds at once; changes memory, not results but the samples of on-policy"),
+    ] = 4,
     warmup: Annotated[float, typer.Option(help="share of the steps")] = 0.05,
     seed: Annotated[int, typer.Option(help="of the order of the responses")] = 0,
     max_tokens: Annotated[
@@ -306,7 +309,10 @@ def distill(
     save_every: Annotated[
         int, typer.Option(help="steps between checkpoints; a killed run goes on from the last")
     ] = 500,
-    scratch: Annotated[Path | None, typer.Option(help="where checkpoints lie; default OUT.scratch")] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="where checkpoints lie: a folder of its own, removed at the end; default OUT.scratch"),
+    ] = None,
     thinking: ThinkingOption = "keep",
     requests: RequestsOption = [],
     drop_text: DropTextOption = [],

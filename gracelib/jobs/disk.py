@@ -35,6 +35,7 @@ _WHAT = {
 _ANYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _PROBE = 1 << 14  # bytes: a folder that cannot take so much cannot take a result
+_KEY = "[0-9a-f]" * 20  # as `store.digest` makes it
 _PART = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.part(\.\w+)?")
 
 
@@ -127,8 +128,8 @@ def sweep(folder: Path) -> None:
 
 
 def sweep_folders(root: Path) -> None:
-    """Remove the half-written result folders root/<stage>/<key>.part whose lock nobody holds."""
-    for part in root.glob("*/*.part"):
+    """Remove the half-written result folders root/<stage>/<key>.part whose lock nobody holds; `root` may hold others' files."""
+    for part in root.glob(f"*/{_KEY}.part"):
         with contextlib.suppress(Timeout), FileLock(part.with_suffix(".lock")).acquire(timeout=0):
             shutil.rmtree(part, ignore_errors=True)  # another run may have come first
 

@@ -8,6 +8,7 @@ however it is cut into micro-batches and devices, so a response weighs as |y|. W
 computes: updates of 1e-5 would vanish in bfloat16 weights.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_callback import TrainerCallback
@@ -25,13 +27,22 @@ from gracelib.checks import rope_switch
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
-from gracelib.models.objectives import SEQUENCE, FromTeacher, TokenMean, collate_pairs, find_objective, load_teacher
+from gracelib.models.objectives import (
+    SEQUENCE,
+    FromTeacher,
+    TokenMean,
+    collate_pairs,
+    find_objective,
+    load_teacher,
+    positions,
+)
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, end_token, policy_notes
 from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import collate, first_responses, trainer_arguments
 from gracelib.text.formats import short
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+_RECORD, _LOCK = "settings.json", ".lock"  # in a folder of checkpoints
 
 
 def fine_tune(
@@ -67,8 +78,8 @@ def fine_tune(
     student : folder or hub id of the base model, with its tokenizer.
     rows : `question` and `responses` (texts); right and wrong ones alike, as in the paper. Optionally `cut`: which of
         the responses, counted from 0, a limit of tokens cut; these get no EOS (`text.responses.read_responses`).
-    scratch : where checkpoints lie until the end; `out` with `.scratch` appended. A run that was killed goes on from
-        the last complete one, and ends with the same weights.
+    scratch : where checkpoints lie until the end, when the folder is removed: one of its own; `out` with `.scratch` appended.
+        A run that was killed goes on from the last complete one, and ends with the same weights.
     epochs, lr, batch_size, warmup : the paper's, with AdamW (0.9, 0.999), cosine, no weight decay, gradient norm at
         most 1. `batch_size` is global: micro_batch x devices x accumulation steps.
     policy : template, BOS and the longest example; the same as for gradients and evaluation.
@@ -89,8 +100,9 @@ def fine_tune(
     ------
     ValueError
         before training: no rows, fewer than M responses, a batch that devices and micro-batches do not divide,
-        several GPUs in one process, checkpoints made with other settings, a teacher of another vocabulary, a question without
-        rejected responses; during it: a loss that is not finite.
+        several GPUs in one process, checkpoints made with other settings, a scratch folder that holds something else or that
+        another run trains in, a text longer than student or teacher reads, a teacher of another vocabulary, a question
+        without rejected responses; during it: a loss that is not finite.
     """
     if not rows:
         raise ValueError("no rows to train on; the responses file may be empty")
@@ -103,19 +115,22 @@ def fine_tune(
         ("the teacher model (--teacher-model)", teacher, aim and not aim.pairs),
         ("the student's own responses (--rejected)", rejected, aim and aim.pairs),
     ):
-        if bool(given) != bool(needed):
+        if (given is not None) != bool(needed):
             raise ValueError(
                 f"objective {objective}: {'give' if needed else 'leave out'} {what}, or choose another objective"
             )
     if aim and aim.on_policy and devices > 1:
         raise ValueError(f"objective {objective} samples from the student, on one device: start it on one GPU")
-    others = _texts(_beside(rows, rejected, M), None) if rejected else None
+    others = None if rejected is None else _texts(_beside(rows, rejected, M), None)
     out = Path(out)
     scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
+    if main:
+        _check_scratch(scratch, out)
     model, tokenizer = load_student(student, dtype="float32")
     encoded = encode(tokenizer, **texts, policy=policy)
     for said in [*policy_notes(tokenizer, policy), *encoding_notes(encoded, policy)] if main else ():
         print(said, file=sys.stderr)
+    _check_length(encoded, model, "student")
     switch, lengths = rope_switch(model.config), [*map(len, encoded)]
     if switch and micro_batch > 1 and min(lengths) <= switch < max(lengths):
         raise ValueError(
@@ -139,41 +154,45 @@ def fine_tune(
     }
     kind = TokenMean
     if others:
-        both = zip(data, encode(tokenizer, **others, policy=policy), strict=True)
-        data = [e | {"rejected": _example(other)} for e, other in both]
+        own = encode(tokenizer, **others, policy=policy)
+        _check_length(own, model, "student")
+        data = [e | {"rejected": _example(other)} for e, other in zip(data, own, strict=True)]
         settings["rejected"] = digest([e["rejected"] for e in data])
     if aim:
         precise = "bfloat16" if settings["bf16"] else "float32"
         its, theirs = load_teacher(teacher or student, tokenizer, precise, common=not aim.words)
-        read = {}
-        if aim.words:
-            both = zip(data, encode(theirs, **texts, policy=policy), strict=True)
-            read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in both}
+        told = encode(theirs, **texts, policy=policy) if aim.words else encoded
+        _check_length(told, its, "teacher")
+        both = zip(data, told, strict=True) if aim.words else ()
+        read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in both}
         own = {"objective": aim, "teacher": its, "tokenizers": (tokenizer, theirs), "read": read, "seed": seed}
         kind = functools.partial(FromTeacher, **own, stop=end_token(tokenizer, policy))
         settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher or "")}
-    resume = _resumable(scratch, settings, main)
     if gradient_checkpointing:
         _checkpoint_activations(model)
-    trainer = _trainer(kind, model, data, scratch, settings, cuda, save_every, progress, callbacks or [])
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(str(out))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    about = {
-        "n_examples": len(encoded),
-        "n_tokens": sum(len(e.response_ids) for e in encoded),
-        "n_cut": sum(e.cut or e.n_cut > 0 for e in encoded),
-        "tokens_cut": sum(e.n_cut for e in encoded),
-        "steps": trainer.state.global_step,
-        "loss": losses[-1] if losses else None,
-        "precision": "bfloat16" if settings["bf16"] else "float32",
-        "settings": settings,
-    }
-    trainer.accelerator.wait_for_everyone()
-    if main:
-        _finish(out, tokenizer, about)
-        shutil.rmtree(scratch, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
+    with _locked(scratch) if main else contextlib.nullcontext():
+        resume = _resumable(scratch, settings, main)
+        trainer = _trainer(kind, model, data, scratch, settings, cuda, save_every, progress, callbacks or [])
+        trainer.train(resume_from_checkpoint=resume)
+        whole = scratch / "trained"  # no half of a model in `out`, where the next run would not go on
+        trainer.save_model(str(whole))
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        about = {
+            "n_examples": len(encoded),
+            "n_tokens": sum(len(e.response_ids) for e in encoded),
+            "n_cut": sum(e.cut or e.n_cut > 0 for e in encoded),
+            "tokens_cut": sum(e.n_cut for e in encoded),
+            "steps": trainer.state.global_step,
+            "loss": losses[-1] if losses else None,
+            "precision": "bfloat16" if settings["bf16"] else "float32",
+            "settings": settings,
+        }
+        trainer.accelerator.wait_for_everyone()
+        if main:
+            _finish(whole, tokenizer, about)
+            shutil.copytree(whole, out, copy_function=shutil.move, dirs_exist_ok=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
     return about
 
 
@@ -197,6 +216,38 @@ def _beside(rows: list[dict], rejected: list[dict], M: int | None) -> list[dict]
         )
     others = [(found[row["question"]], len(row["responses"][:M])) for row in rows]
     return [other | {"responses": [text for _, text in first_responses([other], n)]} for other, n in others]
+
+
+def _check_length(encoded: list[Encoded], model, who: str) -> None:
+    """ValueError for a text of more tokens than the model reads: at best it would fail in the middle of the training."""
+    longest, reads = max(map(len, encoded)), positions(model)
+    if longest > reads:
+        raise ValueError(
+            f"a response has {longest} tokens with its prompt, and the {who} reads {reads}: --max-tokens {reads} (max_tokens) "
+            "cuts such texts and says how many"
+        )
+
+
+def _check_scratch(scratch: Path, out: Path) -> None:
+    """ValueError where removing `scratch` would remove something else."""
+    a, b = scratch.resolve(), out.resolve()
+    if a.is_relative_to(b) or b.is_relative_to(a):
+        raise ValueError(
+            f"--scratch {scratch} and --out {out}: one lies in the other; choose another folder for checkpoints"
+        )
+    if any(path.name != _LOCK for path in scratch.glob("*")) and not (scratch / _RECORD).is_file():
+        raise ValueError(
+            f"--scratch {scratch}: it holds something else, and is removed at the end; name a folder of its own"
+        )
+
+
+def _locked(scratch: Path) -> contextlib.AbstractContextManager:
+    """The folder for this run alone. ValueError where another is at work: to wait would be to train the same again."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(scratch / _LOCK).acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{scratch}: another run trains there; wait for it, or stop it and go on here") from error
 
 
 def _check_settings(epochs, lr, warmup, seed, save_every, precision, batch_size, micro_batch, devices, cuda) -> None:
@@ -319,7 +370,7 @@ class _StopAtNonsense(TrainerCallback):
 
 def _resumable(scratch: Path, settings: dict, main: bool) -> str | None:
     """The last complete checkpoint, or None. Remembers the settings there; ValueError if they were others."""
-    record = scratch / "settings.json"
+    record = scratch / _RECORD
     if record.is_file():
         check_same_settings(scratch, json.loads(record.read_text(encoding="utf-8")), settings, GO_ON)
     elif main:

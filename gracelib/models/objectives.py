@@ -122,6 +122,11 @@ def find_objective(name: str, beta: float | None = None) -> Objective | None:
     return replace(found, number=beta)
 
 
+def positions(model) -> float:
+    """The most tokens that a model reads; infinite where its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or np.inf
+
+
 def load_teacher(source: str | os.PathLike, tokenizer, dtype: str = "float32", common: bool = True) -> tuple:
     """A teacher and its tokenizer. common: its distributions must be over the vocabulary of the student's `tokenizer`;
     ValueError, before its weights are read, for another one, or as `load_student`."""
@@ -175,6 +180,7 @@ class FromTeacher(TokenMean):
         super().__init__(**how)
         self.objective, self.read, self.stop, self.seed = objective, read, stop, seed
         self.teacher = teacher.to(self.args.device)
+        self.reads = min(positions(self.model), positions(teacher))
         # Relatives pad their embeddings to different sizes: no token is there.
         self.n_words = [max(tokenizer.get_vocab().values()) + 1 for tokenizer in tokenizers]
 
@@ -222,6 +228,7 @@ class FromTeacher(TokenMean):
     def _sampled(self, batch: dict, k: int) -> dict:
         """Batch k of a step with a sample of the student in place of each response, cut where the longest of them ends."""
         starts = (batch["labels"] != IGNORED).int().argmax(1).tolist()  # where a response begins
+        room = min(batch["input_ids"].shape[1] - min(starts), self.reads - max(starts))
         prompts = sorted((ids[:start].tolist() for ids, start in zip(batch["input_ids"], starts, strict=True)), key=len)
         usual, self.model.generation_config = self.model.generation_config, GenerationConfig()  # no penalty
         found = decode_all(
@@ -231,7 +238,7 @@ class FromTeacher(TokenMean):
             greedy=np.zeros(len(prompts), bool),
             batch_size=len(prompts),
             temperature=1.0,
-            max_new_tokens=batch["input_ids"].shape[1] - min(starts),
+            max_new_tokens=room,
             stop=(self.stop,),
         )
         self.model.generation_config = usual

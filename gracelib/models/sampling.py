@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from transformers import GenerationConfig
 
+from gracelib.jobs.disk import alone
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, versions
 from gracelib.models import vllm_engine
 from gracelib.models.checkpoints import DTYPES, check_student, files_digest, place_of, resolve_device
 from gracelib.models.decoding import TransformersEngine, batches, check_sampling, read
-from gracelib.models.prompting import CHAT, TEACHER_INSTRUCTION, Policy, encode_questions, end_token
+from gracelib.models.prompting import CHAT, STUDENT_TEMPLATE, TEACHER_INSTRUCTION, Policy, encode_questions, end_token
 from gracelib.models.sampled_file import GenerationFile
 
 STYLES = ("chat", "student")
@@ -73,6 +73,7 @@ def sample(
     backend : "transformers" or "vllm" (imported only then).
     style : "chat": `instruction`, blank line, question in the chat template (teachers); "student": template and
         BOS of `policy` (students; the same as in training and for gradients; its chat template if that is "chat").
+        What belongs to the other style is refused.
     dtype : "float32", "bfloat16", "float64" (transformers only); "auto": float32 for a checkpoint of it, else
         bfloat16.
     device : of the transformers backend; "auto": CUDA where present.
@@ -96,6 +97,15 @@ def sample(
     check_settings(
         prompts, m, temperature, top_p, max_new_tokens, backend, style, dtype, tensor_parallel_size, batch_size, seed
     )
+    for name, given, belongs in (
+        ("template", policy.template not in (STUDENT_TEMPLATE, CHAT), "student"),
+        ("bos", policy.bos, "student"),
+        ("instruction", instruction not in ("", TEACHER_INSTRUCTION), "chat"),
+    ):
+        if given and style != belongs:
+            raise ValueError(
+                f"{name} is of style {belongs}, not of style {style}: leave it out, or choose --style {belongs}"
+            )
     engine_version = {"vllm": vllm_engine.version()} if backend == "vllm" else {}
     model = place_of(model)
     config, tokenizer = check_student(model, quantised=backend == "vllm")
@@ -133,9 +143,8 @@ def sample(
     }
     loaded = {} if loaded is None else loaded
     file = GenerationFile(Path(out), settings)
-    file.path.parent.mkdir(parents=True, exist_ok=True)
     # A second run of the same command waits, and finds the file.
-    with FileLock(file.path.with_name(f".{file.path.name}.lock")):
+    with alone(file.path.with_name(f".{file.path.name}.lock"), f"{file.path}: another run samples it"):
         if file.finished():
             return file.path
         done = file.resume()

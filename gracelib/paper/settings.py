@@ -17,16 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    create_model,
-)
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, create_model
 
 from gracelib.paper.models import STUDENTS, TEACHERS
 from gracelib.scale import EVERY_TENTH, Model, PaperScale, PaperTask
@@ -70,15 +61,15 @@ SECTIONS = {
     "teachers": dict.fromkeys((m.name for m in TEACHERS), _PLACE),
     "tasks": dict.fromkeys(TASKS, _PLACE),
     "settings": {
-        **dict.fromkeys(("M", "n_prompts", "m", "d", "n_folds"), PositiveInt),
-        **dict.fromkeys(("nu", "epochs", "lr"), PositiveFloat),
-        **dict.fromkeys(("batch_size", "max_tokens", "k", "gpus"), PositiveInt),
-        "warmup": Annotated[float, Field(ge=0, le=1)],
-        "test_temperature": NonNegativeFloat,
+        **dict.fromkeys(("M", "n_prompts", "m", "d", "k", "gpus"), PositiveInt),
+        **dict.fromkeys(("n_folds", "max_tokens"), Annotated[int, Field(ge=2)]),
+        **dict.fromkeys(("nu", "epochs", "lr", "test_temperature"), PositiveFloat),
+        "batch_size": Annotated[int, Field(gt=0, multiple_of=4)],  # micro-batches of `fine_tune`
+        "warmup": Annotated[float, Field(ge=0, lt=1)],
         "top_p": Annotated[float, Field(gt=0, le=1)],
         "feature_dtype": Literal["float32", "bfloat16", "float64"],
         "backend": Literal["vllm", "transformers"],
-        "seed": NonNegativeInt,
+        "seed": Annotated[int, Field(ge=0, lt=2**31)],
     },
     "only": {"task": list[str], "student": list[str], "teacher": list[str], "temperature": list[float]},
     "needs": dict.fromkeys(
@@ -138,7 +129,7 @@ def only(
         "task": _among("task", task, [t.title for t in scale.tasks]),
         "student": _among("student", student, [name for t in scale.tasks for _, name in t.casting]),
         "teacher": _among("teacher", teacher, [m.name for m in scale.teachers]),
-        "temperature": _among("temperature", temperature, EVERY_TENTH),
+        "temperature": _among("temperature", [*map(float, temperature)], EVERY_TENTH),  # 1 is 1.0
     }
     kept = []
     for t in scale.tasks:
@@ -168,7 +159,7 @@ def _among(kind: str, asked: Sequence, there: Sequence) -> list:
 def _read(path: Path) -> dict:
     kind = "JSON" if path.suffix == ".json" else "TOML"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
     except OSError as error:
         said = f"cannot be read ({error.strerror}); it should name models and local folders"
@@ -203,7 +194,7 @@ def with_file(scale: PaperScale, path: Path | str) -> PaperScale:
 
     def placed(section: str, name: str, usual: str) -> str:
         place = data[section].get(name, usual)
-        local = (path.parent / place).resolve()
+        local = (path.parent / os.path.expanduser(place)).resolve()
         return str(local) if place and local.exists() else place
 
     def models(section: str, usual: tuple[Model, ...]) -> tuple[Model, ...]:

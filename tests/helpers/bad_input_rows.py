@@ -254,6 +254,14 @@ GENERATE_OPTIONS = options(
     ),
     ("task_and_prompts", "a task and a file of prompts", ["--task", "gsm8k"], "--task or --prompts", "not both"),
     ("source_without_task", "a source without a task", ["--source", "data"], "--source", "--task"),
+    *(
+        (f"{name}_of_the_other_style", "an option that would not count", [f"--{name}", *own], name, f"--style {style}")
+        for name, style, own in (
+            ("template", "student", ["Q: {question}", "--style", "chat"]),
+            ("bos", "student", ["--style", "chat"]),
+            ("instruction", "chat", ["Think."]),
+        )
+    ),
 )
 GENERATE_OPTIONS += [
     Bad("generate__no_prompts", "neither task nor prompts", GENERATE, ("--task or --prompts", "one of them")),
@@ -321,6 +329,8 @@ DISTILL_OPTIONS = options(
         "batch_size=7",
         "micro_batch=4",
     ),
+    ("scratch_is_mine", "checkpoints among other files", ["--scratch", "student"], "student", "a folder of its own"),
+    ("scratch_is_out", "checkpoints where the student will be", ["--scratch", "out"], "out", "choose another folder"),
     ("save_every_is_zero", "a checkpoint every 0 steps", ["--save-every", "0"], "save_every=0", "at least 1"),
     ("seed_is_negative", "a negative seed", ["--seed", "-1"], "seed=-1", "at least 0"),
     ("precision_unknown", "an unknown precision", ["--precision", "float16"], "'float16'", "bfloat16"),
@@ -342,6 +352,17 @@ DISTILL_OPTIONS = options(
     ),
     ("out_is_not_empty", "a folder that holds something", ["--out", "student"], "student", "choose another folder"),
 )
+DISTILL_OPTIONS += [
+    Bad(
+        "distill__texts_longer_than_the_student_reads",
+        "a student of 16 positions",
+        DISTILL,
+        ("the student reads 16", "--max-tokens 16"),
+        prepare=lambda where: (where / "student" / "config.json").write_text(
+            json.dumps(json.loads((where / "student" / "config.json").read_text()) | {"max_position_embeddings": 16})
+        ),
+    )
+]
 FIGURES_OPTIONS = options(
     "figures",
     ["figures", "--scale", "nano"],

@@ -4,10 +4,12 @@ the same weights, and what cannot work is refused before training.
 
 import json
 import math
+import shutil
 from unittest.mock import Mock
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback
 from typer.testing import CliRunner
@@ -105,7 +107,7 @@ def test_the_loss_is_the_mean_over_supervised_tokens(student, tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["sequence", "taid", "on-policy", "plad"])
-def test_a_killed_run_ends_with_the_same_bytes(student, teacher, objective, tmp_path):
+def test_a_killed_run_ends_with_the_same_bytes(student, teacher, objective, tmp_path, monkeypatch):
     options = QUICK | {"micro_batch": 4, "save_every": 1, "objective": objective}
     options["teacher"] = teacher if objective in ("taid", "on-policy") else None
     options["rejected"] = [row | {"responses": row["responses"][::-1]} for row in ROWS] if objective == "plad" else None
@@ -120,6 +122,12 @@ def test_a_killed_run_ends_with_the_same_bytes(student, teacher, objective, tmp_
     (torn / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="b.scratch was made with other settings .lr 0.001 there, 0.01 asked for"):
         fine_tune(student, ROWS, tmp_path / "b", **(options | {"lr": 1e-2}))
+    with FileLock(tmp_path / "b.scratch" / ".lock"), pytest.raises(ValueError, match="another run trains there"):
+        fine_tune(student, ROWS, tmp_path / "b", **options)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "copytree", Mock(side_effect=KeyboardInterrupt))  # while the last weights are written
+        fine_tune(student, ROWS, tmp_path / "b", **options)
+    assert not (tmp_path / "b").exists()
     about = fine_tune(student, ROWS, tmp_path / "b", **options)
     assert about["steps"] == 4
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()

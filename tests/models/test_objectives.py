@@ -4,6 +4,8 @@ students learn from it by fine-tuning, from the same seed to the same bits.
 
 import copy
 import itertools
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -146,21 +148,25 @@ def test_students_come_closer_to_the_teacher_and_the_same_seed_gives_the_same_bi
 
 
 def test_on_policy_learns_from_samples_of_the_student_as_it_is(cast, monkeypatch, tmp_path):
-    """Fresh ones at each step, to the same prompts, none longer than the teacher's longest, ended by EOS or cut."""
-    seen, sampled = [], objectives.decode_all
+    """Fresh ones at each step, to the same prompts, none longer than the teacher's longest or than the student reads, ended by
+    EOS or cut."""
+    tokenizer = build_tokenizer()
+    examples = encode_examples(tokenizer, [(row["question"], row["responses"][0]) for row in cast[2]])
+    reads, seen, sampled = max(len(p) + len(r) for p, r in examples), [], objectives.decode_all
+    student = shutil.copytree(cast[1], tmp_path / "student")
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps(config | {"max_position_embeddings": reads}))
 
     def spy(model, prompts, keys, **how):
         seen.append((prompts, sampled(model, prompts, keys, **how), how["max_new_tokens"], set(keys.tolist())))
         return seen[-1][1]
 
     monkeypatch.setattr(objectives, "decode_all", spy)
-    taught(cast, tmp_path / "out", "on-policy", batch_size=12, micro_batch=6, epochs=2)
-    tokenizer = build_tokenizer()
-    examples = encode_examples(tokenizer, [(row["question"], row["responses"][0]) for row in cast[2]])
+    taught((cast[0], student, cast[2]), tmp_path / "out", "on-policy", batch_size=12, micro_batch=6, epochs=2)
     assert len(seen) == 8 and sorted(p for own in seen[:4] for p in own[0]) == sorted(p for p, _ in examples)
     assert len(set.union(*(own[3] for own in seen))) == 48  # no number is drawn twice
-    for _, found, most, _ in seen:
-        assert most <= max(len(p) + len(r) for p, r in examples) - min(len(p) for p, _ in examples)
+    for prompts, found, most, _ in seen:
+        assert most + max(map(len, prompts)) <= reads
         assert all(ids[-1] == tokenizer.eos_token_id or len(ids) == most for ids in found)
 
 
@@ -205,7 +211,8 @@ def test_plad_is_refused_without_as_many_rejected_responses(cast, tmp_path):
     own = rejected(cast[2])
     for given, said in (
         (own[1:], r"1 of 24 prompts have no rejected responses.*same words"),
-        ([], "give the student's own"),
+        ([], "24 of 24 prompts have no rejected responses"),
+        (None, "give the student's own"),
     ):
         with pytest.raises(ValueError, match=said):
             taught(cast, tmp_path / "out", "plad", rejected=given)

@@ -116,16 +116,17 @@ def test_what_cannot_be_is_refused(wrong, said):
         wrong()
 
 
-def test_models_and_settings_come_from_a_file(tmp_path):
+def test_models_and_settings_come_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "phi").mkdir()
     record = {
-        "teachers": {"Phi-4": "phi", "OLMo-2-7B": "somebody/olmo"},
+        "teachers": {"Phi-4": "~/phi", "OLMo-2-7B": "somebody/olmo"},
         "settings": {"M": 8, "lr": 5e-6, "nu": 1},
         "gsm8k": {"n_test": 100},
-        "only": {"teacher": ["Phi-4", "OLMo-2-7B"]},
+        "only": {"teacher": ["Phi-4", "OLMo-2-7B"], "temperature": [1]},
         "tasks": {"math": "somebody/math"},
     }
-    (tmp_path / "mine.json").write_text(json.dumps(record))
+    (tmp_path / "mine.json").write_text(json.dumps(record), "utf-8-sig")  # as Windows writes it
     scale = with_file(PAPER, tmp_path / "mine.json")
     assert [m.source for m in scale.teachers] == ["somebody/olmo", str((tmp_path / "phi").resolve())]
     assert (scale.M, scale.lr, scale.nu) == (8, 5e-6, 1)
@@ -139,7 +140,7 @@ def test_models_and_settings_come_from_a_file(tmp_path):
         "MATH from math",
         "OLMo-2-7B from olmo",
         "Phi-4 from phi",
-        "64 of 480 cells",
+        "8 of 480 cells",
     ]
     assert f"Not the paper's: {'; '.join(changes(scale))}" in plan_text(scale)
     assert changes(PAPER) == [] and "Not the paper's" not in plan_text(PAPER)
@@ -155,6 +156,13 @@ def test_models_and_settings_come_from_a_file(tmp_path):
         ("[settings]\nN = 8", "has no 'N'; it has M, n_prompts"),
         ('[settings]\nM = "8"', "M = '8': Input should be a valid integer"),
         ("[settings]\nM = 8.5", "M = 8.5: Input should be a valid integer"),
+        # What training and scoring would refuse, hours later:
+        ("[settings]\nwarmup = 1", "warmup = 1: Input should be less than 1"),
+        ("[settings]\nbatch_size = 50", "batch_size = 50: Input should be a multiple of 4"),
+        ("[settings]\nseed = 4294967295", "seed = 4294967295: Input should be less than"),
+        ("[settings]\nn_folds = 1", "n_folds = 1: Input should be greater"),
+        ("[settings]\nmax_tokens = 1", "max_tokens = 1: Input should be greater"),
+        ("[settings]\ntest_temperature = 0", "test_temperature = 0: Input should be greater"),
         ("[math]\ntitle = 'x'", "has no 'title'; it has n_train"),
         ("[settings\nM = 8", "not valid TOML"),
         ("[needs.sampel]\ngpus = 1", r"\[needs\] has no 'sampel'; it has problems, sample, grade"),
