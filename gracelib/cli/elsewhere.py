@@ -31,12 +31,18 @@ CpusOption = Annotated[int | None, typer.Option(help="of a task elsewhere; defau
 GpusOption = Annotated[int | None, typer.Option(help="of a task elsewhere; default: as the other options say", min=0)]
 
 
-def set_executor(executor: str, address: str) -> bool:
-    """Make this the executor of this process and those it starts; whether it is that of other machines."""
+def set_executor(executor: str, address: str, *needs: int | None) -> bool:
+    """Make this the executor of this process and those it starts; whether it is that of other machines. ValueError where it
+    is not, and what only other machines take is given."""
     for name, value in ((EXECUTOR, executor), (ADDRESS, address)):
         if value:
             os.environ[name] = value
-    return executor_name() != "local"
+    elsewhere = executor_name() != "local"
+    if not elsewhere and (address or any(need is not None for need in needs)):
+        raise ValueError(
+            "--address, --cpus and --gpus are of other machines: choose --executor ray or slurm, or leave them out"
+        )
+    return elsewhere
 
 
 def anywhere(command: Callable) -> Callable:
@@ -49,7 +55,7 @@ def anywhere(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def run(executor="", address="", cpus=None, gpus=None, **options):
-        if not set_executor(executor, address):
+        if not set_executor(executor, address, cpus, gpus):
             return command(**options)
         usual = 0 if options.get("device") == "cpu" else options.get("tensor_parallel_size", 1)
         n_gpus = usual if gpus is None else gpus

@@ -165,8 +165,16 @@ def fine_tune(
         _check_length(told, its, "teacher")
         both = zip(data, told, strict=True) if aim.words else ()
         read = {tuple(e["input_ids"]): (t.prompt_ids, t.response_ids) for e, t in both}
+        stop = end_token(tokenizer, policy)
+        if main and not aim.words and policy.template != CHAT and theirs.eos_token_id != stop:
+            ends = tokenizer.convert_ids_to_tokens([stop, theirs.eos_token_id])
+            print(
+                "a response ends with {0}, and the teacher (a chat model?) ends its own with {1}: the student may learn to write "
+                "{1}, at which nobody stops it; --template chat ends responses as chat models do".format(*ends),
+                file=sys.stderr,
+            )
         own = {"objective": aim, "teacher": its, "tokenizers": (tokenizer, theirs), "read": read, "seed": seed}
-        kind = functools.partial(FromTeacher, **own, stop=end_token(tokenizer, policy))
+        kind = functools.partial(FromTeacher, **own, stop=stop)
         settings |= {"objective": objective, "number": aim.number, "teacher": str(teacher or "")}
     if gradient_checkpointing:
         _checkpoint_activations(model)

@@ -229,9 +229,10 @@ def test_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_p
 
 
 def test_folders_that_nobody_holds_are_removed(tmp_path):
-    for name in ("dead", "held"):
-        (tmp_path / "stage" / f"{name}.part").mkdir(parents=True)
-    (tmp_path / "stage" / "finished").mkdir()
-    with FileLock(tmp_path / "stage/held.lock"):
+    dead, held = "0a" * 10, "1b" * 10
+    for name in (f"{dead}.part", f"{held}.part", "finished", "a_film.part"):  # the last somebody else's
+        (tmp_path / "stage" / name).mkdir(parents=True)
+    with FileLock(tmp_path / f"stage/{held}.lock"):
         run_jobs([Job(ADD, {"value": 1, "log": str(tmp_path / "log")}, {})], tmp_path, "adding")
-    assert sorted(p.name for p in (tmp_path / "stage").iterdir() if p.suffix != ".lock") == ["finished", "held.part"]
+    there = {p.name for p in (tmp_path / "stage").iterdir()} - {f"{dead}.lock", f"{held}.lock"}
+    assert there == {f"{held}.part", "finished", "a_film.part"}

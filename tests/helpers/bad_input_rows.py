@@ -234,6 +234,7 @@ GENERATE_OPTIONS = options(
     ("dtype_unknown", "an unknown precision", ["--dtype", "int8"], "'int8'", "bfloat16"),
     ("device_unknown", "an unknown device", ["--device", "tpu"], "'tpu'", "auto, cpu or cuda"),
     ("batch_size_is_zero", "batches of nothing", ["--batch-size", "0"], "batch_size=0", "at least 1"),
+    ("gpus_of_this_machine", "GPUs of no other machine", ["--gpus", "1"], "--gpus", "--executor ray or slurm"),
     (
         "two_gpus_for_transformers",
         "a model shared between GPUs",
@@ -401,6 +402,12 @@ OTHER_OPTIONS = [
         ("'tpu'", "auto, cpu or cuda"),
     ),
     Bad("command__unknown", "a misspelt command", ["scroe"], ("'scroe'",)),
+    Bad(
+        "plan__address_alone",
+        "an address of no executor",
+        ["plan", "--address", "auto"],
+        ("--address", "--executor ray"),
+    ),
     Bad("plan__scale_lab", "a scale without a plan", ["plan", "--scale", "lab"], ("'lab'", "README")),
     Bad(
         "plan__settings_file_missing",

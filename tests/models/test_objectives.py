@@ -230,6 +230,17 @@ def test_a_teacher_of_another_vocabulary_is_refused_where_words_are_compared(cas
     assert load_teacher(cast[0], own, common=False)[1].get_vocab() == build_tokenizer().get_vocab()
 
 
+def test_a_teacher_that_ends_otherwise_is_named(cast, capsys, tmp_path):
+    teacher, tokenizer = shutil.copytree(cast[0], tmp_path / "teacher"), build_tokenizer()
+    tokenizer.eos_token = "."
+    tokenizer.save_pretrained(teacher)
+    said = {}
+    for name, its in (("other", teacher), ("same", cast[0])):
+        taught((its, *cast[1:]), tmp_path / name, "gkd", epochs=0.1)
+        said[name] = "ends with <eos>, and the teacher (a chat model?) ends its own with .:" in capsys.readouterr().err
+    assert said == {"other": True, "same": False}
+
+
 @pytest.mark.parametrize("longer", ["the teacher's", "the student's"])
 def test_uld_learns_from_a_teacher_that_reads_other_tokens(cast, longer, tmp_path):
     """Its loss is the cross-entropy and 1.5 times the L1 distances of sorted probabilities, of the k-th tokens of both
