@@ -37,17 +37,16 @@ from gracelib.since import Ratio
 
 CHUNK = 256  #: resamples at a time: (256, n) weights stay small however many prompts there are
 N_BOOT = 2000  #: resamples, unless told otherwise
+ENDS = (1 - 0.95) / 2, (1 + 0.95) / 2  # to the last digit, as in the committed tables
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic with its percentile interval, and what went into it."""
+    """A statistic with its 95% percentile interval."""
 
     value: float  #: the statistic on the data as given
     low: float
     high: float
-    level: float  #: 0.95 by default
-    n_boot: int
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,8 @@ class PairedDifference:
     n_left_out: int  #: prompts that only one of the two has
 
 
-def grace_interval(
-    result: Grace, n_boot: int = N_BOOT, seed: int = 0, level: float = 0.95, influence: np.ndarray | None = None
-) -> Interval:
-    """Percentile interval of `result.total` over resamples of prompts.
+def grace_interval(result: Grace, n_boot: int = N_BOOT, seed: int = 0, influence: np.ndarray | None = None) -> Interval:
+    """95% percentile interval of `result.total` over resamples of prompts.
 
     With `influence` None the fold matrices are held fixed. With `grace_influence` (n,) of the same call,
     total + sum (w_p - 1) influence_p is resampled instead, which includes their error to first order.
@@ -74,18 +71,13 @@ def grace_interval(
     weight = result.count.astype(np.float64)
     if influence is not None:
         moved = _resampled_shifts(np.stack([_checked(influence, result)]), n_boot, seed)[0]
-        return _interval(result.total, result.total + moved, level)
+        return _interval(result.total, result.total + moved)
     draws = _resampled_means(np.stack([result.per_prompt]), np.stack([weight]), n_boot, seed)[0]
-    return _interval(result.total, draws, level)
+    return _interval(result.total, draws)
 
 
 def grace_difference(
-    a: Grace,
-    b: Grace,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
-    level: float = 0.95,
-    influence: tuple[np.ndarray, np.ndarray] | None = None,
+    a: Grace, b: Grace, n_boot: int = N_BOOT, seed: int = 0, influence: tuple[np.ndarray, np.ndarray] | None = None
 ) -> PairedDifference:
     """Interval of GRACE(a) - GRACE(b), each resample drawing the same common prompts for both teachers.
 
@@ -110,7 +102,7 @@ def grace_difference(
     point = np.average(values[0], weights=weights[0]) - np.average(values[1], weights=weights[1])
     p_lower = float((difference < 0).mean() + 0.5 * (difference == 0).mean())
     left_out = len(a.prompt_ids) + len(b.prompt_ids) - 2 * len(common)
-    return PairedDifference(_interval(point, difference, level), p_lower, len(common), left_out)
+    return PairedDifference(_interval(point, difference), p_lower, len(common), left_out)
 
 
 def ratio_draws(ratio: Ratio, prompt_id, n_boot: int = N_BOOT, seed: int = 0) -> np.ndarray:
@@ -143,12 +135,10 @@ def agreement_interval(
     return percentiles(rho)
 
 
-def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Ends of the percentile interval of the draws that are finite; NaN, NaN where none is."""
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level}: expected a number between 0 and 1")
+def percentiles(draws: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95% percentile interval of the draws that are finite; NaN, NaN where none is."""
     finite = draws[np.isfinite(draws)]
-    return tuple(np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])) if finite.size else (np.nan, np.nan)
+    return tuple(np.quantile(finite, ENDS)) if finite.size else (np.nan, np.nan)
 
 
 #: Keys of `ranked_differences`.
@@ -209,9 +199,8 @@ def _checked(influence: np.ndarray, result: Grace) -> np.ndarray:
     return influence
 
 
-def _interval(value: float, draws: np.ndarray, level: float) -> Interval:
-    low, high = percentiles(draws, level)
-    return Interval(float(value), float(low), float(high), level, len(draws))
+def _interval(value: float, draws: np.ndarray) -> Interval:
+    return Interval(float(value), *map(float, percentiles(draws)))
 
 
 def grace_without(

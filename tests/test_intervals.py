@@ -56,7 +56,6 @@ def test_draws_are_weighted_means_of_the_contributions():
     interval = grace_interval(result)
     assert sorted(result.per_prompt) == pytest.approx([interval.low, interval.high])
     assert interval.value == result.total == pytest.approx((result.per_prompt * [1, 3]).sum() / 4)
-    assert interval.n_boot == 2000 and interval.level == 0.95
 
 
 def test_reproducible_and_narrower_with_more_prompts():
@@ -116,10 +115,9 @@ def test_only_common_prompts_are_compared():
         grace_difference(a, apart)
 
 
-@pytest.mark.parametrize("kwargs, message", [({"n_boot": 0}, "n_boot = 0"), ({"level": 1.0}, "level = 1.0")])
-def test_bad_input_is_refused(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        grace_interval(grace(*near_copies(), 5), **kwargs)
+def test_no_resamples_are_refused():
+    with pytest.raises(ValueError, match="n_boot = 0"):
+        grace_interval(grace(*near_copies(), 5), n_boot=0)
 
 
 # --- the jackknife ------------------------------------------------------------------------------------------

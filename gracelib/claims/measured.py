@@ -430,8 +430,9 @@ def within_teacher(w: World) -> Measured:
 
 def temperature_regret(w: World) -> Measured:
     """Mean over teachers of what GRACE's choice of the temperature costs, beside a temperature drawn at random."""
-    blind = over_teachers(_choices(w, "grace"), "regret_points").set_index("score").loc[RANDOM, "mean"]
-    found = regret(w, parts=lambda frame: {t: (frame.teacher == t).to_numpy() for t in w.teachers}, mean=True)
+    choices = _choices(w, "grace")
+    blind = over_teachers(choices, "regret_points").set_index("score").loc[RANDOM, "mean"]
+    found = regret(w, parts=lambda f: {t: (f.teacher == t).to_numpy() for t in choices.teacher.unique()}, mean=True)
     return replace(found, what="mean regret of GRACE within a teacher", extra=f" (a random temperature: {blind:.1f})")
 
 

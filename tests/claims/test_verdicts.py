@@ -279,6 +279,15 @@ def test_temperature_claims_on_a_planted_world(lab):
     assert (rows.direction[["both_rise", "opposite", "warmer", "within_teacher", "temperature_regret"]] == HOLDS).all()
 
 
+def test_a_teacher_without_a_choice_of_temperature_tells_nothing_of_it(lab):
+    """Of the others the coldest is picked, 35 points behind the warmest."""
+    alone = (lab.cells.teacher == lab.teachers[0]) & (lab.cells.temperature > 0.3)
+    planted = {"grace": lambda c: c.temperature, "average_at_k": lambda c: 0.1 + 0.5 * c.temperature}
+    lab.cells = lab.cells[~alone].assign(**planted)
+    found = measure("temperature_regret", lab)
+    assert found.value == pytest.approx(35) and np.isfinite(found.low + found.high)
+
+
 def test_other_worlds_have_a_column_only_where_their_tables_are(lab):
     write_tables("lab-world1", seed=3)
     drawn = verdicts.claims("lab")
