@@ -2,8 +2,8 @@
 
 Invariants: the sign layout of the module head, bit for bit (every stored feature depends on it); independence
 of chunk, start and number of rows; integer gradients project to exact integers; signs without structure
-(balance, and no correlation between rows, elements, names or seeds), from which E||Pi g||^2 = (d/D) ||g||^2 follows with
-the paper's 1/sqrt(D). The Monte-Carlo bounds are about five standard deviations of what is estimated.
+(balance, and no correlation between rows, elements, names or seeds); and, with the paper's 1/sqrt(D), E||Pi g||^2 =
+(d/D) ||g||^2 over tensors of different shapes. The Monte-Carlo bounds are about five standard deviations of what is estimated.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from gracelib import projection
 from gracelib.projection import SignProjection, sign_words, signs
+
+SHAPES = {"embed.weight": (23, 8), "layer.weight": (5, 31), "layer.bias": (5,), "norm.weight": (8,), "wide": (1, 200)}
 
 
 def reference_word(seed, name, e, b):
@@ -168,3 +170,35 @@ def test_threads_share_the_work_and_change_nothing(rows):
             assert torch.equal(out, 1 + 2 * dense), threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_paper_scaling_is_unbiased_over_tensors_of_different_shapes():
+    """E||Pi g||^2 = (d/D)||g||^2 and E<Pi u, Pi v> = (d/D)<u, v>, and var ||Pi g||^2 = 2 d / D^2 (||g||^4 -
+    sum g^4). The energy is put into one tensor at a time, so that a scale depending on a tensor's shape could
+    not hide."""
+    d, n_seeds, size = 8, 1500, sum(math.prod(s) for s in SHAPES.values())
+    generator = torch.Generator().manual_seed(1)
+    for heavy in SHAPES:
+        u, v = (
+            {
+                k: torch.randn(math.prod(s), generator=generator) * (3.0 if k == heavy else 0.1)
+                for k, s in SHAPES.items()
+            }
+            for _ in range(2)
+        )
+        v = {k: v[k] + 0.5 * u[k] for k in v}
+        both = {k: torch.stack([u[k], v[k]]) for k in SHAPES}
+        products = []
+        for seed in range(n_seeds):
+            projection, out = SignProjection(d, seed, cache_bytes=0), torch.zeros(2, d)
+            for k, block in both.items():
+                projection.accumulate(out, k, 0, block)
+            out /= math.sqrt(size)
+            products.append([out[0] @ out[0], out[0] @ out[1]])
+        products = torch.tensor(products).double()
+        a, b = (torch.cat(list(x.values())).double() for x in (u, v))
+        expected = torch.stack([a @ a, a @ b]) * d / size
+        error = (products.mean(0) - expected).abs() / (products.std(0) / math.sqrt(n_seeds))
+        assert error.max() < 5, f"{heavy}: off by {error.tolist()} standard errors"
+        variance = 2 * d / size**2 * ((a @ a) ** 2 - (a**4).sum())
+        assert products[:, 0].var() == pytest.approx(variance.item(), rel=0.3)
