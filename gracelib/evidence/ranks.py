@@ -139,7 +139,7 @@ def regret_many(score: np.ndarray, accuracy: np.ndarray, direction: str, counts:
 
 
 def regret_interval(score: np.ndarray, accuracy: np.ndarray, se: np.ndarray, direction: str) -> tuple[float, float]:
-    """95% interval, in points, of the regret of the cells ranked first, among *these* cells; NaN, NaN without a score or `se`.
+    """95% interval, in points, of the regret of the cells ranked first, among *these* cells; NaN, NaN without a score, `se` or a second cell.
 
     `se` (cells,) is the standard error of each accuracy. Why not over teachers: a regret has a maximum in it, which resampling
     cannot see beyond; intervals from resampled teachers contain the expected regret in 57% to 94% of simulated worlds of 6

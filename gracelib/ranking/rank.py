@@ -257,7 +257,7 @@ def _raced(reading: Reading, until_clear: bool, folds: dict) -> tuple[dict[str, 
     def look(name: str, stop: int):
         return _scored(name, up_to(name, stop), ("grace",), **folds)[1]
 
-    sizes = rounds(n, folds["n_folds"]) if until_clear else [n]
+    sizes = rounds(n, folds["n_folds"]) if until_clear and len(reading.encoded) > 1 else [n]
     stayed, taken, gone, saved = race([*reading.encoded], sizes, take, look)
     return {name: up_to(name, taken) for name in stayed}, taken, pd.DataFrame(gone, columns=LEFT), saved
 

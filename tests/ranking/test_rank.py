@@ -218,6 +218,9 @@ def test_a_ranking_stops_when_it_knows(llama, tmp_path, monkeypatch):
     assert list(kept.teacher) == list(result.table.teacher)
     np.testing.assert_allclose(kept.grace, result.table.grace, rtol=1e-5)
     assert json.loads(result.save(tmp_path / "r.csv").read_text())["left"][0]["left_after"] in (6, 12)
+    assert (
+        rank(llama, files[:1], tmp_path, until_clear=True, **options).settings["n"] == 16
+    )  # nothing gets clear of one
 
 
 def test_the_best_teacher_seldom_leaves():
