@@ -69,7 +69,6 @@ class GenerationFile:
         if lines and not lines[-1].endswith(b"\n"):  # torn by a kill
             lines.pop()
         if not lines:
-            self.part.parent.mkdir(parents=True, exist_ok=True)
             self.part.write_bytes(_line({"settings": self.settings}))
             return {}
         settings, rows = {}, {}
