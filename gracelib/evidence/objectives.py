@@ -82,11 +82,12 @@ def over_best(mixtures: pd.DataFrame) -> pd.DataFrame:
     points over the best student of one teacher alone, with low and high.
 
     The interval is 1.96 standard errors of both, as if they answered different problems: what they share cancels in the
-    difference, so it is too wide. The best of several measured students is partly lucky, so points are a little too low.
+    difference, so it is too wide (of the best against itself: nothing). The best of several measured students is partly lucky,
+    so points are a little too low.
     """
     columns = {"alone": "first", "most": "first", "most_share": "mean", "correct": "mean"}
     found = mixtures.groupby("mixture", sort=False).agg(columns).join(over_seeds(mixtures, ["mixture"]))
     best = found[found["alone"]]["average"].idxmax()
     points = 100 * (found["average"] - found["average"][best])
-    spread = 196 * np.hypot(found["average_se"], found["average_se"][best])
+    spread = (196 * np.hypot(found["average_se"], found["average_se"][best])).where(found.index != best, 0.0)
     return found.assign(points=points, low=points - spread, high=points + spread)

@@ -229,6 +229,7 @@ def test_several_teachers_are_held_against_the_best_of_one():
     table = pd.DataFrame(rows, columns=columns).assign(most="A", most_share=1.0, correct=0.5)
     found = over_best(table)
     assert list(found.index) == ["A", "B", "both"] and found.points.tolist() == pytest.approx([0, -10, 10])
+    assert found.loc["A", ["low", "high"]].tolist() == [0, 0]  # the best against itself
     noise = 196 * np.sqrt(0.03**2 + 0.04**2 + 2 * 0.08 / 2)
     assert found.loc["both", ["low", "high"]].tolist() == pytest.approx([10 - noise, 10 + noise])
     one_each = over_best(table.drop(1)).loc["both"]
