@@ -154,7 +154,7 @@ def run_distill(out: Path, params: dict, inputs: dict[str, Path]) -> None:
 
 
 def _scratch(out: Path) -> Path:
-    """Where a job's progress survives it: the store empties `KEY.part` when a job starts again."""
+    """Where a job's progress survives it: the store empties `KEY.part` when a job starts again, and removes this at its end."""
     return out.with_suffix(".scratch")
 
 
@@ -167,7 +167,6 @@ def _engine(params: dict) -> dict:
 def run_spread_features(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     """Apart from FEATURES: what keeps pieces decides no number of the built-in world."""
     run_features(out, params, inputs, spread_features)
-    shutil.rmtree(_scratch(out))
 
 
 def spread_features(model, params: dict, *given) -> dict:
@@ -218,8 +217,7 @@ def run_sample(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     from gracelib.models.sampling import sample
 
     own = {"out": _scratch(out) / "responses.jsonl", "m": params["m"], "style": "chat"}
-    os.replace(sample(params["model"], _prompts(inputs), **own, **_engine(params)), out / "responses.jsonl")
-    shutil.rmtree(_scratch(out))
+    shutil.copyfile(sample(params["model"], _prompts(inputs), **own, **_engine(params)), out / "responses.jsonl")
 
 
 def run_grade(out: Path, params: dict, inputs: dict[str, Path]) -> None:
@@ -272,10 +270,9 @@ def run_measure(out: Path, params: dict, inputs: dict[str, Path]) -> None:
     model = str(inputs["model"]) if "model" in inputs else params["model"]
     result = measure(model, _prompts(inputs), scratch, **own, **_engine(params))
     for name in ("sampled_graded.jsonl", "greedy_graded.jsonl"):
-        os.replace(scratch / name, out / name)
+        shutil.copyfile(scratch / name, out / name)
     found = _taken(result, "average", "average_se", "best_of", "greedy", "truncated")
     (out / "accuracy.json").write_text(json.dumps(found), encoding="utf-8")
-    shutil.rmtree(scratch)
 
 
 PRETRAIN = Stage("pretrain", run_pretrain)

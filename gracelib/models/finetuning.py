@@ -78,7 +78,7 @@ def fine_tune(
     student : folder or hub id of the base model, with its tokenizer.
     rows : `question` and `responses` (texts); right and wrong ones alike, as in the paper. Optionally `cut`: which of
         the responses, counted from 0, a limit of tokens cut; these get no EOS (`text.responses.read_responses`).
-    scratch : where checkpoints lie until the end, when the folder is removed: one of its own; `out` with `.scratch` appended.
+    scratch : where checkpoints lie, a folder of its own, which stays; None: `out` with `.scratch` appended, removed at the end.
         A run that was killed goes on from the last complete one, and ends with the same weights.
     epochs, lr, batch_size, warmup : the paper's, with AdamW (0.9, 0.999), cosine, no weight decay, gradient norm at
         most 1. `batch_size` is global: micro_batch x devices x accumulation steps.
@@ -123,7 +123,7 @@ def fine_tune(
         raise ValueError(f"objective {objective} samples from the student, on one device: start it on one GPU")
     others = None if rejected is None else _texts(_beside(rows, rejected, M), None)
     out = Path(out)
-    scratch = Path(scratch) if scratch else out.with_name(out.name + ".scratch")
+    stays, scratch = scratch is not None, Path(scratch or out.with_name(out.name + ".scratch"))
     if main:
         _check_scratch(scratch, out)
     model, tokenizer = load_student(student, dtype="float32")
@@ -199,7 +199,8 @@ def fine_tune(
         if main:
             _finish(whole, tokenizer, about)
             shutil.copytree(whole, out, copy_function=shutil.move, dirs_exist_ok=True)
-            shutil.rmtree(scratch, ignore_errors=True)
+            if not stays:
+                shutil.rmtree(scratch, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
     return about
 
@@ -237,7 +238,7 @@ def _check_length(encoded: list[Encoded], model, who: str) -> None:
 
 
 def _check_scratch(scratch: Path, out: Path) -> None:
-    """ValueError where removing `scratch` would remove something else."""
+    """ValueError where checkpoints would lie among other files, or these among checkpoints."""
     a, b = scratch.resolve(), out.resolve()
     if a.is_relative_to(b) or b.is_relative_to(a):
         raise ValueError(
@@ -245,7 +246,7 @@ def _check_scratch(scratch: Path, out: Path) -> None:
         )
     if any(path.name != _LOCK for path in scratch.glob("*")) and not (scratch / _RECORD).is_file():
         raise ValueError(
-            f"--scratch {scratch}: it holds something else, and is removed at the end; name a folder of its own"
+            f"--scratch {scratch}: it holds something else; name a folder of its own"
         )
 
 

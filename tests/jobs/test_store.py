@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -125,6 +126,18 @@ def test_a_published_result_is_copied_unless_it_is_asked_for_from_scratch(tmp_pa
     (made / "value.txt").write_text("70")
     again = compute(one, tmp_path / "third")  # what was published is damaged
     assert ran(log) == [7, 8, 7, 7] and (again / "value.txt").read_text() == "7"
+
+
+def test_what_a_stage_goes_on_from_stays_until_its_result_is_safe(tmp_path, monkeypatch):
+    one = job(tmp_path / "log")
+    scratch = one.folder(tmp_path).with_suffix(".scratch")
+    scratch.mkdir(parents=True)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(store, "flush", Mock(side_effect=KeyboardInterrupt))  # a kill while the result is put on disk
+        compute(one, tmp_path)
+    assert scratch.is_dir()
+    compute(one, tmp_path)
+    assert not scratch.exists()
 
 
 def test_inputs_reach_the_stage(tmp_path):

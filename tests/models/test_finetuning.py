@@ -129,7 +129,8 @@ def test_a_killed_run_ends_with_the_same_bytes(student, teacher, objective, tmp_
         fine_tune(student, ROWS, tmp_path / "b", **options)
     assert not (tmp_path / "b").exists()
     about = fine_tune(student, ROWS, tmp_path / "b", **options)
-    assert about["steps"] == 4
+    fine_tune(student, ROWS, tmp_path / "c", scratch=tmp_path / "a folder of mine", **options)
+    assert about["steps"] == 4 and (tmp_path / "a folder of mine").is_dir()
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
     assert not (tmp_path / "b.scratch").exists()
 
