@@ -311,7 +311,9 @@ def distill(
     ] = 500,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="where checkpoints lie and stay: a folder of its own; default OUT.scratch, removed at the end"),
+        typer.Option(
+            help="where checkpoints lie and stay: a folder of its own; default OUT.scratch, removed at the end"
+        ),
     ] = None,
     thinking: ThinkingOption = "keep",
     requests: RequestsOption = [],

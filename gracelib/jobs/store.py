@@ -334,7 +334,8 @@ def _make(job: Job, folder: Path, inputs: dict[str, Path]) -> None:
             flush(path)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or one without its meta file
         os.replace(part, folder)
-        shutil.rmtree(folder.with_suffix(".scratch"), ignore_errors=True)  # what a stage goes on from: only now it is not needed
+        # What a stage goes on from: only now is its result safe.
+        shutil.rmtree(folder.with_suffix(".scratch"), ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -245,9 +245,7 @@ def _check_scratch(scratch: Path, out: Path) -> None:
             f"--scratch {scratch} and --out {out}: one lies in the other; choose another folder for checkpoints"
         )
     if any(path.name != _LOCK for path in scratch.glob("*")) and not (scratch / _RECORD).is_file():
-        raise ValueError(
-            f"--scratch {scratch}: it holds something else; name a folder of its own"
-        )
+        raise ValueError(f"--scratch {scratch}: it holds something else; name a folder of its own")
 
 
 def _locked(scratch: Path) -> contextlib.AbstractContextManager:
