@@ -121,6 +121,11 @@ def find_zero_rows(h: np.ndarray, zero_rows: str) -> np.ndarray:
     return zero
 
 
+def positions(config) -> float:
+    """The most tokens that a model reads; infinite where its configuration does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or np.inf
+
+
 def rope_switch(config) -> int | None:
     """The input length beyond which a model reads a text with other rotary frequencies (LongRoPE, as in Phi-3-128k and
     Phi-4-mini); None: it has none. transformers takes the longest text of a batch, so a short text beside a longer one

@@ -23,19 +23,11 @@ from safetensors import safe_open
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_callback import TrainerCallback
 
-from gracelib.checks import rope_switch
+from gracelib.checks import positions, rope_switch
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, write_atomically
 from gracelib.models.checkpoints import load_student
-from gracelib.models.objectives import (
-    SEQUENCE,
-    FromTeacher,
-    TokenMean,
-    collate_pairs,
-    find_objective,
-    load_teacher,
-    positions,
-)
+from gracelib.models.objectives import SEQUENCE, FromTeacher, TokenMean, collate_pairs, find_objective, load_teacher
 from gracelib.models.prompting import CHAT, Encoded, Policy, encode, encoding_notes, end_token, policy_notes
 from gracelib.models.sampled_file import GO_ON, check_same_settings
 from gracelib.models.training import collate, first_responses, trainer_arguments
@@ -229,7 +221,7 @@ def _beside(rows: list[dict], rejected: list[dict], M: int | None) -> list[dict]
 
 def _check_length(encoded: list[Encoded], model, who: str) -> None:
     """ValueError for a text of more tokens than the model reads: at best it would fail in the middle of the training."""
-    longest, reads = max(map(len, encoded)), positions(model)
+    longest, reads = max(map(len, encoded)), positions(model.config)
     if longest > reads:
         raise ValueError(
             f"a response has {longest} tokens with its prompt, and the {who} reads {reads}: --max-tokens {reads} (max_tokens) "

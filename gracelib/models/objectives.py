@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, logsigmoid, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, Trainer
 
+from gracelib.checks import positions
 from gracelib.models.checkpoints import check_student, load_student
 from gracelib.models.decoding import decode_all, row_keys
 from gracelib.models.training import IGNORED, collate
@@ -122,11 +123,6 @@ def find_objective(name: str, beta: float | None = None) -> Objective | None:
     return replace(found, number=beta)
 
 
-def positions(model) -> float:
-    """The most tokens that a model reads; infinite where its configuration does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or np.inf
-
-
 def load_teacher(source: str | os.PathLike, tokenizer, dtype: str = "float32", common: bool = True) -> tuple:
     """A teacher and its tokenizer. common: its distributions must be over the vocabulary of the student's `tokenizer`;
     ValueError, before its weights are read, for another one, or as `load_student`."""
@@ -180,7 +176,7 @@ class FromTeacher(TokenMean):
         super().__init__(**how)
         self.objective, self.read, self.stop, self.seed = objective, read, stop, seed
         self.teacher = teacher.to(self.args.device)
-        self.reads = min(positions(self.model), positions(teacher))
+        self.reads = min(positions(self.model.config), positions(teacher.config))
         # Relatives pad their embeddings to different sizes: no token is there.
         self.n_words = [max(tokenizer.get_vocab().values()) + 1 for tokenizer in tokenizers]
 

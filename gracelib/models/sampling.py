@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
+from gracelib.checks import positions
 from gracelib.jobs.disk import alone
 from gracelib.jobs.progress import Bar
 from gracelib.jobs.store import digest, versions
@@ -209,7 +210,7 @@ def stop_tokens(model: str, tokenizer, policy: Policy = Policy()) -> tuple[int, 
 def _requests(tokenizer, config, prompts, policy, instruction, max_new_tokens) -> list[Request]:
     """Every prompt as an engine sees it; ValueError if one leaves no room for an answer."""
     encoded = encode_questions(tokenizer, [row["question"] for row in prompts], policy, instruction)
-    reads = getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    reads = positions(config)
     for row, ids in zip(prompts, encoded, strict=True):
         if len(ids) >= reads:
             raise ValueError(

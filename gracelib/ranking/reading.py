@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gracelib.checks import positions
 from gracelib.jobs import paths as places
 from gracelib.jobs.disk import check_writable, size_of, sweep
 from gracelib.jobs.progress import Bar
@@ -186,7 +187,7 @@ def loaded(
 
 def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tuple[list[Encoded], list[str]]:
     """Token ids of every response, and what to call each in an error message."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    reads = positions(config)
     labels = [f"{p.where}, response {k}" for p in prompts for k in range(1, len(p.responses) + 1)]
     pairs = [(p.question, response) for p in prompts for response in p.responses]
     cut = [k in p.cut for p in prompts for k in range(len(p.responses))]
@@ -200,10 +201,10 @@ def _encode(tokenizer, prompts: Sequence[Prompt], policy: Policy, config) -> tup
                 raise ValueError(f"{label}: {error}") from error
         raise
     for label, e in zip(labels, encoded, strict=True):
-        if positions is not None and len(e) > positions:
+        if len(e) > reads:
             raise ValueError(
-                f"{label}: {len(e)} tokens with its prompt, but the student has {positions} "
-                f"positions; --max-tokens {positions} cuts such texts and says how many"
+                f"{label}: {len(e)} tokens with its prompt, but the student has {reads} "
+                f"positions; --max-tokens {reads} cuts such texts and says how many"
             )
     return encoded, labels
 
