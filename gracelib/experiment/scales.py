@@ -36,9 +36,9 @@ SECOND_STUDENT = tuple(
 )
 
 
-def _tasks(first: tuple[float, ...], others: tuple[float, ...]) -> tuple[Task, ...]:
+def _tasks(first: tuple[float, ...], others: tuple[float, ...], **who: tuple) -> tuple[Task, ...]:
     return (
-        Task("short", 3, 5, 110, (("first", first), ("second", others))),
+        Task("short", 3, 5, 110, (("first", first), ("second", others)), **who),
         Task("long", 6, 7, 140, (("first", others),)),
     )
 
@@ -106,8 +106,31 @@ LAB = replace(
         TeacherSpec("table-96", "96", "table", 4000),
         TeacherSpec("reversed-96", "96", "reversed", 4000),
         TeacherSpec("terse-96", "96", "terse", 8000),
+        # Teachers buy power, temperatures hardly any: twice the teachers at a third of the temperatures is the same number of
+        # students. All manners but the one that counts by ones, in two sizes or three.
+        TeacherSpec("table-40", "40", "table", 8000),
+        TeacherSpec("reversed-40", "40", "reversed", 8000),
+        TeacherSpec("terse-40", "40", "terse", 16000),
+        TeacherSpec("polish-40", "40", "polish", 8000),
+        TeacherSpec("polish-64", "64", "polish", 4000),
+        TeacherSpec("polish-96", "96", "polish", 4000),
+        TeacherSpec("check-40", "40", "check", 8000),
+        TeacherSpec("check-64", "64", "check", 4000),
+        TeacherSpec("check-96", "96", "check", 4000),
+        TeacherSpec("gains_first-40", "40", "gains_first", 8000),
+        TeacherSpec("gains_first-64", "64", "gains_first", 4000),
+        TeacherSpec("gains_first-96", "96", "gains_first", 4000),
+        TeacherSpec("digressing-40", "40", "digressing", 8000),
+        TeacherSpec("digressing-64", "64", "digressing", 4000),
+        TeacherSpec("digressing-96", "96", "digressing", 4000),
     ),
-    tasks=_tasks(EVERY_TENTH, EVERY_TENTH),
+    # The small ones, which are only just competent, are followed over all temperatures, and three strong ones.
+    tasks=_tasks(
+        EVERY_TENTH,
+        (0.6, 1.0),
+        curves=("equations-40", "narration-40", "algebra-40", "table-64", "reversed-64", "equations-96"),
+        few=(0.4, 0.6, 1.0),
+    ),
     n_train=512,
     n_prompts=512,
     d=512,
@@ -322,7 +345,7 @@ COVERAGE_LAB = replace(
     n_again=1,
 )
 
-WORLDS = tuple(_grown_anew(LAB, f"lab-world{k}", 100 * k, EVERY_TENTH[1::2]) for k in (1, 2))
+WORLDS = tuple(_grown_anew(LAB, f"lab-world{k}", 100 * k, (0.6, 1.0)) for k in (1, 2))
 #: What training from other random numbers gives at mini: the range in which a run on another kind of processor may end.
 SEEDS = tuple(_grown_anew(MINI, f"mini-seed{k}", 100 * k, MINI.temperatures) for k in range(1, 9))
 COVERAGE = (COVERAGE_MINI, COVERAGE_LAB)

@@ -29,7 +29,7 @@ from gracelib.experiment import extras, measurements
 from gracelib.experiment.mixtures import mixture_jobs
 from gracelib.experiment.objectives import FURTHER, objective_jobs
 from gracelib.experiment.plan import KEY, Plan, accuracy_of, compared_at, plans_of
-from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, SEEDS, TABLES_ONLY, WORLDS, command_for, get_scale
+from gracelib.experiment.scales import COVERAGE, REDRAWN, SCALES, TABLES_ONLY, WORLDS, command_for, get_scale
 from gracelib.features.files import load_features, rows_of
 from gracelib.intervals import DIFFERENCES, grace_interval, ranked_differences
 from gracelib.jobs import paths
@@ -427,8 +427,8 @@ _ODD = ("student", "teacher")
 _MIXED = ("task", "student", "temperature", "mixture", "seed")
 _COVERAGE = {scale.name for scale in COVERAGE}
 _ONE_SETTING = tuple(set(TABLES_ONLY) - _COVERAGE)  # whose scores are computed at one setting
-#: Scales that were made before features held what the scores published since are made of.
-_NO_RECORD = (*REDRAWN, *(set(TABLES_ONLY) - {scale.name for scale in SEEDS} - {"coverage-lab"}))
+#: A scale whose scores since GRACE nobody reads.
+_NO_RECORD = ("coverage-mini",)
 _LABS = (*REDRAWN, *(scale.name for scale in WORLDS))
 _NOT_LAB, _NO_REPEATS = tuple(SCALES.keys() - {*REDRAWN}), tuple(SCALES.keys() - {*_LABS})
 TABLES = {

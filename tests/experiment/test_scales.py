@@ -52,7 +52,7 @@ def test_the_tasks_stand_where_the_papers_do():
 def test_the_lab_is_what_the_figures_need():
     lab = get_scale("lab")
     widths = {lab.teacher_bases[spec.base][0].width for spec in lab.teachers}
-    assert len(lab.teachers) == 15 and len({spec.manner for spec in lab.teachers}) >= 5 and len(widths) >= 3
+    assert len(lab.teachers) == 30 and len({spec.manner for spec in lab.teachers}) >= 5 and len(widths) >= 3
     assert lab.temperatures == (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     assert (lab.n_prompts, lab.m, lab.d, lab.n_folds) == (512, 4, 512, 10)
     assert (lab.m_kept, lab.d_kept) == (8, 1024)

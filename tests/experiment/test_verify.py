@@ -134,7 +134,7 @@ def test_the_sample_is_drawn_by_the_seed_from_the_cheaper_half():
     }
     middle = sorted(cost.values())[len(cost) // 2]
     assert all(cost[cell] <= middle for cells in drawn for cell in cells)
-    assert len(verify.sample(lab, 360, 0)) == 360
+    assert len(verify.sample(lab, 240, 0)) == 240
 
 
 # --- the same checkpoints and responses: what holds on any CPU ----------------------------------------------
