@@ -9,12 +9,13 @@ its responses as often as it takes to see the tokens of the strongest teacher's 
 said by how they were made and not by how they turned out.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gracelib.experiment import stages
-from gracelib.experiment.extras import strongest
+from gracelib.experiment.extras import COMPLETED, strongest
 from gracelib.experiment.objectives import FIRST, settings, tested
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.features.files import load_features
@@ -120,12 +121,16 @@ def small(scale: Scale) -> str:
 
 
 def mixture_jobs(plans: list[Plan], seeds: range = FIRST) -> dict[tuple, tuple[Job, Job]]:
-    """The responses that a student is taught with (at last) and its accuracy, by task, student, temperature, mixture (a
-    teacher alone; one of CHOICES; CHAIN; REGENERATION) and seed, counted from 0."""
-    plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
+    """The responses that a student is taught with (at last) and its accuracy, by task, student, temperature, mixture (one of
+    the first `COMPLETED` teachers alone; one of CHOICES; CHAIN; REGENERATION) and seed, counted from 0."""
+    plan, t, found = plans[0], compared_at(plans[0].scale), {}
+    scale = replace(plan.scale, teachers=plan.scale.teachers[:COMPLETED])
     usual = {"epochs": scale.epochs} | settings(scale)
     M, first, large = usual["M"], {"n_prompts": scale.n_prompts}, strongest(scale)
-    alone, like = {name: plan.responses[name, t] for name in plan.teachers}, plan.responses[large, t]
+    alone, like = (
+        {teacher.name: plan.responses[teacher.name, t] for teacher in scale.teachers},
+        plan.responses[large, t],
+    )
 
     def taught(responses: Job, label: str, seed: int, passes: float, base: Job) -> Job:
         changes = usual | {"epochs": passes, "seed": scale.seed + 9 + 1000 * seed}

@@ -5,7 +5,7 @@ temperature where teachers are compared: the same responses, order of them, step
 from pathlib import Path
 
 from gracelib.experiment import stages
-from gracelib.experiment.extras import SMALL_CAST
+from gracelib.experiment.extras import COMPLETED, SMALL_CAST
 from gracelib.experiment.plan import Plan, compared_at
 from gracelib.jobs.store import Job, Stage
 from gracelib.scale import Scale
@@ -51,7 +51,7 @@ TAUGHT = Stage("taught", run_taught)
 
 
 def settings(scale: Scale, on_policy: bool = False) -> dict:
-    """Of training, where they are not the scale's. A large cast gets half of its responses: by the jobs' costs all teachers,
+    """Of training, where they are not the scale's. A large cast gets half of its responses: by the jobs' costs those teachers,
     objectives and seeds then take less than an hour and a half on two cores, and no teacher had to be chosen."""
     if len(scale.teachers) > SMALL_CAST:
         return {"M": scale.M // 2}
@@ -65,9 +65,9 @@ def tested(plan: Plan, student: Job, label: str) -> Job:
 
 
 def objective_jobs(plans: list[Plan], seeds: range = FIRST) -> dict[tuple, tuple[Job]]:
-    """Accuracy of each student, by cell, objective and seed."""
+    """Accuracy of each student of the first `COMPLETED` teachers, by cell, objective and seed."""
     plan, scale, t, found = plans[0], plans[0].scale, compared_at(plans[0].scale), {}
-    for teacher, job in plan.teachers.items():
+    for teacher, job in [*plan.teachers.items()][:COMPLETED]:
         like = plan.responses[teacher, t]
         rejected = {"teacher": plan.students[scale.student], "prompts": plan.train_prompts}
         before = Job(
