@@ -108,8 +108,8 @@ LAB = replace(
         TeacherSpec("terse-96", "96", "terse", 8000),
         # Teachers buy power, temperatures hardly any: twice the teachers at a third of the temperatures is the same number of
         # students. All manners but the one that counts by ones, in two sizes or three.
-        TeacherSpec("table-40", "40", "table", 8000),
-        TeacherSpec("reversed-40", "40", "reversed", 8000),
+        TeacherSpec("table-40", "40", "table", 16000, 4),
+        TeacherSpec("reversed-40", "40", "reversed", 24000, 4),
         TeacherSpec("terse-40", "40", "terse", 16000),
         TeacherSpec("polish-40", "40", "polish", 8000),
         TeacherSpec("polish-64", "64", "polish", 4000),
