@@ -511,7 +511,7 @@ TABLES = {
     "since": Table("figures", _since, _since_rows, KEY[:2], not_at=_NO_RECORD),
     # What else these scores read, in seconds per cell: forward_seconds (of the pass that GRACE takes gradients in, without them),
     # alone_loss_seconds, local_loss_seconds; responses, device, volatile.
-    "passes": Table("figures", measurements.further_jobs, _recorded, not_at=(*REDRAWN, *TABLES_ONLY)),
+    "passes": Table("figures", measurements.further_jobs, _recorded, not_at=TABLES_ONLY),
     # `until_clear.race` on each temperature's teachers, a row an order of the prompts, see `measurements.run_race`.
     "races": Table("figures", measurements.race_jobs, _recorded, ("task", "student", "temperature"), not_at=_NO_RECORD),
     # Students of each teacher alone and of several (`mixtures`), of the same number of training tokens: alone, most (the
