@@ -522,7 +522,7 @@ TABLES = {
     ),
     # Accuracy of each teacher's student after a part of the epochs, columns as `students`; after several times as many; and of
     # students of other training seeds.
-    "smoke_test": Table("extra", extras.smoke_jobs, _accuracy_rows, (*KEY, "epochs"), not_at=(*REDRAWN, *TABLES_ONLY)),
+    "smoke_test": Table("extra", extras.smoke_jobs, _accuracy_rows, (*KEY, "epochs"), not_at=TABLES_ONLY),
     "epochs": Table(
         "epochs", extras.to_the_end_jobs, _accuracy_rows, (*KEY, "epochs"), not_at=_NOT_LAB, asked_at=REDRAWN
     ),
