@@ -243,7 +243,7 @@ def better_than_chance(
     mean: bool = False,
 ) -> Measured:
     """The student of GRACE's pick minus that of a cell drawn at random, in points, over and over: one of
-    fifteen teachers is the best, whoever picks. Arguments as in `regret`; of several the least clear one, or the mean."""
+    the teachers is the best, whoever picks. Arguments as in `regret`; of several the least clear one, or the mean."""
     frame, rng = w.frame(where, at_compared), np.random.default_rng([ranks.SEED, *w.scale.encode()])
     member = parts(frame) if parts else {"": np.ones(len(frame), bool)}
     found = []
@@ -459,8 +459,8 @@ def within(frame: pd.DataFrame, x: str, y: str, direction: str) -> pd.Series:
 
 
 def opposite_temperatures(w: World) -> Measured:
-    """G-Vendi's temperature minus G-Norm's, mean over teachers, as a share of the range of temperatures."""
-    temperature = w.frame().temperature
+    """G-Vendi's temperature minus G-Norm's, mean over teachers, as a share of the teacher's range of temperatures."""
+    temperature = w.frame().groupby("teacher").temperature
     picked = _choices(w, "g_vendi", "g_norm").pivot(index="teacher", columns="score", values="picked")
     return w.measured(
         w.mean((picked.g_vendi - picked.g_norm) / (temperature.max() - temperature.min())),

@@ -87,7 +87,7 @@ def figure6(cells: pd.DataFrame, student: str, scale: str, *, k: int = 16, score
         pd.concat([*(c.assign(panel="top") for c in lines), choices.assign(panel="bottom")], ignore_index=True),
         caption=(
             f"{findings.picks(over_teachers(choices, 'regret_points'), 'mean', ' of a temperature for a given teacher')} Top: scores scaled to 0..1 over the temperatures of one teacher, up is good, and {captions.accuracy_words(k=k)} "
-            f"with one standard error. The two teachers are chosen by their own accuracy: the least accurate one that has a "
+            f"with one standard error. The two teachers are chosen by their own accuracy among those with the most temperatures: the least accurate one that has a "
             f"relative, and the most accurate of its family (where no family has two, the least and the most accurate). "
             f"Triangles: the temperature a score picks; dashed: the best one. Bottom: the pick for every teacher and what it "
             f"costs against that teacher's best temperature; filled family marks are the best temperatures. {_band_words(rows)} "

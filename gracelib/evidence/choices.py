@@ -71,14 +71,11 @@ def two_teachers(cells: pd.DataFrame, student: str) -> list[str]:
     """The least accurate teacher that has a relative, and the most accurate of its family: figure 6's two.
 
     The paper shows a small and a larger model of one family; here accuracy (mean over temperatures) decides, which no
-    student has a part in. Where no family has two teachers: the least and the most accurate of all; one if there is one.
+    student has a part in, among the teachers with the most temperatures. Where no family has two of these: the least and the
+    most accurate of all; one if there is one.
     """
-    mean = (
-        cells[cells["student"] == student]
-        .groupby(["teacher", "manner"], sort=True)["teacher_accuracy"]
-        .mean()
-        .reset_index()
-    )
+    own = cells[cells["student"] == student].groupby(["teacher", "manner"], sort=True)["teacher_accuracy"]
+    mean = own.agg(["size", "mean"]).query("size == size.max()")["mean"].rename("teacher_accuracy").reset_index()
     size = mean.groupby("manner")["teacher"].transform("size")
     pool = mean[size > 1] if (size > 1).any() else mean
     least = pool.loc[pool["teacher_accuracy"].idxmin()]

@@ -170,6 +170,11 @@ def test_the_two_teachers_are_chosen_without_looking_at_students():
     first, second = choice_tables.two_teachers(cells, "first")
     assert first == mean.idxmin()
     assert second == mean[mean.index.str.startswith(first.split("-")[0])].idxmax()
+    others = [name for name in mean.index if name not in (first, second)]
+    followed = cells[
+        cells["teacher"].isin(others) | (cells["temperature"] == 0.6)
+    ]  # these two have one temperature left
+    assert not {first, second} & {*choice_tables.two_teachers(followed, "first")}
     rng = np.random.default_rng(0)
     shuffled = cells.assign(average_at_k=rng.permutation(cells["average_at_k"]), grace=rng.permutation(cells["grace"]))
     assert choice_tables.two_teachers(shuffled, "first") == [first, second]

@@ -1,5 +1,5 @@
 """The law of norm against length: made-up responses that follow a law give its power back, within teachers whatever
-lies between them; and figures 21 and 22 are drawn from one teacher to fifteen, saying what is missing.
+lies between them; and figures 21 and 22 are drawn from one teacher to thirty, saying what is missing.
 """
 
 import numpy as np
@@ -106,7 +106,7 @@ def test_profiles_are_flat_at_the_true_power_alone():
     assert falls.is_monotonic_decreasing
 
 
-@pytest.mark.parametrize("scale, teachers", [("nano", 1), ("smoke", 3), ("mini", 6), ("lab", 15)])
+@pytest.mark.parametrize("scale, teachers", [("nano", 1), ("smoke", 3), ("mini", 6), ("lab", 30)])
 @pytest.mark.parametrize("item, task", [("figure 21", "short"), ("figure 22", "long")])
 def test_both_figures_are_drawn_at_every_size(scale, teachers, item, task):
     lengths = made_lengths(scale, 1.0, between=2.0, noise=0.1, task=task)

@@ -1,6 +1,8 @@
 """Result tables of a made-up world with the columns of the real ones, for any scale: GRACE falls with accuracy, with
 noise; everything else is drawn at random. No run is behind them."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -18,7 +20,7 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
     for task in config.tasks:
         for i, spec in enumerate(config.teachers):
             width = config.teacher_bases[spec.base][0].width
-            for t in task.sampled():
+            for t in filter(partial(task.takes, spec.name), task.sampled()):
                 teachers.append(
                     {
                         "task": task.name,
@@ -36,7 +38,7 @@ def write_tables(scale: str, seed: int = 0, noise: float = 0.3) -> None:
                     }
                 )
             for student, temperatures in task.temperatures:
-                for t in temperatures:
+                for t in filter(partial(task.takes, spec.name), temperatures):
                     key = dict(zip(KEY, (task.name, student, spec.name, t), strict=True))
                     accuracy = float(np.clip(0.08 + 0.5 * ((i * 5) % 7) / 7 + rng.normal(0, 0.03), 0.01, 0.99))
                     grace = float(np.exp(5 * (0.6 - accuracy) + rng.normal(0, noise)))
