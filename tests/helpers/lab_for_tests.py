@@ -97,6 +97,16 @@ def ahead(score: str) -> dict[tuple, dict]:
     return {key: minus(own, score) for key, own in settings().items()}
 
 
+def told_apart() -> dict[tuple, bool]:
+    """Settings in which GRACE is clearly ahead of both the norm and the loss (True), or clearly behind both (False)."""
+    norm, loss = ahead("g_norm"), ahead("student_loss")
+    return {
+        key: norm[key]["spearman"] > 0
+        for key in norm
+        if min(norm[key]["low"], loss[key]["low"]) > 0 or max(norm[key]["high"], loss[key]["high"]) < 0
+    }
+
+
 @cache
 def dearer(other: str) -> dict[tuple, tuple[float, float, float]]:
     """Points that GRACE's pick among a teacher's temperatures loses beyond that of another score ("random": a blind one): mean

@@ -45,7 +45,7 @@ def first_world(worlds: dict) -> dict[str, str]:
         f"{row.ahead_low:+.2f} to {row.ahead_high:+.2f}" for row in seeds.loc[["g_norm", "student_loss"]].itertuples()
     ]
     return {
-        "alike": f"GRACE, the norm and the loss order the students about alike: {span['grace']}, {span['g_norm']} and "
+        "alike": f"GRACE, the norm and the loss all order the students: {span['grace']}, {span['g_norm']} and "
         f"{span['student_loss']} over `lab` and its two other seeds, {pooled['grace']}, {pooled['g_norm']} and "
         f"{pooled['student_loss']} over eight seeds of `mini`.",
         "others": f"The teacher's accuracy is at {span['teacher_accuracy']} and {pooled['teacher_accuracy']}, G-Vendi at "
