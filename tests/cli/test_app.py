@@ -205,11 +205,15 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("long task, first student", ["evaluate", "features"]),
         ("filtered", "lab"),
         ("training_runs", "lab"),
+        ("smoke_test", "lab"),
         (
             "lab: models and gradients",
             ["evaluate", "features", "filtered_responses", "made_responses", "pretrain", "responses"],
         ),
-        ("lab: filtered students, ablations", ["cmi", "contributions", "few_prompts", "grid", "timing", "variants"]),
+        (
+            "lab: filtered students, ablations",
+            ["cmi", "contributions", "few_prompts", "further", "grid", "race", "timing", "variants"],
+        ),
         ("lab", True),
     ]
     assert "lab: part short-first (2 of 6)" in result.stderr
@@ -257,7 +261,13 @@ def test_a_part_alone(work):
     assert result.stdout.startswith("lab, extra: finished; this call took")
     result = runner.invoke(app, ["recompute", "--scale", "nano", "--part", "long-first", "--part", "teachers"])
     assert result.exit_code == 0
-    assert [entry[0] for entry in work] == ["filtered", "training_runs", "teachers", "long task, first student"]
+    assert [entry[0] for entry in work] == [
+        "filtered",
+        "training_runs",
+        "smoke_test",
+        "teachers",
+        "long task, first student",
+    ]
 
 
 def test_times_are_said_in_words():
