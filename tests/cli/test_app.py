@@ -217,8 +217,10 @@ def test_the_lab_is_recomputed_part_by_part(work):
         ("lab", True),
     ]
     assert "lab: part short-first (2 of 6)" in result.stderr
-    cells = 15 * 8  # teachers x temperatures
-    assert len(work[0][2]) == 2 * 2 * cells + 3 and [len(entry[2]) for entry in work[1:4]] == [2 * cells] * 3
+    cells = [6 * 8 + 24 * 3, 30 * 2, 30 * 2]  # teachers x temperatures: short task, its second student, long task
+    assert len(work[0][2]) == 2 * (cells[0] + cells[2]) + 3 and [len(entry[2]) for entry in work[1:4]] == [
+        2 * own for own in cells
+    ]
 
 
 @pytest.mark.parametrize("scale", run.TABLES_ONLY)
