@@ -64,7 +64,7 @@ def sentences() -> list[str]:
         f"cost: that would take an interval of the paired difference without zero. {WORDS[len(level)].capitalize()} scores are not told apart from it, among them {SCORES[order[0]].label} at "
         f"{ends(equal.loc[order[0]])}, G-Norm at {ends(equal.loc['g_norm'])} and the student's loss (GRAPE) at {ends(equal.loc['grape'])}, which needs no gradient. {WORDS[len(worse)].capitalize()} are clearly behind, and "
         f"{WORDS[len(wrong)]} of these point the wrong way with an interval below zero: {'; '.join(SCORES[name].label for name in wrong)}. With thirty teachers "
-        f"(`lab`, three seeds) the norm is clearly ahead of GRACE (GRACE minus it is {ends(thirty().loc['g_norm'], 'ahead', 'ahead_low', 'ahead_high')}), and still nothing published since. {elsewhere()}"
+        f"(`lab`, three seeds, first student) the norm is clearly ahead of GRACE (GRACE minus it is {ends(thirty().loc['g_norm'], 'ahead', 'ahead_low', 'ahead_high')}); of the scores published since none is. {elsewhere()}"
     )
     top, rsr = order[0], equal.loc["rsr"]
     against_loss = np.mean([spearman(own.rsr, -own.grape, "higher") for own in whole.values()])

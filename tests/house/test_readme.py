@@ -104,10 +104,10 @@ Rank correlation with the students' accuracy; positive where the score is right 
 
 * GRACE is nowhere clearly ahead of norm or loss. It is clearly behind the norm over the three seeds (by {-behind.ahead:.2f}, {-behind.ahead_high:.2f} to {-behind.ahead_low:.2f}), and
   behind both for the second student and in the second world (46 teachers), where the inflation goes with near-copies ({copied:.2f}; notebook 12).
-* Its pick of 120 cells (30 teachers) is {points[SHORT, "grace"]} points behind the best student, the norm's {points[SHORT, "g_norm"]}, the loss's {points[SHORT, "student_loss"]}, the strongest teacher's
+* Its pick among 120 cells is {points[SHORT, "grace"]} points behind the best student, the norm's {points[SHORT, "g_norm"]}, the loss's {points[SHORT, "student_loss"]}, the strongest teacher's
   {points[SHORT, "teacher_accuracy"]}, a random cell {random:.1f} (long task: {points[LONG, "grace"]}, {points[LONG, "g_norm"]}, {points[LONG, "student_loss"]}, {points[LONG, "teacher_accuracy"]}). GRACE and norm
-  take teachers who repeat each step in reverse: easy text, a poor lesson. A teacher's temperature GRACE picks better than chance
-  ({lost["grace"]} points lost against {lost["random"]}; clear in all {WORDS[len(settings())]} settings), no better than norm or loss.
+  take teachers who check each step by undoing it: small gradients, a middling lesson. For a given teacher it picks a temperature better than
+  chance ({lost["grace"]} points lost against {lost["random"]}; clear in all {WORDS[len(settings())]} settings), no better than they do.
 * Why: the inflation orders teachers the wrong way in all {WORDS[len(settings())]} settings ({between.spearman.min():+.2f} to {between.spearman.max():+.2f}, clear in each; notebook 05b).
 * Of {sum(m)} statements of the paper with a size {m[0]} hold here, {m[1]} do not, {m[2]} have too few data, {m[3]} cannot happen here. By weaker rules for
   direction, written afterwards, {n[0]} of {sum(n)} hold and {n[1]} do not.

@@ -25,7 +25,10 @@ def said() -> list[str]:
     grid = tables.table("lab", "grid", recompute=False)
     curve = reasons.by_rows(first, grid, default_setting(get_scale("lab")))
     at = dict(list(curve.groupby("rows_over_d")))
-    span = {x: f"{own.inflation.min():.1f} to {own.inflation.max():.1f}" for x, own in at.items()}
+    span = {
+        x: " to ".join(dict.fromkeys(f"{end:.1f}" for end in (own.inflation.min(), own.inflation.max())))
+        for x, own in at.items()
+    }
     worst = [own.spearman.idxmin() == own.spread.idxmax() for _, own in curve.groupby("d")]
     dips = [own.loc[own.spearman.idxmin()].rows_over_d for _, own in curve.groupby("d")]
     edge = sum(1.8 in (own.rows_over_d.min(), own.rows_over_d.max()) for _, own in curve.groupby("d"))
@@ -53,7 +56,7 @@ def said() -> list[str]:
     pooled = {row.part: row for row in reasons.several_worlds(three, rules).itertuples()}
     ends = {part: f"{row.pooled:.2f} ({row.low:.2f} to {row.high:.2f})" for part, row in pooled.items()}
     assert pooled["g_norm"].ahead_high < 0 < pooled["student_loss"].ahead_high and blind == clear == n
-    room = sorted(map(abs, (pooled["student_loss"].ahead_low, pooled["student_loss"].ahead_high)))
+    room = pooled["student_loss"].ahead_high, -pooled["student_loss"].ahead_low
     apart = {part: f"{row.ahead:+.2f} ({row.ahead_low:+.2f} to {row.ahead_high:+.2f})" for part, row in pooled.items()}
     rises = {
         column: [
@@ -78,7 +81,7 @@ def said() -> list[str]:
         f"of the {len(picks)} differences from the norm and from the loss, {told} have an interval without zero",
         f"the formula says {1 / (1 - 1 / 3.6):.1f}",
         f"for $d$ = 1024 by {abs(worst_at[1024].diff().iloc[-1]):.2f}",
-        f"there is room for one of {room[0]:.2f} to {room[1]:.2f} either way",
+        f"GRACE may be ahead by up to {room[0]:.2f} or behind by up to {room[1]:.2f}",
         f"Between teachers the norm varies {spread['g_norm', 'between'] / spread['inflation', 'between']:.1f} times as much as the "
         f"inflation ({spread['g_norm', 'between']:.2f} against {spread['inflation', 'between']:.2f} in log)",
         f"within a teacher the inflation varies more than the norm ({spread['inflation', 'within']:.2f} against "
