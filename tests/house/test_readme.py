@@ -104,7 +104,7 @@ Rank correlation with the students' accuracy; positive where the score is right 
 
 * GRACE is nowhere clearly ahead of norm or loss. It is clearly behind the norm over the three seeds (by {-behind.ahead:.2f}, {-behind.ahead_high:.2f} to {-behind.ahead_low:.2f}), and
   behind both for the second student and in the second world (46 teachers), where the inflation goes with near-copies ({copied:.2f}; notebook 12).
-* Its pick among 120 cells is {points[SHORT, "grace"]} points behind the best student, the norm's {points[SHORT, "g_norm"]}, the loss's {points[SHORT, "student_loss"]}, the strongest teacher's
+* Its pick among 120 cells is {points[SHORT, "grace"]} points behind the best, the norm's {points[SHORT, "g_norm"]}, the loss's {points[SHORT, "student_loss"]}, the strongest teacher's
   {points[SHORT, "teacher_accuracy"]}, a random cell {random:.1f} (long task: {points[LONG, "grace"]}, {points[LONG, "g_norm"]}, {points[LONG, "student_loss"]}, {points[LONG, "teacher_accuracy"]}). GRACE and norm
   take teachers who check each step by undoing it: small gradients, a middling lesson. For a given teacher it picks a temperature better than
   chance ({lost["grace"]} points lost against {lost["random"]}; clear in all {WORDS[len(settings())]} settings), no better than they do.
