@@ -71,6 +71,11 @@ def settings() -> dict[tuple, pd.DataFrame]:
         }
 
 
+def seeds() -> dict[str, pd.DataFrame]:
+    """Cells by scale, of the first student's short task: lab and its two other seeds."""
+    return {name: own for (name, task, who), own in settings().items() if (task, who) == ("short", "first")}
+
+
 @cache
 def second_world() -> pd.DataFrame:
     """Cells of coverage-lab's first student, with near_copies."""

@@ -1,5 +1,7 @@
 """What notebook 10 says in words is what the published tables say: each sentence with a number is made from them here."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,6 +132,7 @@ def coverage() -> tuple[pd.DataFrame, dict]:
     return found, {name: difference(of[name], of["grace"], there.teacher) for name in found.index}
 
 
+@cache
 def thirty() -> pd.DataFrame:
     """Correlations over lab and its two other seeds, and GRACE's minus each."""
     with pytest.MonkeyPatch.context() as patch:

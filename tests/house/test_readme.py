@@ -22,6 +22,7 @@ from lab_for_tests import (
     main_table,
     minus,
     second_world,
+    seeds,
     settings,
     signed,
     told_apart,
@@ -47,10 +48,10 @@ def correlations() -> str:
     }
     main, (whole, rest) = main_table(), rho.values()
     low, high = (main[end].map("{:.2f}".format) for end in ("low", "high"))
-    seeds = [own for (name, _, _), own in settings().items() if name != "lab"]
+    others = [own for name, own in seeds().items() if name != "lab"]
     second = signed(second_world())
     between = {
-        score: ", ".join(f"{spearman(own[score], own.average_at_k, SCORES[score].direction):.2f}" for own in seeds)
+        score: ", ".join(f"{spearman(own[score], own.average_at_k, SCORES[score].direction):.2f}" for own in others)
         for score in COLUMNS
     }
 
@@ -84,8 +85,7 @@ def findings() -> str:
     assert told_apart() == {("lab", "short", "second"): False}
     assert all(minus(other, score)["high"] < 0 for score in ("g_norm", "student_loss"))
     assert not any(high < 0 for score in ("g_norm", "student_loss") for _, _, high in dearer(score).values())
-    seeds = {name: own for (name, task, who), own in settings().items() if (task, who) == ("short", "first")}
-    behind = several_worlds(seeds, RULES).set_index("part").loc["g_norm"]
+    behind = several_worlds(seeds(), RULES).set_index("part").loc["g_norm"]
     assert behind.ahead_high < 0
     copied = (other.grace / other.g_norm).corr(other.near_copies, "spearman")
     random = 100 * (first.average_at_k.max() - first.average_at_k.mean())

@@ -55,7 +55,7 @@ def said() -> list[str]:
     one = among.iloc[0]
     rho = {part: f"{value:+.2f}" for part, value in among.spearman.items()}
     rules = {"g_norm": "lower", "student_loss": "lower", "g_vendi": "higher", "grace": "lower", "both": "higher"}
-    three = {name: own for (name, task, who), own in settings.items() if (task, who) == ("short", "first")}
+    three = {name: reasons.with_parts(own) for name, own in lab_for_tests.seeds().items()}
     pooled = {row.part: row for row in reasons.several_worlds(three, rules).itertuples()}
     ends = {part: f"{row.pooled:.2f} ({row.low:.2f} to {row.high:.2f})" for part, row in pooled.items()}
     assert pooled["g_norm"].ahead_high < 0 < pooled["student_loss"].ahead_high and blind == clear == n
@@ -130,7 +130,7 @@ def small_sample() -> str:
     found = by_sample(lab_for_tests.settings()["lab", "short", "first"], sample, FOUR).set_index(["score", "n"])
     moved = found.loc[FOUR[:3]]
     assert (moved.change_low <= 0).all() and (moved.change_high >= 0).all()
-    assert {n: round(1 / share) for n, share in found.share["grace"].items()}[512] == 8
+    assert found.share["grace", 512] == 1 / 8
     rho = {
         score: "{:.2f}, {:.2f} and {:.2f}".format(*(found.spearman[score, n] for n in (512, 64, 32))) for score in FOUR
     }
