@@ -108,10 +108,9 @@ def cells_sentence(scale: str, *parts: pd.DataFrame) -> str:
         where = setting_name(rows["task"].iloc[0], rows["student"].iloc[0])
         said = f"{setting(rows)}: {counted(len(rows), 'cell')} of {counted(rows['teacher'].nunique(), 'teacher')}"
         named.append(said + (f" (in the paper: {where})" if where else ""))
-    return (
-        f"Scale {scale}, {'; '.join(named)}; 95% intervals come from a bootstrap over teachers (of {FEW_CLUSTERS} or fewer "
-        "they are too narrow: read them as ranges)."
-    )
+    few = any(rows["teacher"].nunique() <= FEW_CLUSTERS for rows in parts)
+    warning = f" (of {FEW_CLUSTERS} or fewer they are too narrow: read them as ranges)" * few
+    return f"Scale {scale}, {'; '.join(named)}; 95% intervals come from a bootstrap over teachers{warning}."
 
 
 def counted(n: int, thing: str) -> str:

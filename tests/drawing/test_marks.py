@@ -279,6 +279,12 @@ def test_a_family_can_be_left_out():
     assert tables.main_table(cells, "first", leave_out=["polish"]).cells.tolist() == [24] * 8  # nobody to leave out
 
 
+def test_a_caption_warns_of_narrow_intervals_where_teachers_are_few():
+    many, few = (pd.DataFrame({"task": "short", "student": "first", "teacher": range(n)}) for n in (11, 10))
+    assert "too narrow" not in captions.cells_sentence("mini", many)
+    assert "(of 10 or fewer they are too narrow" in captions.cells_sentence("mini", many, few)
+
+
 def test_a_score_that_is_undefined_somewhere_is_judged_on_the_rest():
     cells = synthetic_cells()
     cells.loc[cells.average_at_k.idxmax(), "g_vendi"] = np.nan
