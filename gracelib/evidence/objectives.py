@@ -11,12 +11,14 @@ from gracelib.evidence.cells import KEY, difference, score_rows
 from gracelib.evidence.ranks import spearman_known
 
 
-def over_seeds(students: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Means of average and average_se over the seeds of training, by the columns `by`; where there are several, the standard
-    error holds what their spread (pooled over all rows) leaves of doubt in a mean."""
-    each = students.groupby(by, sort=False)
+def over_seeds(students: pd.DataFrame, of: str, within: Sequence[str] = ()) -> pd.DataFrame:
+    """Means of average and average_se over the seeds of training, by the columns `within` and `of`; where there are several, the
+    standard error holds what their spread leaves of doubt in a mean: pooled over `of` (teachers, mixtures), and not over
+    `within`, since some objectives train less steadily than others."""
+    each = students.groupby([*within, of], sort=False)
     means, spread = each[["average", "average_se"]].mean(), each["average"].var() / each.size()
-    return means.assign(average_se=np.hypot(means["average_se"], np.sqrt(np.nan_to_num(spread.mean()))))
+    pooled = spread.groupby(list(within)).transform("mean") if within else spread.mean()
+    return means.assign(average_se=np.hypot(means["average_se"], np.sqrt(np.nan_to_num(pooled))))
 
 
 def orders_agree(students: pd.DataFrame) -> tuple[float, float]:
@@ -39,7 +41,7 @@ def by_objective(
     change, change_low, change_high (Spearman minus the first one's, on the same resamples of teachers); agreement (Spearman
     of the two orders of students).
     """
-    means = over_seeds(students, [by, "teacher"])
+    means = over_seeds(students, "teacher", [by])
     columns = {"average_at_k": "average", "average_se": "average_se"}
     rows = rows[rows["teacher"].isin(students["teacher"])].reset_index(drop=True)
     of = {
@@ -86,7 +88,7 @@ def over_best(mixtures: pd.DataFrame) -> pd.DataFrame:
     so points are a little too low.
     """
     columns = {"alone": "first", "most": "first", "most_share": "mean", "correct": "mean"}
-    found = mixtures.groupby("mixture", sort=False).agg(columns).join(over_seeds(mixtures, ["mixture"]))
+    found = mixtures.groupby("mixture", sort=False).agg(columns).join(over_seeds(mixtures, "mixture"))
     best = found[found["alone"]]["average"].idxmax()
     points = 100 * (found["average"] - found["average"][best])
     spread = (196 * np.hypot(found["average_se"], found["average_se"][best])).where(found.index != best, 0.0)
