@@ -12,7 +12,7 @@ from gracelib.baselines import SCORES
 from gracelib.drawing.correlations import table_main
 from gracelib.evidence import cells as tables
 from gracelib.evidence import ranks
-from gracelib.evidence.objectives import by_objective, by_sample, orders_agree, over_best
+from gracelib.evidence.objectives import by_objective, by_sample, orders_agree, over_best, over_seeds
 from gracelib.experiment.scales import get_scale
 from synthetic import synthetic_cells
 
@@ -200,6 +200,17 @@ def test_another_objective_is_compared_with_the_first_on_the_same_teachers():
     assert other["change_low"] <= other["change"] <= other["change_high"] and first["change_high"] == 0
     assert first["regret_points"] == pytest.approx(10) and other["regret_points"] == pytest.approx(30)
     assert orders_agree(students) == pytest.approx((1, -1))  # of two seeds, of two objectives
+
+
+def test_the_spread_of_seeds_is_pooled_over_teachers_and_not_over_objectives():
+    """Of the steady objective nothing but the problems' error is left; of the other A's variance of .08, B's of none, half in a mean."""
+    rows = [("steady", "A", 0.3), ("steady", "B", 0.3), ("wild", "A", 0.3), ("wild", "B", 0.3)]
+    columns = ["objective", "teacher", "average"]
+    twice = [pd.DataFrame(rows, columns=columns).assign(average_se=0.03, seed=seed) for seed in (0, 1)]
+    twice[1].loc[2, "average"] = 0.7
+    found = over_seeds(pd.concat(twice), "teacher", ["objective"]).average_se
+    assert found["steady"].tolist() == pytest.approx([0.03] * 2)
+    assert found["wild"].tolist() == pytest.approx([np.sqrt(0.03**2 + 0.04 / 2)] * 2)
 
 
 def test_a_smaller_sample_is_compared_with_the_largest_beside_the_same_students():
